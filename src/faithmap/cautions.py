@@ -1,0 +1,19 @@
+"""Warnings with classes of their own, so that a user can turn one into an error."""
+
+from __future__ import annotations
+
+
+class FaithmapWarning(UserWarning):
+    """What all warnings of this library are."""
+
+
+class LowConfidenceWarning(FaithmapWarning):
+    """The model hardly believes in the explained class, or prefers another: maps are known to fail there."""
+
+
+class BaselineWarning(FaithmapWarning):
+    """The model still recognises the explained class in the baseline, so that removing pixels removes little."""
+
+
+class EmptyHeatmapWarning(FaithmapWarning):
+    """A heatmap holds one value everywhere, or values that are not finite: it ranks nothing."""

@@ -1,0 +1,132 @@
+r"""Explanation: a heatmap at its native resolution, where its cells lie on the image, and what it explains.
+
+A cell of a heatmap is a point of the image, its centre. Between centres the heatmap is linear along each axis, beyond the
+outermost it is constant:
+
+.. math:: H(y, x) = \sum_{ij} R_{yi} h_{ij} C_{xj}
+
+with :math:`R` and :math:`C` the one-dimensional interpolation matrices of the rows' and the columns' centres. Masks are
+upsampled with aligned corners, which is the case of centres from the first pixel to the last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What an explainer answers, for n images.
+
+    Attributes:
+        heatmap: raw values at the native resolution, high where it matters; neither clipped nor scaled.
+        image_size: (height, width) of the explained images.
+        target: the explained class of each image; None where the score was a callable.
+        score: of each clean image, as it was explained.
+        rows: centre of each row of cells, in pixels (0 is the centre of the first pixel); None aligns the corners.
+        columns: likewise.
+        method: the explainer's name.
+        settings: the explainer's, as plain data.
+        diagnostics: one dict of plain data for each image.
+    """
+
+    heatmap: Float[Tensor, "n r c"]
+    image_size: tuple[int, int]
+    target: Int[Tensor, " n"] | None = None
+    score: Float[Tensor, " n"] | None = None
+    rows: Float[Tensor, " r"] | None = None
+    columns: Float[Tensor, " c"] | None = None
+    method: str = "array"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Sequence[Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        if self.heatmap.ndim != 3:
+            raise ValueError(f"heatmap has shape {tuple(self.heatmap.shape)}, expected (images, rows, columns)")
+
+    @classmethod
+    def from_array(cls, heatmap: Any, image_size: tuple[int, int], *, target: Any = None, method: str = "array") -> Explanation:
+        """Somebody else's maps, (n, r, c) or (r, c) of any array type, as an Explanation with aligned corners.
+
+        >>> Explanation.from_array([[0.0, 1.0], [2.0, 3.0]], (5, 5)).at()[0, 2]
+        tensor([1.0000, 1.2500, 1.5000, 1.7500, 2.0000])
+        """
+        values = torch.as_tensor(heatmap)
+        values = values if values.is_floating_point() else values.float()
+        values = values.unsqueeze(0) if values.ndim == 2 else values
+        classes = None if target is None else torch.as_tensor(target, device=values.device).expand(len(values))
+        return cls(values, image_size, target=classes, method=method)
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(rows, columns) of the native heatmap."""
+        return self.heatmap.shape[-2], self.heatmap.shape[-1]
+
+    def at(self, size: tuple[int, int] | None = None) -> Float[Tensor, "n h w"]:
+        """The heatmap resampled to a grid of that size over the image, cells where they belong.
+
+        Args:
+            size: rows and columns of the new grid; the image's own by default. A coarser grid than the image has its
+                corners aligned with the image's, as masks do.
+        """
+        height, width = size or self.image_size
+        rows = _matrix(self.rows, self.resolution[0], height, self.image_size[0], self.heatmap)
+        columns = _matrix(self.columns, self.resolution[1], width, self.image_size[1], self.heatmap)
+        return rows @ self.heatmap @ columns.mT
+
+    def __len__(self) -> int:
+        return len(self.heatmap)
+
+    def __getitem__(self, image: int) -> Explanation:
+        """The explanation of one image, still with a leading dimension of 1."""
+        one = slice(image, None if image == -1 else image + 1)
+        return Explanation(
+            self.heatmap[one],
+            self.image_size,
+            target=None if self.target is None else self.target[one],
+            score=None if self.score is None else self.score[one],
+            rows=self.rows,
+            columns=self.columns,
+            method=self.method,
+            settings=self.settings,
+            diagnostics=self.diagnostics[one],
+        )
+
+    def __iter__(self) -> Iterator[Explanation]:
+        return (self[i] for i in range(len(self)))
+
+
+def _matrix(centres: Float[Tensor, " r"] | None, cells: int, points: int, length: int, like: Tensor) -> Float[Tensor, "p r"]:
+    """Linear interpolation from cells at ``centres`` to ``points`` spread over an axis of ``length`` pixels."""
+    centres = _spread(cells, length, like.device) if centres is None else centres.to(like.device, torch.float64)
+    return interpolation_matrix(centres, _spread(points, length, like.device)).to(like.dtype)
+
+
+def _spread(points: int, length: int, device: torch.device) -> Float[Tensor, " p"]:
+    """So many points from the first pixel to the last; a single one in the middle."""
+    first = 0.0 if points > 1 else (length - 1) / 2
+    return torch.linspace(first, length - 1 - first, points, device=device, dtype=torch.float64)
+
+
+def interpolation_matrix(centres: Float[Tensor, " r"], at: Float[Tensor, " p"]) -> Float[Tensor, "p r"]:
+    """Weights of the cells at each point: linear between neighbouring centres, constant beyond the outermost.
+
+    >>> interpolation_matrix(torch.tensor([0.0, 2.0]), torch.tensor([-1.0, 0.5, 2.0]))
+    tensor([[1.0000, 0.0000],
+            [0.7500, 0.2500],
+            [0.0000, 1.0000]])
+    """
+    if len(centres) == 1:
+        return torch.ones(len(at), 1, device=at.device, dtype=at.dtype)
+    right = torch.searchsorted(centres, at.contiguous()).clamp(1, len(centres) - 1)
+    left = right - 1
+    share = ((at - centres[left]) / (centres[right] - centres[left])).clamp(0, 1)
+    matrix = torch.zeros(len(at), len(centres), device=at.device, dtype=at.dtype)
+    matrix.scatter_(1, left.unsqueeze(1), (1 - share).unsqueeze(1))
+    return matrix.scatter_(1, right.unsqueeze(1), share.unsqueeze(1))

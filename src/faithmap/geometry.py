@@ -1,0 +1,84 @@
+"""What a model is shown of a photograph, and the way back.
+
+Preprocessing resizes a photograph (H, W) and cuts out its centre. Both are affine in pixel coordinates, so the part of
+the photograph that the model saw is a window, and a heatmap of the model's input belongs into that window.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Window(NamedTuple):
+    """A rectangle on a photograph, in pixels from its top left corner; it may stick out where a crop was padded."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize, then crop the centre.
+
+    Args:
+        resize: the length of the shorter side, or an exact (height, width); None keeps the size.
+        crop: the (height, width) cut out of the centre, padded with black where the image is smaller; None keeps all.
+        interpolation: of the resize, always antialiased.
+    """
+
+    resize: int | tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __call__(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
+        """The model's view of the photographs; values stay in [0, 1]."""
+        size = self.resized(photo.shape[-2:])
+        if size != tuple(photo.shape[-2:]):
+            photo = F.interpolate(photo, size, mode=self.interpolation, antialias=True, align_corners=False).clamp(0, 1)
+        if self.crop is None:
+            return photo
+        top, left = self._offset(size, self.crop)
+        height, width = self.crop
+        return F.pad(photo, (-left, left + width - size[1], -top, top + height - size[0]))
+
+    def resized(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
+        """The size of a photograph after the resize, before the crop."""
+        height, width = size
+        if self.resize is None:
+            return height, width
+        if isinstance(self.resize, tuple):
+            return self.resize
+        scale = self.resize / min(height, width)
+        return (self.resize, max(1, int(width * scale))) if height <= width else (max(1, int(height * scale)), self.resize)
+
+    def window(self, size: tuple[int, int] | torch.Size) -> Window:
+        """Where on a photograph of that size the model looked."""
+        height, width = self.resized(size)
+        crop = self.crop or (height, width)
+        top, left = self._offset((height, width), crop)
+        down, across = size[0] / height, size[1] / width
+        return Window(top * down, left * across, crop[0] * down, crop[1] * across)
+
+    def place(self, heatmap: Float[Tensor, "n h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "n H W"]:
+        """A heatmap of the model's view, put on the photograph; NaN where the model never looked."""
+        top, left, height, width = self.window(size)
+        rows = (torch.arange(size[0], device=heatmap.device) + 0.5 - top) / height
+        columns = (torch.arange(size[1], device=heatmap.device) + 0.5 - left) / width
+        grid = torch.stack(torch.meshgrid(2 * columns - 1, 2 * rows - 1, indexing="xy"), dim=-1)
+        grid = grid.to(heatmap.dtype).expand(len(heatmap), -1, -1, -1)
+        placed = F.grid_sample(heatmap.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+        outside = (grid.abs() > 1).any(dim=-1)
+        return placed.masked_fill(outside, math.nan)
+
+    @staticmethod
+    def _offset(size: tuple[int, int], crop: tuple[int, int]) -> tuple[int, int]:
+        return round((size[0] - crop[0]) / 2), round((size[1] - crop[1]) / 2)

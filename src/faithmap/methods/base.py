@@ -1,0 +1,179 @@
+"""Explainer: settings in the constructor, data in the call.
+
+What all explainers share: the images are checked, the target is resolved once on the clean images, the model is undisturbed
+while it is asked and as it was afterwards, and what is known to make maps fail is said.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithmap.baselines import Baseline
+from faithmap.cautions import EmptyHeatmapWarning, LowConfidenceWarning
+from faithmap.explanation import Explanation
+from faithmap.masking import clean_scores
+from faithmap.model import check_images, undisturbed
+from faithmap.score import Score, ScoreKind, Target
+from faithmap.seeds import Generators, resolve_generators
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the steps done and the steps there are, over all images."""
+
+LOW_PROBABILITY = 0.01
+"""Below this probability of the explained class the I-GOS paper reports failures."""
+
+
+@dataclass
+class Question:
+    """What a method is asked, prepared by :class:`Explainer`."""
+
+    images: Float[Tensor, "n c h w"]
+    score: Score
+    clean: Float[Tensor, " n"]
+    baseline: Baseline | None
+    generators: list[torch.Generator]
+    progress: Progress
+    warnings: list[list[str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.warnings = [[] for _ in self.images]
+
+    def warn(self, image: int, message: str, category: type[Warning]) -> None:
+        """Warn the user about one image, and keep the words for its diagnostics."""
+        self.warnings[image].append(message)
+        warnings.warn(f"image {image}: {message}", category, stacklevel=6)
+
+
+@dataclass
+class Answer:
+    """Heatmaps, and plain data about how each came about."""
+
+    heatmap: Float[Tensor, "n r c"]
+    diagnostics: list[dict[str, Any]]
+
+
+@dataclass(eq=False)
+class Explainer(ABC):
+    """Base of all explainers.
+
+    Args:
+        model: a :class:`Classifier`, or any module that takes the images; then all units are the module's own.
+        score: what is explained of the target class.
+        chunk_size: images in one pass of the model at the most; no result depends on it beyond rounding.
+        seed: of the run; each image gets its own from it and its index.
+        autocast: a lower precision for the model's passes, such as ``torch.bfloat16``.
+    """
+
+    model: nn.Module
+    _: KW_ONLY
+    score: ScoreKind = "probability"
+    chunk_size: int = 32
+    seed: int = 0
+    autocast: torch.dtype | None = None
+
+    def __call__(
+        self,
+        images: Float[Tensor, "n c h w"],
+        target: Target = None,
+        *,
+        baseline: Baseline | None = None,
+        generator: Generators = None,
+        progress: Progress | None = None,
+    ) -> Explanation:
+        """Explain the model's score of each image.
+
+        Args:
+            images: in [0, 1] for a Classifier, on the model's device.
+            target: the explained class: None for each image's predicted one, an index, one index per image, or a callable
+                that turns the model's output into one number per image.
+            baseline: a name, pixel value, tensor or callable, for methods that remove pixels; None for the method's own.
+            generator: one for the run, or one per image (see :func:`faithmap.image_generators`); None for ``seed``.
+            progress: called with (steps done, steps in all).
+
+        Raises:
+            ValueError: for images, targets or settings that do not fit; says what would.
+            RuntimeError: inside ``torch.inference_mode``.
+        """
+        check_images(self.model, images)
+        self._check((images.shape[-2], images.shape[-1]))
+        images = images.detach()
+        with undisturbed(self.model):
+            output, score, clean = clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast)
+            generators = resolve_generators(generator, self.seed, len(images), images.device)
+            question = Question(images, score, clean, baseline, generators, progress or _silent)
+            warn_if_doubtful(question, output)
+            answer = self._explain(question)
+        warn_if_empty(question, answer.heatmap)
+        return Explanation(
+            answer.heatmap,
+            (images.shape[-2], images.shape[-1]),
+            target=score.classes,
+            score=clean,
+            method=type(self).__name__,
+            settings=self.settings,
+            diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data, without the model."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in ("model", "_")}
+
+    def _check(self, size: tuple[int, int]) -> None:
+        """Raise ValueError where a setting does not fit images of that size (height, width)."""
+        if self.chunk_size < 1:
+            raise ValueError(f"chunk_size is {self.chunk_size} for images of {size}; give at least 1")
+
+    @abstractmethod
+    def _explain(self, question: Question) -> Answer:
+        """The method itself; runs in evaluation mode, with gradients enabled."""
+
+
+def warn_if_doubtful(question: Question, logits: Float[Tensor, "n classes"] | None) -> None:
+    """Say where the explained class is improbable, or not the predicted one."""
+    if logits is None or question.score.classes is None:
+        return
+    probabilities = logits.float().softmax(dim=1)
+    best, predicted = probabilities.max(dim=1)
+    explained = probabilities.gather(1, question.score.classes.unsqueeze(1)).squeeze(1)
+    doubtful = (explained < LOW_PROBABILITY) | (predicted != question.score.classes)
+    for i in doubtful.nonzero().flatten().tolist():
+        question.warn(
+            i,
+            f"the explained class {int(question.score.classes[i])} has probability {float(explained[i]):.4f}, "
+            f"the model predicts class {int(predicted[i])} with {float(best[i]):.4f}; "
+            "the map of an unlikely class can mislead: check its insertion",
+            LowConfidenceWarning,
+        )
+
+
+def warn_if_empty(question: Question, heatmap: Float[Tensor, "n r c"]) -> None:
+    """Say where a heatmap ranks nothing."""
+    spread = heatmap.amax(dim=(1, 2)) - heatmap.amin(dim=(1, 2))
+    for i in (~(spread > 0)).nonzero().flatten().tolist():
+        kind = "holds NaN" if not bool(heatmap[i].isfinite().all()) else "has one value everywhere"
+        question.warn(
+            i, f"the heatmap {kind} and ranks no pixel; try another baseline, target or resolution", EmptyHeatmapWarning
+        )
+
+
+def _silent(done: int, total: int) -> None:
+    del done, total
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, (str, int, float, bool, type(None))):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return str(value)

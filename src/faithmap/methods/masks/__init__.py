@@ -1,0 +1,7 @@
+"""Explainers that look for a mask."""
+
+from faithmap.methods.masks.igos import IGOS
+from faithmap.methods.masks.line_search import LineSearch
+from faithmap.methods.masks.mask import Mask
+
+__all__ = ["IGOS", "LineSearch", "Mask"]

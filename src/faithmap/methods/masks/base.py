@@ -1,0 +1,130 @@
+"""Methods that optimise a mask: what I-GOS and Mask share.
+
+The heatmap is :math:`1 - M` at the mask's own resolution, corners aligned with the image's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.cautions import BaselineWarning
+from faithmap.masking import MaskedModel
+from faithmap.methods.base import Answer, Explainer, Progress, Question
+from faithmap.methods.masks.objective import Regulariser
+from faithmap.methods.masks.trace import Trace
+
+RECOGNISED = 0.2
+"""A baseline whose score is more than this share of the image's is still recognised."""
+
+DEFAULT_LAMBDAS = {7: (1.0, 20.0), 14: (1.0, 20.0), 28: (1.0, 20.0), 112: (3.0, 60.0), 224: (10.0, 20.0)}
+"""(lambda1, lambda2) for masks of at least so many cells a side."""
+
+
+@dataclass(eq=False)
+class MaskOptimiser(Explainer):
+    """Base of the methods that optimise a mask.
+
+    Args:
+        resolution: cells a side, or (rows, columns); up to the image's own size.
+        lambda1: weight of the removed area; None for the resolution's default.
+        lambda2: weight of the total variation; None likewise.
+        iterations: at the most.
+        baseline: what a removed pixel becomes, unless the call says otherwise.
+    """
+
+    resolution: int | tuple[int, int] = 28
+    lambda1: float | None = None
+    lambda2: float | None = None
+    iterations: int = 15
+    baseline: Baseline = "blur"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the mask."""
+        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+
+    @property
+    def regulariser(self) -> Regulariser:
+        """g(M), the defaults filled in."""
+        finest = max((r for r in DEFAULT_LAMBDAS if r <= max(self.shape)), default=min(DEFAULT_LAMBDAS))
+        lambda1, lambda2 = DEFAULT_LAMBDAS[finest]
+        return Regulariser(lambda1 if self.lambda1 is None else self.lambda1, lambda2 if self.lambda2 is None else self.lambda2)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data, the lambdas in force among them."""
+        inforce = {"lambda1": self.regulariser.lambda1, "lambda2": self.regulariser.lambda2}
+        return {**super().settings, **inforce, "baseline": describe_baseline(self.baseline)}
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if not all(1 <= cells <= pixels for cells, pixels in zip(self.shape, size, strict=True)):
+            raise ValueError(f"resolution is {self.shape}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
+        if self.iterations < 1:
+            raise ValueError(f"iterations is {self.iterations}; give at least 1")
+        if min(self.regulariser.lambda1, self.regulariser.lambda2) < 0:
+            raise ValueError("lambda1 and lambda2 weigh penalties; give values of at least 0")
+
+    def _explain(self, question: Question) -> Answer:
+        """Work on as many images at once as one pass holds, so that memory does not grow with their number."""
+        heatmaps, diagnostics = [], []
+        everything = torch.arange(len(question.images), device=question.images.device)
+        for images in everything.split(self.chunk_size):
+            masked = self._masked(question, images)
+            generators = [question.generators[i] for i in images.tolist()]
+            mask, trace = self._optimise(masked, generators, self._part(question, int(images[0])))
+            heatmaps.append(1 - mask)
+            diagnostics += trace.as_dicts(masked)
+        return Answer(torch.cat(heatmaps), diagnostics)
+
+    @abstractmethod
+    def _optimise(
+        self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
+    ) -> tuple[Float[Tensor, "n r c"], Trace]:
+        """The best mask of each image, and how it was found."""
+
+    def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
+        """The model and some of the images over their baselines; says where a baseline is still recognised."""
+        images = question.images[index]
+        chosen = self.baseline if question.baseline is None else question.baseline
+        if isinstance(chosen, Tensor) and chosen.ndim == 4 and len(chosen) == len(question.images):
+            chosen = chosen[index]
+        masked = MaskedModel(
+            self.model,
+            question.score.of(index),
+            images,
+            make_baseline(chosen, images),
+            chunk_size=self.chunk_size,
+            autocast=self.autocast,
+        )
+        shown = masked.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
+        clean = question.clean[index]
+        if question.score.kind == "probability" and question.score.function is None:
+            for i in (shown > RECOGNISED * clean).nonzero().flatten().tolist():
+                question.warn(
+                    int(index[i]),
+                    f"the baseline still scores {float(shown[i]):.3f} of the image's {float(clean[i]):.3f}; "
+                    "give a stronger one, such as baseline='strong_blur' or 'grey'",
+                    BaselineWarning,
+                )
+        return masked
+
+    def _part(self, question: Question, start: int) -> Progress:
+        """Progress of one group of images, told as progress of all."""
+        total = self.iterations * len(question.images)
+
+        def report(done: int, _: int) -> None:
+            question.progress(self.iterations * start + done, total)
+
+        return report
+
+    def _objective(self, masked: MaskedModel, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """F(M), the plain objective."""
+        return masked.scores(mask, index) + self.regulariser(mask)

@@ -1,0 +1,64 @@
+r"""Mask: the objective of I-GOS, descended along its plain gradient (Fong and Vedaldi, ICCV 2017).
+
+.. math:: M \leftarrow clip\bigl(Adam(M, \nabla F_\tau(M))\bigr)
+
+where :math:`F_\tau` looks at the composed image shifted by :math:`\tau` pixels, drawn anew in every iteration: the jitter that
+the paper adds against patterns that only fool the model at one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.masking import MaskedModel
+from faithmap.methods.base import Progress
+from faithmap.methods.masks.base import MaskOptimiser
+from faithmap.methods.masks.noise import Jitter
+from faithmap.methods.masks.trace import Trace
+
+
+@dataclass(eq=False)
+class Mask(MaskOptimiser):
+    """Meaningful perturbation.
+
+    Args:
+        iterations: all of them are done; the objective is not asked for between them.
+        learning_rate: of Adam; the paper's public settings use 0.1.
+        jitter: largest shift of the composed image down and across, in pixels at 224; borders are repeated.
+
+    The rest is explained at :class:`MaskOptimiser` and :class:`faithmap.methods.Explainer`. An image takes one forward and
+    backward pass an iteration.
+    """
+
+    iterations: int = 500
+    learning_rate: float = 0.1
+    jitter: int = 4
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if self.learning_rate <= 0 or self.jitter < 0:
+            raise ValueError("give a learning_rate above 0, and a jitter of at least 0 pixels")
+
+    def _optimise(
+        self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
+    ) -> tuple[Float[Tensor, "n r c"], Trace]:
+        count = len(masked.images)
+        everyone = torch.arange(count, device=masked.images.device)
+        mask = masked.images.new_ones(count, *self.shape)
+        optimiser = torch.optim.Adam([mask], lr=self.learning_rate)
+        jitter = Jitter(self.jitter, generators)
+        trace = Trace(count, self.iterations, masked.images)
+        trace.record(0, everyone, mask, self._objective(masked, mask, everyone), self.regulariser)
+        for iteration in range(1, self.iterations + 1):
+            slope = masked.gradients(mask, everyone, torch.ones_like(mask[:, 0, 0]), jitter)
+            mask.grad = slope + self.regulariser.gradient(mask)
+            optimiser.step()
+            mask.clamp_(0, 1)
+            progress(iteration * count, self.iterations * count)
+        mask.grad = None
+        trace.record(self.iterations, everyone, mask, self._objective(masked, mask, everyone), self.regulariser)
+        return mask, trace

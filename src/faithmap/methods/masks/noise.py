@@ -1,0 +1,63 @@
+"""What is done to a composed image before the model sees it, so that a mask cannot become an adversarial pattern.
+
+I-GOS adds noise at the points of its path, which matters the more, the finer the mask (its Table 4). Mask shifts the image.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from faithmap.baselines import REFERENCE_SIZE
+from faithmap.model import pixel_std
+
+
+class PathNoise:
+    """Gaussian noise, drawn for one composed image after the other from its image's own generator.
+
+    An image's draws therefore come in the order of its questions, whatever else is in the chunk.
+
+    Args:
+        model: its std turns normalised units into pixels.
+        normalized_std: in the model's normalised units.
+        generators: one for each image.
+    """
+
+    def __init__(self, model: nn.Module, normalized_std: float, generators: list[torch.Generator]) -> None:
+        self.model = model
+        self.normalized_std = normalized_std
+        self.generators = generators
+
+    def __call__(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """The images with noise."""
+        if self.normalized_std == 0:
+            return z
+        noise = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+        for row, image in zip(noise, index.tolist(), strict=True):
+            row.normal_(generator=self.generators[image])
+        return z + noise.mul_(pixel_std(self.model, z) * self.normalized_std)
+
+
+class Jitter:
+    """A shift of each composed image by whole pixels, what leaves on one side coming in on the other, drawn as above.
+
+    Args:
+        reach: largest shift down and across, in pixels at 224; scales with the shorter side.
+        generators: one for each image.
+    """
+
+    def __init__(self, reach: int, generators: list[torch.Generator]) -> None:
+        self.reach = reach
+        self.generators = generators
+
+    def __call__(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """The images, shifted."""
+        reach = round(self.reach * min(z.shape[-2:]) / REFERENCE_SIZE)
+        shifts = [self._draw(image, reach) for image in index.tolist()]
+        return torch.stack([row.roll(shift, dims=(1, 2)) for row, shift in zip(z, shifts, strict=True)])
+
+    def _draw(self, image: int, reach: int) -> tuple[int, int]:
+        generator = self.generators[image]
+        down, across = torch.randint(-reach, reach + 1, (2,), generator=generator, device=generator.device).tolist()
+        return down, across

@@ -1,0 +1,172 @@
+"""Classifier: any torch module, made to take [0, 1] pixels.
+
+What a model's preprocessing does to a photograph has two halves. Its *geometry* (resize, then crop the centre) decides
+what the model sees, and is kept so that a heatmap can be put back on the original photograph. Its *normalisation*,
+:math:`(x - mean) / std` for each channel, is arithmetic, and moves inside: outside, pixels are always in [0, 1].
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithmap.geometry import Geometry
+from faithmap.score import at_least_single, logits_of
+
+
+class Classifier(nn.Module):
+    """A module that takes images in [0, 1] and returns logits.
+
+    Args:
+        module: takes normalised images (n, c, h, w) in its own dtype; returns logits, or a tuple, dict or Hugging Face
+            output that holds them.
+        mean: of each channel, in [0, 1] pixel units, as the module was trained with.
+        std: likewise.
+        labels: one name per class.
+        geometry: what of a photograph the module is shown; None shows the photograph as it is.
+        name: how reports call the model.
+        digest: of the weights, where they were read from a file.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        labels: Sequence[str] | None = None,
+        geometry: Geometry | None = None,
+        name: str | None = None,
+        digest: str | None = None,
+    ) -> None:
+        super().__init__()
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f"mean has {len(mean)} channels and std {tuple(std)}; give one positive std for each mean")
+        self.module = module
+        self.labels = None if labels is None else tuple(labels)
+        self.geometry = geometry or Geometry()
+        self.name = name or type(module).__name__
+        self.digest = digest
+        reference = next(module.parameters(), torch.empty(0))
+        for key, values in (("mean", mean), ("std", std)):
+            self.register_buffer(key, torch.tensor(values, device=reference.device).view(-1, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where images have to be."""
+        return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the module computes in; images of any floating dtype are converted."""
+        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        return next(floating, self.mean.dtype)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits of [0, 1] images, in single precision or better."""
+        normalised = (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+        return at_least_single(logits_of(self.module(normalised.to(self.dtype))))
+
+    def preprocess(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
+        """What the model sees of a photograph, still in [0, 1], on the model's device."""
+        return self.geometry(photo.to(self.device))
+
+    def read(self, path: str | os.PathLike[str]) -> Float[Tensor, "1 3 h w"]:
+        """Read a photograph and preprocess it.
+
+        Raises:
+            faithmap.data.ImageError: for what is not an image that can be read safely.
+        """
+        from faithmap.data import read_image  # noqa: PLC0415 - the ground floor reads no files unless it is asked to
+
+        return self.preprocess(read_image(path))
+
+    def label(self, index: int) -> str:
+        """The name of a class, or ``class 7`` where there are no names."""
+        return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
+
+    def find(self, name: str) -> int:
+        """The class of that name (letter case aside), or of that index.
+
+        Raises:
+            ValueError: where there is none, or several; names the nearest.
+        """
+        if name.isdecimal() and (self.labels is None or int(name) < len(self.labels)):
+            return int(name)
+        labels = [_plain(label) for label in self.labels or ()]
+        hits = [i for i, label in enumerate(labels) if label == _plain(name)]
+        if len(hits) == 1:
+            return hits[0]
+        if hits:
+            raise ValueError(f"{name!r} names {len(hits)} classes: {', '.join(map(str, hits))}; give one of these numbers")
+        near = difflib.get_close_matches(_plain(name), labels, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else "give a class name or its number"
+        raise ValueError(f"{name!r} is no class of {self.name}; {hint}")
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no weight gradients inside; every flag as it was afterwards, also after an error.
+
+    Gradients to the input are enabled, so that callers inside ``torch.no_grad`` need not know that one is taken.
+
+    Raises:
+        RuntimeError: inside ``torch.inference_mode``, where no gradient can ever be taken.
+    """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("explanations need gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def check_images(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError for what is no batch of images for the model: its shape, dtype, range, device, NaN."""
+    if images.ndim != 4 or not images.is_floating_point() or 0 in images.shape:
+        shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
+        raise ValueError(f"images have shape {shape} and dtype {dtype}; give floating point (images, channels, height, width)")
+    if not bool(images.isfinite().all()):
+        raise ValueError("images hold NaN or infinite values")
+    if isinstance(model, Classifier):
+        if images.device != model.device:
+            raise ValueError(f"images are on {images.device}, the model is on {model.device}; move one of them")
+        low, high = float(images.min()), float(images.max())
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise ValueError(f"pixels range from {low:.3g} to {high:.3g}; a Classifier takes [0, 1] and normalises by itself")
+
+
+def pixel_std(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "c 1 1"] | float:
+    """One unit of the model's normalised space, in the units of ``images``: the std of a Classifier, else 1."""
+    return model.std.to(images) if isinstance(model, Classifier) else 1.0
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Name, weight digest and labels' count, as plain data for a result file."""
+    if isinstance(model, Classifier):
+        return {"name": model.name, "digest": model.digest, "classes": len(model.labels) if model.labels else None}
+    return {"name": type(model).__name__, "digest": None, "classes": None}

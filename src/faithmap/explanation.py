@@ -85,6 +85,8 @@ class Explanation:
 
     def __getitem__(self, image: int) -> Explanation:
         """The explanation of one image, still with a leading dimension of 1."""
+        if not -len(self) <= image < len(self):
+            raise IndexError(f"image {image} of {len(self)}")
         one = slice(image, None if image == -1 else image + 1)
         return Explanation(
             self.heatmap[one],

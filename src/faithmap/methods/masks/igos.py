@@ -50,8 +50,8 @@ class IGOS(MaskOptimiser):
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if self.path_points < 1 or self.normalized_noise_std < 0:
-            raise ValueError("give at least one of path_points, and a normalized_noise_std of at least 0")
+        if self.path_points < 1 or self.patience < 1 or self.normalized_noise_std < 0:
+            raise ValueError("give path_points and patience of at least 1, and a normalized_noise_std of at least 0")
         if not isinstance(self.step, LineSearch) and not self.step > 0:
             raise ValueError(f"step is {self.step}; give a LineSearch, or a step size above 0")
 

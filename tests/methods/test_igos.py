@@ -1,0 +1,338 @@
+"""The properties of I-GOS that its paper and its equations promise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import Linear, Patch, SmallNet
+from torch import Tensor, nn
+
+from faithmap import IGOS, BaselineWarning, Classifier, EmptyHeatmapWarning, LineSearch, LowConfidenceWarning, image_generators
+from faithmap.masking import MaskedModel, compose, upsample
+from faithmap.methods.masks.noise import PathNoise
+from faithmap.score import Score
+
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+
+
+class Quadratic(nn.Module):
+    """Score x'Ax / 2, whose optimum is the zero image."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.matrix = nn.Parameter(matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        return torch.einsum("ni,ij,nj->n", flat, self.matrix, flat).unsqueeze(1) / 2
+
+
+def integrated(model: nn.Module, image: Tensor, mask: Tensor, points: int, baseline: float = 0.0, kind: str = "logit") -> Tensor:
+    """IG(M) without noise, through the code under test."""
+    score = Score(kind, classes=torch.zeros(len(image), dtype=torch.long))
+    masked = MaskedModel(model, score, image, torch.full_like(image, baseline))
+    method = IGOS(model, path_points=points, lambda1=0.0, lambda2=0.0)
+    return method.total_gradient(masked, mask, torch.arange(len(image)), None)
+
+
+@pytest.mark.parametrize("points", [1, 2, 20])
+def test_on_a_quadratic_the_integrated_gradient_is_the_gradient_times_a_constant(points: int) -> None:
+    """Proposition 1. The gradient at s/S M is s/S of the gradient at M, and the chain rule brings another s/S."""
+    root = torch.randn(16, 16, dtype=torch.float64)
+    image, mask = torch.rand(1, 1, 4, 4, dtype=torch.float64), torch.rand(1, 4, 4, dtype=torch.float64)
+    model = Quadratic(root @ root.T)
+    constant = sum((s / points) ** 2 for s in range(1, points + 1)) / points
+    gradient = integrated(model, image, mask, 1)
+    assert torch.allclose(integrated(model, image, mask, points), constant * gradient, rtol=1e-10, atol=1e-10)
+
+
+def test_the_path_is_the_papers_sum_written_out(small_net: SmallNet) -> None:
+    net, image = small_net.double().eval(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    mask, points = torch.rand(1, 5, 5, dtype=torch.float64), 7
+    expected = torch.zeros_like(mask)
+    for s in range(1, points + 1):
+        leaf = mask.clone().requires_grad_()
+        shown = compose(image, torch.full_like(image, 0.2), upsample(s / points * leaf.unsqueeze(1), (32, 32)))
+        expected += torch.autograd.grad(net(shown).softmax(1)[0, 0], leaf)[0] / points
+    assert torch.allclose(integrated(net, image, mask, points, 0.2, "probability"), expected, atol=1e-12)
+
+
+def test_completeness() -> None:
+    """For the full-resolution mask of ones, the integrated gradients sum to the score's change along the path."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 2)).double()
+    image = torch.rand(1, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        change = (net(image) - net(torch.zeros_like(image)))[0, 0].item()
+    gaps = []
+    for points in (4, 16, 64):
+        positions = torch.arange(1, points + 1, dtype=torch.float64) / points
+        masked = MaskedModel(net, Score("logit", classes=torch.zeros(1, dtype=torch.long)), image, torch.zeros_like(image))
+        shown = torch.ones(points, 8, 8, dtype=torch.float64) * positions.view(-1, 1, 1)
+        slopes = [
+            masked.gradients(one[None], torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64)) for one in shown
+        ]
+        gaps.append(abs(torch.cat(slopes).mean(0).sum().item() - change))
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 0.01 * abs(change)
+
+
+def test_one_point_and_no_noise_is_the_plain_gradient(small_net: SmallNet) -> None:
+    net, image = small_net.double().eval(), torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    mask = torch.rand(1, 6, 6, dtype=torch.float64, requires_grad=True)
+    score = net(compose(image, torch.zeros_like(image), upsample(mask.unsqueeze(1), (32, 32)))).softmax(1)[0, 0]
+    expected = torch.autograd.grad(score, mask)[0]
+    assert torch.allclose(integrated(net, image, mask.detach(), 1, kind="probability"), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("lambdas", [(0.0, 0.0), (0.1, 2.0), (1.0, 20.0)])
+def test_every_accepted_step_satisfies_equation_8(small_net: SmallNet, images: Tensor, lambdas: tuple[float, float]) -> None:
+    class Watched(LineSearch):
+        def __call__(self, objective, mask, direction, current):
+            step = super().__call__(objective, mask, direction, current)
+            index = torch.arange(len(mask))
+            assert torch.allclose(current, objective(mask, index), atol=1e-5), "F(M) of the last step is F(M) of this one"
+            moved = (mask - step.size.view(-1, 1, 1) * direction).clamp(0, 1)
+            assert torch.equal(step.mask, torch.where(step.accepted.view(-1, 1, 1), moved, mask))
+            decrease = step.size * self.beta * direction.square().sum(dim=(1, 2))
+            assert (step.objective <= current - decrease)[step.accepted].all()
+            taken.append(step)
+            return step
+
+    taken: list[object] = []
+    lambda1, lambda2 = lambdas
+    why = IGOS(small_net, resolution=8, iterations=6, lambda1=lambda1, lambda2=lambda2, step=Watched())(images)
+    assert taken
+    for image, report in enumerate(why.diagnostics):
+        assert all(later <= earlier for earlier, later in itertools.pairwise(report["objective"]))
+        parts = report["score"][-1] + lambda1 * report["size"][-1] + lambda2 * report["total_variation"][-1]
+        assert report["objective"][-1] == pytest.approx(parts, abs=1e-5)
+        assert report["size"][-1] == pytest.approx(why.heatmap[image].mean().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("resolution", [1, 7, (4, 9), 32])
+def test_masks_stay_in_the_unit_interval_at_any_resolution(small_net: SmallNet, images: Tensor, resolution) -> None:
+    why = IGOS(small_net, resolution=resolution, iterations=3, lambda1=0.01, lambda2=0.2)(images)
+    assert why.heatmap.shape[1:] == ((resolution, resolution) if isinstance(resolution, int) else resolution)
+    assert why.heatmap.min() >= 0
+    assert why.heatmap.max() <= 1
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 50])
+def test_no_image_has_a_say_in_anothers_map(small_net: SmallNet, images: Tensor, chunk_size: int) -> None:
+    settings = {"resolution": 6, "iterations": 4, "lambda1": 0.05, "lambda2": 0.5, "path_points": 5}
+    together = IGOS(small_net.double(), **settings)(images.double())
+    other = IGOS(small_net, **settings, chunk_size=chunk_size)
+    for i in (2, 0, 1):
+        alone = other(images[i : i + 1].double(), generator=image_generators(0, [i]))
+        assert torch.allclose(alone.heatmap, together.heatmap[i : i + 1], atol=1e-9)
+        assert alone.diagnostics[0]["forward_passes"] == together.diagnostics[i]["forward_passes"]
+
+
+def test_the_patch_that_the_model_looks_at_is_found() -> None:
+    model = Patch(slice(8, 16), slice(16, 24))
+    image = torch.rand(1, 3, 32, 32) * 0.2 + 0.8
+    why = IGOS(model, resolution=16, lambda1=0.05, lambda2=0.1)(image, 0, baseline="black")
+    inside = why.heatmap[0, 4:8, 8:12]
+    assert inside.mean() > 10 * why.heatmap.mean() / 4
+    assert why.heatmap.sum() - inside.sum() < 0.5 * why.heatmap.sum()
+    peak = divmod(int(why.at()[0].argmax()), 32)
+    assert 8 <= peak[0] < 16
+    assert 16 <= peak[1] < 24
+
+
+def test_each_ablation_is_a_setting(small_net: SmallNet, images: Tensor) -> None:
+    """Without TV the term does not count; without noise no random number is drawn; with a fixed step every step is that one."""
+    settings = {"resolution": 4, "iterations": 3, "lambda1": 0.01, "path_points": 4}
+    image = images[:1]
+    no_variation = IGOS(small_net, **settings, lambda2=0.0)(image)
+    report = no_variation.diagnostics[0]
+    assert report["objective"][-1] == pytest.approx(report["score"][-1] + 0.01 * report["size"][-1], abs=1e-6)
+    silent = IGOS(small_net, **settings, lambda2=0.1, normalized_noise_std=0.0)
+    assert torch.equal(silent(image, generator=image_generators(1, [0])).heatmap, silent(image).heatmap)
+    fixed = IGOS(small_net, **settings, lambda2=0.1, step=3.0)(image)
+    assert fixed.diagnostics[0]["step"] == [3.0] * 3
+    assert fixed.diagnostics[0]["forward_passes"] == 1 + 1 + 3 * (4 + 1)
+
+
+def test_passes_are_counted(small_net: SmallNet, images: Tensor) -> None:
+    """S forward and backward passes an iteration, at most twelve forwards for the search, one for F(M), one for the baseline."""
+    seen = torch.zeros(3)
+
+    def count(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen[0] += len(inputs[0])
+
+    hook = small_net.register_forward_pre_hook(count)
+    why = IGOS(small_net, resolution=4, iterations=5, path_points=6, lambda1=0.01, lambda2=0.1)(images)
+    hook.remove()
+    for report in why.diagnostics:
+        iterations = len(report["step"])
+        assert report["backward_passes"] == 6 * iterations
+        assert report["forward_passes"] <= 2 + (6 + 12) * iterations
+    assert seen[0] == 3 + sum(report["forward_passes"] for report in why.diagnostics)
+
+
+def test_an_image_that_cannot_move_leaves_after_patience() -> None:
+    """A model that prefers the baseline: removing anything costs, nothing is accepted, the map is empty and said to be."""
+    model = Linear(torch.full((1, 8, 8), -1.0))
+    with pytest.warns(EmptyHeatmapWarning), pytest.warns(LowConfidenceWarning), pytest.warns(BaselineWarning):
+        why = IGOS(model, resolution=4, patience=2, baseline="black", lambda1=0.1, lambda2=0.1)(torch.ones(1, 1, 8, 8), 0)
+    assert why.diagnostics[0]["step"] == [0.0, 0.0]
+    assert why.diagnostics[0]["backward_passes"] == 2 * 20
+    assert len(why.diagnostics[0]["warnings"]) == 3
+
+
+def test_noise_is_in_normalised_units_and_drawn_row_by_row() -> None:
+    model = Classifier(nn.Identity(), mean=[0.5, 0.5, 0.5], std=[0.1, 0.2, 0.4])
+    images = torch.zeros(6, 3, 50, 50)
+    index = torch.tensor([0, 0, 1, 1, 1, 2])
+    noisy = PathNoise(model, 0.5, image_generators(0, range(3)))(images, index)
+    assert noisy.std(dim=(0, 2, 3)).tolist() == pytest.approx([0.05, 0.1, 0.2], rel=0.05)
+    split = PathNoise(model, 0.5, image_generators(0, range(3)))
+    assert torch.equal(torch.cat([split(images[:1], index[:1]), split(images[1:], index[1:])]), noisy)
+    assert images.abs().max() == 0
+
+
+def test_same_seed_same_map_other_seed_other_map(small_net: SmallNet, images: Tensor) -> None:
+    method = IGOS(small_net, resolution=6, iterations=2, lambda1=0.01, lambda2=0.1, path_points=3)
+    first, second = method(images), method(images)
+    assert torch.equal(first.heatmap, second.heatmap)
+    method.seed = 1
+    assert not torch.equal(method(images).heatmap, first.heatmap)
+    drawn = [method(images, generator=torch.Generator().manual_seed(5)).heatmap for _ in range(2)]
+    assert torch.equal(*drawn)
+
+
+def test_low_confidence_and_wrong_class_are_said(small_net: SmallNet, images: Tensor) -> None:
+    small_net.eval()
+    with torch.no_grad():
+        unlikely = int(small_net(images[:1]).argmin())
+    with pytest.warns(LowConfidenceWarning, match=f"image 0: the explained class {unlikely} has probability 0.0") as said:
+        why = IGOS(small_net, resolution=4, iterations=1)(images[:1], unlikely)
+    assert any("the model predicts class" in str(w.message) for w in said)
+    assert "probability" in why.diagnostics[0]["warnings"][0]
+
+
+def test_a_baseline_that_is_still_recognised_is_said(images: Tensor) -> None:
+    model = Patch(slice(0, 32), slice(0, 32))
+    with pytest.warns(BaselineWarning, match=r"image 0: the baseline still scores 1.000 of the image's 1.000; give a stronger"):
+        IGOS(model, resolution=2, iterations=1)(torch.ones(1, 3, 32, 32), 0, baseline="white")
+
+
+@pytest.mark.parametrize("grad", [torch.no_grad, torch.enable_grad])
+def test_frozen_models_and_callers_without_gradients(small_net: SmallNet, images: Tensor, grad: Callable, untouched) -> None:
+    method = IGOS(small_net, resolution=4, iterations=2, lambda1=0.01, lambda2=0.1, path_points=3)
+    expected = method(images).heatmap
+    untouched(small_net.requires_grad_(False).eval())
+    with grad():
+        assert torch.equal(method(images).heatmap, expected)
+
+
+def test_inference_mode_says_what_to_do(small_net: SmallNet, images: Tensor) -> None:
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch.no_grad\(\) instead"):
+        IGOS(small_net)(images)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_and_the_images_come_back_as_they_were(small_net: SmallNet, images: Tensor, training: bool, untouched) -> None:
+    untouched(small_net.train(training))
+    small_net.norm.eval()
+    small_net.norm.train(training)
+    images.requires_grad_()
+    before = images.detach().clone()
+    method = IGOS(small_net, resolution=4, iterations=2, lambda1=0.01, lambda2=0.1, path_points=3)
+    first = method(images).heatmap
+    assert images.grad is None
+    assert images.requires_grad
+    assert torch.equal(images.detach(), before)
+    assert not first.requires_grad
+    assert torch.equal(method(images).heatmap, first)
+
+
+@pytest.mark.parametrize("where", ["score", "progress", "baseline", "model"])
+def test_after_a_failure_nothing_is_left_behind(small_net: SmallNet, images: Tensor, where: str, untouched) -> None:
+    untouched(small_net.train())
+    small_net.drop.eval()
+    small_net.drop.train()
+    calls = iter(range(100))
+
+    def fail(*_: object) -> Tensor:
+        raise ArithmeticError(where)
+
+    def fail_later(output: Tensor) -> Tensor:
+        return fail() if next(calls) > 1 else output[:, 0]
+
+    options: dict = {"score": {"target": fail_later}, "progress": {"progress": fail}, "baseline": {"baseline": fail}}.get(where, {})
+    broken = images[:, :2] if where == "model" else images
+    with pytest.raises((ArithmeticError, RuntimeError)):
+        IGOS(small_net, resolution=4, iterations=2)(broken, **options)
+
+
+def test_a_callable_score(small_net: SmallNet, images: Tensor) -> None:
+    """The probability of class 2 by hand is class 2 by name."""
+    method = IGOS(small_net, resolution=4, iterations=2, lambda1=0.01, lambda2=0.1, path_points=3)
+    with pytest.warns(LowConfidenceWarning):
+        named = method(images[:1], 2)
+    by_hand = method(images[:1], lambda logits: logits.softmax(dim=1)[:, 2])
+    assert torch.allclose(named.heatmap, by_hand.heatmap, atol=1e-6)
+    assert by_hand.target is None
+    assert torch.allclose(by_hand.score, named.score)
+
+
+def test_progress_ends_at_its_total(small_net: SmallNet, images: Tensor) -> None:
+    seen: list[tuple[int, int]] = []
+    IGOS(small_net, resolution=4, iterations=4, lambda1=0.01, lambda2=0.1, path_points=2, chunk_size=2)(
+        images, progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen[-1] == (12, 12)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_autocast_stays_close(small_net: SmallNet, images: Tensor) -> None:
+    settings = {"resolution": 4, "iterations": 1, "lambda1": 0.0, "lambda2": 0.0, "normalized_noise_std": 0.0, "step": 100.0}
+    exact = IGOS(small_net, **settings)(images).heatmap
+    rough = IGOS(small_net, **settings, autocast=torch.bfloat16)(images).heatmap
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    assert torch.nn.functional.cosine_similarity(exact.flatten(1), rough.flatten(1)).min() > 0.97
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"resolution": 33}, "give 1 to 32 rows"),
+        ({"resolution": 0}, "give 1 to 32 rows"),
+        ({"iterations": 0}, "iterations is 0"),
+        ({"lambda1": -1.0}, "at least 0"),
+        ({"path_points": 0}, "path_points"),
+        ({"normalized_noise_std": -0.1}, "normalized_noise_std"),
+        ({"step": -1.0}, "give a LineSearch, or a step size above 0"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"patience": 0}, "patience"),
+        ({"baseline": "fog"}, "'fog' is unknown"),
+        ({"score": "odds"}, "'probability' or 'logit'"),
+    ],
+)
+def test_settings_that_do_not_fit(small_net: SmallNet, images: Tensor, settings: dict, words: str, untouched) -> None:
+    untouched(small_net)
+    with pytest.raises(ValueError, match=words):
+        IGOS(small_net, **settings)(images)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (torch.rand(3, 32, 32), "give floating point"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "give floating point"),
+        (torch.rand(0, 3, 32, 32), "give floating point"),
+        (torch.full((1, 3, 32, 32), math.nan), "NaN"),
+        (torch.full((1, 3, 32, 32), 255.0), "takes \\[0, 1\\]"),
+    ],
+)
+def test_images_that_are_none(small_net: SmallNet, broken: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        IGOS(Classifier(small_net))(broken)

@@ -1,0 +1,161 @@
+"""Deletion and insertion against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import Linear, Patch, SmallNet
+from torch import Tensor
+
+from faithmap.baselines import Blur
+from faithmap.explanation import Explanation
+from faithmap.metrics.deletion_insertion import PROTOCOLS, Curve, Protocol, deletion_insertion, ranks
+from faithmap.model import Classifier
+
+BLACK = Protocol("black", "cells", 100, "black", "black")
+
+
+def logit_odds(scores: Tensor) -> Tensor:
+    return torch.log(scores / (1 - scores)) / 2
+
+
+def test_a_linear_model_has_straight_line_evidence() -> None:
+    """Every deleted pixel takes its own w x from the logit: the curves are known at every point."""
+    weight = torch.linspace(-1, 1, 36, dtype=torch.float64).view(1, 6, 6) / 10
+    image = torch.rand(1, 1, 6, 6, dtype=torch.float64)
+    evidence = (weight * image[0]).view(1, 6, 6)
+    played = deletion_insertion(Linear(weight), image, evidence, 0, protocol=BLACK)
+    ordered = evidence.flatten().sort(descending=True).values
+    inserted = torch.cat([torch.zeros(1), ordered.cumsum(0)]).double()
+    assert torch.allclose(logit_odds(played.insertion.scores[0]), inserted, atol=1e-12)
+    assert torch.allclose(logit_odds(played.deletion.scores[0]), evidence.sum() - inserted, atol=1e-12)
+    assert torch.allclose(played.insertion.fractions, torch.arange(37).double() / 36)
+
+
+def test_duality_for_a_linear_model() -> None:
+    """What the reversed map inserts last, the map deletes first."""
+    weight = torch.randn(1, 5, 5, dtype=torch.float64) / 5
+    image, heatmap = torch.rand(1, 1, 5, 5).double(), torch.rand(1, 5, 5).double()
+    forward = deletion_insertion(Linear(weight), image, heatmap, 0, protocol=BLACK)
+    backward = deletion_insertion(Linear(weight), image, -heatmap, 0, protocol=BLACK)
+    assert torch.allclose(forward.deletion.scores, backward.insertion.scores.flip(1), atol=1e-12)
+
+
+def test_a_model_that_looks_at_one_patch() -> None:
+    """White image, black baseline: the score is sigmoid(12) with the patch, sigmoid(-12) without, linear odds between."""
+    model = Patch(slice(8, 16), slice(8, 16)).double()
+    image = torch.ones(1, 3, 32, 32, dtype=torch.float64)
+    heatmap = torch.zeros(1, 32, 32, dtype=torch.float64)
+    heatmap[0, 8:16, 8:16] = torch.arange(64, 0, -1).view(8, 8)
+    played = deletion_insertion(model, image, heatmap, 0, protocol=BLACK, steps=1024)
+    odds = 6 - 12 * torch.arange(1025).clamp(max=64) / 64
+    assert torch.allclose(logit_odds(played.deletion.scores[0]), odds.double(), atol=1e-9)
+    assert torch.allclose(logit_odds(played.insertion.scores[0]), -odds.double(), atol=1e-9)
+    low, high = played.deletion.scores[0, -1], played.deletion.scores[0, 0]
+    assert played.deletion.area.item() == pytest.approx((0.5 * 64 * (low + high) + 960 * low).item() / 1024, rel=1e-9)
+    assert played.difference.item() == pytest.approx(played.insertion.area.item() - played.deletion.area.item())
+
+
+def test_ends_are_the_image_and_the_baseline(small_net: SmallNet, images: Tensor) -> None:
+    played = deletion_insertion(small_net, images, torch.rand(3, 7, 7), steps=10)
+    with torch.no_grad():
+        full = small_net.eval()(images).softmax(1).max(1)
+        gone = small_net(Blur()(images)).softmax(1).gather(1, full.indices.unsqueeze(1)).squeeze(1)
+    assert torch.allclose(played.deletion.scores[:, 0], full.values, atol=1e-6)
+    assert torch.allclose(played.insertion.scores[:, -1], full.values, atol=1e-6)
+    assert torch.allclose(played.deletion.scores[:, -1], gone, atol=1e-6)
+    assert torch.allclose(played.insertion.scores[:, 0], gone, atol=1e-6)
+
+
+def test_area_is_on_the_true_fractions() -> None:
+    """A straight line from 1 to 0 has area one half, however unevenly it is sampled."""
+    fractions = torch.tensor([0.0, 0.1, 0.15, 0.7, 1.0])
+    assert Curve(fractions, 1 - fractions.unsqueeze(0)).area.item() == pytest.approx(0.5)
+
+
+def test_exact_counts_on_a_sparse_map(images: Tensor) -> None:
+    """A percentile threshold would remove every zero at once; ranks remove as many cells as were asked for."""
+    sparse = torch.zeros(3, 8, 8)
+    sparse[:, 3, 3] = 1
+    model = Linear(torch.ones(3, 32, 32) / 3072)
+    played = deletion_insertion(model, torch.ones_like(images), sparse, 0, protocol=BLACK, steps=4)
+    kept = logit_odds(played.deletion.scores[0])
+    assert played.deletion.fractions.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert (kept.diff() < -0.15).all()
+
+
+def test_equal_cells_go_in_reading_order() -> None:
+    assert ranks(torch.zeros(1, 2, 3)).flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert ranks(torch.tensor([[[0.0, 2.0], [2.0, 1.0]]])).flatten().tolist() == [3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("protocol", ["igos", "rise"])
+@pytest.mark.parametrize("chunk_size", [1, 7, 64])
+def test_no_image_has_a_say_in_anothers_score(small_net: SmallNet, images: Tensor, protocol: str, chunk_size: int) -> None:
+    maps = Explanation(torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(3)), (32, 32))
+    together = deletion_insertion(small_net, images, maps, protocol=protocol)
+    alone = deletion_insertion(small_net, images[1:2], maps[1], protocol=protocol, chunk_size=chunk_size)
+    assert torch.allclose(together.deletion.scores[1:2], alone.deletion.scores, atol=1e-5)
+    assert torch.allclose(together.insertion.area[1:2], alone.insertion.area, atol=1e-5)
+
+
+def test_the_order_of_images_does_not_matter(small_net: SmallNet, images: Tensor) -> None:
+    maps = torch.rand(3, 5, 5)
+    straight = deletion_insertion(small_net, images, maps).difference
+    assert torch.allclose(deletion_insertion(small_net, images.flip(0), maps.flip(0)).difference.flip(0), straight, atol=1e-6)
+
+
+def test_only_the_order_of_cells_counts(small_net: SmallNet, images: Tensor) -> None:
+    maps = torch.rand(3, 5, 5)
+    assert torch.equal(
+        deletion_insertion(small_net, images, maps).difference, deletion_insertion(small_net, images, (maps * 4).exp()).difference
+    )
+
+
+def test_rise_replaces_pixels_hard_by_the_mean_colour() -> None:
+    """224 pixels a step at 224: one step for each row; deleted pixels are 0 after normalisation."""
+    weight = torch.ones(1, 4, 4, dtype=torch.float64) / 16
+    model = Classifier(Linear(weight).double(), mean=[0.5], std=[0.25]).double()
+    image = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    played = deletion_insertion(model, image, torch.rand(1, 2, 2).double(), 0, protocol="rise")
+    assert played.resolution == (4, 4)
+    assert played.protocol.name == "rise"
+    left = 2 * (1 - played.deletion.fractions.double())
+    assert torch.allclose(logit_odds(played.deletion.scores[0].double()), left, atol=1e-6)
+
+
+def test_the_target_is_the_explanations(small_net: SmallNet, images: Tensor) -> None:
+    maps = torch.rand(3, 5, 5)
+    told = deletion_insertion(small_net, images, maps, 2)
+    kept = deletion_insertion(small_net, images, Explanation(maps, (32, 32), target=torch.full((3,), 2)))
+    assert torch.equal(told.insertion.scores, kept.insertion.scores)
+
+
+def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched) -> None:
+    untouched(small_net.train())
+    small_net.head.weight.requires_grad_(False)
+    small_net.head.weight.requires_grad_(True)
+    deletion_insertion(small_net, images, torch.rand(3, 5, 5))
+    with pytest.raises(ZeroDivisionError):
+        deletion_insertion(small_net, images, torch.rand(3, 5, 5), progress=lambda done, total: 1 // 0)
+
+
+@pytest.mark.parametrize(
+    ("maps", "options", "words"),
+    [
+        (torch.rand(2, 5, 5), {}, "for 3 images"),
+        (torch.rand(3, 40, 40), {}, "finer than the images"),
+        (torch.full((3, 5, 5), float("nan")), {}, "NaN"),
+        (torch.rand(3, 5, 5), {"protocol": "roar"}, "'roar' is unknown; give one of igos, rise"),
+        (torch.rand(3, 5, 5), {"steps": 0}, "steps is 0"),
+        (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
+    ],
+)
+def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        deletion_insertion(small_net, images, maps, **options)
+
+
+def test_both_protocols_are_named() -> None:
+    assert set(PROTOCOLS) == {"igos", "rise"}
+    assert PROTOCOLS["igos"].deletion_baseline == PROTOCOLS["igos"].insertion_baseline == "blur"

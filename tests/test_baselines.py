@@ -1,0 +1,81 @@
+"""What a removed pixel becomes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.transforms.functional import gaussian_blur
+
+from faithmap.baselines import BASELINES, Blur, Constant, MedianBlur, Noise, describe_baseline, make_baseline
+
+
+def test_blur_is_torchvisions() -> None:
+    images = torch.rand(2, 3, 224, 224, dtype=torch.float64)
+    assert torch.allclose(Blur(51, 50.0)(images), gaussian_blur(images, [51, 51], [50.0, 50.0]), atol=1e-12)
+
+
+def test_blur_scales_with_the_image() -> None:
+    images = torch.rand(1, 3, 112, 112, dtype=torch.float64)
+    assert torch.allclose(Blur(49, 50.0)(images), gaussian_blur(images, [25, 25], [25.0, 25.0]), atol=1e-12)
+
+
+def test_the_untruncated_gaussian_is_stronger() -> None:
+    images = torch.rand(1, 3, 64, 64)
+    assert BASELINES["strong_blur"](images).std() < BASELINES["blur"](images).std() < images.std()
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("size", [(32, 32), (20, 45), (3, 3)])
+def test_no_image_has_a_say_in_its_neighbours_baseline(name: str, size: tuple[int, int]) -> None:
+    images = torch.rand(3, 3, *size)
+    together = make_baseline(name, images)
+    assert together.shape == images.shape
+    for i in range(3):
+        assert torch.allclose(together[i : i + 1], make_baseline(name, images[i : i + 1]), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["blur", "strong_blur", "median_blur", "mean"])
+def test_a_flat_image_is_its_own_baseline(name: str) -> None:
+    flat = torch.full((1, 3, 24, 24), 0.3)
+    assert torch.allclose(make_baseline(name, flat), flat, atol=1e-6)
+
+
+def test_the_median_takes_out_what_is_thin() -> None:
+    image = torch.zeros(1, 1, 224, 224)
+    image[:, :, 100] = 1
+    assert MedianBlur()(image).max() == 0
+    assert Blur()(image).max() > 0
+
+
+def test_constants_tensors_and_callables() -> None:
+    images = torch.rand(2, 3, 4, 4)
+    assert torch.equal(make_baseline(0.25, images), torch.full_like(images, 0.25))
+    assert make_baseline(Constant((0.1, 0.2, 0.3)), images)[1, :, 2, 2].tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert torch.equal(make_baseline(torch.zeros(3, 4, 4), images), torch.zeros_like(images))
+    assert torch.equal(make_baseline(lambda x: 1 - x, images), 1 - images)
+
+
+def test_noise_has_its_seed() -> None:
+    images = torch.rand(1, 3, 8, 8)
+    assert torch.equal(Noise(seed=1)(images), Noise(seed=1)(images))
+    assert not torch.equal(Noise(seed=1)(images), Noise(seed=2)(images))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "words"),
+    [
+        ("fog", "'fog' is unknown; give one of blur"),
+        (torch.zeros(4, 4, 4), "shape|size"),
+        (torch.zeros(5, 2, 3, 4, 4), "does not broadcast"),
+        (float("nan"), "NaN"),
+    ],
+)
+def test_what_is_no_baseline(baseline: object, words: str) -> None:
+    with pytest.raises((ValueError, RuntimeError), match=words):
+        make_baseline(baseline, torch.rand(2, 3, 4, 4))
+
+
+def test_descriptions_are_plain() -> None:
+    assert describe_baseline("blur") == {"name": "blur", "kind": "Blur", "kernel_size": 51, "sigma": 50.0}
+    assert describe_baseline(0.5) == {"kind": "Constant", "value": 0.5}
+    assert describe_baseline(torch.zeros(1)) == {"kind": "Tensor"}

@@ -1,0 +1,49 @@
+"""Heatmaps know where their cells lie."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from faithmap.explanation import Explanation, interpolation_matrix
+
+
+@pytest.mark.parametrize("cells", [(7, 7), (4, 9), (1, 5), (32, 40)])
+def test_without_centres_the_corners_are_aligned_as_masks_are(cells: tuple[int, int]) -> None:
+    heatmap = torch.rand(2, *cells)
+    expected = F.interpolate(heatmap.unsqueeze(1), (32, 40), mode="bilinear", align_corners=True).squeeze(1)
+    assert torch.allclose(Explanation(heatmap, (32, 40)).at(), expected, atol=1e-6)
+
+
+def test_centres_decide_where_a_cell_is_drawn() -> None:
+    """A stride-32 cell j of a ResNet is centred at pixel 32 j, not at 32 j + 15.5."""
+    heatmap = torch.zeros(1, 7, 7)
+    heatmap[0, 2, 5] = 1
+    centres = torch.arange(7) * 32.0
+    drawn = Explanation(heatmap, (224, 224), rows=centres, columns=centres).at()[0]
+    assert divmod(int(drawn.argmax()), 224) == (64, 160)
+    assert drawn[64 + 16, 160] == pytest.approx(0.5)
+
+
+def test_beyond_the_outermost_centres_a_map_is_constant() -> None:
+    matrix = interpolation_matrix(torch.tensor([2.0, 4.0]), torch.arange(7.0))
+    assert matrix[:, 1].tolist() == [0, 0, 0, 0.5, 1, 1, 1]
+    assert torch.allclose(matrix.sum(dim=1), torch.ones(7))
+
+
+def test_one_of_many() -> None:
+    maps = Explanation(torch.rand(3, 2, 2), (8, 8), target=torch.tensor([4, 5, 6]), diagnostics=[{"a": i} for i in range(3)])
+    assert len(maps) == 3
+    assert [(one.target.item(), one.diagnostics[0]["a"]) for one in maps] == [(4, 0), (5, 1), (6, 2)]
+    assert torch.equal(maps[-1].heatmap, maps.heatmap[2:])
+    with pytest.raises(IndexError):
+        maps[3]
+
+
+def test_arrays_of_others() -> None:
+    taken = Explanation.from_array([[1, 2], [3, 4]], (4, 4), target=7)
+    assert taken.heatmap.dtype == torch.float32
+    assert taken.target.tolist() == [7]
+    with pytest.raises(ValueError, match="expected \\(images, rows, columns\\)"):
+        Explanation(torch.rand(2, 2), (4, 4))

@@ -1,0 +1,117 @@
+"""What the benchmarks share: photographs, arguments, rivals, tables with standard errors and paired differences."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import faithmap as fm
+
+
+def arguments(description: str, *, seed: int = 0, count: int | None = None) -> argparse.ArgumentParser:
+    """The options that every benchmark takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--photos", type=Path, default=Path("../shared/photos"), help="folder of photographs")
+    parser.add_argument("--part", choices=("tune", "report", "all"), default="report", help="even, odd or all photographs by name")
+    parser.add_argument("--count", type=int, default=count, help="so many photographs, evenly spread over the part")
+    parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--chunk", type=int, default=20, help="images in one pass")
+    parser.add_argument("--autocast", choices=("none", "bfloat16", "float16"), default="none")
+    return parser
+
+
+def autocast(options: argparse.Namespace) -> torch.dtype | None:
+    """The lower precision that was asked for."""
+    return None if options.autocast == "none" else getattr(torch, options.autocast)
+
+
+def load_photos(options: argparse.Namespace, model: fm.Classifier) -> tuple[list[str], Float[Tensor, "n 3 h w"]]:
+    """Names and preprocessed images. Tuning takes the even photographs, reporting the odd ones, in the order of their names."""
+    files = sorted(fm.image_files([options.photos]))
+    files = {"tune": files[0::2], "report": files[1::2], "all": files}[options.part]
+    if options.count is not None and options.count < len(files):
+        files = [files[i * len(files) // options.count] for i in range(options.count)]
+    return [file.stem for file in files], torch.cat([model.read(file) for file in files])
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error."""
+    mean = sum(values) / len(values)
+    variance = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def difference(first: Sequence[float], second: Sequence[float]) -> str:
+    """Mean paired difference with its standard error."""
+    mean, error = spread([a - b for a, b in zip(first, second, strict=True)])
+    return f"{mean:+.3f} ({error:.3f})"
+
+
+def with_error(values: Sequence[float]) -> str:
+    """Mean with its standard error."""
+    mean, error = spread(values)
+    return f"{mean:.3f} ({error:.3f})"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(' --- ' for _ in header)}|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+@dataclass(frozen=True)
+class Row:
+    """Both areas of one method's map of one photograph, and what it cost."""
+
+    photo: str
+    method: str
+    resolution: int
+    deletion: float
+    insertion: float
+    seconds: float
+    forward: float
+    backward: float
+
+    @property
+    def difference(self) -> float:
+        """Insertion minus deletion."""
+        return self.insertion - self.deletion
+
+
+def save(rows: Sequence[Row], path: Path) -> None:
+    """All rows as CSV."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(Row.__dataclass_fields__)
+        writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in vars(row).values()] for row in rows)
+
+
+def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution: int) -> fm.Explanation:
+    """Grad-CAM of a timm model's last features (Selvaraju 2017), resampled; a rival until the library has its own."""
+    network = model.module
+    normalised = (images - model.mean) / model.std
+    with torch.no_grad():
+        activation = network.forward_features(normalised)  # type: ignore[operator] # a timm model
+    activation.requires_grad_()
+    logits = network.forward_head(activation)  # type: ignore[operator] # a timm model
+    slope = torch.autograd.grad(logits.max(dim=1).values.sum(), activation)[0]
+    heatmap = (slope.mean(dim=(2, 3), keepdim=True) * activation.detach()).sum(dim=1).relu()
+    coarse = fm.Explanation(heatmap, (images.shape[-2], images.shape[-1]), target=logits.argmax(dim=1), method="GradCAM")
+    return fm.Explanation(coarse.at((resolution, resolution)), coarse.image_size, target=coarse.target, method="GradCAM")
+
+
+def random_map(images: Float[Tensor, "n 3 h w"], resolution: int, seed: int) -> fm.Explanation:
+    """A map that knows nothing: the control of every table."""
+    generator = torch.Generator().manual_seed(seed)
+    heatmap = torch.rand(len(images), resolution, resolution, generator=generator).to(images)
+    return fm.Explanation(heatmap, (images.shape[-2], images.shape[-1]), method="random")

@@ -1,0 +1,111 @@
+"""Seconds and passes of I-GOS, and the ratio to the bare passes of the same count and chunk size, in the same run.
+
+    python benchmarks/igos_speed.py --photos ../shared/photos --repeat 5
+
+"Bare" is the same number of forward passes, and of forward and backward passes to the input, in chunks of the same sizes, with
+nothing around them. Runs of both alternate, and the ratio is the median over the pairs: a machine that drifts slows both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+from common import arguments, autocast, load_photos, table
+from jaxtyping import Float
+from torch import Tensor
+
+import faithmap as fm
+from faithmap.masking import autocasting
+from faithmap.model import undisturbed
+
+
+class Recorder(torch.nn.Module):
+    """Passes everything on, and writes down the size of every pass and whether it had a backward pass."""
+
+    def __init__(self, model: fm.Classifier) -> None:
+        super().__init__()
+        self.model = model
+        self.passes: list[tuple[int, bool]] = []
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Tensor:
+        """The model's own logits."""
+        self.passes.append((len(images), images.requires_grad))
+        logits: Tensor = self.model(images)
+        return logits
+
+
+def bare(model: fm.Classifier, passes: list[tuple[int, bool]], image: Float[Tensor, "1 c h w"], dtype: torch.dtype | None) -> None:
+    """The same passes with nothing around them."""
+    largest = image.expand(max(size for size, _ in passes), -1, -1, -1).contiguous()
+    with undisturbed(model):
+        for size, backward in passes:
+            leaf = largest[:size].detach().requires_grad_(backward)
+            with torch.set_grad_enabled(backward), autocasting(image.device, dtype):
+                score = model(leaf).softmax(dim=1)[:, 0].sum()
+            if backward:
+                torch.autograd.grad(score, leaf)
+
+
+def seconds(work: Callable[[], object], device: str) -> float:
+    """Wall time of one call, the device's queue included."""
+    start = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """One row for each number of images and chunk size."""
+    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=8)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--resolutions", type=int, nargs="+", default=[28])
+    parser.add_argument("--chunks", type=int, nargs="+", default=None, help="chunk sizes, instead of --chunk")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", fm.cautions.FaithmapWarning)
+    model = fm.load(options.model, device=options.device)
+    _, images = load_photos(options, model)
+    dtype, rows = autocast(options), []
+    for resolution in options.resolutions:
+        for chunk in options.chunks or [options.chunk]:
+            for count in (1, 8):
+                rows.append(row(model, images[:count], resolution, chunk, dtype, options.repeat))
+    print(f"{options.model} on {options.device}, autocast {options.autocast}, {torch.get_num_threads()} threads\n")
+    header = ["images", "resolution", "chunk", "iterations", "forwards", "backwards", "forwards for the search, an iteration"]
+    print(table([*header, "seconds an image", "bare seconds an image", "ratio", "peak MB"], rows))
+
+
+def row(
+    model: fm.Classifier, images: Float[Tensor, "n c h w"], resolution: int, chunk: int, dtype: torch.dtype | None, repeat: int
+) -> list[str]:
+    """Ours and the bare passes in turn; figures are means over the images, times the median over the repeats."""
+    count, device = len(images), str(images.device)
+    recorder = Recorder(model)
+    # The recorder is no Classifier, so the noise is given in the units of the pixels that it takes.
+    std = 0.2 * float(model.std.mean())
+    why = fm.IGOS(recorder, resolution=resolution, chunk_size=chunk, autocast=dtype, normalized_noise_std=std)(images)
+    explain = fm.IGOS(model, resolution=resolution, chunk_size=chunk, autocast=dtype)
+    bare(model, recorder.passes, images[:1], dtype)
+    pairs = []
+    for _ in range(repeat):
+        pairs.append((seconds(lambda: explain(images), device), seconds(lambda: bare(model, recorder.passes, images[:1], dtype), device)))
+    ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+    ours, theirs = (statistics.median(side) / count for side in zip(*pairs, strict=True))
+    iterations = sum(len(d["step"]) for d in why.diagnostics) / count
+    forward, backward = (sum(d[key] for d in why.diagnostics) / count for key in ("forward_passes", "backward_passes"))
+    search = (forward - backward - 2) / iterations
+    cells = [f"{count}", f"{resolution}", f"{chunk}", f"{iterations:.1f}", f"{forward:.0f}", f"{backward:.0f}", f"{search:.1f}"]
+    return [*cells, f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.3f}", peak_memory(device)]
+
+
+def peak_memory(device: str) -> str:
+    """Of the device's tensors so far, where the device counts them."""
+    return f"{torch.cuda.max_memory_allocated() / 2**20:.0f}" if device.startswith("cuda") else "-"
+
+
+if __name__ == "__main__":
+    main()

@@ -20,7 +20,9 @@ def arguments(description: str, *, seed: int = 0, count: int | None = None) -> a
     """The options that every benchmark takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--photos", type=Path, default=Path("../shared/photos"), help="folder of photographs")
-    parser.add_argument("--part", choices=("tune", "report", "all"), default="report", help="even, odd or all photographs by name")
+    parser.add_argument(
+        "--part", choices=("tune", "report", "all"), default="report", help="even, odd or all photographs by name"
+    )
     parser.add_argument("--count", type=int, default=count, help="so many photographs, evenly spread over the part")
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")

@@ -40,7 +40,9 @@ class PathAccepted(fm.IGOS):
         return scores.view(len(mask), -1).mean(dim=1) + self.regulariser(mask)
 
 
-def methods(model: fm.Classifier, resolution: int, options: argparse.Namespace) -> dict[str, Callable[[Tensor], fm.Explanation]]:
+def methods(
+    model: fm.Classifier, resolution: int, options: argparse.Namespace
+) -> dict[str, Callable[[Tensor], fm.Explanation]]:
     """All rows of one resolution's table."""
     shared = {"resolution": resolution, "seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     rows: dict[str, Callable[[Tensor], fm.Explanation]] = {
@@ -113,7 +115,10 @@ def main() -> None:
             print(f"{resolution}: {name} done", file=sys.stderr)
             if options.save is not None:
                 save(everything, options.save)
-        print(f"\n{options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}\n\n{report(rows)}", flush=True)
+        print(
+            f"\n{options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}\n\n{report(rows)}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,15 @@ nothing around them. Runs of both alternate, and the ratio is the median over th
 
 from __future__ import annotations
 
+import argparse
+import itertools
+import resource
 import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import torch
 from common import arguments, autocast, load_photos, table
@@ -38,7 +43,9 @@ class Recorder(torch.nn.Module):
         return logits
 
 
-def bare(model: fm.Classifier, passes: list[tuple[int, bool]], image: Float[Tensor, "1 c h w"], dtype: torch.dtype | None) -> None:
+def bare(
+    model: fm.Classifier, passes: list[tuple[int, bool]], image: Float[Tensor, "1 c h w"], dtype: torch.dtype | None
+) -> None:
     """The same passes with nothing around them."""
     largest = image.expand(max(size for size, _ in passes), -1, -1, -1).contiguous()
     with undisturbed(model):
@@ -65,18 +72,20 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--resolutions", type=int, nargs="+", default=[28])
     parser.add_argument("--chunks", type=int, nargs="+", default=None, help="chunk sizes, instead of --chunk")
+    parser.add_argument("--memory", type=int, nargs="*", default=[1, 8, 32, 64], help="numbers of images to measure memory at")
     options = parser.parse_args()
     warnings.simplefilter("ignore", fm.cautions.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     _, images = load_photos(options, model)
-    dtype, rows = autocast(options), []
-    for resolution in options.resolutions:
-        for chunk in options.chunks or [options.chunk]:
-            for count in (1, 8):
-                rows.append(row(model, images[:count], resolution, chunk, dtype, options.repeat))
+    dtype, chunks = autocast(options), options.chunks or [options.chunk]
+    cases = itertools.product(options.resolutions, chunks, (1, 8))
+    rows = [row(model, images[:count], resolution, chunk, dtype, options.repeat) for resolution, chunk, count in cases]
     print(f"{options.model} on {options.device}, autocast {options.autocast}, {torch.get_num_threads()} threads\n")
     header = ["images", "resolution", "chunk", "iterations", "forwards", "backwards", "forwards for the search, an iteration"]
-    print(table([*header, "seconds an image", "bare seconds an image", "ratio", "peak MB"], rows))
+    print(table([*header, "seconds an image", "bare seconds an image", "ratio"], rows))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        peaks = list(pool.map(peak_memory, [options] * len(options.memory), options.memory))
+    print(f"\nPeak memory of two iterations, chunk {options.chunk}\n\n{table(['images', 'MB'], peaks)}")
 
 
 def row(
@@ -90,21 +99,31 @@ def row(
     why = fm.IGOS(recorder, resolution=resolution, chunk_size=chunk, autocast=dtype, normalized_noise_std=std)(images)
     explain = fm.IGOS(model, resolution=resolution, chunk_size=chunk, autocast=dtype)
     bare(model, recorder.passes, images[:1], dtype)
-    pairs = []
-    for _ in range(repeat):
-        pairs.append((seconds(lambda: explain(images), device), seconds(lambda: bare(model, recorder.passes, images[:1], dtype), device)))
+    pairs = [
+        (
+            seconds(lambda: explain(images), device),
+            seconds(lambda: bare(model, recorder.passes, images[:1], dtype), device),
+        )
+        for _ in range(repeat)
+    ]
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     ours, theirs = (statistics.median(side) / count for side in zip(*pairs, strict=True))
     iterations = sum(len(d["step"]) for d in why.diagnostics) / count
     forward, backward = (sum(d[key] for d in why.diagnostics) / count for key in ("forward_passes", "backward_passes"))
     search = (forward - backward - 2) / iterations
     cells = [f"{count}", f"{resolution}", f"{chunk}", f"{iterations:.1f}", f"{forward:.0f}", f"{backward:.0f}", f"{search:.1f}"]
-    return [*cells, f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.3f}", peak_memory(device)]
+    return [*cells, f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.3f}"]
 
 
-def peak_memory(device: str) -> str:
-    """Of the device's tensors so far, where the device counts them."""
-    return f"{torch.cuda.max_memory_allocated() / 2**20:.0f}" if device.startswith("cuda") else "-"
+def peak_memory(options: argparse.Namespace, count: int) -> list[str]:
+    """Peak memory of a process that explains so many images in one call: of the GPU, or of the whole process."""
+    model = fm.load(options.model, device=options.device)
+    size = model.geometry.crop or (224, 224)
+    images = torch.rand(count, 3, *size, device=options.device)
+    fm.IGOS(model, iterations=2, chunk_size=options.chunk, autocast=autocast(options))(images)
+    if options.device.startswith("cuda"):
+        return [f"{count}", f"{torch.cuda.max_memory_allocated() / 2**20:.0f}"]
+    return [f"{count}", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f}"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Models whose right answer is known, and a check that a model comes back as it went in."""
+"""Checks that everything comes back as it went in, and the small network that most tests disturb."""
 
 from __future__ import annotations
 
@@ -6,52 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from oracles import SmallNet
 from torch import Tensor, nn
 
 torch.set_num_threads(2)
-
-
-class Linear(nn.Module):
-    """Two classes whose logits are +-w.x: everything about it has a closed form."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        evidence = (x * self.weight).sum(dim=(1, 2, 3))
-        return torch.stack([evidence, -evidence], dim=1)
-
-
-class Patch(nn.Module):
-    """Looks at one rectangle alone: class 0 is as likely as the rectangle is bright."""
-
-    def __init__(self, rows: slice, columns: slice, gain: float = 12.0) -> None:
-        super().__init__()
-        self.rows, self.columns, self.gain = rows, columns, gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        seen = x[:, :, self.rows, self.columns].mean(dim=(1, 2, 3))
-        logit = self.gain * (seen - 0.5)
-        return torch.stack([logit, -logit], dim=1)
-
-
-class SmallNet(nn.Module):
-    """An ordinary convolutional network with everything that can be disturbed: dropout, batch norm, in-place ops."""
-
-    def __init__(self, classes: int = 5) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 8, 3, stride=2, padding=1)
-        self.norm = nn.BatchNorm2d(8)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(8, 16, 3, stride=2, padding=1)
-        self.drop = nn.Dropout(0.5)
-        self.head = nn.Linear(16, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu(self.norm(self.conv1(x)))
-        x = self.relu(self.conv2(x))
-        return self.head(self.drop(x.mean(dim=(2, 3)))) * 20
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from faithmap.geometry import Geometry
 
 
 @pytest.mark.parametrize(
-    ("size", "resized"), [((480, 640), (256, 341)), ((640, 480), (341, 256)), ((300, 300), (256, 256)), ((10, 1000), (256, 25600))]
+    ("size", "resized"),
+    [((480, 640), (256, 341)), ((640, 480), (341, 256)), ((300, 300), (256, 256)), ((10, 1000), (256, 25600))],
 )
 def test_the_shorter_side_is_resized(size: tuple[int, int], resized: tuple[int, int]) -> None:
     assert Geometry(resize=256).resized(size) == resized

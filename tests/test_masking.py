@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Linear, SmallNet
+from oracles import Linear, SmallNet
 
 from faithmap.masking import MaskedModel, compose, upsample
 from faithmap.score import Score
@@ -42,7 +42,9 @@ def test_gradients_are_autograds(small_net: SmallNet, images: torch.Tensor, reso
     masks = torch.rand(3, *resolution, dtype=torch.float64, requires_grad=True)
     index, shares = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0.5, 1.0, 0.3, 0.7, 0.2], dtype=torch.float64)
     asked = engine(net, images, 2).gradients(masks, index, shares)
-    shown = compose(images[index], (0.3 * images + 0.2)[index], upsample((masks[index] * shares.view(-1, 1, 1)).unsqueeze(1), (32, 32)))
+    shown = compose(
+        images[index], (0.3 * images + 0.2)[index], upsample((masks[index] * shares.view(-1, 1, 1)).unsqueeze(1), (32, 32))
+    )
     score = net(shown).softmax(1).gather(1, CLASSES[index].unsqueeze(1)).sum()
     assert torch.allclose(asked, torch.autograd.grad(score, masks)[0], atol=1e-12)
 

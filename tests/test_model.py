@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import SmallNet
+from oracles import SmallNet
 from torch import nn
 
 from faithmap import Classifier, Geometry
@@ -50,7 +50,9 @@ def test_preprocessing_is_the_geometry(small_net: SmallNet) -> None:
     assert torch.equal(model.preprocess(photo), photo[:, :, 3:7, 3:7])
 
 
-@pytest.mark.parametrize(("name", "index"), [("Tiger cat", 1), ("tiger_cat", 1), (" tiger-cat", 1), ("0", 0), ("tench", 0), ("3", 3)])
+@pytest.mark.parametrize(
+    ("name", "index"), [("Tiger cat", 1), ("tiger_cat", 1), (" tiger-cat", 1), ("0", 0), ("tench", 0), ("3", 3)]
+)
 def test_classes_are_found_by_name_or_number(small_net: SmallNet, name: str, index: int) -> None:
     assert Classifier(small_net, labels=LABELS).find(name) == index
 
@@ -85,10 +87,15 @@ def test_undisturbed_restores_mixed_flags(small_net: SmallNet) -> None:
     small_net.conv1.weight.requires_grad_(False)
     modes = [m.training for m in small_net.modules()]
     flags = [p.requires_grad for p in small_net.parameters()]
-    with pytest.raises(KeyError), undisturbed(small_net):
-        assert not any(m.training for m in small_net.modules())
-        assert not any(p.requires_grad for p in small_net.parameters())
-        raise KeyError
+
+    def disturb() -> None:
+        with undisturbed(small_net):
+            assert not any(m.training for m in small_net.modules())
+            assert not any(p.requires_grad for p in small_net.parameters())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        disturb()
     assert modes == [m.training for m in small_net.modules()]
     assert flags == [p.requires_grad for p in small_net.parameters()]
 

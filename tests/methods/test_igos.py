@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Linear, Patch, SmallNet
+from oracles import Linear, Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import IGOS, BaselineWarning, Classifier, EmptyHeatmapWarning, LineSearch, LowConfidenceWarning, image_generators
@@ -31,7 +31,9 @@ class Quadratic(nn.Module):
         return torch.einsum("ni,ij,nj->n", flat, self.matrix, flat).unsqueeze(1) / 2
 
 
-def integrated(model: nn.Module, image: Tensor, mask: Tensor, points: int, baseline: float = 0.0, kind: str = "logit") -> Tensor:
+def integrated(
+    model: nn.Module, image: Tensor, mask: Tensor, points: int, baseline: float = 0.0, kind: str = "logit"
+) -> Tensor:
     """IG(M) without noise, through the code under test."""
     score = Score(kind, classes=torch.zeros(len(image), dtype=torch.long))
     masked = MaskedModel(model, score, image, torch.full_like(image, baseline))
@@ -167,7 +169,7 @@ def test_each_ablation_is_a_setting(small_net: SmallNet, images: Tensor) -> None
 
 
 def test_passes_are_counted(small_net: SmallNet, images: Tensor) -> None:
-    """S forward and backward passes an iteration, at most twelve forwards for the search, one for F(M), one for the baseline."""
+    """S forward and backward passes an iteration, at most twelve forwards for the search, one each for F(M) and b."""
     seen = torch.zeros(3)
 
     def count(module: nn.Module, inputs: tuple[Tensor]) -> None:
@@ -245,7 +247,9 @@ def test_inference_mode_says_what_to_do(small_net: SmallNet, images: Tensor) -> 
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_and_the_images_come_back_as_they_were(small_net: SmallNet, images: Tensor, training: bool, untouched) -> None:
+def test_the_model_and_the_images_come_back_as_they_were(
+    small_net: SmallNet, images: Tensor, training: bool, untouched
+) -> None:
     untouched(small_net.train(training))
     small_net.norm.eval()
     small_net.norm.train(training)
@@ -273,7 +277,9 @@ def test_after_a_failure_nothing_is_left_behind(small_net: SmallNet, images: Ten
     def fail_later(output: Tensor) -> Tensor:
         return fail() if next(calls) > 1 else output[:, 0]
 
-    options: dict = {"score": {"target": fail_later}, "progress": {"progress": fail}, "baseline": {"baseline": fail}}.get(where, {})
+    options: dict = {"score": {"target": fail_later}, "progress": {"progress": fail}, "baseline": {"baseline": fail}}.get(
+        where, {}
+    )
     broken = images[:, :2] if where == "model" else images
     with pytest.raises((ArithmeticError, RuntimeError)):
         IGOS(small_net, resolution=4, iterations=2)(broken, **options)

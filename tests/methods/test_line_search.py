@@ -28,7 +28,7 @@ def test_steps_from_the_upper_bound_to_the_lower() -> None:
 
 @pytest.mark.parametrize("wave", [1, 2, 3, 12])
 def test_the_largest_step_that_decreases_enough_is_taken(wave: int) -> None:
-    """From (1/2)^2 a step a, clipped at 0, comes to max(1/2 - a, -1/2)^2: 1.6 clips to the mirror image, 0.32 is the first below."""
+    """From (1/2)^2 a step a comes to max(1/2 - a, -1/2)^2: 1.6 is clipped to the mirror image, 0.32 is the first below."""
     step = search(LineSearch(wave=wave))
     assert step.accepted.all()
     assert step.size.tolist() == pytest.approx([1000 * 0.2**5] * 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Patch, SmallNet
+from oracles import Patch, SmallNet
 from torch import Tensor
 
 from faithmap import Mask, image_generators

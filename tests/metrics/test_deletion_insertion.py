@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Linear, Patch, SmallNet
+from oracles import Linear, Patch, SmallNet
 from torch import Tensor
 
 from faithmap.baselines import Blur
@@ -108,7 +108,8 @@ def test_the_order_of_images_does_not_matter(small_net: SmallNet, images: Tensor
 def test_only_the_order_of_cells_counts(small_net: SmallNet, images: Tensor) -> None:
     maps = torch.rand(3, 5, 5)
     assert torch.equal(
-        deletion_insertion(small_net, images, maps).difference, deletion_insertion(small_net, images, (maps * 4).exp()).difference
+        deletion_insertion(small_net, images, maps).difference,
+        deletion_insertion(small_net, images, (maps * 4).exp()).difference,
     )
 
 

@@ -1,0 +1,73 @@
+"""The house: what is public, which way imports go, what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import faithmap
+
+SOURCE = Path(faithmap.__file__).parent
+FLOORS = [
+    {"_version", "cautions", "score", "baselines", "masking", "seeds", "geometry", "explanation", "model"},
+    {"methods", "metrics"},
+    {"zoo", "data", "viz"},
+    {"cli"},
+]
+ON_DEMAND = {("model", "data")}
+"""Classifier.read reads a file when it is told to."""
+
+PUBLIC = """
+BASELINES BaselineWarning Blur Classifier Constant Curve DeletionInsertion EmptyHeatmapWarning Explainer Explanation
+FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
+__version__ deletion_insertion image_files image_generators load read_image sample_photo show
+"""
+
+
+def test_public_names_are_these() -> None:
+    assert sorted(faithmap.__all__) == sorted(PUBLIC.split())
+    assert all(getattr(faithmap, name) is not None for name in faithmap.__all__)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def floor(name: str) -> int:
+    return next(i for i, names in enumerate(FLOORS) if name in names)
+
+
+def imports(path: Path) -> set[str]:
+    """The rooms of the house that a file imports from, anywhere in it."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    modules = [n.module or "" if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
+    return {module.split(".")[1] for module in modules if module.startswith("faithmap.")}
+
+
+def test_an_import_never_goes_up() -> None:
+    for path in SOURCE.rglob("*.py"):
+        if path.parent == SOURCE and path.stem in ("__init__", "__main__"):
+            continue
+        here = room(path)
+        for there in imports(path) - {here}:
+            allowed = floor(there) < floor(here) or floor(there) == floor(here) != 1 or (here, there) in ON_DEMAND
+            assert allowed, f"{path.relative_to(SOURCE)} imports {there}"
+
+
+def test_files_are_short_enough_to_read() -> None:
+    long = {
+        str(path.relative_to(SOURCE)): lines for path in SOURCE.rglob("*.py") if (lines := path.read_text().count("\n")) > 250
+    }
+    assert not long
+
+
+def test_the_core_needs_torch_alone() -> None:
+    code = "import sys, faithmap; print(*{'matplotlib', 'timm', 'torchvision', 'PIL', 'rich', 'cyclopts'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_an_unknown_name_is_said() -> None:
+    assert not hasattr(faithmap, "gradcam")

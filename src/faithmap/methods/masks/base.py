@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -23,17 +23,6 @@ from faithmap.methods.masks.trace import Trace
 RECOGNISED = 0.2
 """A baseline whose score is more than this share of the image's is still recognised."""
 
-DEFAULT_LAMBDA1 = 0.1
-"""Weight of the removed area, unless told otherwise, at every resolution."""
-
-CELLS_PER_LAMBDA2 = 14
-"""Weight of the total variation, unless told otherwise: the longer side in cells, divided by this.
-
-It grows with the number of cells, since neighbouring cells of a finer mask differ less. Both were chosen on the even photographs
-by ``benchmarks/tune_igos.py``. The paper's public settings, 1 and 20 at 28 x 28, weigh the area as heavily as the whole score:
-under the plain objective of Eq. 8 most first steps are then refused, and the mask stays where it is.
-"""
-
 
 @dataclass(eq=False)
 class MaskOptimiser(Explainer):
@@ -41,11 +30,15 @@ class MaskOptimiser(Explainer):
 
     Args:
         resolution: cells a side, or (rows, columns); up to the image's own size.
-        lambda1: weight of the removed area; None for 0.1.
-        lambda2: weight of the total variation; None for the longer side in cells, divided by 14: 2 at 28 x 28.
+        lambda1: weight of the removed area; None for the method's default, the same at every resolution.
+        lambda2: weight of the total variation; None for the method's default at 28 cells a side, in proportion to the longer
+            side, since neighbouring cells of a finer mask differ less.
         iterations: at the most.
         baseline: what a removed pixel becomes, unless the call says otherwise.
     """
+
+    DEFAULT_LAMBDAS: ClassVar[tuple[float, float]]
+    """(lambda1, lambda2 at 28 cells a side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
 
     resolution: int | tuple[int, int] = 28
     lambda1: float | None = None
@@ -61,10 +54,8 @@ class MaskOptimiser(Explainer):
     @property
     def regulariser(self) -> Regulariser:
         """g(M), the defaults filled in."""
-        return Regulariser(
-            DEFAULT_LAMBDA1 if self.lambda1 is None else self.lambda1,
-            max(self.shape) / CELLS_PER_LAMBDA2 if self.lambda2 is None else self.lambda2,
-        )
+        lambda1, lambda2 = self.DEFAULT_LAMBDAS[0], self.DEFAULT_LAMBDAS[1] * max(self.shape) / 28
+        return Regulariser(lambda1 if self.lambda1 is None else self.lambda1, lambda2 if self.lambda2 is None else self.lambda2)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ the paper adds against patterns that only fool the model at one place.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,9 @@ class Mask(MaskOptimiser):
     The rest is explained at :class:`MaskOptimiser` and :class:`faithmap.methods.Explainer`. An image takes one forward and
     backward pass an iteration.
     """
+
+    DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.01, 0.2)
+    """What Table 5 of the I-GOS paper, too, found best for Mask."""
 
     iterations: int = 500
     learning_rate: float = 0.1

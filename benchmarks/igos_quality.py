@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--public", action="store_true", help="also search as the public code does, at 28: slow")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", fm.cautions.FaithmapWarning)
+    warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     photos, images = load_photos(options, model)
     everything: list[Row] = []

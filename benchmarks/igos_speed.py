@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, nargs="+", default=None, help="chunk sizes, instead of --chunk")
     parser.add_argument("--memory", type=int, nargs="*", default=[1, 8, 32, 64], help="numbers of images to measure memory at")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", fm.cautions.FaithmapWarning)
+    warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     _, images = load_photos(options, model)
     dtype, chunks = autocast(options), options.chunks or [options.chunk]

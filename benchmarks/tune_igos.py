@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--method", choices=("igos", "mask"), default="igos")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", fm.cautions.FaithmapWarning)
+    warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     photos, images = load_photos(options, model)
     everything = []

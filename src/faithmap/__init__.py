@@ -1,5 +1,7 @@
 """Heatmaps that show which pixels an image model's decision rests on, with the evidence that they do.
 
+Every name is imported when it is first used: the core needs torch alone, and the command line starts without it.
+
 >>> import faithmap
 >>> faithmap.IGOS.__name__
 'IGOS'
@@ -11,28 +13,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from faithmap._version import __version__
-from faithmap.baselines import BASELINES, Blur, Constant, Mean, MedianBlur, Noise
-from faithmap.cautions import BaselineWarning, EmptyHeatmapWarning, FaithmapWarning, LowConfidenceWarning
-from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
-from faithmap.methods import IGOS, Explainer, LineSearch, Mask
-from faithmap.metrics import Curve, DeletionInsertion, Protocol, deletion_insertion
-from faithmap.model import Classifier
-from faithmap.seeds import image_generators
 
 if TYPE_CHECKING:
+    from faithmap.baselines import BASELINES, Blur, Constant, Mean, MedianBlur, Noise
+    from faithmap.cautions import BaselineWarning, EmptyHeatmapWarning, FaithmapWarning, LowConfidenceWarning
     from faithmap.data import ImageError, image_files, read_image, sample_photo
+    from faithmap.explanation import Explanation
+    from faithmap.geometry import Geometry
+    from faithmap.methods import IGOS, Explainer, LineSearch, Mask
+    from faithmap.metrics import Curve, DeletionInsertion, Protocol, deletion_insertion
+    from faithmap.model import Classifier
+    from faithmap.seeds import image_generators
     from faithmap.viz import show
     from faithmap.zoo import ModelError, load
 
-_LATER = {
-    "ImageError": "faithmap.data",
-    "image_files": "faithmap.data",
-    "read_image": "faithmap.data",
-    "sample_photo": "faithmap.data",
-    "ModelError": "faithmap.zoo",
-    "load": "faithmap.zoo",
-    "show": "faithmap.viz",
+_HOMES = {
+    "baselines": ("BASELINES", "Blur", "Constant", "Mean", "MedianBlur", "Noise"),
+    "cautions": ("BaselineWarning", "EmptyHeatmapWarning", "FaithmapWarning", "LowConfidenceWarning"),
+    "data": ("ImageError", "image_files", "read_image", "sample_photo"),
+    "explanation": ("Explanation",),
+    "geometry": ("Geometry",),
+    "methods": ("IGOS", "Explainer", "LineSearch", "Mask"),
+    "metrics": ("Curve", "DeletionInsertion", "Protocol", "deletion_insertion"),
+    "model": ("Classifier",),
+    "seeds": ("image_generators",),
+    "viz": ("show",),
+    "zoo": ("ModelError", "load"),
 }
 
 __all__ = [
@@ -70,7 +76,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs more than torch is imported when it is first used."""
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+    """Import a public name from its home."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"faithmap.{home}"), name)
     raise AttributeError(f"module 'faithmap' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,85 @@
+"""The command line: arguments in, library calls, files out.
+
+Parsed by cyclopts rather than Typer: it reads the commands' own types and docstrings, unions and dataclasses among them, where
+Typer refuses a union other than ``X | None`` and wants the help of every option repeated in an annotation. One command is
+one file; the app and the exit codes are here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from faithmap._version import __version__
+from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, USER_ERROR, UserError, os_problem
+from faithmap.cli.explain import explain
+from faithmap.cli.models import models
+from faithmap.cli.report import make_console, say_error
+
+__all__ = ["main", "make_app"]
+
+
+def make_app() -> App:
+    """The commands and their parser."""
+    app = App(
+        name="faithmap",
+        help="Heatmaps that show which pixels an image model's decision rests on, with the evidence that they do.",
+        version=f"faithmap {__version__}",
+        console=make_console(wrap=True),
+        default_parameter=Parameter(json_list=False),  # a file may be called [1].jpg
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    app.command(explain)
+    app.command(models)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code: 0, or 2 for what the user can put right, or 130 after Ctrl-C.
+
+    Args:
+        argv: the arguments after the program's name; None for the process's own.
+    """
+    try:
+        code = make_app()(sys.argv[1:] if argv is None else list(argv))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (CycloptsError, UserError) as error:
+        return _fail(str(error), USER_ERROR)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the results that are there are complete", INTERRUPTED)
+    except BrokenPipeError:
+        _mute()
+        return BROKEN_PIPE
+    except OSError as error:
+        _mute()
+        return _fail(os_problem(error), USER_ERROR)
+    return code or 0
+
+
+def _fail(message: str, code: int) -> int:
+    try:
+        say_error(message)
+    except BrokenPipeError:
+        _mute()
+    return code
+
+
+def _mute() -> None:
+    """Let nothing more reach a closed pipe or a full disk: Python's own flush at exit would complain about it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            try:
+                os.dup2(nowhere, stream.fileno())
+            except (AttributeError, ValueError, OSError):
+                continue
+    os.close(nowhere)

@@ -1,0 +1,50 @@
+"""What the user can put right, in one line; and text that a terminal can be trusted with.
+
+This module and all that the parser needs are free of torch, whose import takes seconds: ``--help`` and a misspelt option are
+answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+USER_ERROR = 2
+"""Exit code where an input, an option or the machine is to blame."""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+class UserError(Exception):
+    """Ends the run. The message is one line: what was given, what is wrong with it, what to do."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(str(message)))
+
+
+@contextmanager
+def blaming_the_user() -> Iterator[None]:
+    """Turn a ValueError, by which the library refuses what it is given, into a :class:`UserError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(error) from error
+
+
+def os_problem(error: OSError) -> str:
+    """What the operating system said, without its number and the path.
+
+    >>> os_problem(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
+    'No such file or directory'
+    """
+    return error.strerror or str(error) or type(error).__name__
+
+
+def one_line(text: str) -> str:
+    r"""Escape what does not print: a file's name is its author's, and may neither break a line nor steer the terminal.
+
+    >>> one_line("cat\n\x1b[2J.jpg")
+    'cat\\n\\x1b[2J.jpg'
+    """
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

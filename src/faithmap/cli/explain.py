@@ -1,0 +1,100 @@
+"""``faithmap explain``: the arguments, and what becomes of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, Token
+from cyclopts.types import PositiveInt
+
+from faithmap.cli.errors import UserError
+from faithmap.cli.report import Report
+
+
+def as_resolution(_: Any, tokens: Sequence[Token]) -> int | tuple[int, int]:
+    """``28`` is a square, ``14x20`` is 14 rows and 20 columns."""
+    text = tokens[0].value
+    cells = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text)
+    if cells is None:
+        raise ValueError(f'"{text}" is no resolution; give cells a side, such as 28, or rows and columns, such as 14x20')
+    rows, columns = cells.groups()
+    return int(rows) if columns is None else (int(rows), int(columns))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to explain.
+
+    Args:
+        method: I-GOS, or the older Mask, which descends the same objective more slowly.
+        target: the class to explain, by name ("tiger cat") or number; without it, the class that the model predicts.
+        model: by name; see "faithmap models".
+        weights: a checkpoint file for the model, instead of the weights that its name stands for.
+        out: the folder for the results, one folder in it for each image, named after the file. Files that share a name
+            get a part of the SHA-256 of their path behind it.
+        overwrite: replace results that exist already. The old ones stay until the new ones are complete.
+        resolution: cells of the heatmap a side (28), or rows and columns (14x20).
+        iterations: of the method, at the most; without it, the method's own default.
+        baseline: what the method turns removed pixels into.
+        score: what the method explains of the class.
+        protocol: by which deletion and insertion are played.
+        animation: the format of the animation of deletion and insertion.
+        seed: of all random numbers. Those of an image follow from this seed and the content of its file alone: its name,
+            its neighbours and their order do not matter.
+        device: where to compute, such as cuda; without it, the CPU.
+        chunk: images in one pass of the model, at the most; fewer need less memory.
+        json: print one JSON document instead of text, and no progress.
+    """
+
+    method: Literal["igos", "mask"] = "igos"
+    target: str | None = None
+    model: str = "efficientnet_lite0"
+    weights: Path | None = None
+    out: Path = Path("faithmap-results")
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    resolution: Annotated[
+        int | tuple[int, int], Parameter(converter=as_resolution, n_tokens=1, negative="", metavar="CELLS")
+    ] = 28
+    iterations: PositiveInt | None = None
+    baseline: Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"] = "blur"
+    score: Literal["probability", "logit"] = "probability"
+    protocol: Literal["igos", "rise"] = "igos"
+    animation: Annotated[Literal["gif", "webp"] | None, Parameter(negative_none="no-")] = "gif"
+    seed: int = 0
+    device: str | None = None
+    chunk: PositiveInt = 32
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
+
+
+_DEFAULTS = Options()
+
+
+def explain(*paths: Path, options: Options = _DEFAULTS) -> int:
+    """Explain what a classifier sees in images: heatmaps, and how faithful they are.
+
+    Each image gets a folder with its pictures, the raw heatmap and result.json; it appears when it is complete. Areas of
+    deletion and insertion are printed beside those of a random map of the same resolution.
+
+    Exit code: 0; 2 if an input failed, after the others are done; 130 if interrupted.
+
+    Args:
+        paths: image files, and folders to search for them; without any, a photograph that comes with faithmap.
+        options: how to explain.
+    """
+    report = Report(as_json=options.json)
+    try:
+        from faithmap.cli.pipeline import explain_files  # noqa: PLC0415 - torch takes seconds; --help must not
+
+        with closing(explain_files(paths, options, report.bar)) as outcomes:
+            for outcome in outcomes:
+                report.add(outcome)
+    except (UserError, KeyboardInterrupt) as error:
+        report.close(str(error) or "interrupted")
+        raise
+    return report.close()

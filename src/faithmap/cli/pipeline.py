@@ -1,0 +1,186 @@
+"""From files to result folders, a few images at a time: the part of ``faithmap explain`` that needs torch."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import faithmap as fm
+from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cli.explain import Options
+from faithmap.cli.inputs import Photo, find_files, read_photo
+from faithmap.cli.pictures import draw
+from faithmap.cli.record import Findings, describe_findings
+from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
+from faithmap.cli.results import Job, check, complete_or_absent, output_folder, plan, write_record
+from faithmap.methods.base import Progress
+
+METHODS: dict[str, type[fm.IGOS | fm.Mask]] = {"igos": fm.IGOS, "mask": fm.Mask}
+
+TOGETHER = 8
+"""Images explained at once on an accelerator. On a processor one fills a pass, and more together are no faster."""
+
+
+def explain_files(paths: Sequence[Path], options: Options, bar: Bar) -> Generator[Outcome, None, None]:
+    """Explain images and write their results, one outcome after the other.
+
+    Raises:
+        UserError: for what makes all of them impossible; before anything is computed, where that can be known so early.
+    """
+    files, failures = find_files(paths or [fm.sample_photo()])
+    jobs = plan(files, options.out)
+    check(jobs, overwrite=options.overwrite)
+    yield from failures
+    if not jobs:
+        return
+    with output_folder(options.out):
+        session = Session.open(options)
+        for start in range(0, len(jobs), session.together):
+            with bar(len(jobs)) as tell:
+                outcomes = session.explain(jobs[start : start + session.together], _from(start, tell))
+            yield from outcomes
+
+
+@dataclass
+class Session:
+    """A model and what is asked of it.
+
+    Attributes:
+        options: as the user gave them.
+        model: loaded once.
+        explainer: around the model.
+        target: the class to explain; None for each image's own.
+        proven: whether an image was explained, so that the settings cannot be what is wrong.
+    """
+
+    options: Options
+    model: fm.Classifier
+    explainer: fm.IGOS | fm.Mask
+    target: int | None
+    proven: bool = False
+
+    @classmethod
+    def open(cls, options: Options) -> Session:
+        """Load the model and set up the method.
+
+        Raises:
+            UserError: for a model, weights, device, class or setting that does not exist.
+        """
+        with blaming_the_user():
+            model = fm.load(options.model, weights=options.weights, device=options.device)
+            target = None if options.target is None else model.find(options.target)
+            settings: dict[str, Any] = {} if options.iterations is None else {"iterations": options.iterations}
+            explainer = METHODS[options.method](
+                model,
+                score=options.score,
+                chunk_size=options.chunk,
+                seed=options.seed,
+                resolution=options.resolution,
+                baseline=options.baseline,
+                **settings,
+            )
+        return cls(options, model, explainer, target)
+
+    @property
+    def together(self) -> int:
+        """Images that are explained at once."""
+        return 1 if self.model.device.type == "cpu" else min(TOGETHER, self.options.chunk)
+
+    def explain(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
+        """Read, explain and write a few images.
+
+        Raises:
+            UserError: where no image can be explained with these settings, or results cannot be written.
+        """
+        outcomes: list[Outcome] = []
+        photos = []
+        for job in jobs:
+            try:
+                photos.append(read_photo(job, self.model))
+            except fm.ImageError as error:
+                outcomes.append(Failed(job.file, str(error)))
+        try:
+            for _, group in groupby(photos, key=lambda photo: photo.image.shape):
+                outcomes += self._explain_alike(list(group), tell)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
+        return outcomes
+
+    def _explain_alike(self, photos: Sequence[Photo], tell: Tell) -> list[Outcome]:
+        """The same for images of one size, in one call of the explainer."""
+        name, share = photos[0].job.file.name, 0.9 * len(photos)
+        tell(0, f"explaining {name}")
+        started = time.perf_counter()
+        images = torch.cat([photo.image for photo in photos])
+        try:
+            why = self._why(images, photos, lambda done, total: tell(share * done / total, f"explaining {name}"))
+        except ValueError as error:
+            if not self.proven:
+                raise UserError(error) from error
+            return [Failed(photo.job.file, f"{photo.job.file}: {error}") for photo in photos]
+        self.proven = True
+        probabilities = self._probabilities(images)
+        seconds = (time.perf_counter() - started) / len(photos)
+        outcomes = []
+        for i, photo in enumerate(photos):
+            tell(share + 0.1 * i, f"playing deletion and insertion of {photo.job.file.name}")
+            outcomes.append(self._finish(photo, why[i], probabilities[i], seconds))
+        return outcomes
+
+    def _why(self, images: Float[Tensor, "n c h w"], photos: Sequence[Photo], progress: Progress) -> fm.Explanation:
+        """Ask the explainer; what it warns of stands in the diagnostics, image by image."""
+        generators = fm.image_generators(self.options.seed, [photo.index for photo in photos], self.model.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", fm.FaithmapWarning)
+            return self.explainer(images, self.target, generator=generators, progress=progress)
+
+    def _finish(self, photo: Photo, why: fm.Explanation, probabilities: Float[Tensor, " classes"], seconds: float) -> Outcome:
+        """Hold the heatmap against a random one, and write everything down."""
+        started = time.perf_counter()
+        try:
+            proof, chance = self._play(photo, why), self._play(photo, self._random(photo, why))
+        except ValueError as error:
+            return Failed(photo.job.file, f"{photo.job.file}: {error}")
+        spent = {"explaining": seconds, "deletion_and_insertion": time.perf_counter() - started}
+        found = Findings(photo, why, proof, chance, probabilities, spent)
+        record = describe_findings(found, self.model, self.options.seed)
+        folder = photo.job.folder
+        try:
+            with complete_or_absent(folder, overwrite=self.options.overwrite) as partial:
+                draw(partial, found, self.model, self.options)
+                np.save(partial / "heatmap.npy", why.heatmap[0].cpu().float().numpy())
+                write_record(partial, record)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({os_problem(error)}); give another --out") from error
+        return Done(folder, record)
+
+    def _play(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
+        return fm.deletion_insertion(
+            self.model, photo.image, why, protocol=self.options.protocol, chunk_size=self.options.chunk
+        )
+
+    def _random(self, photo: Photo, why: fm.Explanation) -> fm.Explanation:
+        """A map of chance, from random numbers that the explainer did not see."""
+        (generator,) = fm.image_generators(self.options.seed, [~photo.index])
+        noise = torch.rand(why.heatmap.shape, generator=generator).to(why.heatmap)
+        return fm.Explanation.from_array(noise, why.image_size, target=why.target, method="random")
+
+    @torch.no_grad()
+    def _probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        logits = torch.cat([self.model(chunk) for chunk in images.split(self.options.chunk)])
+        return logits.softmax(dim=1).cpu()
+
+
+def _from(start: int, tell: Tell) -> Tell:
+    """Progress counted from an image on."""
+    return lambda done, what: tell(start + done, what)

@@ -1,0 +1,150 @@
+"""What is printed: lines for people, or one JSON document; errors, warnings and progress go to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn, TypeAlias
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from faithmap.cli.errors import USER_ERROR, one_line
+
+Tell: TypeAlias = Callable[[float, str], None]
+"""Told how many images are done, fractions included, and what is being done."""
+
+Bar: TypeAlias = Callable[[int], AbstractContextManager[Tell]]
+"""Draws progress over that many images while it is open, and leaves no trace."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """An image whose result folder is complete; ``record`` is its result.json."""
+
+    folder: Path
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image without a result, and the one line that says why, the file's name in front."""
+
+    file: Path
+    message: str
+
+
+Outcome: TypeAlias = Done | Failed
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Let main() end the program; rich would do so itself, with the exit code of an error."""
+        raise BrokenPipeError
+
+
+def make_console(*, stderr: bool = False, wrap: bool = False) -> Console:
+    """A console that takes what it prints as it is: no markup, no emoji codes, no highlighting.
+
+    Args:
+        stderr: print there.
+        wrap: to the terminal's width; else a line stays a line.
+    """
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=not wrap)
+
+
+def say(console: Console, text: str, head: str = "", style: str = "") -> None:
+    """Print one line, its head in a style, whatever characters are in it."""
+    body = one_line(text).encode(console.encoding, "backslashreplace").decode(console.encoding)
+    console.print(Text.assemble((head, style), body))
+
+
+def say_error(message: str) -> None:
+    """Print one line on stderr."""
+    say(make_console(stderr=True), message, "error: ", "bold red")
+
+
+@dataclass
+class Report:
+    """Prints outcomes as they come.
+
+    Args:
+        as_json: collect summaries instead, and print them as one document at the end.
+    """
+
+    as_json: bool
+    summaries: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0
+
+    def __post_init__(self) -> None:
+        self.out = make_console()
+        self.err = make_console(stderr=True)
+
+    def add(self, outcome: Outcome) -> None:
+        """Say how it went with one image."""
+        if isinstance(outcome, Failed):
+            self.failed += 1
+            say(self.err, outcome.message, "error: ", "bold red")
+            self.summaries.append({"file": str(outcome.file), "error": outcome.message})
+            return
+        for warning in outcome.record["warnings"]:
+            say(self.err, f"{outcome.record['file']['path']}: {warning}", "warning: ", "yellow")
+        if self.as_json:
+            self.summaries.append(summary(outcome))
+        else:
+            for head, line in lines(outcome):
+                say(self.out, line, head, "bold")
+
+    def close(self, error: str | None = None) -> int:
+        """Print the document, if there is to be one, and return the exit code.
+
+        Args:
+            error: what ended the run before its time.
+        """
+        if self.as_json and sys.stdout is not None:
+            document = {"schema": "faithmap.summary/1", "error": error, "images": self.summaries}
+            sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        return USER_ERROR if self.failed or error else 0
+
+    @contextmanager
+    def bar(self, total: int) -> Iterator[Tell]:
+        """Draw progress on a terminal, nothing elsewhere; the bar is gone before anything else is printed."""
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        hidden = self.as_json or not (self.err.is_interactive and sys.stderr.isatty())
+        progress = Progress(
+            *columns, console=self.err, disable=hidden, transient=True, redirect_stdout=False, redirect_stderr=False
+        )
+        with progress:
+            task = progress.add_task("", total=total, visible=False)
+
+            def tell(done: float, what: str) -> None:
+                is_news = progress.tasks[0].description != one_line(what)
+                progress.update(task, completed=done, description=one_line(what), visible=True, refresh=is_news)
+
+            yield tell
+
+
+def summary(done: Done) -> dict[str, Any]:
+    """What the document says of one image: the heart of its result.json, and where that is."""
+    record = done.record
+    kept = ("target", "predicted", "scores", "warnings")
+    return {"file": record["file"]["path"], "folder": str(done.folder), **{key: record[key] for key in kept}}
+
+
+def lines(done: Done) -> Iterator[tuple[str, str]]:
+    """The same for people: the head of each line, and its text."""
+    record = done.record
+    saw = ", ".join(f"{guess['label']} {guess['probability']:.3f}" for guess in record["predicted"][:3])
+    rows, columns = record["heatmap"]["resolution"]
+    mine, chance = record["scores"]["heatmap"], record["scores"]["random"]
+    yield "", record["file"]["path"]
+    yield "  the model sees  ", saw
+    yield "  explained       ", f"{record['target']['label']}, by {record['method']['name']} at {rows} x {columns}"
+    yield "  deletion        ", f"{mine['deletion']:.3f}, a random map {chance['deletion']:.3f} (lower is more faithful)"
+    yield "  insertion       ", f"{mine['insertion']:.3f}, a random map {chance['insertion']:.3f} (higher is more faithful)"
+    yield "  pictures        ", str(done.folder)

@@ -1,0 +1,157 @@
+"""Result folders: one for each image, complete or absent.
+
+A result is made in a hidden folder beside its place, brought to the disk, and renamed. Where it replaces an older one, that
+is first renamed too, and comes back if anything goes wrong: no moment leaves half of a result under its name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faithmap.cli.errors import UserError, os_problem
+
+SCHEMA = "faithmap.result/1"
+RECORD = "result.json"
+FILES = frozenset(
+    {RECORD, "overlay.png", "panel.png", "strip.png", "heatmap.npy", "deletion_insertion.gif", "deletion_insertion.webp"}
+)
+"""All that a result folder may hold; one that holds more is not replaced."""
+
+_UNSAFE = frozenset('<>:"/\\|?*')
+_LONGEST = 120
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image file, and where its result goes."""
+
+    file: Path
+    folder: Path
+
+
+def plan(files: Sequence[Path], out: Path) -> list[Job]:
+    """A folder for each file, named after it: ``cat.jpg`` becomes ``cat``.
+
+    What no file system likes in a name becomes ``_``. Files that would share a name, letter case aside, get the first eight
+    hex digits of the SHA-256 of their path behind it, so that neither their order nor a rerun swaps their results.
+    """
+    names = [_safe(file.stem) for file in files]
+    shared = Counter(map(_key, names))
+    taken: set[str] = set()
+    jobs = []
+    for file, name in zip(files, names, strict=True):
+        unique = name if shared[_key(name)] == 1 else f"{name}-{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+        while _key(unique) in taken:
+            unique += "_"
+        taken.add(_key(unique))
+        jobs.append(Job(file, out / unique))
+    return jobs
+
+
+def check(jobs: Sequence[Job], *, overwrite: bool) -> None:
+    """Raise UserError where a folder is in the way.
+
+    Args:
+        jobs: what is about to be done.
+        overwrite: whether results of ours may be replaced.
+    """
+    existing = [job.folder for job in jobs if os.path.lexists(job.folder)]
+    foreign = [folder for folder in existing if not is_result(folder) or {path.name for path in folder.iterdir()} - FILES]
+    if foreign:
+        raise UserError(f"{foreign[0]} holds what faithmap did not write and is not replaced; move it, or give another --out")
+    if existing and not overwrite:
+        rest = f", as do {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]} exists{rest}; give --overwrite to replace results, or another --out")
+
+
+def is_result(folder: Path) -> bool:
+    """Whether a folder holds a result of ours; a link to one does not count."""
+    try:
+        record = None if folder.is_symlink() else json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(record, dict) and str(record.get("schema")).startswith(SCHEMA.partition("/")[0] + "/")
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[None]:
+    """Make the folder for the results and see that it can be written to; take it away again if it stays empty.
+
+    Raises:
+        UserError: where that cannot be done.
+    """
+    made: list[Path] = []
+    try:
+        try:
+            made += [folder for folder in (out, *out.parents) if not folder.exists()]
+            out.mkdir(parents=True, exist_ok=True)
+            probe = out / f".{secrets.token_hex(4)}.partial"
+            probe.mkdir()
+            probe.rmdir()
+        except OSError as error:
+            raise UserError(f"{out}: no results can be written there ({os_problem(error)}); give another --out") from error
+        yield
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+@contextmanager
+def complete_or_absent(folder: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which appears under its name when the block ends, and vanishes if it fails or is interrupted."""
+    token = secrets.token_hex(4)
+    partial = folder.with_name(f".{folder.name}.{token}.partial")
+    older = folder.with_name(f".{folder.name}.{token}.older")
+    try:
+        partial.mkdir()
+        yield partial
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
+        if overwrite and os.path.lexists(folder):
+            folder.rename(older)
+        partial.rename(folder)
+        _sync(folder.parent)
+    finally:
+        if os.path.lexists(older) and not os.path.lexists(folder):
+            older.rename(folder)
+        for path in (partial, older):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write result.json, strictly: a number that is not finite is an error."""
+    text = json.dumps(record, indent=2, allow_nan=False)
+    (folder / RECORD).write_text(text + "\n", encoding="ascii")
+
+
+def _safe(stem: str) -> str:
+    kept = "".join(char if char.isprintable() and char not in _UNSAFE else "_" for char in stem)
+    return kept.encode()[:_LONGEST].decode(errors="ignore").strip(". ") or "image"
+
+
+def _key(name: str) -> str:
+    """Equal for names that a file system may take for the same."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _sync(path: Path) -> None:
+    """Have the system bring a file or folder to the disk; Windows knows no such thing of a folder."""
+    if os.name != "posix":
+        return
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -1,0 +1,24 @@
+"""Pictures of explanations: overlay, panel, curves, strip and film. Nothing here imports pyplot or chooses a backend."""
+
+from faithmap.viz.animation import animation
+from faithmap.viz.colours import colourise, flaw, limits, scaled
+from faithmap.viz.curves import curves
+from faithmap.viz.files import save_figure, save_image
+from faithmap.viz.overlay import overlay, placed
+from faithmap.viz.panel import show
+from faithmap.viz.strip import strip
+
+__all__ = [
+    "animation",
+    "colourise",
+    "curves",
+    "flaw",
+    "limits",
+    "overlay",
+    "placed",
+    "save_figure",
+    "save_image",
+    "scaled",
+    "show",
+    "strip",
+]

@@ -1,0 +1,126 @@
+"""A classifier that takes milliseconds, photographs of known content, and the command line called as its users call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import faithmap
+from faithmap.cli import main
+from faithmap.cli.explain import Options
+
+Photos = Callable[..., Path]
+Tree = dict[str, bytes | None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left on the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line on stderr."""
+        assert self.code == 2
+        assert self.out == ""
+        assert self.err.count("\n") == 1, self.err
+        assert self.err.startswith("error: ")
+        assert "Traceback" not in self.err
+        return self.err.removeprefix("error: ").rstrip("\n")
+
+
+class Spots(nn.Module):
+    """Three classes: the middle is bright, the left side is bright, neither."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        grey = x.mean(dim=1)
+        middle, left = grey[:, 5:11, 5:11].mean(dim=(1, 2)), grey[:, :, :4].mean(dim=(1, 2))
+        return torch.stack([20 * (middle - 0.5), 20 * (left - 0.5), torch.full_like(left, 1.5)], dim=1)
+
+
+def tiny_model() -> faithmap.Classifier:
+    labels = ["tabby cat", "tiger cat", "sheep dog"]
+    return faithmap.Classifier(Spots(), labels=labels, geometry=faithmap.Geometry(16, (16, 16)), name="spots", digest="abc")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The tiny model is not worth two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Puts the tiny model in the place of all others; returns what was asked for."""
+    asked: list[tuple] = []
+
+    def load(name: str, *, weights: Path | None = None, device: str | None = None) -> faithmap.Classifier:
+        asked.append((name, weights, device))
+        return tiny_model()
+
+    monkeypatch.setitem(vars(faithmap), "load", load)
+    return asked
+
+
+@pytest.fixture
+def sketches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts empty files in the place of pictures, which take seconds to draw."""
+
+    def draw(folder: Path, found: object, model: object, options: Options) -> None:
+        for name in ("overlay.png", "panel.png", "strip.png", f"deletion_insertion.{options.animation}"):
+            (folder / name).touch()
+
+    monkeypatch.setattr("faithmap.cli.pipeline.draw", draw)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Photos:
+    """Writes a photograph with a bright middle under a name, its noise drawn from a seed."""
+
+    def write(name: str = "cat.png", seed: int = 0, size: tuple[int, int] = (20, 24)) -> Path:
+        pixels = torch.rand(*size, 3, generator=torch.Generator().manual_seed(seed)) * 0.5
+        middle = tuple(slice(side // 3, -(side // 3)) for side in size)
+        pixels[middle] += 0.5
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.mul(255).byte().numpy()).save(path, format="PNG")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def faith(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs ``faithmap`` with these arguments in the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Outcome(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[[], Tree]:
+    """All files and folders that there are now, hidden ones too."""
+
+    def look() -> Tree:
+        return {str(path.relative_to(tmp_path)): path.read_bytes() if path.is_file() else None for path in tmp_path.rglob("*")}
+
+    return look

@@ -1,0 +1,178 @@
+"""What users get wrong: one line on stderr, exit code 2, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+import faithmap
+from faithmap.cli import main
+from faithmap.cli.errors import one_line
+
+ARGUMENTS = {
+    "unknown command": (["explian"], r'Unknown command "explian". Did you mean "explain"'),
+    "unknown option": (["explain", "--resolutoin", "7"], r"Unknown option: --resolutoin. Did you mean --resolution?"),
+    "option without value": (["explain", "--seed"], "--seed requires an argument"),
+    "option given twice": (["explain", "--seed", "1", "--seed", "2"], "--seed specified multiple times"),
+    "unknown method": (["explain", "--method", "gradcam"], '"gradcam" for --method. Choose from: "igos", "mask"'),
+    "unknown baseline": (["explain", "--baseline", "pink"], '"pink" for --baseline. Choose from'),
+    "unknown score": (["explain", "--score", "loss"], '"loss" for --score. Choose from'),
+    "unknown protocol": (["explain", "--protocol", "roar"], '"roar" for --protocol. Choose from'),
+    "unknown animation": (["explain", "--animation", "mp4"], '"mp4" for --animation. Choose from'),
+    "seed is no number": (["explain", "--seed", "x"], 'unable to convert "x" into int'),
+    "no iterations": (["explain", "--iterations", "0"], '"0" for --iterations. Must be > 0'),
+    "no chunk": (["explain", "--chunk", "0"], '"0" for --chunk. Must be > 0'),
+    "no resolution": (["explain", "--resolution", "big"], '"big" is no resolution; give cells a side, such as 28'),
+    "resolution of three": (["explain", "--resolution", "1x2x3"], '"1x2x3" is no resolution'),
+    "resolution 0": (["explain", "--resolution", "0"], "resolution is (0, 0); give 1 to 16 rows and 1 to 16 columns"),
+    "resolution too fine": (["explain", "--resolution", "7x17"], "resolution is (7, 17); give 1 to 16 rows"),
+    "target nearly right": (["explain", "--target", "tiger kat"], "no class of spots; did you mean 'tiger cat'"),
+    "target of no class": (["explain", "--target", "3"], "'3' is no class of spots; give a class name or its number"),
+    "negative target": (["explain", "--target", "-1"], "'-1' is no class of spots"),
+    "missing folder": (["explain", "nowhere/"], "nowhere: cannot be read (No such file or directory); give"),
+    "missing file": (["explain", "no.jpg"], "no.jpg: cannot be read (No such file or directory); give"),
+    "empty folder": (["explain", "empty"], "empty: a folder without images; give one with files in .bmp .gif .jpeg"),
+    "corrupt file": (["explain", "corrupt.png"], "corrupt.png: a PNG file that cannot be decoded"),
+    "text called jpg": (["explain", "text.jpg"], "text.jpg: not an image that can be read (starts like text); give a JPEG"),
+    "empty file": (["explain", "empty.jpg"], "empty.jpg: not an image that can be read (it is empty)"),
+    "bomb": (["explain", "bomb.png"], "bomb.png: 20000 x 10000 pixels are more than max_pixels=100000000"),
+    "pipe": (["explain", "pipe"], "pipe: cannot be read (it is a pipe, socket or device)"),
+    "out under a file": (
+        ["explain", "--out", "text.jpg/out"],
+        "no results can be written there (Not a directory); give another",
+    ),
+    "out is a file": (
+        ["explain", "--out", "text.jpg"],
+        "text.jpg: no results can be written there (File exists); give another",
+    ),
+    "out is read-only": (["explain", "--out", "/proc/faithmap"], "/proc/faithmap: no results can be written there"),
+}
+
+REAL_MODELS = {
+    "unknown model": (["--model", "efficientnet_light0"], "'efficientnet_light0': is no model; did you mean"),
+    "missing weights": (["--weights", "none.pt"], "none.pt: cannot be read (No such file or directory); give"),
+    "weights are text": (["--weights", "text.jpg"], "text.jpg: is damaged, or no file of weights; give"),
+    "unknown device": (["--device", "toaster"], "device 'toaster': cannot be used"),
+}
+
+
+def announcing(width: int, height: int) -> bytes:
+    """A PNG file of a few bytes that says it is so large."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND")
+    framed = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+@pytest.fixture
+def littered(tmp_path: Path, photo) -> Path:
+    """A folder with one of everything that is no image."""
+    content = photo("whole.png").read_bytes()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("Dear diary, today I was a picture.\n")
+    (tmp_path / "corrupt.png").write_bytes(content[:200])
+    (tmp_path / "bomb.png").write_bytes(announcing(20_000, 10_000))
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS)
+@pytest.mark.usefixtures("littered", "loads", "sketches")
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(faith, tree, arguments: str):
+    given, expected = ARGUMENTS[arguments]
+    before = tree()
+    assert expected in faith(*given).complaint
+    assert tree() == before
+
+
+@pytest.mark.parametrize("arguments", REAL_MODELS)
+@pytest.mark.usefixtures("littered")
+def test_what_is_wrong_with_a_model_is_said_in_one_line(faith, tree, arguments: str):
+    given, expected = REAL_MODELS[arguments]
+    before = tree()
+    assert expected in faith("explain", *given).complaint
+    assert tree() == before
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()")
+def test_a_gpu_that_is_not_there_is_said_in_one_line(faith, tree):
+    before = tree()
+    assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': cannot be used")
+    assert tree() == before
+
+
+@pytest.mark.usefixtures("littered", "loads", "sketches")
+def test_the_model_is_not_loaded_for_nothing(faith, loads: list[tuple]):
+    faith("explain", "nowhere", "empty")
+    faith("explain", "--out", "text.jpg")
+    assert loads == []
+
+
+@pytest.mark.usefixtures("loads", "sketches")
+def test_what_is_in_the_way_is_neither_replaced_nor_touched(faith, photo, tree, tmp_path: Path):
+    photo("cat.png")
+    (tmp_path / "out" / "cat").mkdir(parents=True)
+    (tmp_path / "out" / "cat" / "diary.txt").touch()
+    before = tree()
+    for arguments in ((), ("--overwrite",)):
+        assert "out/cat holds what faithmap did not write" in faith("explain", "cat.png", "--out", "out", *arguments).complaint
+    assert tree() == before
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_mistake_of_ours_is_not_blamed_on_the_user(photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("faithmap.cli.pipeline.draw", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["explain", str(photo("cat.png")), "--out", str(tmp_path / "out"), "--iterations", "1", "--resolution", "2"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("loads", "sketches")
+@pytest.mark.parametrize("name", ["\x1b[2J.png", "two\nlines.png", "\u202egnp.png", "[bold]x.png"])
+def test_a_hostile_name_is_escaped_in_errors(faith, tmp_path: Path, name: str):
+    (tmp_path / name).write_text("no image")
+    complaint = faith("explain", "--", name).complaint
+    assert complaint.startswith(one_line(name) + ": not an image")
+    assert complaint.isprintable()
+
+
+def test_no_argument_and_help_are_the_same_and_no_error(faith):
+    helped, bare = faith("--help"), faith()
+    assert helped == bare
+    assert helped.code == 0
+    assert helped.err == ""
+    assert {"explain", "models"} <= set(helped.out.replace("│", " ").split())
+
+
+def test_the_version_is_told(faith):
+    assert faith("--version").out == f"faithmap {faithmap.__version__}\n"
+
+
+def test_models_are_listed(faith):
+    run = faith("models")
+    assert run.code == 0
+    assert run.out.splitlines()[0] == "efficientnet_lite0"
+    assert "timm/NAME" in run.out
+
+
+def test_a_full_disk_under_stdout_is_one_line(faith, monkeypatch: pytest.MonkeyPatch):
+    class Full:
+        encoding = "utf-8"
+
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None: ...
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr("sys.stdout", Full())
+    assert main(["--version"]) == 2

@@ -1,0 +1,43 @@
+"""The pictures of a result, drawn for once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.usefixtures("loads")
+
+QUICK = ("--iterations", 3, "--resolution", 5, "--chunk", 256, "--baseline", "grey")
+
+
+@pytest.mark.parametrize(("protocol", "suffix"), [("igos", "gif"), ("rise", "webp")])
+def test_all_pictures_are_drawn(faith, photo, tmp_path: Path, protocol: str, suffix: str):
+    photo("cat.png", size=(20, 24))
+    run = faith("explain", "cat.png", "--protocol", protocol, "--animation", suffix, *QUICK)
+    assert run.code == 0
+    folder = tmp_path / "faithmap-results" / "cat"
+    pictures = {"overlay.png", "panel.png", "strip.png", f"deletion_insertion.{suffix}"}
+    assert {path.name for path in folder.iterdir()} == {*pictures, "heatmap.npy", "result.json"}
+    for name in pictures:
+        with Image.open(folder / name) as picture:
+            picture.load()
+            assert (picture.size == (24, 20)) == (name == "overlay.png")
+            assert (getattr(picture, "n_frames", 1) > 10) == name.startswith("deletion")
+
+
+def test_no_animation_is_made_where_none_is_wanted(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    assert faith("explain", "cat.png", "--no-animation", *QUICK).code == 0
+    names = {path.name for path in (tmp_path / "faithmap-results" / "cat").iterdir()}
+    assert names == {"overlay.png", "panel.png", "strip.png", "heatmap.npy", "result.json"}
+
+
+def test_of_a_map_that_ranks_nothing_there_is_a_panel_that_says_so(faith, tmp_path: Path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "flat.png")
+    run = faith("explain", "flat.png", *QUICK[:-1], "black")
+    assert run.code == 0
+    assert "one value everywhere" in run.err
+    names = {path.name for path in (tmp_path / "faithmap-results" / "flat").iterdir()}
+    assert names == {"panel.png", "heatmap.npy", "result.json"}

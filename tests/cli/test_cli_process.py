@@ -1,0 +1,94 @@
+"""The program as a process: what its start costs, pipes, signals, and one run with the embedded model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import faithmap
+
+SOURCE = Path(faithmap.__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE.parent), "OMP_NUM_THREADS": "1"}
+
+STARTED_ALONE = f"""
+import sys, types
+package = types.ModuleType("faithmap")
+package.__path__ = [{str(SOURCE)!r}]
+sys.modules["faithmap"] = package
+from faithmap.cli import main
+for line in ("--version", "--help", "explain --help", "explain --sed 1", "explain --resolution x"):
+    main(line.split())
+heavy = {{"torch", "numpy", "matplotlib", "PIL", "timm"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+ENDLESS = """
+import sys, torch, faithmap
+from faithmap.cli import main
+tiny = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+faithmap.load = lambda *_, **__: faithmap.Classifier(tiny, geometry=faithmap.Geometry(8, (8, 8)))
+sys.exit(main("explain --method mask --iterations 9999999 --resolution 2 --out deep/out".split()))
+"""
+
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes and signals of another kind")
+
+
+def start(*arguments: str, **options: object) -> subprocess.Popen:
+    command = [sys.executable, *arguments]
+    return subprocess.Popen(command, env=ENVIRONMENT, text=True, stderr=subprocess.PIPE, **options)
+
+
+def test_help_version_and_misspelt_options_import_nothing_heavy():
+    """The package's own __init__ is left out: what it imports is another test's business."""
+    with start("-c", STARTED_ALONE, stdout=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert out.startswith(f"faithmap {faithmap.__version__}\n")
+
+
+@posix
+def test_a_closed_pipe_ends_the_program_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as pipe, start("-m", "faithmap", "explain", "--help", stdout=pipe) as process:
+        assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 141
+
+
+@posix
+def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path):
+    with start("-c", ENDLESS, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        give_up = time.monotonic() + 60
+        while not (tmp_path / "deep" / "out").exists() and time.monotonic() < give_up:
+            time.sleep(0.02)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.startswith("error: interrupted")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_embedded_model_explains_the_sample_photograph(faith, tmp_path: Path):
+    run = faith("explain", "--json", "--iterations", 1, "--resolution", 4, "--target", "tiger cat", "--no-animation")
+    assert run.code == 0
+    assert "error" not in run.err
+    (image,) = json.loads(run.out)["images"]
+    assert image["target"]["index"] == 282
+    assert image["predicted"][0]["label"] == "tiger cat"
+    folder = tmp_path / image["folder"]
+    record = json.loads((folder / "result.json").read_text())
+    assert record["model"]["name"] == "efficientnet_lite0"
+    assert len(record["model"]["digest"]) == 64
+    assert record["scores"] == image["scores"]
+    with Image.open(folder / "panel.png") as panel:
+        panel.load()

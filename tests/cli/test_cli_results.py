@@ -1,0 +1,196 @@
+"""Result folders: their names, complete or absent, replaced or left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from faithmap.cli.errors import UserError
+from faithmap.cli.results import SCHEMA, check, complete_or_absent, is_result, output_folder, plan, write_record
+
+
+def names(*files: str) -> list[str]:
+    return [job.folder.name for job in plan([Path(file) for file in files], Path("out"))]
+
+
+def inside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def fill(folder: Path, mark: str) -> None:
+    write_record(folder, {"schema": SCHEMA, "mark": mark})
+
+
+def mark(folder: Path) -> str:
+    return json.loads((folder / "result.json").read_text())["mark"]
+
+
+def test_a_folder_is_named_after_its_file():
+    assert names("a/cat.jpg", "b/dog.tar.png", "ünï codé.gif") == ["cat", "dog.tar", "ünï codé"]
+
+
+def test_files_of_one_name_get_folders_of_their_own_whatever_their_order():
+    forward = names("a/cat.jpg", "b/cat.jpg", "b/CAT.png", "dog.jpg")
+    assert len({name.casefold() for name in forward}) == 4
+    assert all(name.casefold().startswith("cat-") for name in forward[:3])
+    assert forward[3] == "dog"
+    assert names("dog.jpg", "b/CAT.png", "b/cat.jpg", "a/cat.jpg") == forward[::-1]
+
+
+def test_even_a_name_made_to_collide_gets_its_own():
+    clash = names("a/cat.jpg", "b/cat.jpg")[0]
+    assert len(set(names("a/cat.jpg", "b/cat.jpg", f"{clash}.jpg"))) == 3
+
+
+@pytest.mark.parametrize(
+    "stem", ["new\nline", "\x1b[2J", "a:b|c", "back\\slash", "...", " ", "\udcff", "é" * 120, "[red]x", "trailing. "]
+)
+def test_names_are_safe(stem: str, tmp_path: Path):
+    (name,) = names(f"{stem}.jpg")
+    assert name.isprintable()
+    assert not set(name) & set('<>:"/\\|?*')
+    assert name == name.strip(". ")
+    with complete_or_absent(tmp_path / name, overwrite=False) as partial:
+        fill(partial, "x")
+    assert is_result(tmp_path / name)
+
+
+def test_a_result_appears_when_it_is_complete(tmp_path: Path):
+    with complete_or_absent(tmp_path / "cat", overwrite=False) as partial:
+        fill(partial, "new")
+        assert not (tmp_path / "cat").exists()
+        assert partial.parent == tmp_path
+        assert partial.name.startswith(".")
+    assert inside(tmp_path) == ["cat"]
+    assert mark(tmp_path / "cat") == "new"
+
+
+def test_a_result_keeps_the_permissions_that_the_user_has_set(tmp_path: Path):
+    (tmp_path / "plain").mkdir()
+    with complete_or_absent(tmp_path / "cat", overwrite=False):
+        pass
+    assert (tmp_path / "cat").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failure_in_the_middle_leaves_what_was_there(tmp_path: Path, error: BaseException, overwrite: bool):
+    if overwrite:
+        (tmp_path / "cat").mkdir()
+        fill(tmp_path / "cat", "old")
+    with pytest.raises(type(error)), complete_or_absent(tmp_path / "cat", overwrite=overwrite) as partial:  # noqa: PT012
+        fill(partial, "new")
+        raise error
+    assert inside(tmp_path) == (["cat"] if overwrite else [])
+    assert not overwrite or mark(tmp_path / "cat") == "old"
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_failing_rename_brings_the_old_result_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int):
+    (tmp_path / "cat").mkdir()
+    fill(tmp_path / "cat", "old")
+    rename, calls = Path.rename, []
+
+    def fail(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == failing:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt), complete_or_absent(tmp_path / "cat", overwrite=True) as partial:
+        fill(partial, "new")
+    assert inside(tmp_path) == ["cat"]
+    assert mark(tmp_path / "cat") == "old"
+
+
+def test_overwriting_replaces_all(tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    fill(tmp_path / "cat", "old")
+    (tmp_path / "cat" / "strip.png").touch()
+    with complete_or_absent(tmp_path / "cat", overwrite=True) as partial:
+        fill(partial, "new")
+        assert mark(tmp_path / "cat") == "old"
+    assert inside(tmp_path) == ["cat"]
+    assert inside(tmp_path / "cat") == ["result.json"]
+    assert mark(tmp_path / "cat") == "new"
+
+
+def test_what_appeared_in_the_meantime_is_not_replaced(tmp_path: Path):
+    with pytest.raises(OSError, match="not empty"), complete_or_absent(tmp_path / "cat", overwrite=False) as new:  # noqa: PT012
+        fill(new, "new")
+        (tmp_path / "cat").mkdir()
+        fill(tmp_path / "cat", "another run's")
+    assert inside(tmp_path) == ["cat"]
+    assert mark(tmp_path / "cat") == "another run's"
+
+
+def test_what_is_there_is_refused_without_overwrite(tmp_path: Path):
+    jobs = plan([Path("cat.jpg"), Path("dog.jpg"), Path("ant.jpg")], tmp_path)
+    check(jobs, overwrite=False)
+    for job in jobs[:2]:
+        job.folder.mkdir()
+        fill(job.folder, "old")
+    with pytest.raises(UserError, match=r"cat exists, as do 1 more; give --overwrite"):
+        check(jobs, overwrite=False)
+    check(jobs, overwrite=True)
+
+
+@pytest.mark.parametrize("kind", ["file", "empty", "other json", "broken json", "notes", "link"])
+def test_what_is_not_ours_is_never_replaced(tmp_path: Path, kind: str):
+    jobs = plan([Path("cat.jpg")], tmp_path)
+    folder = jobs[0].folder
+    if kind == "file":
+        folder.touch()
+    elif kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        fill(tmp_path / "elsewhere", "old")
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        contents = {"other json": "{}", "broken json": "[" * 100_000, "notes": json.dumps({"schema": SCHEMA})}
+        if kind in contents:
+            (folder / "result.json").write_text(contents[kind])
+        if kind == "notes":
+            (folder / "my notes.txt").touch()
+    with pytest.raises(UserError, match="did not write and is not replaced"):
+        check(jobs, overwrite=True)
+
+
+def test_an_output_folder_is_made_and_vanishes_if_it_stays_empty(tmp_path: Path):
+    with output_folder(tmp_path / "a" / "b"):
+        assert inside(tmp_path / "a" / "b") == []
+    assert inside(tmp_path) == []
+    with output_folder(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "kept").touch()
+    assert inside(tmp_path / "a") == ["kept"]
+
+
+def test_an_output_folder_that_was_there_stays(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    with output_folder(tmp_path / "a"):
+        pass
+    assert inside(tmp_path) == ["a"]
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    mkdir = Path.mkdir
+
+    def read_only(self: Path, *args: object, **kwargs: object) -> None:
+        if self.name.endswith(".partial"):
+            raise OSError(30, "Read-only file system")
+        mkdir(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(UserError, match=r"Read-only file system\); give another --out"), output_folder(tmp_path / "a" / "b"):
+        pytest.fail("the block must not run")
+    assert inside(tmp_path) == []
+
+
+def test_numbers_that_json_cannot_say_are_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_record(tmp_path, {"x": float("nan")})

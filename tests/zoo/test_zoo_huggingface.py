@@ -1,0 +1,155 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from faithmap.data import sample_photo
+from faithmap.geometry import Geometry
+from faithmap.zoo import ModelError, load
+from faithmap.zoo.huggingface import shown
+
+transformers = pytest.importorskip("transformers")
+
+
+def vit(**settings):
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        **settings,
+    )
+    return transformers.ViTForImageClassification(config).eval()
+
+
+def resnet(**settings):
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **settings)
+    return transformers.ResNetForImageClassification(config).eval()
+
+
+PROCESSORS = {
+    "vit": lambda: transformers.ViTImageProcessor(size={"height": 32, "width": 32}),
+    "crop": lambda: transformers.BitImageProcessor(size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}),
+    "convnext": lambda: transformers.ConvNextImageProcessor(size={"shortest_edge": 32}),
+    "convnext_large": lambda: transformers.ConvNextImageProcessor(size={"shortest_edge": 384}),
+    "poolformer": lambda: transformers.PoolFormerImageProcessor(
+        size={"shortest_edge": 36}, crop_size={"height": 32, "width": 32}
+    ),
+    "plain": lambda: transformers.ViTImageProcessor(
+        size={"height": 32, "width": 32}, resample=3, do_rescale=False, do_normalize=False
+    ),
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A repository's folder, as save_pretrained writes it."""
+
+    def save(module, processor="vit"):
+        module.save_pretrained(tmp_path)
+        if processor is not None:
+            PROCESSORS[processor]().save_pretrained(tmp_path)
+        return f"hf/{tmp_path}"
+
+    return save
+
+
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_geometry_is_the_processors(kind):
+    processor = PROCESSORS[kind]()
+    mean, std, geometry = shown(processor.to_dict())
+    landscape = Image.open(sample_photo("chelsea")).convert("RGB").resize((120, 90))
+    for photo in (landscape, landscape.transpose(Image.Transpose.ROTATE_90), landscape.crop((0, 0, 70, 70))):
+        expected = processor(images=photo, return_tensors="pt")["pixel_values"]
+        got = geometry(torch.from_numpy(np.asarray(photo).copy()).permute(2, 0, 1)[None] / 255)
+        mean_, std_ = torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
+        assert got.shape == expected.shape
+        difference = (got - expected * std_ - mean_).abs()
+        assert float(difference.mean()) < 1 / 255
+        assert float(difference.max()) < 4 / 255
+
+
+def test_model_from_a_folder(saved, no_network):
+    module = vit(id2label={0: "tench, Tinca tinca", 1: "crane", 2: "crane, bird"})
+    model = load(saved(module))
+    image = model.read(sample_photo("coffee"))
+    assert model.geometry == Geometry((32, 32), None, "bilinear")
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), module(image * 2 - 1).logits)
+    assert model.labels == ("tench", "crane", "crane, bird")
+    assert model.find("Tench") == 0
+    assert not model.module.training
+
+
+def test_convolutions_are_folded(saved, lived_in):
+    module = lived_in(resnet(num_labels=3))
+    model = load(saved(module, "crop"))
+    assert not any(isinstance(child, torch.nn.BatchNorm2d) for child in model.modules())
+    image = model.read(sample_photo("coffee"))
+    with torch.no_grad():
+        expected = module((image - model.mean) / model.std).logits
+        torch.testing.assert_close(model(image), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert model.labels is None
+
+
+def test_half_precision_weights_become_single(saved):
+    assert load(saved(vit(num_labels=2).half())).dtype == torch.float32
+
+
+def test_weights_from_a_file(saved, tmp_path):
+    name = saved(vit(id2label={0: "cat", 1: "dog"}))
+    other = vit(num_labels=5)
+    torch.save(other.state_dict(), tmp_path / "w.pth")
+    model = load(name, weights=tmp_path / "w.pth")
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), other(image * 2 - 1).logits)
+    assert model.labels is None
+
+
+def refusal(name):
+    with pytest.raises(ModelError) as caught:
+        load(name)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+def test_weights_of_another_task_are_refused(saved):
+    headless = transformers.ViTModel(vit().config)
+    message = refusal(saved(headless))
+    assert "its weights lack classifier.bias, classifier.weight: it was trained for something else" in message
+
+
+def test_only_safetensors_are_read(saved, tmp_path):
+    module = vit()
+    name = saved(module)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(module.state_dict(), tmp_path / "pytorch_model.bin")
+    assert "the weights cannot be had" in refusal(name)
+
+
+def test_without_a_processor(saved):
+    assert "its configuration cannot be had" in refusal(saved(vit(), processor=None))
+
+
+def test_preprocessing_that_is_something_else(saved, tmp_path):
+    name = saved(vit())
+    transformers.LevitImageProcessor().save_pretrained(tmp_path)
+    assert "LevitImageProcessor does more than resize, crop the centre and normalise; build it with" in refusal(name)
+    transformers.ViTImageProcessor(resample=0).save_pretrained(tmp_path)
+    assert "its image processor is not supported" in refusal(name)
+
+
+def test_missing_folder_network_and_library(tmp_path, no_network, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert "there is no such folder; give one" in refusal(f"hf/{tmp_path}/nowhere")
+    assert "hf/google/nothing: its configuration cannot be had" in refusal("hf/google/nothing")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    expected = f"hf/{tmp_path}: needs transformers; pip install 'faithmap[zoo]'"
+    assert refusal(f"hf/{tmp_path}") == expected

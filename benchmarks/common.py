@@ -90,12 +90,40 @@ class Row:
         return self.insertion - self.deletion
 
 
-def save(rows: Sequence[Row], path: Path) -> None:
-    """All rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(Row.__dataclass_fields__)
-        writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in vars(row).values()] for row in rows)
+class Results:
+    """Rows in a CSV file, each written when it is measured: a run that was cut off goes on where it was.
+
+    Args:
+        path: of the file; None keeps the rows in memory alone.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: dict[tuple[str, str, int], Row] = {}
+        if path is not None and path.exists():
+            with path.open(newline="") as file:
+                for line in csv.DictReader(file):
+                    numbers = [float(line[name]) for name in ("deletion", "insertion", "seconds", "forward", "backward")]
+                    self._keep(Row(line["photo"], line["method"], int(line["resolution"]), *numbers))
+
+    def get(self, photo: str, method: str, resolution: int) -> Row | None:
+        """What was measured before."""
+        return self.rows.get((photo, method, resolution))
+
+    def add(self, row: Row) -> None:
+        """Keep a row, and append it to the file."""
+        self._keep(row)
+        if self.path is None:
+            return
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(Row.__dataclass_fields__)
+            writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in vars(row).values()])
+
+    def _keep(self, row: Row) -> None:
+        self.rows[row.photo, row.method, row.resolution] = row
 
 
 def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution: int) -> fm.Explanation:

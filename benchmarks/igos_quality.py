@@ -13,10 +13,11 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import Row, arguments, autocast, difference, grad_cam, load_photos, random_map, save, table, with_error
+from common import Results, Row, arguments, autocast, difference, grad_cam, load_photos, random_map, table, with_error
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -60,29 +61,46 @@ def methods(
         rows["public code's search, lambdas and last mask"] = PathAccepted(
             model, **shared, lambda1=1.0, lambda2=20.0, average=False
         )
-    return rows
+    return {name: explain for name, explain in rows.items() if options.only is None or name in options.only}
 
 
-def measure(
-    name: str, explain: Callable[[Tensor], fm.Explanation], model: fm.Classifier, photos: list[str], images: Tensor, chunk: int
-) -> list[Row]:
-    """Explain and score photographs one at a time, as the paper times them."""
-    rows = []
-    for photo, image in zip(photos, images.split(1), strict=True):
+@dataclass(frozen=True)
+class Bench:
+    """Photographs, the model, and what was measured so far."""
+
+    model: fm.Classifier
+    photos: list[str]
+    images: Float[Tensor, "n 3 h w"]
+    chunk: int
+    results: Results
+
+    def measure(self, name: str, resolution: int, explain: Callable[[Tensor], fm.Explanation]) -> list[Row]:
+        """Explain and score photographs one at a time, as the paper times them; what is known is not measured again."""
+        rows = []
+        for photo, image in zip(self.photos, self.images.split(1), strict=True):
+            row = self.results.get(photo, name, resolution)
+            if row is None:
+                row = self._one(photo, name, resolution, image, explain)
+                self.results.add(row)
+            rows.append(row)
+        print(f"{resolution}: {name} done", file=sys.stderr)
+        return rows
+
+    def _one(self, photo: str, name: str, resolution: int, image: Tensor, explain: Callable[[Tensor], fm.Explanation]) -> Row:
         start = time.perf_counter()
         why = explain(image)
         seconds = time.perf_counter() - start
-        played = fm.deletion_insertion(model, image, why, chunk_size=chunk)
+        played = fm.deletion_insertion(self.model, image, why, chunk_size=self.chunk)
         passes = why.diagnostics[0] if why.diagnostics else {}
         forward, backward = passes.get("forward_passes", 0), passes.get("backward_passes", 0)
-        areas = played.deletion.area.item(), played.insertion.area.item()
-        rows.append(Row(photo, name, why.resolution[0], *areas, seconds, forward, backward))
-    return rows
+        return Row(
+            photo, name, resolution, played.deletion.area.item(), played.insertion.area.item(), seconds, forward, backward
+        )
 
 
 def report(rows: dict[str, list[Row]]) -> str:
     """One resolution's table; differences are to I-GOS, photograph by photograph."""
-    ours = rows["I-GOS"]
+    ours = rows.get("I-GOS", next(iter(rows.values())))
     lines = []
     for name, theirs in rows.items():
         deletion, insertion = [row.deletion for row in theirs], [row.insertion for row in theirs]
@@ -101,24 +119,17 @@ def main() -> None:
     parser.add_argument("--resolutions", type=int, nargs="+", default=[7, 14, 28, 112, 224])
     parser.add_argument("--step", type=float, default=8.0, help="of the ablation with a fixed step size")
     parser.add_argument("--public", action="store_true", help="also search as the public code does, at 28: slow")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score")
+    parser.add_argument("--only", nargs="+", default=None, help="of the rows, such as I-GOS Mask")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     photos, images = load_photos(options, model)
-    everything: list[Row] = []
+    bench = Bench(model, photos, images, options.chunk, Results(options.save))
     for resolution in options.resolutions:
-        rows = {}
-        for name, explain in methods(model, resolution, options).items():
-            rows[name] = measure(name, explain, model, photos, images, options.chunk)
-            everything += rows[name]
-            print(f"{resolution}: {name} done", file=sys.stderr)
-            if options.save is not None:
-                save(everything, options.save)
-        print(
-            f"\n{options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}\n\n{report(rows)}",
-            flush=True,
-        )
+        rows = {name: bench.measure(name, resolution, explain) for name, explain in methods(model, resolution, options).items()}
+        print(f"\n{options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}, ", end="")
+        print(f"autocast {options.autocast}\n\n{report(rows)}", flush=True)
 
 
 if __name__ == "__main__":

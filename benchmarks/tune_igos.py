@@ -9,14 +9,12 @@ setting with the highest insertion minus deletion is the best; what is within a 
 
 from __future__ import annotations
 
-import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common import arguments, autocast, difference, load_photos, save, table, with_error
-from igos_quality import measure
+from common import Results, arguments, autocast, difference, load_photos, table, with_error
+from igos_quality import Bench
 
 import faithmap as fm
 from faithmap.methods.masks.base import MaskOptimiser
@@ -46,21 +44,17 @@ def main() -> None:
     parser.set_defaults(part="tune")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[7, 14, 28, 112, 224])
     parser.add_argument("--method", choices=("igos", "mask"), default="igos")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     photos, images = load_photos(options, model)
-    everything = []
+    bench = Bench(model, photos, images, options.chunk, Results(options.save))
     for resolution in options.resolutions:
         shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
         rows = {}
         for name, method in candidates(model, resolution, options.method, **shared).items():
-            rows[name] = measure(name, method, model, photos, images, options.chunk)
-            everything += [replace(row, method=f"{options.method} {name}") for row in rows[name]]
-            print(f"{resolution}: {name} done", file=sys.stderr)
-            if options.save is not None:
-                save(everything, options.save)
+            rows[name] = bench.measure(f"{options.method} {name}", resolution, method)
         best = max(rows, key=lambda name: sum(row.difference for row in rows[name]))
         best_values = [row.difference for row in rows[best]]
         lines = []

@@ -77,7 +77,7 @@ def test_given_title_stands_instead(image, why):
 
 def test_name_too_long_for_the_title_leaves_the_probability_in_place(image, why, proof):
     shown = " ".join(text.get_text() for text in show(image, why, proof, labels=["stone, " * 50] * 3).texts)
-    assert f"stone …, probability {float(proof.deletion.scores[0, 0]):.3f}" in shown
+    assert f" …, probability {float(proof.deletion.scores[0, 0]):.3f}" in shown
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan])

@@ -81,9 +81,7 @@ def read_image(
         _load(image)
         pixels = to_tensor(image)
     if animated:
-        warnings.warn(
-            one_line(f"{name}: has several frames, of which the first is read"), AnimationWarning, stacklevel=2
-        )
+        warnings.warn(one_line(f"{name}: has several frames, of which the first is read"), AnimationWarning, stacklevel=2)
     return pixels
 
 

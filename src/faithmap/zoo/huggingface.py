@@ -38,7 +38,7 @@ def recipe(repo: str) -> Recipe:
             and a crop of the centre.
     """
     full = f"hf/{repo}"
-    options = {"trust_remote_code": False, "local_files_only": _is_offline(full, repo)}
+    options = {"trust_remote_code": False, "local_files_only": _local_only(full, repo)}
     transformers = _transformers(full)
     with refusing(full, "its configuration cannot be had", "give an image classifier's repository or folder"):
         config = transformers.AutoConfig.from_pretrained(repo, **options)
@@ -122,7 +122,7 @@ def _publish(full: str, repo: str, options: dict[str, Any], labels: tuple[str, .
     return Trained(module.float(), state_digest(module), labels)
 
 
-def _is_offline(full: str, repo: str) -> bool:
+def _local_only(full: str, repo: str) -> bool:
     if Path(repo).is_dir():
         return True
     if repo.startswith((".", "/", "~")):

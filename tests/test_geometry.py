@@ -16,6 +16,11 @@ def test_the_shorter_side_is_resized(size: tuple[int, int], resized: tuple[int, 
     assert Geometry(resize=256).resized(size) == resized
 
 
+def test_a_square_stays_square() -> None:
+    """300 * (342 / 300) is a little less than 342 in floating point."""
+    assert all(Geometry(resize=side).resized((300, 300)) == (side, side) for side in range(1, 1000))
+
+
 def test_window_of_a_centre_crop() -> None:
     window = Geometry(resize=100, crop=(80, 80)).window((200, 400))
     assert window == (20.0, 120.0, 160.0, 160.0)

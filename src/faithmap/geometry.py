@@ -57,8 +57,8 @@ class Geometry:
             return height, width
         if isinstance(self.resize, tuple):
             return self.resize
-        scale = self.resize / min(height, width)
-        return (self.resize, max(1, int(width * scale))) if height <= width else (max(1, int(height * scale)), self.resize)
+        longer = max(1, self.resize * max(height, width) // min(height, width))
+        return (self.resize, longer) if height <= width else (longer, self.resize)
 
     def window(self, size: tuple[int, int] | torch.Size) -> Window:
         """Where on a photograph of that size the model looked."""

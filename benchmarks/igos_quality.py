@@ -54,7 +54,7 @@ def methods(
     }
     if resolution in ABLATED:
         rows["no TV term"] = fm.IGOS(model, **shared, lambda2=0.0)
-        rows["no noise"] = fm.IGOS(model, **shared, normalized_noise_std=0.0)
+        rows["no noise"] = fm.IGOS(model, **shared, noise_std=0.0)
         rows["fixed step size"] = fm.IGOS(model, **shared, step=options.step)
         rows["last mask, not the mean"] = fm.IGOS(model, **shared, average=False)
     if options.public and resolution == 28:

@@ -94,9 +94,7 @@ def row(
     """Ours and the bare passes in turn; figures are means over the images, times the median over the repeats."""
     count, device = len(images), str(images.device)
     recorder = Recorder(model)
-    # The recorder is no Classifier, so the noise is given in the units of the pixels that it takes.
-    std = 0.2 * float(model.std.mean())
-    why = fm.IGOS(recorder, resolution=resolution, chunk_size=chunk, autocast=dtype, normalized_noise_std=std)(images)
+    why = fm.IGOS(recorder, resolution=resolution, chunk_size=chunk, autocast=dtype)(images)
     explain = fm.IGOS(model, resolution=resolution, chunk_size=chunk, autocast=dtype)
     bare(model, recorder.passes, images[:1], dtype)
     pairs = [

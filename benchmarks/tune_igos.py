@@ -31,6 +31,11 @@ def middle(resolution: int) -> float:
     return 2.0 * resolution / 28
 
 
+def noises(model: fm.Classifier, resolution: int, stds: list[float], **shared: Any) -> dict[str, MaskOptimiser]:
+    """I-GOS with its default weights and one noise after the other."""
+    return {f"noise {std:g}": fm.IGOS(model, resolution=resolution, noise_std=std, **shared) for std in stds}
+
+
 def candidates(model: fm.Classifier, resolution: int, method: str, **shared: Any) -> dict[str, MaskOptimiser]:
     """The grid of one resolution."""
     make = {"igos": fm.IGOS, "mask": fm.Mask}[method]
@@ -44,6 +49,9 @@ def main() -> None:
     parser.set_defaults(part="tune")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[7, 14, 28, 112, 224])
     parser.add_argument("--method", choices=("igos", "mask"), default="igos")
+    parser.add_argument(
+        "--noise", type=float, nargs="+", default=None, help="stds to try with I-GOS's weights, instead of weights"
+    )
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     warnings.simplefilter("ignore", fm.FaithmapWarning)
@@ -53,7 +61,10 @@ def main() -> None:
     for resolution in options.resolutions:
         shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
         rows = {}
-        for name, method in candidates(model, resolution, options.method, **shared).items():
+        grid = candidates(model, resolution, options.method, **shared)
+        if options.noise is not None:
+            grid = noises(model, resolution, options.noise, **shared)
+        for name, method in grid.items():
             rows[name] = bench.measure(f"{options.method} {name}", resolution, method)
         best = max(rows, key=lambda name: sum(row.difference for row in rows[name]))
         best_values = [row.difference for row in rows[best]]
@@ -62,7 +73,7 @@ def main() -> None:
             values = [row.difference for row in found]
             areas = [with_error([row.deletion for row in found]), with_error([row.insertion for row in found])]
             lines.append([name, *areas, with_error(values), difference(values, best_values) if name != best else "best"])
-        header = ["lambda1, lambda2", "deletion", "insertion", "ins - del", "to the best"]
+        header = ["setting", "deletion", "insertion", "ins - del", "to the best"]
         print(f"\n{options.method}, {options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}\n")
         print(table(header, lines), flush=True)
 

@@ -160,11 +160,6 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             raise ValueError(f"pixels range from {low:.3g} to {high:.3g}; a Classifier takes [0, 1] and normalises by itself")
 
 
-def pixel_std(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "c 1 1"] | float:
-    """One unit of the model's normalised space, in the units of ``images``: the std of a Classifier, else 1."""
-    return model.std.to(images) if isinstance(model, Classifier) else 1.0
-
-
 def describe(model: nn.Module) -> dict[str, Any]:
     """Name, weight digest and labels' count, as plain data for a result file."""
     if isinstance(model, Classifier):

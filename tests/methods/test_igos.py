@@ -161,7 +161,7 @@ def test_each_ablation_is_a_setting(small_net: SmallNet, images: Tensor) -> None
     no_variation = IGOS(small_net, **settings, lambda2=0.0)(image)
     report = no_variation.diagnostics[0]
     assert report["objective"][-1] == pytest.approx(report["score"][-1] + 0.01 * report["size"][-1], abs=1e-6)
-    silent = IGOS(small_net, **settings, lambda2=0.1, normalized_noise_std=0.0)
+    silent = IGOS(small_net, **settings, lambda2=0.1, noise_std=0.0)
     assert torch.equal(silent(image, generator=image_generators(1, [0])).heatmap, silent(image).heatmap)
     fixed = IGOS(small_net, **settings, lambda2=0.1, step=3.0)(image)
     assert fixed.diagnostics[0]["step"] == [3.0] * 3
@@ -195,13 +195,12 @@ def test_an_image_that_cannot_move_leaves_after_patience() -> None:
     assert len(why.diagnostics[0]["warnings"]) == 3
 
 
-def test_noise_is_in_normalised_units_and_drawn_row_by_row() -> None:
-    model = Classifier(nn.Identity(), mean=[0.5, 0.5, 0.5], std=[0.1, 0.2, 0.4])
+def test_noise_is_in_the_units_of_the_images_and_drawn_row_by_row() -> None:
     images = torch.zeros(6, 3, 50, 50)
     index = torch.tensor([0, 0, 1, 1, 1, 2])
-    noisy = PathNoise(model, 0.5, image_generators(0, range(3)))(images, index)
-    assert noisy.std(dim=(0, 2, 3)).tolist() == pytest.approx([0.05, 0.1, 0.2], rel=0.05)
-    split = PathNoise(model, 0.5, image_generators(0, range(3)))
+    noisy = PathNoise(0.3, image_generators(0, range(3)))(images, index)
+    assert noisy.std(dim=(1, 2, 3)).tolist() == pytest.approx([0.3] * 6, rel=0.05)
+    split = PathNoise(0.3, image_generators(0, range(3)))
     assert torch.equal(torch.cat([split(images[:1], index[:1]), split(images[1:], index[1:])]), noisy)
     assert images.abs().max() == 0
 
@@ -306,7 +305,7 @@ def test_progress_ends_at_its_total(small_net: SmallNet, images: Tensor) -> None
 
 
 def test_autocast_stays_close(small_net: SmallNet, images: Tensor) -> None:
-    settings = {"resolution": 4, "iterations": 1, "lambda1": 0.0, "lambda2": 0.0, "normalized_noise_std": 0.0, "step": 100.0}
+    settings = {"resolution": 4, "iterations": 1, "lambda1": 0.0, "lambda2": 0.0, "noise_std": 0.0, "step": 100.0}
     exact = IGOS(small_net, **settings)(images).heatmap
     rough = IGOS(small_net, **settings, autocast=torch.bfloat16)(images).heatmap
     assert rough.dtype == torch.float32
@@ -322,7 +321,7 @@ def test_autocast_stays_close(small_net: SmallNet, images: Tensor) -> None:
         ({"iterations": 0}, "iterations is 0"),
         ({"lambda1": -1.0}, "at least 0"),
         ({"path_points": 0}, "path_points"),
-        ({"normalized_noise_std": -0.1}, "normalized_noise_std"),
+        ({"noise_std": -0.1}, "noise_std"),
         ({"step": -1.0}, "give a LineSearch, or a step size above 0"),
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"patience": 0}, "patience"),

@@ -20,7 +20,7 @@ def test_a_vision_transformer_is_explained_along_its_own_gradient(images: Tensor
     model = VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=3).double().eval()
     nn.init.normal_(model.heads.head.weight)
     image = images[:1].double()
-    settings = {"resolution": 4, "iterations": 1, "path_points": 1, "normalized_noise_std": 0.0, "lambda1": 0.0, "lambda2": 0.0}
+    settings = {"resolution": 4, "iterations": 1, "path_points": 1, "noise_std": 0.0, "lambda1": 0.0, "lambda2": 0.0}
     why = fm.IGOS(model, **settings, step=5.0)(image, 1, baseline="black")
     mask = torch.ones(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
     shown = image * nn.functional.interpolate(mask, (32, 32), mode="bilinear", align_corners=True)
@@ -37,7 +37,7 @@ def test_a_compiled_model_gives_the_same_map(small_net: SmallNet, images: Tensor
 
 def test_a_model_in_half_precision(small_net: SmallNet, images: Tensor) -> None:
     """Scores, masks and maps stay in single precision, and close to those of the model in single precision."""
-    fixed = {**QUICK, "step": 50.0, "lambda1": 0.0, "lambda2": 0.0, "normalized_noise_std": 0.0}
+    fixed = {**QUICK, "step": 50.0, "lambda1": 0.0, "lambda2": 0.0, "noise_std": 0.0}
     exact = fm.IGOS(fm.Classifier(small_net), **fixed)(images)
     rough = fm.IGOS(fm.Classifier(small_net.bfloat16()), **fixed)(images, exact.target)
     assert rough.heatmap.dtype == rough.score.dtype == torch.float32

@@ -132,6 +132,13 @@ def test_the_target_is_the_explanations(small_net: SmallNet, images: Tensor) -> 
     assert torch.equal(told.insertion.scores, kept.insertion.scores)
 
 
+def test_one_of_many(small_net: SmallNet, images: Tensor) -> None:
+    played = deletion_insertion(small_net, images, torch.rand(3, 5, 5))
+    assert [one.difference.item() for one in played] == played.difference.tolist()
+    assert torch.equal(played[-1].insertion.scores, played.insertion.scores[2:])
+    assert played[0].protocol == played.protocol
+
+
 def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched) -> None:
     untouched(small_net.train())
     small_net.head.weight.requires_grad_(False)

@@ -15,25 +15,25 @@ class Corners(nn.Module):
         return 4 * torch.stack([x[:, 0, :h, :w].mean((1, 2)), x[:, 1, h:, w:].mean((1, 2)), x[:, 2].mean((1, 2))], dim=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model() -> Classifier:
     return Classifier(Corners(), labels=["ruby", "emerald", "sapphire"])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def image() -> Tensor:
     """Noise of 8 bits, 40 rows by 60 columns."""
     levels = torch.randint(0, 256, (1, 3, 40, 60), generator=torch.Generator().manual_seed(0))
     return levels.float() / 255
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def why() -> Explanation:
     """A hundred cells, all different."""
     order = torch.randperm(100, generator=torch.Generator().manual_seed(1)).float()
     return Explanation(order.view(1, 10, 10), (40, 60), target=torch.tensor([1]), method="Oracle")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def proof(model, image, why) -> DeletionInsertion:
     return deletion_insertion(model, image, why)

@@ -135,7 +135,10 @@ def test_all_words_are_inside_and_no_title_touches_another(model, size, label):
 
 
 def test_tensors_with_a_gradient_can_be_shown(image, why, proof, tmp_path):
-    save_figure(show(image.requires_grad_(), replace(why, heatmap=why.heatmap.requires_grad_()), proof), tmp_path / "a.png")
+    save_figure(
+        show(image.clone().requires_grad_(), replace(why, heatmap=why.heatmap.clone().requires_grad_()), proof),
+        tmp_path / "a.png",
+    )
 
 
 @pytest.mark.parametrize(

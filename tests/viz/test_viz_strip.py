@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_class_comes_from_the_target_the_explanation_or_the_model(model, image, 
 
 
 def test_model_is_left_as_it_was(model, image, why):
-    model.train()
+    model = copy.deepcopy(model).train()
     strip(model, image, why)
     assert model.training
 

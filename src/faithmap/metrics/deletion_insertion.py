@@ -90,6 +90,14 @@ class DeletionInsertion:
         """Insertion minus deletion area: one number in which neither game can be won alone."""
         return self.insertion.area - self.deletion.area
 
+    def __len__(self) -> int:
+        return len(self.deletion.scores)
+
+    def __getitem__(self, image: int) -> DeletionInsertion:
+        """The curves of one image, still with a leading dimension of 1."""
+        curves = (Curve(curve.fractions, curve.scores[image].unsqueeze(0)) for curve in (self.deletion, self.insertion))
+        return DeletionInsertion(*curves, self.protocol, self.resolution)
+
 
 def deletion_insertion(
     model: nn.Module,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE
-from faithmap.model import pixel_std
 
 
 class PathNoise:
@@ -19,24 +18,22 @@ class PathNoise:
     An image's draws therefore come in the order of its questions, whatever else is in the chunk.
 
     Args:
-        model: its std turns normalised units into pixels.
-        normalized_std: in the model's normalised units.
+        std: in the units of the images.
         generators: one for each image.
     """
 
-    def __init__(self, model: nn.Module, normalized_std: float, generators: list[torch.Generator]) -> None:
-        self.model = model
-        self.normalized_std = normalized_std
+    def __init__(self, std: float, generators: list[torch.Generator]) -> None:
+        self.std = std
         self.generators = generators
 
     def __call__(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
         """The images with noise."""
-        if self.normalized_std == 0:
+        if self.std == 0:
             return z
         noise = torch.empty(z.shape, dtype=z.dtype, device=z.device)
         for row, image in zip(noise, index.tolist(), strict=True):
             row.normal_(generator=self.generators[image])
-        return z + noise.mul_(pixel_std(self.model, z) * self.normalized_std)
+        return z + noise.mul_(self.std)
 
 
 class Jitter:

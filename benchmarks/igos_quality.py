@@ -55,7 +55,7 @@ def methods(
     if resolution in ABLATED:
         rows["no TV term"] = fm.IGOS(model, **shared, lambda2=0.0)
         rows["no noise"] = fm.IGOS(model, **shared, noise_std=0.0)
-        rows["fixed step size"] = fm.IGOS(model, **shared, step=options.step)
+        rows["fixed step size"] = fm.IGOS(model, **shared, step=options.step * (resolution / 28) ** 2)
         rows["last mask, not the mean"] = fm.IGOS(model, **shared, average=False)
     if options.public and resolution == 28:
         rows["public code's search, lambdas and last mask"] = PathAccepted(
@@ -117,7 +117,9 @@ def main() -> None:
     """Measure, print, save."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[7, 14, 28, 112, 224])
-    parser.add_argument("--step", type=float, default=8.0, help="of the ablation with a fixed step size")
+    parser.add_argument(
+        "--step", type=float, default=8.0, help="of the ablation with a fixed step size, at 28x28; in proportion to the cells"
+    )
     parser.add_argument("--public", action="store_true", help="also search as the public code does, at 28: slow")
     parser.add_argument("--only", nargs="+", default=None, help="of the rows, such as I-GOS Mask")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")

@@ -56,7 +56,7 @@ REAL_MODELS = {
     "unknown model": (["--model", "efficientnet_light0"], "'efficientnet_light0': is no model; did you mean"),
     "missing weights": (["--weights", "none.pt"], "none.pt: cannot be read (No such file or directory); give"),
     "weights are text": (["--weights", "text.jpg"], "text.jpg: is damaged, or no file of weights; give"),
-    "unknown device": (["--device", "toaster"], "device 'toaster': cannot be used"),
+    "unknown device": (["--device", "toaster"], "device 'toaster': is not one that this computer has"),
 }
 
 
@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_model_is_said_in_one_line(faith, tree, arguments: 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_a_gpu_that_is_not_there_is_said_in_one_line(faith, tree):
     before = tree()
-    assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': cannot be used")
+    assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': is not one that this computer has")
     assert tree() == before
 
 

@@ -241,7 +241,7 @@ def test_a_repository_without_weights(monkeypatch):
 
 
 def test_device_that_is_not_there():
-    with pytest.raises(ModelError, match=r"^device 'nonsense': cannot be used"):
+    with pytest.raises(ModelError, match=r"^device 'nonsense': is not one that this computer has"):
         load(device="nonsense")
 
 

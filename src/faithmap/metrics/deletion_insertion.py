@@ -75,6 +75,10 @@ class Curve:
         """
         return torch.trapezoid(self.scores, self.fractions, dim=1)
 
+    def of(self, image: int) -> Curve:
+        """The curve of one image, still with a leading dimension of 1."""
+        return replace(self, scores=self.scores[image].unsqueeze(0))
+
 
 @dataclass(frozen=True, eq=False)
 class DeletionInsertion:
@@ -95,8 +99,7 @@ class DeletionInsertion:
 
     def __getitem__(self, image: int) -> DeletionInsertion:
         """The curves of one image, still with a leading dimension of 1."""
-        curves = (Curve(curve.fractions, curve.scores[image].unsqueeze(0)) for curve in (self.deletion, self.insertion))
-        return DeletionInsertion(*curves, self.protocol, self.resolution)
+        return replace(self, deletion=self.deletion.of(image), insertion=self.insertion.of(image))
 
 
 def deletion_insertion(

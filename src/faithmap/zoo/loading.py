@@ -10,7 +10,7 @@ from faithmap.geometry import Geometry
 from faithmap.model import Classifier
 from faithmap.zoo.catalog import recipe_of
 from faithmap.zoo.checkpoints import read_checkpoint
-from faithmap.zoo.errors import refusing
+from faithmap.zoo.errors import refusal
 from faithmap.zoo.folding import fold_batch_norm as folded
 from faithmap.zoo.weights import fill
 
@@ -44,8 +44,7 @@ def load(
         ModelError: if there is no such model, or its weights cannot be had or do not fit; one line, which says what
             to do.
     """
-    with refusing(f"device {str(device)!r}", "cannot be used", "give one that this computer has, such as 'cpu'"):
-        place = torch.empty(0, device=device or "cpu").device
+    place = _place(device or "cpu")
     recipe = recipe_of(name)
     # An untrained module draws random weights first: from a generator of its own, on the CPU, whatever the defaults.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.inference_mode(False):
@@ -58,6 +57,15 @@ def load(
             module = module.to(memory_format=torch.channels_last)
         classifier = Classifier(module, mean=mean, std=std, labels=labels, geometry=geometry, name=recipe.name, digest=digest)
     return classifier.to(place).eval()
+
+
+def _place(device: torch.device | str) -> torch.device:
+    """The device, if numbers can be kept there; what torch says of one that it does not know goes on for lines."""
+    try:
+        torch.zeros(1, device=device).item()
+    except Exception as error:
+        raise refusal(f"device {str(device)!r}", "is not one that this computer has", "give another, such as 'cpu'") from error
+    return torch.device(device)
 
 
 def _input_size(geometry: Geometry) -> tuple[int, int]:

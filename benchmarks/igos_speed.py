@@ -115,6 +115,7 @@ def row(
 
 def peak_memory(options: argparse.Namespace, count: int) -> list[str]:
     """Peak memory of a process that explains so many images in one call: of the GPU, or of the whole process."""
+    warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     size = model.geometry.crop or (224, 224)
     images = torch.rand(count, 3, *size, device=options.device)

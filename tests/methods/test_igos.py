@@ -124,6 +124,16 @@ def test_the_average_is_the_mean_over_all_iterations(small_net: SmallNet, images
     assert torch.allclose(mean, torch.stack(lasts).mean(dim=0), atol=1e-5)
 
 
+def test_an_image_that_has_left_keeps_its_mask_in_the_average() -> None:
+    """Nothing speaks against removing all of it: the first step does, no other is accepted, and the mean is that mask."""
+    model = Linear(torch.full((1, 8, 8), 0.1))
+    why = IGOS(model, resolution=4, lambda1=0.0, lambda2=0.0, patience=1, noise_std=0.0)(
+        torch.ones(1, 1, 8, 8), 0, baseline="black"
+    )
+    assert why.diagnostics[0]["step"] == [1000.0, 0.0]
+    assert torch.equal(why.heatmap, torch.ones(1, 4, 4))
+
+
 @pytest.mark.parametrize("resolution", [1, 7, (4, 9), 32])
 def test_masks_stay_in_the_unit_interval_at_any_resolution(small_net: SmallNet, images: Tensor, resolution) -> None:
     why = IGOS(small_net, resolution=resolution, iterations=3, lambda1=0.01, lambda2=0.2)(images)

@@ -127,9 +127,8 @@ def test_the_average_is_the_mean_over_all_iterations(small_net: SmallNet, images
 def test_an_image_that_has_left_keeps_its_mask_in_the_average() -> None:
     """Nothing speaks against removing all of it: the first step does, no other is accepted, and the mean is that mask."""
     model = Linear(torch.full((1, 8, 8), 0.1))
-    why = IGOS(model, resolution=4, lambda1=0.0, lambda2=0.0, patience=1, noise_std=0.0)(
-        torch.ones(1, 1, 8, 8), 0, baseline="black"
-    )
+    settings = {"lambda1": 0.0, "lambda2": 0.0, "patience": 1, "noise_std": 0.0, "step": LineSearch(lower=1.0)}
+    why = IGOS(model, resolution=4, **settings)(torch.ones(1, 1, 8, 8), 0, baseline="black")
     assert why.diagnostics[0]["step"] == [1000.0, 0.0]
     assert torch.equal(why.heatmap, torch.ones(1, 4, 4))
 

@@ -74,6 +74,13 @@ class Bench:
     chunk: int
     results: Results
 
+    @classmethod
+    def open(cls, options: argparse.Namespace) -> Bench:
+        """The model and the photographs that the options name; what maps are warned of shows in the scores."""
+        warnings.simplefilter("ignore", fm.FaithmapWarning)
+        model = fm.load(options.model, device=options.device)
+        return cls(model, *load_photos(options, model), options.chunk, Results(options.save))
+
     def measure(self, name: str, resolution: int, explain: Callable[[Tensor], fm.Explanation]) -> list[Row]:
         """Explain and score photographs one at a time, as the paper times them; what is known is not measured again."""
         rows = []
@@ -124,13 +131,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=None, help="of the rows, such as I-GOS Mask")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", fm.FaithmapWarning)
-    model = fm.load(options.model, device=options.device)
-    photos, images = load_photos(options, model)
-    bench = Bench(model, photos, images, options.chunk, Results(options.save))
+    bench = Bench.open(options)
     for resolution in options.resolutions:
-        rows = {name: bench.measure(name, resolution, explain) for name, explain in methods(model, resolution, options).items()}
-        print(f"\n{options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}, ", end="")
+        rows = {
+            name: bench.measure(name, resolution, explain)
+            for name, explain in methods(bench.model, resolution, options).items()
+        }
+        print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {resolution}x{resolution}, ", end="")
         print(f"autocast {options.autocast}\n\n{report(rows)}", flush=True)
 
 

@@ -9,11 +9,10 @@ setting with the highest insertion minus deletion is the best; what is within a 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-from common import Results, arguments, autocast, difference, load_photos, table, with_error
+from common import arguments, autocast, difference, table, with_error
 from igos_quality import Bench
 
 import faithmap as fm
@@ -54,16 +53,13 @@ def main() -> None:
     )
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", fm.FaithmapWarning)
-    model = fm.load(options.model, device=options.device)
-    photos, images = load_photos(options, model)
-    bench = Bench(model, photos, images, options.chunk, Results(options.save))
+    bench = Bench.open(options)
     for resolution in options.resolutions:
         shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
         rows = {}
-        grid = candidates(model, resolution, options.method, **shared)
+        grid = candidates(bench.model, resolution, options.method, **shared)
         if options.noise is not None:
-            grid = noises(model, resolution, options.noise, **shared)
+            grid = noises(bench.model, resolution, options.noise, **shared)
         for name, method in grid.items():
             rows[name] = bench.measure(f"{options.method} {name}", resolution, method)
         best = max(rows, key=lambda name: sum(row.difference for row in rows[name]))
@@ -74,7 +70,8 @@ def main() -> None:
             areas = [with_error([row.deletion for row in found]), with_error([row.insertion for row in found])]
             lines.append([name, *areas, with_error(values), difference(values, best_values) if name != best else "best"])
         header = ["setting", "deletion", "insertion", "ins - del", "to the best"]
-        print(f"\n{options.method}, {options.model}, {len(photos)} photographs ({options.part}), {resolution}x{resolution}\n")
+        count, part = len(bench.photos), options.part
+        print(f"\n{options.method}, {options.model}, {count} photographs ({part}), {resolution}x{resolution}\n")
         print(table(header, lines), flush=True)
 
 

@@ -11,7 +11,7 @@ import faithmap
 
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
-    {"_version", "cautions", "score", "baselines", "masking", "seeds", "geometry", "explanation", "model"},
+    {"_version", "cautions", "text", "score", "baselines", "masking", "seeds", "geometry", "explanation", "model"},
     {"methods", "metrics"},
     {"zoo", "data", "viz"},
     {"cli"},

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import faithmap
 from faithmap.cli import main
-from faithmap.cli.errors import one_line
+from faithmap.text import one_line
 
 ARGUMENTS = {
     "unknown command": (["explian"], r'Unknown command "explian". Did you mean "explain"'),
@@ -160,6 +162,17 @@ def test_models_are_listed(faith):
     assert run.code == 0
     assert run.out.splitlines()[0] == "efficientnet_lite0"
     assert "timm/NAME" in run.out
+
+
+def test_the_handler_of_sigterm_is_the_programs_own_again(faith):
+    before = signal.getsignal(signal.SIGTERM)
+    faith("explain", "--sed", 1)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_command_line_runs_in_a_thread(faith):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(faith, "--version").result().code == 0
 
 
 def test_a_full_disk_under_stdout_is_one_line(faith, monkeypatch: pytest.MonkeyPatch):

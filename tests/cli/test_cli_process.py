@@ -60,15 +60,19 @@ def test_a_closed_pipe_ends_the_program_quietly():
 
 
 @posix
-def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_one_line_and_leaves_nothing(tmp_path: Path, number: int, code: int):
     with start("-c", ENDLESS, cwd=tmp_path, stdout=subprocess.PIPE) as process:
-        give_up = time.monotonic() + 300
-        while not (tmp_path / "deep" / "out").exists() and time.monotonic() < give_up:
-            time.sleep(0.02)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
-    assert (process.returncode, out) == (130, "")
+        try:
+            give_up = time.monotonic() + 300
+            while not (tmp_path / "deep" / "out").exists() and time.monotonic() < give_up:
+                time.sleep(0.02)
+            time.sleep(0.2)
+            process.send_signal(number)
+            out, err = process.communicate(timeout=300)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (code, "")
     assert err.startswith("error: interrupted")
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

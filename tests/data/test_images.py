@@ -247,7 +247,7 @@ REFUSED = {
     "tiff-cut": (lambda: encoded(noise(), "TIFF")[:-200], r"a TIFF file that cannot be decoded \(.*truncated"),
     "png-flipped": (lambda: encoded(noise(), "PNG").replace(b"IDAT", b"IDAU"), "a PNG file that cannot be decoded"),
     "png-text-bomb": (lambda: encoded(noise(), "PNG", pnginfo=hostile_text()), "a PNG file.*too large"),
-    "png-bomb": (bomb, r"20000 x 10000 pixels are more than max_pixels=100000000; .*raise max_pixels"),
+    "png-bomb": (bomb, r"20000 x 10000 pixels are more than max_pixels=100000000; give a smaller"),
     "float-too-bright": (lambda: encoded(picture("F", 0.0, 1.5), "TIFF"), r"samples outside \[0, 1\].*8-bit PNG"),
     "float-not-a-number": (lambda: encoded(picture("F", 0.0, float("nan")), "TIFF"), r"samples outside \[0, 1\]"),
     "signed-16-bit": (lambda: tiff(b"\1\0", bits=16, format=2), "signed or 32-bit"),
@@ -288,7 +288,7 @@ def test_max_bytes_is_inclusive_for_bytes_and_files(tmp_path):
     path.write_bytes(data)
     for source in (data, path, str(path)):
         assert read_image(source, max_bytes=len(data)).shape == (1, 3, 4, 4)
-        with pytest.raises(ImageError, match=f"{len(data)} bytes are more than max_bytes={len(data) - 1}; .*raise"):
+        with pytest.raises(ImageError, match=f"{len(data)} bytes are more than max_bytes={len(data) - 1}; give a smaller"):
             read_image(source, max_bytes=len(data) - 1)
 
 

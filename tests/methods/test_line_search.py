@@ -50,6 +50,15 @@ def test_uphill_nothing_is_accepted() -> None:
     assert step.size.item() == 0
 
 
+def test_a_step_that_single_precision_cannot_see_is_not_accepted() -> None:
+    """Beside an objective of 1 a decrease of 3e-9 rounds away on both sides of Eq. 8; what is asked for does not."""
+    mask = torch.ones(1, 3, 3)
+    step = LineSearch(upper=3.0, lower=1e-4)(
+        lambda masks, _: torch.ones(len(masks)), mask, torch.full_like(mask, 1e-4), torch.ones(1)
+    )
+    assert not step.accepted.any()
+
+
 def test_passes_are_one_for_each_step_tried() -> None:
     asked = []
 

@@ -7,7 +7,7 @@ import torch
 from oracles import Linear, Patch, SmallNet
 from torch import Tensor
 
-from faithmap.baselines import Blur
+from faithmap.baselines import Blur, Constant
 from faithmap.explanation import Explanation
 from faithmap.metrics.deletion_insertion import PROTOCOLS, Curve, Protocol, deletion_insertion, ranks
 from faithmap.model import Classifier
@@ -121,6 +121,7 @@ def test_rise_replaces_pixels_hard_by_the_mean_colour() -> None:
     played = deletion_insertion(model, image, torch.rand(1, 2, 2).double(), 0, protocol="rise")
     assert played.resolution == (4, 4)
     assert played.protocol.name == "rise"
+    assert played.protocol.deletion_baseline == Constant((0.5,))
     left = 2 * (1 - played.deletion.fractions.double())
     assert torch.allclose(logit_odds(played.deletion.scores[0].double()), left, atol=1e-6)
 

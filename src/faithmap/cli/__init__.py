@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from faithmap._version import __version__
-from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, USER_ERROR, UserError, os_problem
+from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_problem
 from faithmap.cli.explain import explain
 from faithmap.cli.models import models
 from faithmap.cli.report import make_console, say_error
+from faithmap.cli.signals import Terminated, terminable
 
 __all__ = ["main", "make_app"]
 
@@ -41,19 +42,21 @@ def make_app() -> App:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, or 2 for what the user can put right, or 130 after Ctrl-C.
+    """Run a command and return the exit code: 0, or 2 for what the user can put right; 130 after Ctrl-C, 143 after SIGTERM.
 
     Args:
         argv: the arguments after the program's name; None for the process's own.
     """
     try:
-        code = make_app()(sys.argv[1:] if argv is None else list(argv))
+        with terminable():
+            code = make_app()(sys.argv[1:] if argv is None else list(argv))
         if sys.stdout is not None:
             sys.stdout.flush()
     except (CycloptsError, UserError) as error:
         return _fail(str(error), USER_ERROR)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the results that are there are complete", INTERRUPTED)
+    except KeyboardInterrupt as interrupt:
+        code = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+        return _fail("interrupted; the results that are there are complete", code)
     except BrokenPipeError:
         _mute()
         return BROKEN_PIPE

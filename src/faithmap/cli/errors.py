@@ -1,4 +1,4 @@
-"""What the user can put right, in one line; and text that a terminal can be trusted with.
+"""What the user can put right, in one line.
 
 This module and all that the parser needs are free of torch, whose import takes seconds: ``--help`` and a misspelt option are
 answered at once.
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from faithmap.text import one_line
+
 USER_ERROR = 2
 """Exit code where an input, an option or the machine is to blame."""
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+TERMINATED = 143
 
 
 class UserError(Exception):
@@ -39,12 +42,3 @@ def os_problem(error: OSError) -> str:
     'No such file or directory'
     """
     return error.strerror or str(error) or type(error).__name__
-
-
-def one_line(text: str) -> str:
-    r"""Escape what does not print: a file's name is its author's, and may neither break a line nor steer the terminal.
-
-    >>> one_line("cat\n\x1b[2J.jpg")
-    'cat\\n\\x1b[2J.jpg'
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

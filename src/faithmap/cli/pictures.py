@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from faithmap.baselines import Constant
 from faithmap.cli.explain import Options
 from faithmap.cli.record import Findings
-from faithmap.metrics import DeletionInsertion
 from faithmap.model import Classifier
 from faithmap.viz import animation, flaw, overlay, placed, save_figure, save_image, show, strip
 
@@ -31,12 +28,4 @@ def draw(folder: Path, found: Findings, model: Classifier, options: Options) -> 
     save_image(overlay(photo, placed(why, photo, model.geometry).cpu()), folder / "overlay.png")
     save_figure(strip(model, image, why, chunk_size=options.chunk), folder / "strip.png")
     if options.animation is not None:
-        animation(image, why, None, _with_grey(proof, model), folder / f"deletion_insertion.{options.animation}")
-
-
-def _with_grey(proof: DeletionInsertion, model: Classifier) -> DeletionInsertion:
-    """The same proof, with "zero" spelt out: 0 in the model's normalised space is its mean."""
-    if proof.protocol.deletion_baseline != "zero":
-        return proof
-    grey = Constant(tuple(model.mean.flatten().tolist()))
-    return replace(proof, protocol=replace(proof.protocol, deletion_baseline=grey))
+        animation(image, why, None, proof, folder / f"deletion_insertion.{options.animation}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,7 @@ class Session:
         outcomes = []
         for i, photo in enumerate(photos):
             tell(share + 0.1 * i, f"playing deletion and insertion of {photo.job.file.name}")
-            outcomes.append(self._finish(photo, why[i], probabilities[i], seconds))
+            outcomes.append(self._finish(photo, why[i], probabilities[i], seconds, partial(tell, share + 0.1 * i + 0.05)))
         return outcomes
 
     def _why(self, images: Float[Tensor, "n c h w"], photos: Sequence[Photo], progress: Progress) -> fm.Explanation:
@@ -144,7 +145,14 @@ class Session:
             warnings.simplefilter("ignore", fm.FaithmapWarning)
             return self.explainer(images, self.target, generator=generators, progress=progress)
 
-    def _finish(self, photo: Photo, why: fm.Explanation, probabilities: Float[Tensor, " classes"], seconds: float) -> Outcome:
+    def _finish(
+        self,
+        photo: Photo,
+        why: fm.Explanation,
+        probabilities: Float[Tensor, " classes"],
+        seconds: float,
+        say: Callable[[str], None],
+    ) -> Outcome:
         """Hold the heatmap against a random one, and write everything down."""
         started = time.perf_counter()
         try:
@@ -155,11 +163,12 @@ class Session:
         found = Findings(photo, why, proof, chance, probabilities, spent)
         record = describe_findings(found, self.model, self.options.seed)
         folder = photo.job.folder
+        say(f"drawing the pictures of {photo.job.file.name}")
         try:
-            with complete_or_absent(folder, overwrite=self.options.overwrite) as partial:
-                draw(partial, found, self.model, self.options)
-                np.save(partial / "heatmap.npy", why.heatmap[0].cpu().float().numpy())
-                write_record(partial, record)
+            with complete_or_absent(folder, overwrite=self.options.overwrite) as aside:
+                draw(aside, found, self.model, self.options)
+                np.save(aside / "heatmap.npy", why.heatmap[0].cpu().float().numpy())
+                write_record(aside, record)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({os_problem(error)}); give another --out") from error
         return Done(folder, record)

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from faithmap.cli.errors import USER_ERROR, one_line
+from faithmap.cli.errors import USER_ERROR
+from faithmap.text import one_line
 
 Tell: TypeAlias = Callable[[float, str], None]
 """Told how many images are done, fractions included, and what is being done."""

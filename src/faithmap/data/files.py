@@ -5,6 +5,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from faithmap.text import one_line
+
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _SAMPLES = Path(__file__).parent / "samples"
 
@@ -16,15 +18,6 @@ class ImageError(ValueError):
 def refusal(name: str, problem: object, remedy: str) -> ImageError:
     """The error to raise, its control characters escaped: a file's name and content are its author's, not ours."""
     return ImageError(one_line(f"{name}: {problem}; {remedy}"))
-
-
-def one_line(text: str) -> str:
-    r"""Escape what does not print, so that a hostile name can neither break a line nor steer a terminal.
-
-    >>> print(one_line("cat\n\x1b[2J.jpg"))
-    cat\n\x1b[2J.jpg
-    """
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def file_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
@@ -49,7 +42,7 @@ def file_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
 
 def too_many_bytes(name: str, size: int, max_bytes: int) -> ImageError:
     """The refusal of a file for its size."""
-    return refusal(name, f"{size} bytes are more than max_bytes={max_bytes}", "give a smaller file or raise max_bytes")
+    return refusal(name, f"{size} bytes are more than max_bytes={max_bytes}", "give a smaller file")
 
 
 def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -20,8 +20,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
-from faithmap.data.files import file_bytes, one_line, refusal, too_many_bytes
+from faithmap.data.files import file_bytes, refusal, too_many_bytes
 from faithmap.data.pixels import to_tensor
+from faithmap.text import one_line
 
 # PIL.Image.open would hold every file to its own pixel limit, which is one for the whole program, and warn about it.
 _READERS: dict[type[ImageFile], bytes] = {
@@ -76,7 +77,7 @@ def read_image(
     width, height = image.size
     if width * height > max_pixels:
         problem = f"{width} x {height} pixels are more than max_pixels={max_pixels}"
-        raise refusal(name, problem, "give a smaller image or raise max_pixels")
+        raise refusal(name, problem, "give a smaller image")
     with _decoding(name, reader):
         _load(image)
         pixels = to_tensor(image)

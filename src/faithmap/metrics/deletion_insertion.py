@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import Baseline, Blur, make_baseline
+from faithmap.baselines import Baseline, Blur, Constant, make_baseline
 from faithmap.explanation import Explanation
 from faithmap.masking import MaskedModel, clean_scores
 from faithmap.model import Classifier, check_images, undisturbed
@@ -36,7 +36,8 @@ class Protocol:
         name: stands with every result.
         unit: what is ranked: the cells of the heatmap at its own resolution, upsampled bilinearly as masks are, or pixels.
         steps: parts into which the ranking is cut; None takes one part for each row of pixels (224 pixels at 224 x 224).
-        deletion_baseline: what deleted cells become; "zero" is 0 in the model's normalised space.
+        deletion_baseline: what deleted cells become; "zero" is 0 in the model's normalised space, and stands in a result as the
+            constant that this is in pixels.
         insertion_baseline: what is shown before any cell is.
     """
 
@@ -134,7 +135,7 @@ def deletion_insertion(
     """
     check_images(model, images)
     explanation = heatmaps if isinstance(heatmaps, Explanation) else Explanation(heatmaps, _size(images))
-    rules = _rules(protocol, steps, baseline)
+    rules = _rules(protocol, steps, baseline, model)
     ranked = explanation.heatmap if rules.unit == "cells" else explanation.at(_size(images))
     _check_maps(ranked, images)
     counts = _counts(ranked[0].numel(), rules.steps or images.shape[-2])
@@ -182,7 +183,7 @@ class _Game:
 
     def play(self, baseline: Baseline, game: Literal["deletion", "insertion"]) -> Float[Tensor, "n k"]:
         """The score of every image after every count of cells."""
-        made = make_baseline(_zero(self.model) if baseline == "zero" else baseline, self.images)
+        made = make_baseline(baseline, self.images)
         masked = MaskedModel(self.model, self.score, self.images, made, self.chunk_size, self.autocast)
         questions = torch.cartesian_prod(torch.arange(len(self.images), device=self.counts.device), self.counts)
         scores = []
@@ -193,14 +194,16 @@ class _Game:
         return torch.cat(scores).view(len(self.images), len(self.counts))
 
 
-def _rules(protocol: ProtocolName | Protocol, steps: int | None, baseline: Baseline | None) -> Protocol:
+def _rules(protocol: ProtocolName | Protocol, steps: int | None, baseline: Baseline | None, model: nn.Module) -> Protocol:
     if isinstance(protocol, str) and protocol not in PROTOCOLS:
         raise ValueError(f"protocol {protocol!r} is unknown; give one of {', '.join(PROTOCOLS)}, or a Protocol")
     rules = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
     if steps is not None and steps < 1:
         raise ValueError(f"steps is {steps}; give at least 1")
     rules = rules if steps is None else replace(rules, steps=steps)
-    return rules if baseline is None else replace(rules, deletion_baseline=baseline, insertion_baseline=baseline)
+    shown = (rules.deletion_baseline, rules.insertion_baseline) if baseline is None else (baseline, baseline)
+    deletion, insertion = (_zero(model) if isinstance(b, str) and b == "zero" else b for b in shown)
+    return replace(rules, deletion_baseline=deletion, insertion_baseline=insertion)
 
 
 def _check_maps(ranked: Tensor, images: Tensor) -> None:
@@ -217,14 +220,9 @@ def _counts(cells: int, steps: int) -> Int[Tensor, " k"]:
     return torch.linspace(0, cells, min(steps, cells) + 1, dtype=torch.float64).round().long()
 
 
-def _zero(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def _zero(model: nn.Module) -> Constant:
     """0 of the normalised space, in the units of the images."""
-
-    def zero(images: Tensor) -> Tensor:
-        value = model.mean.to(images) if isinstance(model, Classifier) else images.new_zeros(())
-        return value.expand(images.shape[1:]).expand(images.shape)
-
-    return zero
+    return Constant(tuple(model.mean.flatten().tolist()) if isinstance(model, Classifier) else 0.0)
 
 
 def _size(images: Tensor) -> tuple[int, int]:

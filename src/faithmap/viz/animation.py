@@ -47,8 +47,7 @@ def animation(
     Args:
         image: the one image that was explained, in [0, 1].
         why: its explanation.
-        baseline: what the proof showed of removed cells; None for what its protocol says. The zero of the ``rise``
-            protocol is the model's, and has to be given.
+        baseline: what the proof showed of removed cells; None for what its protocol says.
         proof: the curves of that explanation.
         path: ends in .gif or .webp.
         frames: at the most; the curves' points are spread evenly over them, both ends in.

@@ -41,4 +41,4 @@ def check_explained(image: Float[Tensor, "1 c h w"], why: Explanation, proof: De
         )
     if proof is not None and len(proof.deletion.scores) != 1:
         count = len(proof.deletion.scores)
-        raise ValueError(f"the proof holds {count} images; give that of one, deletion_insertion(model, image, why)")
+        raise ValueError(f"the proof holds {count} images; give that of one, such as proof[i]")

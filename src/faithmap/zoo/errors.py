@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from faithmap.data.files import one_line
+from faithmap.text import one_line
 
 
 class ModelError(ValueError):

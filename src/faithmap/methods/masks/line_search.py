@@ -4,7 +4,8 @@ The largest step :math:`\alpha = u, u\eta, u\eta^2, \dots \ge l` is taken for wh
 
 .. math:: F(clip(M - \alpha \, TG)) \le F(M) - \alpha \beta \lVert TG \rVert^2
 
-with F the plain objective: one forward pass a candidate, and no noise.
+with F the plain objective: one forward pass a candidate, and no noise. The decrease is what is compared: beside F itself, a
+small enough right-hand side would be lost to rounding, and a step that moves nothing would pass.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class LineSearch:
             candidates = take_step(mask[searching, None], direction[searching, None], wave.view(1, -1, 1, 1))
             index = searching.repeat_interleave(len(wave))
             values = objective(candidates.flatten(0, 1), index).view(len(searching), len(wave))
-            enough = values <= current[searching, None] - wave * slope[searching, None]
+            enough = current[searching, None] - values >= wave * slope[searching, None]
             found, first = enough.any(dim=1), enough.int().argmax(dim=1)
             winners, first, rows = searching[found], first[found], found.nonzero().flatten()
             step.accepted[winners] = True

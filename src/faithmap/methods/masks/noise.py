@@ -25,15 +25,17 @@ class PathNoise:
     def __init__(self, std: float, generators: list[torch.Generator]) -> None:
         self.std = std
         self.generators = generators
+        self._noise: Tensor | None = None
 
     def __call__(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
         """The images with noise."""
         if self.std == 0:
             return z
-        noise = torch.empty(z.shape, dtype=z.dtype, device=z.device)
-        for row, image in zip(noise, index.tolist(), strict=True):
+        if self._noise is None or self._noise.shape != z.shape or self._noise.dtype != z.dtype:
+            self._noise = torch.empty_like(z, requires_grad=False)
+        for row, image in zip(self._noise, index.tolist(), strict=True):
             row.normal_(generator=self.generators[image])
-        return z + noise.mul_(self.std)
+        return torch.add(z, self._noise, alpha=self.std)
 
 
 class Jitter:

@@ -11,13 +11,13 @@ import faithmap
 
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
-    {"_version", "cautions", "text", "score", "baselines", "masking", "seeds", "geometry", "explanation", "model"},
+    {"_version", "cautions", "text", "score", "baselines", "masking", "seeds", "geometry", "explanation", "model", "capture"},
     {"methods", "metrics"},
     {"zoo", "data", "viz"},
     {"cli"},
 ]
-ON_DEMAND = {("model", "data")}
-"""Classifier.read reads a file when it is told to."""
+ON_DEMAND = {("model", "data"), ("methods", "data")}
+"""Classifier.read reads a file when it is told to, ImageSet.of_folder a folder of them."""
 
 PUBLIC = """
 BASELINES BaselineWarning Blur Classifier Constant Curve DeletionInsertion EmptyHeatmapWarning Explainer Explanation

@@ -33,7 +33,7 @@ LOW_PROBABILITY = 0.01
 
 @dataclass
 class Question:
-    """What a method is asked, prepared by :class:`Explainer`."""
+    """What a method is asked, prepared by :class:`Explainer`; ``kept`` is what its pass over the clean images left for it."""
 
     images: Float[Tensor, "n c h w"]
     score: Score
@@ -41,6 +41,7 @@ class Question:
     baseline: Baseline | None
     generators: list[torch.Generator]
     progress: Progress
+    kept: Any = None
     warnings: list[list[str]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -54,10 +55,12 @@ class Question:
 
 @dataclass
 class Answer:
-    """Heatmaps, and plain data about how each came about."""
+    """Heatmaps, plain data about how each came about, and where the cells stand if their corners are not the image's."""
 
     heatmap: Float[Tensor, "n r c"]
     diagnostics: list[dict[str, Any]]
+    rows: Float[Tensor, " r"] | None = None
+    columns: Float[Tensor, " c"] | None = None
 
 
 @dataclass(eq=False)
@@ -106,10 +109,10 @@ class Explainer(ABC):
         self._check((images.shape[-2], images.shape[-1]))
         images = images.detach()
         with undisturbed(self.model):
-            output, score, clean = clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast)
+            logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
-            question = Question(images, score, clean, baseline, generators, progress or _silent)
-            warn_if_doubtful(question, output)
+            question = Question(images, score, clean, baseline, generators, progress or _silent, kept)
+            warn_if_doubtful(question, logits)
             answer = self._explain(question)
         warn_if_empty(question, answer.heatmap)
         return Explanation(
@@ -117,6 +120,8 @@ class Explainer(ABC):
             (images.shape[-2], images.shape[-1]),
             target=score.classes,
             score=clean,
+            rows=answer.rows,
+            columns=answer.columns,
             method=type(self).__name__,
             settings=self.settings,
             diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
@@ -131,6 +136,12 @@ class Explainer(ABC):
         """Raise ValueError where a setting does not fit images of that size (height, width)."""
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size is {self.chunk_size} for images of {size}; give at least 1")
+
+    def _clean(
+        self, images: Float[Tensor, "n c h w"], target: Target
+    ) -> tuple[Float[Tensor, "n classes"] | None, Score, Float[Tensor, " n"], Any]:
+        """Logits and scores of the clean images, the target made concrete, and what else the method keeps of that pass."""
+        return *clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast), None
 
     @abstractmethod
     def _explain(self, question: Question) -> Answer:

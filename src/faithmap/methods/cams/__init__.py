@@ -1,0 +1,1 @@
+"""Class activation maps: any weighting with any gradient."""

@@ -1,0 +1,198 @@
+r"""CAM: any weighting of a layer's channels with any estimate of their gradients.
+
+.. math:: L = relu\Bigl(\sum_k w_k A^k\Bigr)
+
+The map has the layer's own cells, and each stands at the pixel that it looks at (:mod:`faithmap.methods.cams.placement`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithmap.capture import Capture
+from faithmap.explanation import interpolation_matrix
+from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.cams.estimators import Estimator, Plain
+from faithmap.methods.cams.expectation import Expectation
+from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
+from faithmap.methods.cams.passes import LayerModel, Pass
+from faithmap.methods.cams.placement import Place, Trail, tiles
+from faithmap.methods.cams.pooling import LayerPool, weighted
+from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
+from faithmap.score import Score, ScoreKind, Target
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """The target layers of one model for images of one size, and where their cells stand."""
+
+    layers: Mapping[str, nn.Module]
+    reshape: Mapping[str, ReshapeTransform]
+    centres: Mapping[str, tuple[Float[Tensor, " r"], Float[Tensor, " c"]]]
+
+
+@dataclass(eq=False)
+class LayerExplainer(Explainer):
+    """Base of the methods that look at a layer.
+
+    Args:
+        target_layer: a module, its dotted name, several of either (their maps, each over its largest value, are averaged at
+            the finest of them), or None: the last layer with a spatial output, which the diagnostics name. It is looked for
+            once for each size of images, and where its cells stand is read off a forward pass then.
+        reshape_transform: from what the layer returns to (n, k, h, w); None recognises pictures, pictures with their channels
+            at the end, and the tokens of vision transformers.
+        relu: take away what is negative in a map; False gives signed maps.
+
+    The score is the logit unless told otherwise, as in the papers of this family. The rest is explained at
+    :class:`faithmap.methods.Explainer`.
+    """
+
+    score: ScoreKind = "logit"
+    target_layer: TargetLayer = None
+    reshape_transform: ReshapeTransform | None = None
+    relu: bool = True
+    _watched: dict[Any, Watched] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data; layers by their names."""
+        plain = {key: value for key, value in super().settings.items() if key != "_watched"}
+        given = self.target_layer
+        return {**plain, "target_layer": list(next(iter(self._watched.values())).layers) if self._watched else _named(given)}
+
+    def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, Any]:
+        watched = self._watch(images)
+        model = LayerModel(
+            self.model,
+            Capture(watched.layers),
+            lambda name, values: watched.reshape[name](values),
+            self.chunk_size,
+            self.autocast,
+        )
+        logits, score, answer = model.clean(images, target, self.score, gradient=self._gradient_of_clean)
+        return logits, score, answer.score, (watched, model, answer)
+
+    @property
+    def _gradient_of_clean(self) -> bool:
+        """Whether the gradients at the clean images are needed."""
+        return False
+
+    def _watch(self, images: Float[Tensor, "n c h w"]) -> Watched:
+        size = (images.shape[-2], images.shape[-1])
+        given = self.target_layer
+        entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
+        key = (size, entries, id(self.reshape_transform))
+        if key not in self._watched:
+            self._watched[key] = self._look(find_layers(self.model, given, images), images[:1], size)
+        return self._watched[key]
+
+    def _look(self, layers: Mapping[str, nn.Module], image: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Watched:
+        capture = Capture(layers)
+        with torch.no_grad(), Trail(image) as trail, capture.watch():
+            self.model(image)
+        reshape, centres = {}, {}
+        for name, activation in capture.activations.items():
+            reshape[name] = self.reshape_transform or as_grid(activation, layers[name], self.model, size)
+            grid = reshape[name](activation)
+            if grid.ndim != 4:
+                raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
+            shape = (grid.shape[-2], grid.shape[-1])
+            place: Place = trail.of(grid) or tiles(shape, size)
+            centres[name] = place.centres(shape)
+        return Watched(dict(layers), reshape, centres)
+
+    def _answer(self, question: Question, maps: Mapping[str, Float[Tensor, "n h w"]], **per_image: Tensor) -> Answer:
+        """The maps of all layers as one, and what it took."""
+        watched, model, _ = question.kept
+        finest = max(maps, key=lambda name: maps[name][0].numel())
+        rows, columns = watched.centres[finest]
+        heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
+        passes = {"forward_passes": model.forward, "backward_passes": model.backward, **per_image}
+        lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
+        diagnostics = [
+            {"target_layer": list(watched.layers), **{name: values[i] for name, values in lists.items()}}
+            for i in range(len(heatmap))
+        ]
+        return Answer(
+            heatmap.relu() if self.relu else heatmap, diagnostics, rows.to(heatmap.device), columns.to(heatmap.device)
+        )
+
+
+@dataclass(eq=False)
+class CAM(LayerExplainer):
+    """Class activation map.
+
+    Args:
+        weighting: by name, or a callable of your own.
+        gradient: :class:`Plain`, :class:`Smooth`, :class:`Integrated` or :class:`Expected`, with their settings.
+    """
+
+    weighting: WeightingName | Weighting = "grad_cam"
+    gradient: Estimator = field(default_factory=Plain)
+
+    @property
+    def _gradient_of_clean(self) -> bool:
+        return self.gradient.is_plain
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if not callable(self.weighting) and self.weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting {self.weighting!r} is unknown; give one of {', '.join(WEIGHTINGS)}, or a callable")
+        self.gradient.check()
+
+    def _explain(self, question: Question) -> Answer:
+        weighting = self.weighting if callable(self.weighting) else WEIGHTINGS[self.weighting]
+        answer: Pass = question.kept[2]
+        if self.gradient.is_plain:
+            evidence = {name: Evidence.of(a, answer.gradient[name]) for name, a in answer.activation.items()}
+            return self._answer(question, {name: weighted(weighting, e) for name, e in evidence.items()})
+        parts = [
+            self._group(question, numbers, weighting)
+            for numbers in torch.arange(len(question.images), device=question.images.device).split(self.chunk_size)
+        ]
+        maps = {name: torch.cat([part[0][name] for part in parts]) for name in answer.activation}
+        gaps = {} if self.gradient.difference == "none" else {"completeness_gap": torch.cat([part[1] for part in parts])}
+        return self._answer(question, maps, **gaps)
+
+    def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Tensor], Tensor]:
+        """The maps of a few images and how far their contributions are from complete; memory does not grow with all images."""
+        _, model, answer = question.kept
+        images, activation = question.images[numbers], answer.at(numbers).activation
+        samples = [self.gradient.draw(question.images[i : i + 1], question.generators[i]) for i in numbers.tolist()]
+        expectation = Expectation(model, self.gradient, images, numbers, activation, samples)
+        pools = [LayerPool(name, self.gradient.pool, weighting, self.gradient.relu_each, a) for name, a in activation.items()]
+        for rows in expectation.rows(question.score.of(numbers)):
+            for pool in pools:
+                pool.add(rows)
+        change = question.clean[numbers].float() - expectation.start
+        explained = torch.stack([pool.completeness() for pool in pools]).mean(dim=0)
+        question.progress(int(numbers[-1]) + 1, len(question.images))
+        return {pool.name: pool.heatmap() for pool in pools}, (explained - change).abs() / change.abs()
+
+
+def fuse(
+    maps: Mapping[str, Float[Tensor, "n h w"]], centres: Mapping[str, tuple[Tensor, Tensor]], finest: str
+) -> Float[Tensor, "n r c"]:
+    """The mean of several layers' maps, each over its largest value, at the cells of the finest."""
+    at = centres[finest]
+    total = torch.zeros_like(maps[finest])
+    for name, values in maps.items():
+        rows, columns = (interpolation_matrix(own, to).to(values) for own, to in zip(centres[name], at, strict=True))
+        largest = values.abs().amax(dim=(1, 2), keepdim=True)
+        total += rows @ (values / largest).where(largest > 0, 0) @ columns.mT
+    return total / len(maps)
+
+
+def _key(entry: nn.Module | str | None) -> Any:
+    return id(entry) if isinstance(entry, nn.Module) else entry
+
+
+def _named(given: TargetLayer) -> Any:
+    return given if given is None or isinstance(given, str) else str(given)

@@ -1,0 +1,176 @@
+"""Target layers: found by module, by name, or as the last one whose output is still a picture.
+
+A layer's activation must be (n, k, h, w) for a map to be drawn from it. Transformers give tokens (n, t, k), or channels at the
+end (n, h, w, k); :func:`as_grid` recognises both, and a ``reshape_transform`` of the user's own overrules it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithmap.model import Classifier
+
+TargetLayer: TypeAlias = nn.Module | str | Sequence[nn.Module | str] | None
+"""A module of the model, its dotted name, several of either, or None for the last layer with a spatial output."""
+
+ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
+"""From what a layer returns to (n, k, h, w); has to be a mere rearrangement, since gradients go through it too."""
+
+_WRAPPERS = ("module.", "_orig_mod.")
+
+
+def find_layers(model: nn.Module, target_layer: TargetLayer, images: Float[Tensor, "n c h w"]) -> dict[str, nn.Module]:
+    """The layers by their dotted names, in the order given.
+
+    Args:
+        model: whose layers they are; names count from the module inside a Classifier or a compiled model.
+        target_layer: as the user gave it.
+        images: of which one is shown to the model to find the last spatial layer.
+
+    Raises:
+        ValueError: for a module that is not the model's, a name that does not exist (with the nearest), or no layers.
+    """
+    names = {module: plain_name(name) for name, module in model.named_modules()}
+    if target_layer is None:
+        layer = default_layer(model, images)
+        return {names[layer]: layer}
+    given = [target_layer] if isinstance(target_layer, (nn.Module, str)) else list(target_layer)
+    if not given:
+        raise ValueError("target_layer is empty; give a module, its name, several of either, or None")
+    layers = [_by_name(entry, names) if isinstance(entry, str) else entry for entry in given]
+    for layer in layers:
+        if layer not in names:
+            raise ValueError(f"target_layer {type(layer).__name__} is not a module of the model; give one of model.modules()")
+    return {names[layer]: layer for layer in layers}
+
+
+def plain_name(name: str) -> str:
+    """A dotted name as the innermost model has it, without the wrappers of a Classifier, ``compile`` or parallel training.
+
+    >>> plain_name("module._orig_mod.layer4")
+    'layer4'
+    """
+    while (wrapper := next((w for w in _WRAPPERS if name.startswith(w)), None)) is not None:
+        name = name.removeprefix(wrapper)
+    return name
+
+
+def _by_name(name: str, names: Mapping[nn.Module, str]) -> nn.Module:
+    for module, known in names.items():
+        if known == plain_name(name) and name:
+            return module
+    near = difflib.get_close_matches(name, [known for known in names.values() if known], n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see model.named_modules()"
+    raise ValueError(f"target_layer {name!r} is no module of the model; {hint}")
+
+
+def default_layer(model: nn.Module, images: Float[Tensor, "n c h w"]) -> nn.Module:
+    """The last layer that runs once and has a spatial output: of a vision transformer the norm that its last block begins with.
+
+    The patches of a transformer's last block reach the class token through that block's attention alone, so that what comes
+    behind it has no gradient.
+
+    Raises:
+        ValueError: where no layer has one.
+    """
+    block_norm = _transformer_norm(model)
+    if block_norm is not None:
+        return block_norm
+    ran: list[tuple[nn.Module, bool]] = []
+
+    def note(module: nn.Module, arguments: Any, output: Any) -> None:
+        del arguments
+        ran.append((module, isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1))
+
+    inner = [module for module in model.modules() if not isinstance(module, Classifier)]
+    handles = [module.register_forward_hook(note) for module in inner]
+    try:
+        with torch.no_grad():
+            model(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    times = Counter(module for module, _ in ran)
+    spatial = [module for module, is_spatial in ran if is_spatial and times[module] == 1]
+    if not spatial:
+        raise ValueError("no layer of the model has a spatial output (n, k, h, w); name a target_layer and a reshape_transform")
+    return spatial[-1]
+
+
+def _transformer_norm(model: nn.Module) -> nn.Module | None:
+    """The first norm of the last block that has one in front of its attention, as vision transformers do."""
+    found = None
+    for module in model.modules():
+        children = dict(module.named_children())
+        attention = any("attn" in name or "attention" in name for name in children)
+        norms = [children[name] for name in ("norm1", "ln_1", "layernorm_before") if name in children]
+        if attention and norms and isinstance(norms[0], nn.LayerNorm):
+            found = norms[0]
+    return found
+
+
+def as_grid(activation: Tensor, layer: nn.Module, model: nn.Module, image_size: tuple[int, int]) -> ReshapeTransform:
+    """How this layer's output becomes (n, k, h, w).
+
+    Four dimensions are taken as they are, unless the layer normalises its last one: channels at the end, as in Swin. Three are
+    tokens: the patches of the image in reading order, behind whatever prefix tokens there are.
+
+    Raises:
+        ValueError: where the tokens do not fit the image's patches; asks for a ``reshape_transform``.
+    """
+    if activation.ndim == 4:
+        last = getattr(layer, "normalized_shape", None)
+        return channels_first if last == (activation.shape[-1],) else _unchanged
+    if activation.ndim == 3:
+        grid = _patch_grid(model, image_size)
+        prefix = -1 if grid is None else activation.shape[1] - grid[0] * grid[1]
+        if grid is not None and 0 <= prefix <= 16:
+            return TokenGrid(grid, prefix)
+    shape = tuple(activation.shape)
+    raise ValueError(f"the target layer returns {shape} for images of {image_size}; give a reshape_transform to (n, k, h, w)")
+
+
+def _unchanged(activation: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k h w"]:
+    return activation
+
+
+def channels_first(activation: Float[Tensor, "n h w k"]) -> Float[Tensor, "n k h w"]:
+    """Channels to the front, as of a Swin transformer's blocks in timm and torchvision."""
+    return activation.movedim(-1, 1)
+
+
+class TokenGrid:
+    """Tokens to the picture that their patches make, as of the vision transformers in timm, torchvision and transformers.
+
+    Args:
+        grid: (rows, columns) of patches.
+        prefix: tokens in front of the patches: class, distillation and register tokens.
+
+    >>> TokenGrid((2, 3), prefix=1)(torch.arange(7.0).view(1, 7, 1)).squeeze()
+    tensor([[1., 2., 3.],
+            [4., 5., 6.]])
+    """
+
+    def __init__(self, grid: tuple[int, int], prefix: int = 1) -> None:
+        self.grid = grid
+        self.prefix = prefix
+
+    def __call__(self, activation: Float[Tensor, "n t k"]) -> Float[Tensor, "n k h w"]:
+        """Without the prefix, patch by patch."""
+        patches: Tensor = activation[:, self.prefix :].unflatten(1, self.grid)
+        return patches.movedim(-1, 1)
+
+
+def _patch_grid(model: nn.Module, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of the patches that the model's first convolution cuts an image into."""
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None or tuple(first.kernel_size) != tuple(first.stride) or max(first.stride) == 1:
+        return None
+    return image_size[0] // first.stride[0], image_size[1] // first.stride[1]

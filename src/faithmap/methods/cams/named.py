@@ -1,0 +1,71 @@
+"""The named methods: points of the grid of weightings and gradient estimators."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from faithmap.methods.cams.base import CAM
+from faithmap.methods.cams.estimators import Estimator, Expected, Integrated, Smooth
+from faithmap.methods.cams.weightings import Weighting, WeightingName
+
+
+@dataclass(eq=False)
+class GradCAM(CAM):
+    """Grad-CAM (Selvaraju et al., ICCV 2017)."""
+
+
+@dataclass(eq=False)
+class GradCAMPlusPlus(CAM):
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018)."""
+
+    weighting: WeightingName | Weighting = "grad_cam_plus_plus"
+
+
+@dataclass(eq=False)
+class XGradCAM(CAM):
+    """XGrad-CAM (Fu et al., BMVC 2020)."""
+
+    weighting: WeightingName | Weighting = "xgrad_cam"
+
+
+@dataclass(eq=False)
+class LayerCAM(CAM):
+    """LayerCAM (Jiang et al., IEEE TIP 2021)."""
+
+    weighting: WeightingName | Weighting = "layer_cam"
+
+
+@dataclass(eq=False)
+class HiResCAM(CAM):
+    """HiResCAM (Draelos and Carin 2020)."""
+
+    weighting: WeightingName | Weighting = "hires_cam"
+
+
+@dataclass(eq=False)
+class SmoothGradCAM(CAM):
+    """Grad-CAM with the gradients of noisy copies averaged."""
+
+    gradient: Estimator = field(default_factory=Smooth)
+
+
+@dataclass(eq=False)
+class SmoothGradCAMPlusPlus(CAM):
+    """Smooth Grad-CAM++ (Omeiza et al. 2019)."""
+
+    weighting: WeightingName | Weighting = "grad_cam_plus_plus"
+    gradient: Estimator = field(default_factory=Smooth)
+
+
+@dataclass(eq=False)
+class IntegratedGradCAM(CAM):
+    """Integrated Grad-CAM (Sattarzadeh et al., ICASSP 2021)."""
+
+    gradient: Estimator = field(default_factory=Integrated)
+
+
+@dataclass(eq=False)
+class ExpectedGradCAM(CAM):
+    """Expected Grad-CAM (Buono et al. 2024), in our reading: see :class:`Expected`."""
+
+    gradient: Estimator = field(default_factory=Expected)

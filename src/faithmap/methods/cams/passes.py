@@ -1,0 +1,147 @@
+"""What the methods of this wing ask a model: the score, and at some layers the activation and the gradient, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from faithmap.capture import Capture
+from faithmap.masking import autocasting
+from faithmap.methods.cams.estimators import Samples
+from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, resolve
+
+Layers = dict[str, Tensor]
+"""One tensor (m, k, h, w) for each target layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """Answers about m images.
+
+    Attributes:
+        score: of each.
+        activation: of each layer.
+        gradient: likewise; empty where none was asked for.
+    """
+
+    score: Float[Tensor, " m"]
+    activation: Layers
+    gradient: Layers
+
+    def at(self, rows: Int[Tensor, " k"]) -> Pass:
+        """The answers about some of the images."""
+        rows = rows.to(self.score.device)
+        parts = ({name: values[rows] for name, values in part.items()} for part in (self.activation, self.gradient))
+        return Pass(self.score[rows], *parts)
+
+
+@dataclass
+class LayerModel:
+    """A model, and the layers that it is watched at.
+
+    Attributes:
+        model: in evaluation mode, its weights frozen.
+        capture: around the layers.
+        reshape: what makes (n, k, h, w) of each layer's activation.
+        chunk_size: images in one pass at the most.
+        autocast: a lower precision for the passes.
+        forward: passes that each image has taken so far; set by whoever knows how many images there are.
+        backward: likewise.
+    """
+
+    model: nn.Module
+    capture: Capture
+    reshape: Callable[[str, Tensor], Tensor]
+    chunk_size: int
+    autocast: torch.dtype | None = None
+    forward: Int[Tensor, " n"] = field(init=False)
+    backward: Int[Tensor, " n"] = field(init=False)
+
+    def clean(
+        self, images: Float[Tensor, "n c h w"], target: Target, kind: ScoreKind, *, gradient: bool
+    ) -> tuple[Float[Tensor, "n classes"] | None, Score, Pass]:
+        """The logits of the images themselves (None for a callable target), the target made concrete, and all that is asked.
+
+        One forward pass serves all three: a class that the model chooses is known before the gradient is taken.
+        """
+        self.forward = torch.zeros(len(images), dtype=torch.long, device=images.device)
+        self.backward = self.forward.clone()
+        function = callable(target) and not isinstance(target, Tensor)
+        logits, classes, answers = [], [], []
+        for index in torch.arange(len(images), device=images.device).split(self.chunk_size):
+
+            def score(output: object, index: Tensor = index) -> Tensor:
+                whole = len(index) if target is None else len(images)
+                concrete = resolve(target, output, kind, whole)
+                part = concrete if target is None or function else concrete.of(index)
+                if part.classes is not None:
+                    logits.append(logits_of(output).detach())
+                    classes.append(part.classes)
+                return part(output, torch.arange(len(index), device=index.device))
+
+            answers.append(self._ask(images[index], score, index, gradient=gradient))
+        if function:
+            return None, resolve(target, None, kind, len(images)), joined(answers)
+        return torch.cat(logits), Score(kind, classes=torch.cat(classes)), joined(answers)
+
+    def ask(self, z: Float[Tensor, "m c h w"], score: Score, index: Int[Tensor, " m"], number: Int[Tensor, " m"]) -> Pass:
+        """One pass with gradients over at most a chunk of images.
+
+        Args:
+            z: the images.
+            score: what is asked.
+            index: the image that each was made from, as the score counts them.
+            number: the same, as :attr:`forward` counts them.
+        """
+        return self._ask(z, lambda output: score(output, index), number, gradient=True)
+
+    def _ask(self, z: Tensor, score: Callable[[object], Tensor], number: Int[Tensor, " m"], *, gradient: bool) -> Pass:
+        passes = number.bincount(minlength=len(self.forward))
+        self.forward += passes
+        with torch.set_grad_enabled(gradient), self.capture.watch():
+            with autocasting(z.device, self.autocast):
+                output = self.model(z)
+            values = score(output)
+        activation = {name: self.reshape(name, a.detach()) for name, a in self.capture.activations.items()}
+        slope: Layers = {}
+        if gradient:
+            self.backward += passes
+            slope = {name: at_least_single(self.reshape(name, g)) for name, g in self.capture.gradients(values.sum()).items()}
+        self.capture.activations = {}
+        return Pass(values.detach(), {name: at_least_single(a) for name, a in activation.items()}, slope)
+
+
+def joined(answers: list[Pass]) -> Pass:
+    """Answers behind each other."""
+    if len(answers) == 1:
+        return answers[0]
+    names = answers[0].activation
+    return Pass(
+        torch.cat([a.score for a in answers]),
+        {name: torch.cat([a.activation[name] for a in answers]) for name in names},
+        {name: torch.cat([a.gradient[name] for a in answers]) for name in answers[0].gradient},
+    )
+
+
+def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+    """Some of an image's passes: z = x' + a (x - x') + e."""
+    position = samples.position[rows].to(image).view(-1, 1, 1, 1)
+    if samples.references is None:
+        z = image.expand(len(position), -1, -1, -1)
+    else:
+        start = samples.references[samples.path[rows].to(image.device)]
+        z = torch.lerp(start, image.expand_as(start), position)
+    if not bool(samples.noise[rows].any()):
+        return z
+    noise = torch.stack([_normal(image, int(seed)) for seed in samples.seed[rows].tolist()])
+    return z + noise.mul_(samples.noise[rows].to(image).view(-1, 1, 1, 1))
+
+
+def _normal(image: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "c h w"]:
+    """Noise that follows from its seed alone, so that neither chunks nor their order matter."""
+    generator = torch.Generator(image.device).manual_seed(seed)
+    return torch.empty_like(image[0]).normal_(generator=generator)

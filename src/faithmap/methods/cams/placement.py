@@ -1,0 +1,156 @@
+r"""Placement: the pixel that a layer's cell looks at.
+
+A convolution or pooling of kernel :math:`k`, stride :math:`s`, dilation :math:`d` and padding :math:`p` centres its output cell
+:math:`j` on its input's cell :math:`s j - p + d (k - 1) / 2`. From the image up,
+
+.. math:: centre(j) = start + jump \cdot j, \qquad
+    start \leftarrow start + jump \, \bigl(\tfrac{d (k - 1)}{2} - p\bigr), \qquad jump \leftarrow jump \cdot s
+
+A ResNet's last cells thus stand at :math:`32 j`, where resizing its map puts them at :math:`32 j + 15.5`. Networks that pad at
+one side more than at the other ("SAME") stand elsewhere still.
+
+The numbers are read off the operations of one forward pass, tensor by tensor, whichever module or function called them. Where
+the trail breaks, as in a network that moves channels to the end and back, it goes on from the last picture of that size; where
+there was none, as behind a transformer's tokens, the cells are equal tiles of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
+
+Pair = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the cells of a tensor's last two dimensions stand: centres start + jump * j, down and across, in pixels."""
+
+    start: Pair = (0.0, 0.0)
+    jump: Pair = (1.0, 1.0)
+
+    def windowed(
+        self, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int] = (1, 1)
+    ) -> Place:
+        """After a window slid over the tensor."""
+        shifts = [d * (k - 1) / 2 - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
+        start = [a + b * shift for a, b, shift in zip(self.start, self.jump, shifts, strict=True)]
+        jump = [b * s for b, s in zip(self.jump, stride, strict=True)]
+        return Place((start[0], start[1]), (jump[0], jump[1]))
+
+    def resampled(self, before: Sequence[int], after: Sequence[int]) -> Place:
+        """After equal tiles of the tensor became one cell each, or one cell equal tiles."""
+        ratios = [b / a for b, a in zip(before, after, strict=True)]
+        start = [a + b * (r - 1) / 2 for a, b, r in zip(self.start, self.jump, ratios, strict=True)]
+        jump = [b * r for b, r in zip(self.jump, ratios, strict=True)]
+        return Place((start[0], start[1]), (jump[0], jump[1]))
+
+    def centres(self, shape: tuple[int, int]) -> tuple[Float[Tensor, " r"], Float[Tensor, " c"]]:
+        """Of the rows and of the columns, in pixels."""
+        (top, left), (down, across) = self.start, self.jump
+        rows, columns = (torch.arange(cells, dtype=torch.float64) for cells in shape)
+        return top + down * rows, left + across * columns
+
+
+def tiles(shape: tuple[int, int], image_size: tuple[int, int]) -> Place:
+    """Cells that share the image out equally, each centred on its own part."""
+    return Place().resampled(image_size, shape)
+
+
+class Trail(TorchDispatchMode):
+    """Follows where cells stand through all operations inside the block, from an image on.
+
+    Args:
+        image: whose pixels the places are counted in.
+    """
+
+    def __init__(self, image: Float[Tensor, "n c h w"]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # torch's own
+        self._places: MutableMapping[Tensor, Place] = WeakIdKeyDictionary()
+        self._latest: dict[tuple[int, ...], Place] = {}
+        self._note(image, Place())
+
+    def of(self, picture: Float[Tensor, "n k h w"]) -> Place | None:
+        """Where its cells stand, or those of the last picture of its size; None if there was none."""
+        return self._places.get(picture) or self._latest.get(tuple(picture.shape[-2:]))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Do the operation, and work out where its result stands."""
+        del types
+        result = func(*args, **(kwargs or {}))
+        output = result[0] if isinstance(result, (tuple, list)) and result else result
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
+            place = self._after(func._overloadpacket.__name__, args, output)
+            if place is not None:
+                self._note(output, place)
+        return result
+
+    def _after(self, name: str, args: tuple[Any, ...], output: Tensor) -> Place | None:
+        source = args[0] if args and isinstance(args[0], Tensor) and args[0].ndim == 4 else None
+        if name in _MOVES and source is not None:
+            before = self.of(source)
+            return None if before is None else _MOVES[name](before, args, source, output)
+        same = (t for t in _tensors(args) if t.ndim == 4 and t.shape[-2:] == output.shape[-2:] and t in self._places)
+        return next((self._places[t] for t in same), None)
+
+    def _note(self, tensor: Tensor, place: Place) -> None:
+        self._places[tensor] = place
+        self._latest[tuple(tensor.shape[-2:])] = place
+
+
+def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, (tuple, list)):
+            yield from _tensors(argument)
+
+
+def _convolved(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+    _, weight, _, stride, padding, dilation, transposed = args[:7]
+    if transposed:
+        return before.resampled(source.shape[-2:], output.shape[-2:])
+    return before.windowed(weight.shape[-2:], _both(stride), _both(padding), _both(dilation))
+
+
+def _pooled(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+    del source, output
+    kernel = _both(args[1])
+    stride = _both(args[2]) if len(args) > 2 and args[2] else kernel
+    return before.windowed(kernel, stride, _both(args[3]) if len(args) > 3 else (0, 0))
+
+
+def _padded(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+    del source, output
+    left, top = args[1][0], args[1][2] if len(args[1]) > 2 else 0
+    return before.windowed((1, 1), (1, 1), (top, left))
+
+
+def _resized(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+    del args
+    return before.resampled(source.shape[-2:], output.shape[-2:])
+
+
+def _both(numbers: int | Sequence[int]) -> Sequence[int]:
+    """One number for each of two directions, as operations take them."""
+    numbers = [numbers] if isinstance(numbers, int) else numbers
+    return numbers if len(numbers) == 2 else (numbers[0], numbers[0])
+
+
+_MOVES: Mapping[str, Callable[[Place, tuple[Any, ...], Tensor, Tensor], Place]] = {
+    "convolution": _convolved,
+    **dict.fromkeys(("max_pool2d_with_indices", "max_pool2d", "avg_pool2d"), _pooled),
+    **dict.fromkeys(("constant_pad_nd", "reflection_pad2d", "replication_pad2d"), _padded),
+    **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_max_pool2d"), _resized),
+    **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "pixel_shuffle"), _resized),
+}
+"""What moves cells; everything else leaves them where they are."""

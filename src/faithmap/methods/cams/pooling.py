@@ -1,0 +1,84 @@
+r"""Pooling: one heatmap an image out of the gradients and differences of its passes.
+
+With E the mean over the passes, :math:`\overline{\,\cdot\,}` and :math:`\sum` over a channel's cells, and w the weighting,
+
+============  =====================================================  ======================
+pool          gradient that w is given                               what w multiplies
+============  =====================================================  ======================
+gradient      :math:`E[g]` (and its powers' means)                   :math:`E[\Delta]`
+contribution  :math:`\overline{E[g \Delta]}`                         :math:`A(x)`
+slope         :math:`\sum E[g \Delta] \, / \sum E[\Delta]`           :math:`A(x)`
+map           g of every pass                                        :math:`\Delta` of every pass; the maps are averaged
+============  =====================================================  ======================
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.methods.cams.estimators import Pool
+from faithmap.methods.cams.expectation import Rows
+from faithmap.methods.cams.weightings import Evidence, Weighting
+
+
+class LayerPool:
+    """Sums over the passes of a few images at one layer.
+
+    Args:
+        name: of the layer.
+        pool: what is averaged.
+        weighting: of the channels or cells.
+        relu_each: whether the maps of ``pool="map"`` lose what is negative before they are averaged.
+        activation: A(x) of the images.
+    """
+
+    def __init__(
+        self, name: str, pool: Pool, weighting: Weighting, relu_each: bool, activation: Float[Tensor, "n k h w"]
+    ) -> None:
+        self.name, self.pool, self.weighting, self.relu_each, self.activation = name, pool, weighting, relu_each, activation
+        self.complete = activation.new_zeros(len(activation))
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, rows: Rows) -> None:
+        """Count some passes in."""
+        g, difference = rows.gradient[self.name], rows.difference[self.name]
+        self._add("complete", rows, (g * difference).sum(dim=(1, 2, 3)))
+        if self.pool == "map":
+            one = weighted(self.weighting, Evidence.of(difference, g))
+            self._add("map", rows, one.relu() if self.relu_each else one)
+            return
+        self._add("difference", rows, difference)
+        if self.pool == "gradient":
+            for power, name in enumerate(("gradient", "square", "cube"), start=1):
+                self._add(name, rows, g.pow(power))
+        else:
+            self._add("contribution", rows, (g * difference).sum(dim=(2, 3), keepdim=True))
+
+    def heatmap(self) -> Float[Tensor, "n h w"]:
+        """Of each image, signed unless its parts were not."""
+        sums = self._sums
+        if self.pool == "map":
+            return sums["map"]
+        if self.pool == "gradient":
+            return weighted(self.weighting, Evidence(sums["difference"], sums["gradient"], sums["square"], sums["cube"]))
+        whole = sums["difference"].sum(dim=(2, 3), keepdim=True)
+        below = whole if self.pool == "slope" else torch.full_like(whole, self.activation[0, 0].numel())
+        channel = (sums["contribution"] / below).where(below != 0, 0)
+        return weighted(self.weighting, Evidence.of(self.activation, channel.expand_as(self.activation)))
+
+    def completeness(self) -> Float[Tensor, " n"]:
+        """The sum of all contributions."""
+        return self._sums["complete"]
+
+    def _add(self, name: str, rows: Rows, values: Tensor) -> None:
+        if name not in self._sums:
+            self._sums[name] = values.new_zeros(len(self.activation), *values.shape[1:])
+        share = rows.share.to(values).view(-1, *[1] * (values.ndim - 1))
+        self._sums[name].index_add_(0, rows.index, values * share)
+
+
+def weighted(weighting: Weighting, evidence: Evidence) -> Float[Tensor, "n h w"]:
+    """The map: the sum over the channels of weights times activation."""
+    return (weighting(evidence) * evidence.activation).sum(dim=1)

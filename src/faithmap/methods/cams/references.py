@@ -1,0 +1,190 @@
+r"""Reference distributions D: where the paths of an expectation begin.
+
+A distribution is called with an image and draws references for it, from the image's own generator: nothing else of the batch
+can matter. A finite set is drawn without replacement, and starts over only when it is used up.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.baselines import Baseline, Blur, make_baseline
+
+
+class Distribution(ABC):
+    """Draws references; a user's own derives from it."""
+
+    @abstractmethod
+    def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+        """So many references for an image, in random order."""
+
+
+References: TypeAlias = "Distribution | Baseline"
+"""A distribution; or a baseline, which is the distribution of one image; or a tensor of several images to draw from."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet(Distribution):
+    """Images to draw from, without replacement.
+
+    Args:
+        images: preprocessed as the explained ones are.
+    """
+
+    images: Float[Tensor, "m c h w"]
+
+    def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+        """Some of the images; each is used as often as any other, give or take one."""
+        if self.images.ndim != 4 or self.images.shape[1:] != image.shape[1:]:
+            shape, wanted = tuple(self.images.shape), tuple(image.shape[1:])
+            raise ValueError(f"the reference images have shape {shape}; give (images, {', '.join(map(str, wanted))})")
+        rounds = -(-count // len(self.images))
+        order = [torch.randperm(len(self.images), generator=generator, device=generator.device) for _ in range(rounds)]
+        return self.images.to(image)[torch.cat(order)[:count].to(image.device)]
+
+    @classmethod
+    def of_loader(cls, loader: Iterable[Any], count: int, generator: torch.Generator) -> ImageSet:
+        """A uniform sample of a data loader's images, which are never held all at once (reservoir sampling, Vitter 1985).
+
+        Args:
+            loader: yields batches of images, or tuples that begin with one.
+            count: images to keep.
+            generator: on the processor.
+
+        Raises:
+            ValueError: for a loader that yields nothing.
+        """
+        batches = (batch if isinstance(batch, Tensor) else batch[0] for batch in loader)
+        kept: list[Tensor] = []
+        for seen, image in enumerate(itertools.chain.from_iterable(batches)):
+            place = seen if seen < count else int(torch.randint(seen + 1, (), generator=generator))
+            if place < count:
+                kept[place : place + 1] = [image.detach().clone()]
+        if not kept:
+            raise ValueError("the loader of reference images yields none")
+        return cls(torch.stack(kept))
+
+    @classmethod
+    def of_folder(cls, folder: str | Path, read: Callable[[Path], Tensor], count: int, generator: torch.Generator) -> ImageSet:
+        """Some of a folder's images, of which no others are read.
+
+        Args:
+            folder: with image files, subfolders included.
+            read: from a path to a preprocessed image (1, c, h, w), such as ``model.read``.
+            count: images to keep.
+            generator: on the processor.
+
+        Raises:
+            faithmap.ImageError: for a folder without images, or an image that cannot be read.
+        """
+        from faithmap.data import image_files  # noqa: PLC0415 - files are a higher floor's; only this asks for them
+
+        files = image_files([folder])
+        chosen = torch.randperm(len(files), generator=generator)[:count].tolist()
+        return cls(torch.cat([read(files[i]) for i in chosen]))
+
+
+@dataclass(frozen=True)
+class RandomBlurs(Distribution):
+    """The image itself, blurred with strengths that are uniform in their logarithm.
+
+    Args:
+        weakest: sigma of a Gaussian, in pixels at 224.
+        strongest: likewise.
+    """
+
+    weakest: float = 5.0
+    strongest: float = 50.0
+
+    def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+        """Blurs of the image; stratified, so that few of them cover the range."""
+        uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
+        shares = (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
+        sigmas = self.weakest * (self.strongest / self.weakest) ** shares
+        return torch.cat([Blur(kernel_size=None, sigma=sigma)(image) for sigma in sigmas.tolist()])
+
+
+@dataclass(frozen=True)
+class RandomNoise(Distribution):
+    """Independent Gaussian pixels, cut to [0, 1].
+
+    Args:
+        mean: in pixel units.
+        std: likewise.
+    """
+
+    mean: float = 0.5
+    std: float = 0.25
+
+    def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+        """Fresh noise for each."""
+        noise = torch.randn((count, *image.shape[1:]), generator=generator, device=generator.device)
+        return noise.mul_(self.std).add_(self.mean).clamp_(0, 1).to(image)
+
+
+@dataclass(frozen=True)
+class RandomConstants(Distribution):
+    """One colour for the whole reference, uniform between two values in each channel.
+
+    Args:
+        low: in pixel units.
+        high: likewise.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+        """Fresh colours for each."""
+        colours = torch.rand((count, image.shape[1], 1, 1), generator=generator, device=generator.device)
+        return (self.low + (self.high - self.low) * colours).to(image).expand(-1, -1, *image.shape[2:])
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture(Distribution):
+    """Several distributions, each drawn from as often as any other, give or take one.
+
+    Args:
+        parts: distributions, or baselines by name, value or tensor.
+    """
+
+    parts: Sequence[References]
+
+    def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
+        """Some of each, in random order."""
+        if not self.parts:
+            raise ValueError("the mixture has no parts; give at least one distribution or baseline")
+        shares = [len(range(i, count, len(self.parts))) for i in range(len(self.parts))]
+        drawn = [
+            draw_references(part, image, share, generator) for part, share in zip(self.parts, shares, strict=True) if share
+        ]
+        order = torch.randperm(count, generator=generator, device=generator.device).to(image.device)
+        return torch.cat(drawn)[order]
+
+
+def draw_references(
+    references: References, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator
+) -> Float[Tensor, "k c h w"]:
+    """References for one image, whatever form their distribution was given in.
+
+    Raises:
+        ValueError: for references that do not fit the image, or are not finite.
+    """
+    if isinstance(references, Tensor) and references.ndim == 4 and len(references) > 1:
+        references = ImageSet(references)
+    if not isinstance(references, Distribution):
+        return make_baseline(references, image).expand(count, -1, -1, -1)
+    drawn = references(image, count, generator).detach().to(image)
+    if drawn.shape != (count, *image.shape[1:]) or not bool(drawn.isfinite().all()):
+        name, wanted = type(references).__name__, (count, *image.shape[1:])
+        raise ValueError(f"{name} drew {tuple(drawn.shape)}; a distribution returns {wanted}, all of it finite")
+    return drawn

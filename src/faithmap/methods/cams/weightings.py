@@ -1,0 +1,101 @@
+r"""Weightings: how gradients become the weights :math:`w` of a map :math:`\sum_k w_k A^k`.
+
+With :math:`g = \partial y / \partial A` at the target layer, :math:`ij` its cells, and :math:`\overline{\,\cdot\,}` the mean
+over them:
+
+=================  =============================================================================  ==========================
+grad_cam           :math:`w_k = \overline{g^k}`                                                   Selvaraju 2017, Eq. 1
+grad_cam_plus_plus :math:`w_k = \sum_{ij} \alpha^k_{ij} \, relu(g^k_{ij})`                        Chattopadhay 2018, Eqs. 6, 19
+xgrad_cam          :math:`w_k = \sum_{ij} g^k_{ij} A^k_{ij} / \sum_{ij} A^k_{ij}`                 Fu 2020, Eq. 8
+layer_cam          :math:`w^k_{ij} = relu(g^k_{ij})`                                              Jiang 2021, Eq. 7
+hires_cam          :math:`w^k_{ij} = g^k_{ij}`                                                    Draelos 2020, Eq. 4
+element_wise       :math:`w^k_{ij} = g^k_{ij}` where :math:`g^k_{ij} A^k_{ij} > 0`, else 0        grad-cam's own
+=================  =============================================================================  ==========================
+
+A weighting knows nothing of where the gradient comes from: see :mod:`faithmap.methods.cams.estimators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a weighting works on: of one pass, or the mean over many.
+
+    Attributes:
+        activation: A, what the weights multiply.
+        gradient: g, or its mean.
+        square: of g, or the mean of the squares.
+        cube: likewise.
+    """
+
+    activation: Float[Tensor, "n k h w"]
+    gradient: Float[Tensor, "n k h w"]
+    square: Float[Tensor, "n k h w"]
+    cube: Float[Tensor, "n k h w"]
+
+    @classmethod
+    def of(cls, activation: Float[Tensor, "n k h w"], gradient: Float[Tensor, "n k h w"]) -> Evidence:
+        """One pass."""
+        return cls(activation, gradient, gradient.square(), gradient.pow(3))
+
+
+Weighting: TypeAlias = Callable[[Evidence], Float[Tensor, "n k #h #w"]]
+"""From evidence to weights, one a channel (n, k, 1, 1) or one a cell."""
+
+WeightingName: TypeAlias = Literal["grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam", "element_wise"]
+
+
+def grad_cam(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
+    """The mean gradient of each channel."""
+    return evidence.gradient.mean(dim=(2, 3), keepdim=True)
+
+
+def grad_cam_plus_plus(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
+    r"""Positive gradients, weighted so that an object counts the same whatever its size.
+
+    The paper explains :math:`e^y`, whose derivatives are powers of g times :math:`e^y`:
+
+    .. math:: \alpha = \frac{g^2}{2 g^2 + \sum_{ij} A_{ij} \, g^3}
+
+    The factor :math:`e^y` scales an image's whole map and is left out. Where g is 0, so is :math:`\alpha`. Smooth Grad-CAM++
+    (Omeiza 2019) puts means over noisy images in the place of g and its powers.
+    """
+    denominator = 2 * evidence.square + evidence.activation.sum(dim=(2, 3), keepdim=True) * evidence.cube
+    alpha = (evidence.square / denominator).where(denominator != 0, 0)
+    return (alpha * evidence.gradient.relu()).sum(dim=(2, 3), keepdim=True)
+
+
+def xgrad_cam(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
+    """The mean gradient of each channel, its cells counted by their activation; 0 for a channel that sums to 0."""
+    total = evidence.activation.sum(dim=(2, 3), keepdim=True)
+    product = (evidence.gradient * evidence.activation).sum(dim=(2, 3), keepdim=True)
+    return (product / total).where(total != 0, 0)
+
+
+def layer_cam(evidence: Evidence) -> Float[Tensor, "n k h w"]:
+    """Each cell's own gradient where it is positive."""
+    return evidence.gradient.relu()
+
+
+def hires_cam(evidence: Evidence) -> Float[Tensor, "n k h w"]:
+    """Each cell's own gradient."""
+    return evidence.gradient
+
+
+def element_wise(evidence: Evidence) -> Float[Tensor, "n k h w"]:
+    """Each cell's own gradient where its product with the activation is positive."""
+    return evidence.gradient.where(evidence.gradient * evidence.activation > 0, 0)
+
+
+WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType(
+    {f.__name__: f for f in (grad_cam, grad_cam_plus_plus, xgrad_cam, layer_cam, hires_cam, element_wise)}
+)

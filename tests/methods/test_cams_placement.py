@@ -1,0 +1,137 @@
+"""Cells stand where they look: against impulses, against gradients, and on models whose object lies at a known place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faithmap.methods.cams.named import GradCAM
+from faithmap.methods.cams.placement import Trail, tiles
+
+SIZE = 65
+
+
+class Same(nn.Module):
+    """Stride 2 with the padding of TensorFlow: more of it at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class ChannelsLast(nn.Module):
+    """A norm over the channels, as ConvNeXt has it: to the end and back, out of the trail's sight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2) * 1
+
+
+class Block(nn.Module):
+    """A residual block that halves the picture, with a pooled and a convolved branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 1, 3, stride=2, padding=1)
+        self.down = nn.Conv2d(1, 1, 1, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x)) + self.down(x)
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "stride": lambda: nn.Conv2d(1, 1, 3, stride=4, padding=1),
+    "rows unlike columns": lambda: nn.Conv2d(1, 1, (3, 5), stride=(2, 4), padding=(0, 2), dilation=(2, 1)),
+    "pooling": lambda: nn.Sequential(nn.Conv2d(1, 1, 7, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2)),
+    "same": lambda: nn.Sequential(Same(), Same(), nn.ReLU(), Same()),
+    "residual": lambda: nn.Sequential(Block(), nn.Hardtanh(inplace=True), Block(), Block()),
+    "no padding": lambda: nn.Sequential(nn.Conv2d(1, 1, 5), nn.MaxPool2d(2), nn.Conv2d(1, 1, 3)),
+    "module padding": lambda: nn.Sequential(nn.ZeroPad2d((3, 0, 1, 2)), nn.Conv2d(1, 1, 3, stride=2)),
+    "reflected": lambda: nn.Sequential(nn.ReflectionPad2d((2, 1, 3, 0)), nn.Conv2d(1, 1, 3, stride=3)),
+    "channels last": lambda: nn.Sequential(nn.Conv2d(1, 1, 4, 4), ChannelsLast(), nn.Conv2d(1, 1, 2, 2)),
+}
+
+
+def centres_by_gradient(model: nn.Module, image: Tensor, row: int, column: int) -> tuple[float, float]:
+    """Middle of the pixels that a cell depends on."""
+    image = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(image)[0, :, row, column].sum(), image)
+    rows, columns = gradient[0, 0].abs().sum(dim=1).nonzero(), gradient[0, 0].abs().sum(dim=0).nonzero()
+    return (rows.min() + rows.max()).item() / 2, (columns.min() + columns.max()).item() / 2
+
+
+def spread_out(module: nn.Module) -> nn.Module:
+    """The same windows, with a gradient to every pixel in them."""
+    if isinstance(module, nn.MaxPool2d):
+        return nn.AvgPool2d(module.kernel_size, module.stride, module.padding)
+    if isinstance(module, (nn.Hardtanh, ChannelsLast)):
+        return nn.Identity()
+    for name, child in module.named_children():
+        setattr(module, name, spread_out(child))
+    return module
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_cell_stands_in_the_middle_of_what_it_sees(name: str) -> None:
+    image = torch.rand(1, 1, SIZE, SIZE)
+    with torch.no_grad(), Trail(image) as trail:
+        output = MODELS[name]()(image)
+    rows, columns = trail.of(output).centres(output.shape[-2:])
+    row, column = output.shape[-2] // 2, output.shape[-1] // 2
+    model = spread_out(MODELS[name]())
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+    assert (rows[row].item(), columns[column].item()) == centres_by_gradient(model, image, row, column)
+
+
+def test_numbers_of_the_books() -> None:
+    """A ResNet's stride-32 cells stand at 32 j, those of an EfficientNet with SAME padding at 32 j + 31."""
+    torchvision, timm = pytest.importorskip("torchvision"), pytest.importorskip("timm")
+    for model, start in ((torchvision.models.resnet18(), 0), (timm.create_model("tf_efficientnet_lite0"), 31)):
+        image = torch.rand(1, 3, 224, 224)
+        features: list[Tensor] = []
+        last = model.layer4 if start == 0 else model.bn2
+        handle = last.register_forward_hook(lambda module, args, output, kept=features: kept.append(output))
+        with torch.no_grad(), Trail(image) as trail:
+            model.eval()(image)
+        handle.remove()
+        rows, columns = trail.of(features[0]).centres((7, 7))
+        assert rows.tolist() == columns.tolist() == [start + 32 * j for j in range(7)]
+
+
+def test_tiles_share_the_image_out() -> None:
+    rows, columns = tiles((2, 4), (8, 8)).centres((2, 4))
+    assert rows.tolist() == [1.5, 5.5]
+    assert columns.tolist() == [0.5, 2.5, 4.5, 6.5]
+
+
+def test_what_is_unknown_is_not_guessed() -> None:
+    image = torch.rand(1, 1, 12, 12)
+    with Trail(image) as trail:
+        shuffled = image.view(1, 1, 6, 2, 6, 2).mean(dim=(3, 5))
+    assert trail.of(shuffled) is None
+
+
+@pytest.mark.parametrize("padding", ["resnet", "same"])
+def test_the_map_lies_on_the_object(padding: str) -> None:
+    """A white square on black, at every place: the map's centre of mass, drawn, is within a pixel of the square's."""
+    first = nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False) if padding == "resnet" else Same()
+    later = [nn.Conv2d(4, 4, 3, stride=2, padding=1, bias=False, groups=4) for _ in range(2)]
+    body = nn.Sequential(first, *later) if padding == "resnet" else nn.Sequential(Same(), Same(), Same())
+    model = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 if padding == "resnet" else 1, 2))
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.0 if parameter.ndim == 1 else 0.1)
+    for top, left in ((20, 20), (24, 40), (41, 27)):
+        image = torch.zeros(1, 1, 80, 80)
+        image[..., top : top + 16, left : left + 16] = 1
+        why = GradCAM(model, target_layer="0")(image, 0)
+        drawn = why.at()[0]
+        at = torch.arange(80.0)
+        found = (drawn.sum(1) @ at / drawn.sum()).item(), (drawn.sum(0) @ at / drawn.sum()).item()
+        assert found == pytest.approx((top + 7.5, left + 7.5), abs=1.0)

@@ -142,7 +142,13 @@ def test_a_patch_of_a_transformer_stands_at_its_place() -> None:
 def test_hugging_face_vit() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
-        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8, num_labels=4
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        num_labels=4,
     )
     model = transformers.ViTForImageClassification(config)
     why = GradCAM(model, relu=False)(torch.rand(2, 3, 32, 32), 1)

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.baselines import Constant
 from faithmap.geometry import Geometry
 from faithmap.score import at_least_single, logits_of
 
@@ -143,6 +144,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def normalised_zero(model: nn.Module) -> Constant:
+    """0 as the model sees it after normalisation, in the units of the images: a Classifier's mean colour."""
+    return Constant(tuple(model.mean.flatten().tolist()) if isinstance(model, Classifier) else 0.0)
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:

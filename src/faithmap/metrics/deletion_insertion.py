@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import Baseline, Blur, Constant, make_baseline
+from faithmap.baselines import Baseline, Blur, make_baseline
 from faithmap.explanation import Explanation
 from faithmap.masking import MaskedModel, clean_scores
-from faithmap.model import Classifier, check_images, undisturbed
+from faithmap.model import check_images, normalised_zero, undisturbed
 from faithmap.score import Score, Target
 
 ProtocolName: TypeAlias = Literal["igos", "rise"]
@@ -202,7 +202,7 @@ def _rules(protocol: ProtocolName | Protocol, steps: int | None, baseline: Basel
         raise ValueError(f"steps is {steps}; give at least 1")
     rules = rules if steps is None else replace(rules, steps=steps)
     shown = (rules.deletion_baseline, rules.insertion_baseline) if baseline is None else (baseline, baseline)
-    deletion, insertion = (_zero(model) if isinstance(b, str) and b == "zero" else b for b in shown)
+    deletion, insertion = (normalised_zero(model) if isinstance(b, str) and b == "zero" else b for b in shown)
     return replace(rules, deletion_baseline=deletion, insertion_baseline=insertion)
 
 
@@ -218,11 +218,6 @@ def _check_maps(ranked: Tensor, images: Tensor) -> None:
 def _counts(cells: int, steps: int) -> Int[Tensor, " k"]:
     """Exact numbers of cells, from none to all."""
     return torch.linspace(0, cells, min(steps, cells) + 1, dtype=torch.float64).round().long()
-
-
-def _zero(model: nn.Module) -> Constant:
-    """0 of the normalised space, in the units of the images."""
-    return Constant(tuple(model.mean.flatten().tolist()) if isinstance(model, Classifier) else 0.0)
 
 
 def _size(images: Tensor) -> tuple[int, int]:

@@ -99,6 +99,37 @@ class LayerModel:
         """
         return self._ask(z, lambda output: score(output, index), number, gradient=True)
 
+    def ablated(
+        self,
+        image: Float[Tensor, "1 c h w"],
+        score: Score,
+        index: Int[Tensor, " m"],
+        layer: str,
+        reshape: Callable[[Tensor], Tensor],
+        channels: Int[Tensor, " m"],
+    ) -> Float[Tensor, " m"]:
+        """The score of one image with one channel of a layer after the other set to 0.
+
+        Args:
+            image: the one.
+            score: what is asked.
+            index: the image's number, once for each channel.
+            layer: whose channels they are.
+            reshape: what makes (m, k, h, w) of its activation, as a view.
+            channels: the numbers of those to be set to 0.
+        """
+
+        def without(activation: Tensor) -> Tensor:
+            flows_on = activation.clone()
+            reshape(flows_on)[torch.arange(len(channels)), channels] = 0
+            return flows_on
+
+        self.forward += index.bincount(minlength=len(self.forward))
+        alone = Capture({layer: self.capture.layers[layer]})
+        with torch.no_grad(), alone.watch(without), autocasting(image.device, self.autocast):
+            output = self.model(image.expand(len(index), -1, -1, -1))
+        return score(output, index)
+
     def _ask(self, z: Tensor, score: Callable[[object], Tensor], number: Int[Tensor, " m"], *, gradient: bool) -> Pass:
         passes = number.bincount(minlength=len(self.forward))
         self.forward += passes

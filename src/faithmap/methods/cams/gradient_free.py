@@ -1,0 +1,110 @@
+r"""CAMs whose weights need no gradient: channels are shown alone, taken away, or not asked about at all.
+
+=============  ==============================================================================  ==============
+Score-CAM      :math:`w_k = softmax_k \, y(x \circ up(\hat A^k))`, with :math:`\hat A` from 0 to 1       Wang 2020
+Ablation-CAM   :math:`w_k = (y - y_{A^k = 0}) / y`                                              Desai 2020
+Eigen-CAM      :math:`w = v_1`, first right singular vector of A's cells by channels            Muhammad 2020
+=============  ==============================================================================  ==============
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.baselines import Baseline, make_baseline
+from faithmap.masking import MaskedModel
+from faithmap.methods.base import Answer, Question
+from faithmap.methods.cams.base import LayerExplainer
+from faithmap.methods.cams.passes import LayerModel
+from faithmap.model import normalised_zero
+from faithmap.score import at_least_single
+
+
+class WeighsChannels(LayerExplainer):
+    """Base of the methods that find one weight for each channel of an image's activation."""
+
+    def _explain(self, question: Question) -> Answer:
+        _, _, answer = question.kept
+        maps: dict[str, list[Tensor]] = {name: [] for name in answer.activation}
+        for image in range(len(question.images)):
+            for name, activation in answer.activation.items():
+                weights = self._weights(question, image, name, activation[image])
+                maps[name].append((weights.view(-1, 1, 1) * activation[image]).sum(dim=0))
+            question.progress(image + 1, len(question.images))
+        return self._answer(question, {name: torch.stack(values) for name, values in maps.items()})
+
+    @abstractmethod
+    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+        """Of the channels of one image at one layer."""
+
+
+@dataclass(eq=False)
+class ScoreCAM(WeighsChannels):
+    """Score-CAM: each channel, as a mask, shows a part of the image; what scores high weighs much.
+
+    Args:
+        baseline: what the mask hides; the paper multiplies the normalised image, hence its zero, the model's mean colour.
+
+    The softmax over the channels takes the baseline's own score out, as it is the same for all. An image takes one forward
+    pass for each channel.
+    """
+
+    baseline: Baseline = "zero"
+
+    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+        del layer
+        shown = question.images[image : image + 1]
+        given = self.baseline if question.baseline is None else question.baseline
+        hidden = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
+        if isinstance(hidden, Tensor) and hidden.ndim == 4 and len(hidden) == len(question.images):
+            hidden = hidden[image : image + 1]
+        index = question.clean.new_tensor([image], dtype=torch.long)
+        masked = MaskedModel(
+            self.model, question.score.of(index), shown, make_baseline(hidden, shown), self.chunk_size, self.autocast
+        )
+        low, high = activation.amin(dim=(1, 2), keepdim=True), activation.amax(dim=(1, 2), keepdim=True)
+        masks = ((activation - low) / (high - low)).where(high > low, 0).to(shown.dtype)
+        scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=shown.device))
+        model: LayerModel = question.kept[1]
+        model.forward[image] += len(masks)
+        return scores.softmax(dim=0)
+
+
+@dataclass(eq=False)
+class AblationCAM(WeighsChannels):
+    """Ablation-CAM: each channel is set to 0; what makes the score fall weighs much.
+
+    An image takes one forward pass for each channel. Where the score itself is 0, the falls are not divided by it.
+    """
+
+    @torch.no_grad()
+    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+        watched, model, _ = question.kept
+        shown = question.images[image : image + 1]
+        scores = []
+        for channels in torch.arange(len(activation), device=shown.device).split(self.chunk_size):
+            index = torch.full_like(channels, image)
+            scores.append(model.ablated(shown, question.score, index, layer, watched.reshape[layer], channels))
+        clean = question.clean[image]
+        fall = clean - torch.cat(scores)
+        return at_least_single(fall / clean if bool(clean != 0) else fall)
+
+
+@dataclass(eq=False)
+class EigenCAM(WeighsChannels):
+    """Eigen-CAM: the first principal component of the activation. It is the same for every class.
+
+    A singular vector has no sign of its own; it is turned so that the map's sum is not negative. Nothing is subtracted from
+    the activation first, as in the paper's equations.
+    """
+
+    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+        del question, image, layer
+        cells = activation.flatten(1).mT
+        first: Tensor = torch.linalg.svd(cells, full_matrices=False).Vh[0]
+        return first if bool((cells @ first).sum() >= 0) else -first

@@ -20,6 +20,9 @@ ON_DEMAND = {("model", "data"), ("methods", "data")}
 """Classifier.read reads a file when it is told to, ImageSet.of_folder a folder of them."""
 
 PUBLIC = """
+CAM AblationCAM EigenCAM Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet
+Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise
+ScoreCAM Smooth SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first
 BASELINES BaselineWarning Blur Classifier Constant Curve DeletionInsertion EmptyHeatmapWarning Explainer Explanation
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
 __version__ deletion_insertion image_files image_generators load read_image sample_photo show

@@ -80,6 +80,14 @@ class Explanation:
         columns = _matrix(self.columns, self.resolution[1], width, self.image_size[1], self.heatmap)
         return rows @ self.heatmap @ columns.mT
 
+    @property
+    def cells(self) -> Float[Tensor, "n r c"]:
+        """The heatmap at the cells of a mask of its own resolution, whose corners are the image's: what games are played with.
+
+        It is the heatmap itself unless its cells stand elsewhere.
+        """
+        return self.heatmap if self.rows is None and self.columns is None else self.at(self.resolution)
+
     def __len__(self) -> int:
         return len(self.heatmap)
 

@@ -20,7 +20,9 @@ from PIL import Image
 import faithmap
 from faithmap.cli import pipeline
 from faithmap.cli.explain import Options
+from faithmap.cli.methods import make_explainer
 from faithmap.cli.results import FILES
+from faithmap.methods.registry import METHODS
 
 pytestmark = pytest.mark.usefixtures("loads", "sketches")
 
@@ -114,7 +116,7 @@ def test_the_result_is_the_library_s_own(faith, photo, tmp_path: Path, loads: li
     assert record["curves"]["heatmap"]["fractions"] == proof.insertion.fractions.tolist()
     assert record["protocol"]["name"] == "rise"
     assert record["protocol"]["resolution"] == [16, 16]
-    assert record["heatmap"] == {"file": "heatmap.npy", "resolution": [5, 7]}
+    assert record["heatmap"] == {"file": "heatmap.npy", "resolution": [5, 7], "rows": None, "columns": None}
     assert record["passes"]["forward"] == why.diagnostics[0]["forward_passes"]
     assert record["diagnostics"]["objective"] == why.diagnostics[0]["objective"]
     assert record["seconds"]["explaining"] > 0
@@ -391,16 +393,57 @@ def test_progress_is_drawn_on_a_terminal_only(faith, photo, monkeypatch: pytest.
 
 def test_the_choices_are_the_library_s():
     hints = get_type_hints(Options)
-    assert set(get_args(hints["baseline"])) == set(faithmap.BASELINES)
-    assert set(get_args(hints["method"])) == set(pipeline.METHODS)
+    assert set(choices(hints["baseline"])) == set(faithmap.BASELINES)
+    assert get_args(hints["method"]) == tuple(METHODS)
     assert set(get_args(hints["protocol"])) == set(faithmap.metrics.PROTOCOLS)
-    assert get_args(hints["score"]) == get_args(faithmap.score.ScoreKind)
+    assert choices(hints["score"]) == get_args(faithmap.score.ScoreKind)
+
+
+def choices(hint: object) -> tuple[str, ...]:
+    """Of an option that need not be given."""
+    literal, none = get_args(hint)
+    assert none is type(None)
+    return get_args(literal)
 
 
 def test_the_defaults_are_the_library_s():
-    defaults = faithmap.IGOS(faithmap.load("the tiny one"))
-    for ours, theirs in (("resolution",) * 2, ("baseline",) * 2, ("score",) * 2, ("seed",) * 2, ("chunk", "chunk_size")):
-        assert getattr(Options(), ours) == getattr(defaults, theirs)
+    """What is not given is the method's own."""
+    model = faithmap.load("the tiny one")
+    for name, method in METHODS.items():
+        assert make_explainer(model, Options(method=name, chunk=32)).settings == method.explainer(model).settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings"),
+    [
+        (("expected_gradcam", "--samples", 3, "--baseline", "black"), {"samples": 3, "references": "black"}),
+        (("integrated_gradcam", "--baseline", "grey"), {"samples": 24, "baseline": "grey"}),
+        (("smooth_gradcam", "--samples", 3), {"samples": 3, "noise_std": 0.1}),
+    ],
+)
+def test_settings_of_the_gradient(arguments: tuple, settings: dict, faith, photo, tmp_path: Path):
+    photo("cat.png")
+    assert faith("explain", "cat.png", "--method", *arguments).code == 0
+    found = result(tmp_path / "faithmap-results" / "cat")["method"]["settings"]["gradient"]
+    assert {name: found[name] for name in settings} == settings
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_explains(name: str, faith, photo, tmp_path: Path, sketches):
+    photo("cat.png")
+    masks = ("--resolution", 3, "--iterations", 2) if name in ("igos", "mask") else ()
+    assert faith("explain", "cat.png", "--method", name, *masks).code == 0
+    record = result(tmp_path / "faithmap-results" / "cat")
+    assert record["method"]["name"] == METHODS[name].explainer.__name__
+    assert record["passes"]["forward"] >= 1
+
+
+def test_methods_are_listed(faith):
+    run = faith("methods")
+    assert run.code == 0
+    for name, method in METHODS.items():
+        assert name in run.out
+        assert method.source.split()[0] in run.out
 
 
 def test_only_so_many_photographs_are_in_memory(faith, photo, monkeypatch: pytest.MonkeyPatch):

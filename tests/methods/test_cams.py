@@ -11,7 +11,7 @@ from oracles import SmallNet
 from torch import Tensor, nn
 
 from faithmap.methods.cams.base import CAM
-from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth, quadrature
+from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
 from faithmap.methods.cams.named import (
     ExpectedGradCAM,
     GradCAM,
@@ -24,6 +24,7 @@ from faithmap.methods.cams.named import (
     XGradCAM,
 )
 from faithmap.methods.cams.references import RandomConstants, RandomNoise
+from faithmap.methods.cams.sampling import quadrature
 from faithmap.methods.cams.weightings import WEIGHTINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")

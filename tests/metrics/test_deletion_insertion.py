@@ -168,3 +168,18 @@ def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor
 def test_both_protocols_are_named() -> None:
     assert set(PROTOCOLS) == {"igos", "rise"}
     assert PROTOCOLS["igos"].deletion_baseline == PROTOCOLS["igos"].insertion_baseline == "blur"
+
+
+def test_a_map_whose_cells_stand_elsewhere_is_played_where_they_stand() -> None:
+    """Two columns of cells, both in the right half: the left half of a mask has the left cell's value, beyond the outermost."""
+    heatmap = torch.tensor([[[1.0, 2.0]]])
+    placed = Explanation(heatmap, (8, 8), rows=torch.tensor([3.5]), columns=torch.tensor([4.0, 7.0]))
+    assert torch.equal(placed.cells, heatmap)
+    crowded = Explanation(
+        torch.tensor([[[1.0, 2.0, 4.0]]]), (1, 9), rows=torch.tensor([0.0]), columns=torch.tensor([0.0, 2.0, 4.0])
+    )
+    assert crowded.cells.tolist() == [[[1.0, 4.0, 4.0]]]
+    image, model = torch.rand(1, 3, 1, 9), Patch(slice(0, 1), slice(0, 2))
+    resampled = Explanation(crowded.cells, (1, 9))
+    first, second = (deletion_insertion(model, image, why, 0) for why in (crowded, resampled))
+    assert torch.equal(first.deletion.scores, second.deletion.scores)

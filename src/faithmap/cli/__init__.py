@@ -16,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from faithmap._version import __version__
 from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_problem
 from faithmap.cli.explain import explain
+from faithmap.cli.methods import methods
 from faithmap.cli.models import models
 from faithmap.cli.report import make_console, say_error
 from faithmap.cli.signals import Terminated, terminable
@@ -37,6 +38,7 @@ def make_app() -> App:
         result_action="return_value",
     )
     app.command(explain)
+    app.command(methods)
     app.command(models)
     return app
 

@@ -15,6 +15,24 @@ from cyclopts.types import PositiveInt
 from faithmap.cli.errors import UserError
 from faithmap.cli.report import Report
 
+MethodName = Literal[
+    "igos",
+    "mask",
+    "expected_gradcam",
+    "gradcam",
+    "gradcam_plus_plus",
+    "xgradcam",
+    "layercam",
+    "hirescam",
+    "smooth_gradcam",
+    "smooth_gradcam_plus_plus",
+    "integrated_gradcam",
+    "scorecam",
+    "ablationcam",
+    "eigencam",
+]
+"""The names in ``faithmap.methods.registry``, which needs torch."""
+
 
 def as_resolution(_: Any, tokens: Sequence[Token]) -> int | tuple[int, int]:
     """``28`` is a square, ``14x20`` is 14 rows and 20 columns."""
@@ -32,17 +50,22 @@ class Options:
     """How to explain.
 
     Args:
-        method: I-GOS, or the older Mask, which descends the same objective more slowly.
+        method: by name; "faithmap methods" says what each does and costs.
         target: the class to explain, by name ("tiger cat") or number; without it, the class that the model predicts.
         model: by name; see "faithmap models".
         weights: a checkpoint file for the model, instead of the weights that its name stands for.
         out: the folder for the results, one folder in it for each image, named after the file. Files that share a name
             get a part of the SHA-256 of their path behind it.
         overwrite: replace results that exist already. The old ones stay until the new ones are complete.
-        resolution: cells of the heatmap a side (28), or rows and columns (14x20).
-        iterations: of the method, at the most; without it, the method's own default.
-        baseline: what the method turns removed pixels into.
-        score: what the method explains of the class.
+        resolution: cells of the heatmap a side (28), or rows and columns (14x20), for igos and mask; class activation maps
+            have their layer's.
+        target_layer: of a class activation map, by its dotted name; several with commas between them. Without it, the last
+            with a spatial output.
+        iterations: of igos and mask, at the most.
+        samples: passes of the smooth, integrated and expected maps.
+        baseline: what a method turns removed pixels into, or where its paths begin.
+        score: what a method explains of the class; igos and mask take the probability unless told otherwise, class
+            activation maps the logit.
         protocol: by which deletion and insertion are played.
         animation: the format of the animation of deletion and insertion.
         seed: of all random numbers. Those of an image follow from this seed and the content of its file alone: its name,
@@ -52,18 +75,20 @@ class Options:
         json: print one JSON document instead of text, and no progress.
     """
 
-    method: Literal["igos", "mask"] = "igos"
+    method: MethodName = "igos"
     target: str | None = None
     model: str = "efficientnet_lite0"
     weights: Path | None = None
     out: Path = Path("faithmap-results")
     overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
     resolution: Annotated[
-        int | tuple[int, int], Parameter(converter=as_resolution, n_tokens=1, negative="", metavar="CELLS")
-    ] = 28
+        int | tuple[int, int] | None, Parameter(converter=as_resolution, n_tokens=1, negative="", metavar="CELLS")
+    ] = None
+    target_layer: str | None = None
     iterations: PositiveInt | None = None
-    baseline: Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"] = "blur"
-    score: Literal["probability", "logit"] = "probability"
+    samples: PositiveInt | None = None
+    baseline: Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"] | None = None
+    score: Literal["probability", "logit"] | None = None
     protocol: Literal["igos", "rise"] = "igos"
     animation: Annotated[Literal["gif", "webp"] | None, Parameter(negative_none="no-")] = "gif"
     seed: int = 0

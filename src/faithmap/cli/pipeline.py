@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +19,12 @@ import faithmap as fm
 from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.explain import Options
 from faithmap.cli.inputs import Photo, find_files, read_photo
+from faithmap.cli.methods import make_explainer
 from faithmap.cli.pictures import draw
 from faithmap.cli.record import Findings, describe_findings
 from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
 from faithmap.cli.results import Job, check, complete_or_absent, output_folder, plan, write_record
 from faithmap.methods.base import Progress
-
-METHODS: dict[str, type[fm.IGOS | fm.Mask]] = {"igos": fm.IGOS, "mask": fm.Mask}
 
 TOGETHER = 8
 """Images explained at once on an accelerator. On a processor one fills a pass, and more together are no faster."""
@@ -66,7 +64,7 @@ class Session:
 
     options: Options
     model: fm.Classifier
-    explainer: fm.IGOS | fm.Mask
+    explainer: fm.Explainer
     target: int | None
     proven: bool = False
 
@@ -80,16 +78,7 @@ class Session:
         with blaming_the_user():
             model = fm.load(options.model, weights=options.weights, device=options.device)
             target = None if options.target is None else model.find(options.target)
-            settings: dict[str, Any] = {} if options.iterations is None else {"iterations": options.iterations}
-            explainer = METHODS[options.method](
-                model,
-                score=options.score,
-                chunk_size=options.chunk,
-                seed=options.seed,
-                resolution=options.resolution,
-                baseline=options.baseline,
-                **settings,
-            )
+            explainer = make_explainer(model, options)
         return cls(options, model, explainer, target)
 
     @property

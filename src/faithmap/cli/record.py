@@ -57,7 +57,12 @@ def describe_findings(found: Findings, model: Classifier, seed: int) -> dict[str
         "seed": {"run": seed, "image": photo.index},
         "target": _target(found, model),
         "predicted": _guesses(found.probabilities, model),
-        "heatmap": {"file": "heatmap.npy", "resolution": why.resolution},
+        "heatmap": {
+            "file": "heatmap.npy",
+            "resolution": why.resolution,
+            "rows": _plain(why.rows),
+            "columns": _plain(why.columns),
+        },
         "protocol": _protocol(found.proof),
         "scores": {"heatmap": _areas(found.proof), "random": _areas(found.chance)},
         "curves": {"heatmap": _curves(found.proof), "random": _curves(found.chance)},
@@ -129,6 +134,11 @@ def _strict(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [_strict(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(centres: Float[Tensor, " r"] | None) -> list[float] | None:
+    """Where cells stand, in pixels of what the model saw; None where the corners are aligned."""
+    return None if centres is None else centres.tolist()
 
 
 def _guess(index: int, probabilities: Float[Tensor, " classes"], model: Classifier) -> dict[str, Any]:

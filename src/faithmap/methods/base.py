@@ -187,4 +187,6 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
     return str(value)

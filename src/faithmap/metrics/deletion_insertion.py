@@ -34,7 +34,8 @@ class Protocol:
 
     Attributes:
         name: stands with every result.
-        unit: what is ranked: the cells of the heatmap at its own resolution, upsampled bilinearly as masks are, or pixels.
+        unit: what is ranked: the cells of a mask of the heatmap's own resolution, upsampled bilinearly, or pixels. A heatmap
+            whose cells stand elsewhere than a mask's is resampled there first.
         steps: parts into which the ranking is cut; None takes one part for each row of pixels (224 pixels at 224 x 224).
         deletion_baseline: what deleted cells become; "zero" is 0 in the model's normalised space, and stands in a result as the
             constant that this is in pixels.
@@ -136,7 +137,7 @@ def deletion_insertion(
     check_images(model, images)
     explanation = heatmaps if isinstance(heatmaps, Explanation) else Explanation(heatmaps, _size(images))
     rules = _rules(protocol, steps, baseline, model)
-    ranked = explanation.heatmap if rules.unit == "cells" else explanation.at(_size(images))
+    ranked = explanation.cells if rules.unit == "cells" else explanation.at(_size(images))
     _check_maps(ranked, images)
     counts = _counts(ranked[0].numel(), rules.steps or images.shape[-2])
     target = explanation.target if target is None else target

@@ -90,7 +90,7 @@ def film(
 
 def _ranked(why: Explanation, proof: DeletionInsertion) -> Float[Tensor, "1 r c"]:
     """The map whose cells the proof played."""
-    heatmap = (why.heatmap if proof.protocol.unit == "cells" else why.at()).detach().cpu()
+    heatmap = (why.cells if proof.protocol.unit == "cells" else why.at()).detach().cpu()
     if tuple(heatmap.shape[-2:]) != tuple(proof.resolution):
         (rows, columns), (r, c) = proof.resolution, heatmap.shape[-2:]
         raise ValueError(f"the proof is of {rows} x {columns} cells, the map of {r} x {c}; give the proof of this map")

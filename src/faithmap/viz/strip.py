@@ -63,7 +63,7 @@ def strip(
     check_explained(image, why)
     image, made = image.detach(), make_baseline(baseline, image)
     counts = _counts(ratios, why.heatmap[0].numel())
-    masks = torch.cat([game_masks(why.heatmap, counts, game) for game in GAMES])
+    masks = torch.cat([game_masks(why.cells, counts, game) for game in GAMES])
     score, scores = _scores(model, image, made, masks, why.target if target is None else target, chunk_size)
     name = named(score.classes, model.labels if isinstance(model, Classifier) else None)
     heading = title or answered(name, "probability", float(scores[0])), f"{how(why)}; beneath each picture its score"

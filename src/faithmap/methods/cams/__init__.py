@@ -1,1 +1,46 @@
-"""Class activation maps: any weighting with any gradient."""
+"""Class activation maps: any weighting with any gradient, and those that need none."""
+
+from faithmap.methods.cams.base import CAM
+from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
+from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
+from faithmap.methods.cams.layers import TokenGrid, channels_first
+from faithmap.methods.cams.named import (
+    ExpectedGradCAM,
+    GradCAM,
+    GradCAMPlusPlus,
+    HiResCAM,
+    IntegratedGradCAM,
+    LayerCAM,
+    SmoothGradCAM,
+    SmoothGradCAMPlusPlus,
+    XGradCAM,
+)
+from faithmap.methods.cams.references import Distribution, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
+
+__all__ = [
+    "CAM",
+    "AblationCAM",
+    "Distribution",
+    "EigenCAM",
+    "Expected",
+    "ExpectedGradCAM",
+    "GradCAM",
+    "GradCAMPlusPlus",
+    "HiResCAM",
+    "ImageSet",
+    "Integrated",
+    "IntegratedGradCAM",
+    "LayerCAM",
+    "Mixture",
+    "Plain",
+    "RandomBlurs",
+    "RandomConstants",
+    "RandomNoise",
+    "ScoreCAM",
+    "Smooth",
+    "SmoothGradCAM",
+    "SmoothGradCAMPlusPlus",
+    "TokenGrid",
+    "XGradCAM",
+    "channels_first",
+]

@@ -165,7 +165,9 @@ class CAM(LayerExplainer):
         """The maps of a few images and how far their contributions are from complete; memory does not grow with all images."""
         _, model, answer = question.kept
         images, activation = question.images[numbers], answer.at(numbers).activation
-        samples = [self.gradient.draw(question.images[i : i + 1], question.generators[i]) for i in numbers.tolist()]
+        samples = [
+            self._estimator(question, i).draw(question.images[i : i + 1], question.generators[i]) for i in numbers.tolist()
+        ]
         expectation = Expectation(model, self.gradient, images, numbers, activation, samples)
         pools = [LayerPool(name, self.gradient.pool, weighting, self.gradient.relu_each, a) for name, a in activation.items()]
         for rows in expectation.rows(question.score.of(numbers)):
@@ -175,6 +177,13 @@ class CAM(LayerExplainer):
         explained = torch.stack([pool.completeness() for pool in pools]).mean(dim=0)
         question.progress(int(numbers[-1]) + 1, len(question.images))
         return {pool.name: pool.heatmap() for pool in pools}, (explained - change).abs() / change.abs()
+
+    def _estimator(self, question: Question, image: int) -> Estimator:
+        """The estimator for one image, with what the call gave as its baseline; of one for each image, this image's."""
+        given = question.baseline
+        if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(question.images):
+            given = given[image : image + 1]
+        return self.gradient if given is None else self.gradient.starting_from(given)
 
 
 def fuse(

@@ -18,14 +18,15 @@ What a gradient is multiplied by is the estimator's ``difference``, and what is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.methods.cams.references import RandomBlurs, References, draw_references
+from faithmap.methods.cams.sampling import Quadrature, Samples, noise_of_passes, quadrature
 
 Difference: TypeAlias = Literal["none", "reference", "path", "increment"]
 r"""What the gradient at z is multiplied by: :math:`A(x)`, :math:`A(x) - A(x')`, :math:`A(z) - A(x')`, or the step from one z of
@@ -39,30 +40,6 @@ r"""With :math:`\Delta` the difference and E the mean over the passes, a weighti
 - ``slope``: each channel's sum of :math:`E[g \Delta]` over its sum of :math:`E[\Delta]`, and weighs A(x);
 - ``map``: g and :math:`\Delta` of every pass, and the maps are averaged.
 """
-
-Quadrature: TypeAlias = Literal["right", "midpoint", "trapezoid"]
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """The passes of one image, path by path, a rising on each.
-
-    Attributes:
-        references: x', each once; None where nothing begins at one.
-        path: which reference a pass belongs to.
-        position: a.
-        share: of a pass in the mean. 0 marks the pass of a reference itself, in front of each path whose activations are
-            compared with it; a step along a path counts under the pass that it ends at.
-        seed: of the pass's noise.
-        noise: standard deviation of the pass's, with a sign.
-    """
-
-    references: Float[Tensor, "r c h w"] | None
-    path: Int[Tensor, " s"]
-    position: Float[Tensor, " s"]
-    share: Float[Tensor, " s"]
-    seed: Int[Tensor, " s"]
-    noise: Float[Tensor, " s"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +64,11 @@ class Estimator:
             raise ValueError(
                 f"pool={self.pool!r} multiplies by a difference; give difference='reference', 'path' or 'increment'"
             )
+
+    def starting_from(self, baseline: References) -> Estimator:
+        """The same with paths that start elsewhere; itself where there are none."""
+        del baseline
+        return self
 
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
         """The passes for one image."""
@@ -129,7 +111,7 @@ class Smooth(Estimator):
         """All at the image."""
         del image
         ones = torch.ones(self.samples)
-        seed, noise = _noise(self.samples, self.noise_std, self.antithetic, generator)
+        seed, noise = noise_of_passes(self.samples, self.noise_std, self.antithetic, generator)
         return Samples(None, torch.zeros(self.samples, dtype=torch.long), ones, ones / self.samples, seed, noise)
 
 
@@ -158,6 +140,10 @@ class Integrated(Estimator):
         super().check()
         if self.samples < 1 + (self.quadrature == "trapezoid"):
             raise ValueError(f"samples is {self.samples}; give at least 1, for the trapezoid rule 2")
+
+    def starting_from(self, baseline: References) -> Estimator:
+        """The same with another baseline."""
+        return replace(self, baseline=baseline)
 
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
         """The quadrature's positions."""
@@ -196,13 +182,17 @@ class Expected(Estimator):
         if self.samples < 1 or self.noise_std < 0 or not 1 <= (self.paths or 1) <= self.samples:
             raise ValueError("give at least 1 sample, a noise_std of at least 0, and 1 to as many paths as samples")
 
+    def starting_from(self, baseline: References) -> Estimator:
+        """The same with another distribution."""
+        return replace(self, references=baseline)
+
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
         """Strata dealt out to the paths like cards, and the ends that a difference needs, which stay without noise."""
         paths = self.paths or self.samples
         references = draw_references(self.references, image, paths, generator)
         jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu()
         position, path = (torch.arange(self.samples) + jitter) / self.samples, torch.arange(self.samples) % paths
-        seed, noise = _noise(self.samples, self.noise_std, self.antithetic, generator)
+        seed, noise = noise_of_passes(self.samples, self.noise_std, self.antithetic, generator)
         steps = self.difference == "increment"
         share = torch.full_like(position, 1 / (paths if steps else self.samples))
         ends = [0.0] * (self.difference != "none") + [1.0] * steps
@@ -212,34 +202,3 @@ class Expected(Estimator):
         seed, noise = (torch.cat([values, values.new_zeros(len(ends) * paths)]) for values in (seed, noise))
         order = (path + position.double().clamp(max=1 - 1e-9)).argsort()
         return Samples(references, path[order], position[order], share[order], seed[order], noise[order])
-
-
-def quadrature(rule: Quadrature, points: int) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
-    """Positions in [0, 1] and their shares.
-
-    >>> quadrature("trapezoid", 3)
-    (tensor([0.0000, 0.5000, 1.0000]), tensor([0.2500, 0.5000, 0.2500]))
-
-    Raises:
-        ValueError: for another rule.
-    """
-    even = torch.full((points,), 1 / points)
-    if rule == "right":
-        return torch.arange(1, points + 1) / points, even
-    if rule == "midpoint":
-        return (torch.arange(points) + 0.5) / points, even
-    if rule == "trapezoid":
-        inner = torch.full((points,), 1 / (points - 1))
-        inner[[0, -1]] /= 2
-        return torch.linspace(0, 1, points), inner
-    raise ValueError(f"quadrature {rule!r} is unknown; give 'right', 'midpoint' or 'trapezoid'")
-
-
-def _noise(count: int, std: float, antithetic: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Seed and standard deviation of each pass's noise; antithetic pairs share the seed, and differ in the sign."""
-    seed = torch.randint(2**62, (count,), generator=generator, device=generator.device).cpu()
-    noise = torch.full((count,), std)
-    if antithetic:
-        seed[1::2] = seed[0::2][: count // 2]
-        noise[1::2] *= -1
-    return seed, noise

@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.methods.cams.estimators import Estimator, Samples
+from faithmap.methods.cams.estimators import Estimator
 from faithmap.methods.cams.passes import LayerModel, Layers, Pass, joined, perturbed
+from faithmap.methods.cams.sampling import Samples
 from faithmap.score import Score
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faithmap.capture import Capture
 from faithmap.masking import autocasting
-from faithmap.methods.cams.estimators import Samples
+from faithmap.methods.cams.sampling import Samples
 from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, resolve
 
 Layers = dict[str, Tensor]

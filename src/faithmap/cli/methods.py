@@ -1,0 +1,53 @@
+"""``faithmap methods``, and the explainer that the options of the command line stand for."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from faithmap.cli.errors import UserError
+from faithmap.cli.report import make_console
+
+if TYPE_CHECKING:
+    import faithmap as fm
+    from faithmap.cli.explain import Options
+
+
+def methods() -> int:
+    """List the methods: what each does, what an image costs in passes of the model, and where it comes from."""
+    from faithmap.methods.registry import METHODS  # noqa: PLC0415 - torch takes seconds; --help must not
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("method", "what it does", "passes an image", "source"):
+        table.add_column(heading, no_wrap=heading == "method")
+    for name, method in METHODS.items():
+        table.add_row(name, method.summary, method.passes, method.source)
+    make_console(wrap=True).print(table)
+    return 0
+
+
+def make_explainer(model: fm.Classifier, options: Options) -> fm.Explainer:
+    """The method with the settings that were given; all others are its own defaults.
+
+    Raises:
+        UserError: for a setting that the method does not have.
+    """
+    from faithmap.methods.cams import Expected, Integrated, Smooth  # noqa: PLC0415
+    from faithmap.methods.registry import METHODS  # noqa: PLC0415
+
+    explainer = METHODS[options.method].explainer
+    own = {field.name for field in fields(explainer)}
+    names = ("resolution", "target_layer", "iterations", "samples", "baseline", "score")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    gradient = getattr(explainer(model), "gradient", None)
+    if "samples" in settings and isinstance(gradient, (Smooth, Integrated, Expected)):
+        settings["gradient"] = gradient = replace(gradient, samples=settings.pop("samples"))
+    if "baseline" in settings and isinstance(gradient, (Integrated, Expected)):
+        settings["gradient"] = gradient.starting_from(settings.pop("baseline"))
+    for name in settings.keys() - own:
+        raise UserError(f"--{name.replace('_', '-')} is no setting of {options.method}; leave it out")
+    if "target_layer" in settings:
+        settings["target_layer"] = [name.strip() for name in settings["target_layer"].split(",")]
+    return explainer(model, chunk_size=options.chunk, seed=options.seed, **settings)

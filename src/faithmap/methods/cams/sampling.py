@@ -1,0 +1,65 @@
+"""The passes of one image: where they lie on their paths, how much they count, and the noise on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Quadrature: TypeAlias = Literal["right", "midpoint", "trapezoid"]
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The passes of one image, path by path, a rising on each.
+
+    Attributes:
+        references: x', each once; None where nothing begins at one.
+        path: which reference a pass belongs to.
+        position: a.
+        share: of a pass in the mean. 0 marks the pass of a reference itself, in front of each path whose activations are
+            compared with it; a step along a path counts under the pass that it ends at.
+        seed: of the pass's noise.
+        noise: standard deviation of the pass's, with a sign.
+    """
+
+    references: Float[Tensor, "r c h w"] | None
+    path: Int[Tensor, " s"]
+    position: Float[Tensor, " s"]
+    share: Float[Tensor, " s"]
+    seed: Int[Tensor, " s"]
+    noise: Float[Tensor, " s"]
+
+
+def quadrature(rule: Quadrature, points: int) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
+    """Positions in [0, 1] and their shares.
+
+    >>> quadrature("trapezoid", 3)
+    (tensor([0.0000, 0.5000, 1.0000]), tensor([0.2500, 0.5000, 0.2500]))
+
+    Raises:
+        ValueError: for another rule.
+    """
+    even = torch.full((points,), 1 / points)
+    if rule == "right":
+        return torch.arange(1, points + 1) / points, even
+    if rule == "midpoint":
+        return (torch.arange(points) + 0.5) / points, even
+    if rule == "trapezoid":
+        inner = torch.full((points,), 1 / (points - 1))
+        inner[[0, -1]] /= 2
+        return torch.linspace(0, 1, points), inner
+    raise ValueError(f"quadrature {rule!r} is unknown; give 'right', 'midpoint' or 'trapezoid'")
+
+
+def noise_of_passes(count: int, std: float, antithetic: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Seed and standard deviation of each pass's noise; antithetic pairs share the seed, and differ in the sign."""
+    seed = torch.randint(2**62, (count,), generator=generator, device=generator.device).cpu()
+    noise = torch.full((count,), std)
+    if antithetic:
+        seed[1::2] = seed[0::2][: count // 2]
+        noise[1::2] *= -1
+    return seed, noise

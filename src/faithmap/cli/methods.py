@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from faithmap.cli.errors import UserError
 from faithmap.cli.report import make_console
 
@@ -19,12 +17,12 @@ def methods() -> int:
     """List the methods: what each does, what an image costs in passes of the model, and where it comes from."""
     from faithmap.methods.registry import METHODS  # noqa: PLC0415 - torch takes seconds; --help must not
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("method", "what it does", "passes an image", "source"):
-        table.add_column(heading, no_wrap=heading == "method")
-    for name, method in METHODS.items():
-        table.add_row(name, method.summary, method.passes, method.source)
-    make_console(wrap=True).print(table)
+    console = make_console()
+    rows = [("method", "passes an image", "source", "what it does")]
+    rows += [(name, method.passes, method.source, method.summary) for name, method in METHODS.items()]
+    widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
+    for row in rows:
+        console.print("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
 
 

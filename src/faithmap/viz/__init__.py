@@ -2,6 +2,7 @@
 
 from faithmap.viz.animation import animation
 from faithmap.viz.colours import colourise, flaw, limits, scaled
+from faithmap.viz.comparison import compare
 from faithmap.viz.curves import curves
 from faithmap.viz.files import save_figure, save_image
 from faithmap.viz.overlay import overlay, placed
@@ -11,6 +12,7 @@ from faithmap.viz.strip import strip
 __all__ = [
     "animation",
     "colourise",
+    "compare",
     "curves",
     "flaw",
     "limits",

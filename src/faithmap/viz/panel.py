@@ -83,13 +83,26 @@ def show(
     return figure
 
 
+def _edges(centres: Float[Tensor, " r"] | None, cells: int, length: int) -> list[float]:
+    """Of cells: half way between their centres, the outermost reaching to the image's border."""
+    if centres is None:
+        return [length * i / cells for i in range(cells + 1)]
+    middles = (centres[1:] + centres[:-1]).cpu() / 2 + 0.5
+    return [0.0, *middles.clamp(0, length).tolist(), float(length)]
+
+
 def draw_cells(ax: Axes, why: Explanation, ends: tuple[float, float], colormap: str) -> None:
     """The heatmap's own cells, unsmoothed, over the area of the image, with a bar that tells their raw values."""
     cells = why.heatmap[0].detach().cpu().double()
     height, width = why.image_size
     low, high = float(cells.min()), float(cells.max())
     norm = Normalize(*ends)
-    ax.imshow(cells.numpy(), cmap=colormap, norm=norm, interpolation="nearest", extent=(0, width, height, 0))
+    if why.rows is None and why.columns is None:
+        ax.imshow(cells.numpy(), cmap=colormap, norm=norm, interpolation="nearest", extent=(0, width, height, 0))
+    else:
+        down, across = _edges(why.rows, cells.shape[0], height), _edges(why.columns, cells.shape[1], width)
+        ax.pcolormesh(across, down, cells.numpy(), cmap=colormap, norm=norm)
+        ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.set(xticks=[], yticks=[])
     ax.set_title("Heatmap", size=10)
     ax.set_xlabel(f"from {low:.3g} to {high:.3g}", size=8)

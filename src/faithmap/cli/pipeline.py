@@ -22,7 +22,7 @@ from faithmap.cli.inputs import Photo, find_files, read_photo
 from faithmap.cli.methods import make_explainer
 from faithmap.cli.pictures import draw
 from faithmap.cli.record import Findings, describe_findings
-from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
+from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell, starting_at
 from faithmap.cli.results import Job, check, complete_or_absent, output_folder, plan, write_record
 from faithmap.methods.base import Progress
 
@@ -46,7 +46,7 @@ def explain_files(paths: Sequence[Path], options: Options, bar: Bar) -> Generato
         session = Session.open(options)
         for start in range(0, len(jobs), session.together):
             with bar(len(jobs)) as tell:
-                outcomes = session.explain(jobs[start : start + session.together], _from(start, tell))
+                outcomes = session.explain(jobs[start : start + session.together], starting_at(start, tell))
             yield from outcomes
 
 
@@ -177,8 +177,3 @@ class Session:
     def _probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         logits = torch.cat([self.model(chunk) for chunk in images.split(self.options.chunk)])
         return logits.softmax(dim=1).cpu()
-
-
-def _from(start: int, tell: Tell) -> Tell:
-    """Progress counted from an image on."""
-    return lambda done, what: tell(start + done, what)

@@ -15,7 +15,7 @@ from torch import Tensor
 from faithmap._version import __version__
 from faithmap.baselines import describe_baseline
 from faithmap.cli.inputs import Photo
-from faithmap.cli.results import SCHEMA
+from faithmap.cli.results import COMPARISON, SCHEMA
 from faithmap.explanation import Explanation
 from faithmap.metrics import DeletionInsertion
 from faithmap.model import Classifier, describe
@@ -42,6 +42,42 @@ class Findings:
     seconds: Mapping[str, float]
 
 
+def describe_comparison(
+    photo: Photo,
+    model: Classifier,
+    seed: int,
+    whys: Mapping[str, Explanation],
+    proofs: Mapping[str, DeletionInsertion],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Everything that is needed to make the comparison again, and every method's scores."""
+    first = next(iter(whys.values()))
+    methods = {}
+    for name, why in whys.items():
+        diagnostics = dict(why.diagnostics[0]) if why.diagnostics else {}
+        methods[name] = {
+            "settings": why.settings,
+            "resolution": why.resolution,
+            "scores": areas_of(proofs[name]),
+            "passes": {kind: diagnostics.get(f"{kind}_passes") for kind in ("forward", "backward")},
+            "seconds": seconds.get(name),
+        }
+    warnings = [w for why in whys.values() for d in why.diagnostics for w in d.get("warnings", ())]
+    index = None if first.target is None else int(first.target[0])
+    record = {
+        "schema": COMPARISON,
+        "versions": _versions(),
+        "file": {"path": str(photo.job.file), "sha256": photo.digest, "bytes": len(photo.data), "size": photo.size},
+        "model": {**describe(model), "device": str(model.device), "input_size": first.image_size},
+        "seed": {"run": seed, "image": photo.index},
+        "target": {"index": index, "label": None if index is None else model.label(index)},
+        "protocol": _protocol(next(iter(proofs.values()))),
+        "methods": methods,
+        "warnings": [*photo.warnings, *dict.fromkeys(warnings)],
+    }
+    return {key: _strict(value) for key, value in record.items()}
+
+
 def describe_findings(found: Findings, model: Classifier, seed: int) -> dict[str, Any]:
     """Everything that is needed to make the result again, and everything that came out."""
     why, photo = found.why, found.photo
@@ -64,7 +100,7 @@ def describe_findings(found: Findings, model: Classifier, seed: int) -> dict[str
             "columns": _plain(why.columns),
         },
         "protocol": _protocol(found.proof),
-        "scores": {"heatmap": _areas(found.proof), "random": _areas(found.chance)},
+        "scores": {"heatmap": areas_of(found.proof), "random": areas_of(found.chance)},
         "curves": {"heatmap": _curves(found.proof), "random": _curves(found.chance)},
         "passes": passes,
         "seconds": found.seconds,
@@ -94,7 +130,7 @@ def _guesses(probabilities: Float[Tensor, " classes"], model: Classifier, count:
     return [_guess(index, probabilities, model) for index in best.tolist()]
 
 
-def _areas(games: DeletionInsertion) -> dict[str, float]:
+def areas_of(games: DeletionInsertion) -> dict[str, float]:
     """Under both curves, and insertion minus deletion."""
     deletion, insertion = float(games.deletion.area[0]), float(games.insertion.area[0])
     return {"deletion": deletion, "insertion": insertion, "difference": float(games.difference[0])}

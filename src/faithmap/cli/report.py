@@ -43,6 +43,11 @@ class Failed:
 Outcome: TypeAlias = Done | Failed
 
 
+def starting_at(start: int, tell: Tell) -> Tell:
+    """Progress counted from an image on."""
+    return lambda done, what: tell(start + done, what)
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> NoReturn:
         """Let main() end the program; rich would do so itself, with the exit code of an error."""
@@ -133,13 +138,16 @@ class Report:
 def summary(done: Done) -> dict[str, Any]:
     """What the document says of one image: the heart of its result.json, and where that is."""
     record = done.record
-    kept = ("target", "predicted", "scores", "warnings")
+    kept = [key for key in ("target", "predicted", "scores", "methods", "warnings") if key in record]
     return {"file": record["file"]["path"], "folder": str(done.folder), **{key: record[key] for key in kept}}
 
 
 def lines(done: Done) -> Iterator[tuple[str, str]]:
     """The same for people: the head of each line, and its text."""
     record = done.record
+    if "methods" in record:
+        yield from _compared(done)
+        return
     saw = ", ".join(f"{guess['label']} {guess['probability']:.3f}" for guess in record["predicted"][:3])
     rows, columns = record["heatmap"]["resolution"]
     mine, chance = record["scores"]["heatmap"], record["scores"]["random"]
@@ -149,3 +157,17 @@ def lines(done: Done) -> Iterator[tuple[str, str]]:
     yield "  deletion        ", f"{mine['deletion']:.3f}, a random map {chance['deletion']:.3f} (lower is more faithful)"
     yield "  insertion       ", f"{mine['insertion']:.3f}, a random map {chance['insertion']:.3f} (higher is more faithful)"
     yield "  pictures        ", str(done.folder)
+
+
+def _compared(done: Done) -> Iterator[tuple[str, str]]:
+    """A table of all methods."""
+    methods = done.record["methods"]
+    width = max(map(len, methods)) + 4
+    yield "", f"{done.record['file']['path']}: {done.record['target']['label']}"
+    yield "  " + "method".ljust(width), "deletion  insertion  difference  forwards  backwards  seconds"
+    for name, method in methods.items():
+        scores, passes = method["scores"], method["passes"]
+        areas = f"{scores['deletion']:8.3f}  {scores['insertion']:9.3f}  {scores['difference']:10.3f}"
+        cost = "" if method["seconds"] is None else f"  {passes['forward']:8}  {passes['backward']:9}  {method['seconds']:7.1f}"
+        yield "  " + name.ljust(width), areas + cost
+    yield "  picture".ljust(width + 2), str(done.folder / "comparison.png")

@@ -1,0 +1,134 @@
+"""From files to comparisons, one image at a time: the part of ``faithmap compare`` that needs torch."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import faithmap as fm
+from faithmap.cli.compare import CompareOptions
+from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cli.explain import Options
+from faithmap.cli.inputs import Photo, find_files, read_photo
+from faithmap.cli.methods import make_explainer
+from faithmap.cli.record import areas_of, describe_comparison
+from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell, starting_at
+from faithmap.cli.results import Job, check, complete_or_absent, output_folder, plan, write_record
+from faithmap.viz import compare, save_figure
+
+CHANCE = "random"
+
+
+def compare_files(paths: Sequence[Path], options: CompareOptions, bar: Bar) -> Generator[Outcome, None, None]:
+    """Compare the methods on images and write the results, one outcome after the other.
+
+    Raises:
+        UserError: for what makes all of them impossible.
+    """
+    files, failures = find_files(paths or [fm.sample_photo()])
+    jobs = plan(files, options.out)
+    check(jobs, overwrite=options.overwrite)
+    yield from failures
+    if not jobs:
+        return
+    with output_folder(options.out):
+        contest = Contest.open(options)
+        for i, job in enumerate(jobs):
+            with bar(len(jobs)) as tell:
+                outcome = contest.hold(job, starting_at(i, tell))
+            yield outcome
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A model, the methods, and the class that they explain; None for each image's own."""
+
+    options: CompareOptions
+    model: fm.Classifier
+    explainers: dict[str, fm.Explainer]
+    target: int | None
+
+    @classmethod
+    def open(cls, options: CompareOptions) -> Contest:
+        """Load the model and set up the methods.
+
+        Raises:
+            UserError: for a model, weights, device, class or setting that does not exist.
+        """
+        with blaming_the_user():
+            model = fm.load(options.model, weights=options.weights, device=options.device)
+            target = None if options.target is None else model.find(options.target)
+            explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
+        return cls(options, model, explainers, target)
+
+    def hold(self, job: Job, tell: Tell) -> Outcome:
+        """Read one image, explain it by every method, and write the comparison.
+
+        Raises:
+            UserError: where results cannot be written, or memory does not suffice.
+        """
+        try:
+            photo = read_photo(job, self.model)
+            whys, seconds = self._explained(photo, tell)
+            proofs = {name: self._played(photo, why) for name, why in whys.items()}
+        except fm.ImageError as error:
+            return Failed(job.file, str(error))
+        except ValueError as error:
+            return Failed(job.file, f"{job.file}: {error}")
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
+        record = describe_comparison(photo, self.model, self.options.seed, whys, proofs, seconds)
+        try:
+            with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
+                self._draw(photo, whys, proofs, aside / "comparison.png")
+                write_record(aside, record)
+        except OSError as error:
+            raise UserError(f"{job.folder}: cannot be written ({os_problem(error)}); give another --out") from error
+        return Done(job.folder, record)
+
+    def _explained(self, photo: Photo, tell: Tell) -> tuple[dict[str, fm.Explanation], dict[str, float]]:
+        """Every method's explanation of the same class, and a random map of the same resolution as the games."""
+        target: Any = self.target
+        whys, seconds = {}, {}
+        for i, (name, explainer) in enumerate(self.explainers.items()):
+            tell(i / len(self.explainers), f"explaining {photo.job.file.name} by {name}")
+            generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
+            started = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", fm.FaithmapWarning)
+                whys[name] = explainer(photo.image, target, generator=generators)
+            seconds[name] = time.perf_counter() - started
+            target = whys[name].target
+        (generator,) = fm.image_generators(self.options.seed, [~photo.index])
+        side = self.options.resolution
+        size = (photo.image.shape[-2], photo.image.shape[-1])
+        noise = torch.rand(1, side, side, generator=generator)
+        return {**whys, CHANCE: fm.Explanation(noise, size, target=target, method="random")}, seconds
+
+    def _played(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
+        """Both games at the resolution that all share."""
+        side = self.options.resolution
+        cells = why.heatmap if why.resolution == (side, side) and why.rows is None else why.at((side, side))
+        return fm.deletion_insertion(self.model, photo.image, cells.to(photo.image), why.target, chunk_size=self.options.chunk)
+
+    def _draw(self, photo: Photo, whys: dict[str, fm.Explanation], proofs: dict[str, fm.DeletionInsertion], path: Path) -> None:
+        """The methods on the photograph; what chance scores stands in the title."""
+        pairs = {name: (why, proofs[name]) for name, why in whys.items() if name != CHANCE}
+        figure = compare(photo.image, pairs, photo=photo.decode(), geometry=self.model.geometry, labels=self.model.labels)
+        chance = areas_of(proofs[CHANCE])
+        figure.texts[-1].set_text(
+            f"{figure.texts[-1].get_text()}; a random map: {chance['deletion']:.3f} and {chance['insertion']:.3f}"
+        )
+        save_figure(figure, path)
+
+
+def _options(name: Any, options: CompareOptions) -> Options:
+    """One method's settings: the resolution where it has one."""
+    resolution = options.resolution if name in ("igos", "mask") else None
+    return Options(method=name, resolution=resolution, chunk=options.chunk, seed=options.seed)

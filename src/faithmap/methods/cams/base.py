@@ -16,26 +16,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.capture import Capture
 from faithmap.explanation import interpolation_matrix
 from faithmap.methods.base import Answer, Explainer, Question
 from faithmap.methods.cams.estimators import Estimator, Plain
 from faithmap.methods.cams.expectation import Expectation
-from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
-from faithmap.methods.cams.passes import LayerModel, Pass
-from faithmap.methods.cams.placement import Place, Trail, tiles
-from faithmap.methods.cams.pooling import LayerPool, weighted
+from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer
+from faithmap.methods.cams.passes import Pass
+from faithmap.methods.cams.pooling import LayerPool, Weighted, weighted
+from faithmap.methods.cams.watching import Watched, watch
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
 from faithmap.score import Score, ScoreKind, Target
 
-
-@dataclass(frozen=True, eq=False)
-class Watched:
-    """The target layers of one model for images of one size, and where their cells stand."""
-
-    layers: Mapping[str, nn.Module]
-    reshape: Mapping[str, ReshapeTransform]
-    centres: Mapping[str, tuple[Float[Tensor, " r"], Float[Tensor, " c"]]]
+TOP = 10
+"""Channels that are named in the diagnostics, the largest contribution first."""
 
 
 @dataclass(eq=False)
@@ -69,13 +62,7 @@ class LayerExplainer(Explainer):
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, Any]:
         watched = self._watch(images)
-        model = LayerModel(
-            self.model,
-            Capture(watched.layers),
-            lambda name, values: watched.reshape[name](values),
-            self.chunk_size,
-            self.autocast,
-        )
+        model = watched.asked(self.model, self.chunk_size, self.autocast)
         logits, score, answer = model.clean(images, target, self.score, gradient=self._gradient_of_clean)
         return logits, score, answer.score, (watched, model, answer)
 
@@ -90,39 +77,25 @@ class LayerExplainer(Explainer):
         entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
         key = (size, entries, id(self.reshape_transform))
         if key not in self._watched:
-            self._watched[key] = self._look(find_layers(self.model, given, images), images[:1], size)
+            self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1])
         return self._watched[key]
 
-    def _look(self, layers: Mapping[str, nn.Module], image: Float[Tensor, "1 c h w"], size: tuple[int, int]) -> Watched:
-        capture = Capture(layers)
-        with torch.no_grad(), Trail(image) as trail, capture.watch():
-            self.model(image)
-        reshape, centres = {}, {}
-        for name, activation in capture.activations.items():
-            reshape[name] = self.reshape_transform or as_grid(activation, layers[name], self.model, size)
-            grid = reshape[name](activation)
-            if grid.ndim != 4:
-                raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
-            shape = (grid.shape[-2], grid.shape[-1])
-            place: Place = trail.of(grid) or tiles(shape, size)
-            centres[name] = place.centres(shape)
-        return Watched(dict(layers), reshape, centres)
-
-    def _answer(self, question: Question, maps: Mapping[str, Float[Tensor, "n h w"]], **per_image: Tensor) -> Answer:
-        """The maps of all layers as one, and what it took."""
+    def _answer(self, question: Question, found: Mapping[str, Weighted], **per_image: Tensor) -> Answer:
+        """The maps of all layers as one, and what it took; for each layer, the channels that contribute the most."""
         watched, model, _ = question.kept
+        maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
-        rows, columns = watched.centres[finest]
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
         passes = {"forward_passes": model.forward, "backward_passes": model.backward, **per_image}
         lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
+        top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in watched.layers}
         diagnostics = [
-            {"target_layer": list(watched.layers), **{name: values[i] for name, values in lists.items()}}
+            {"target_layer": list(top), "top_channels": {name: channels[i] for name, channels in top.items()}}
+            | {name: values[i] for name, values in lists.items()}
             for i in range(len(heatmap))
         ]
-        return Answer(
-            heatmap.relu() if self.relu else heatmap, diagnostics, rows.to(heatmap.device), columns.to(heatmap.device)
-        )
+        rows, columns = (centres.to(heatmap.device) for centres in watched.centres[finest])
+        return Answer(heatmap.relu() if self.relu else heatmap, diagnostics, rows, columns)
 
 
 @dataclass(eq=False)
@@ -152,16 +125,18 @@ class CAM(LayerExplainer):
         answer: Pass = question.kept[2]
         if self.gradient.is_plain:
             evidence = {name: Evidence.of(a, answer.gradient[name]) for name, a in answer.activation.items()}
-            return self._answer(question, {name: weighted(weighting, e) for name, e in evidence.items()})
+            return self._answer(question, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
         parts = [
             self._group(question, numbers, weighting)
             for numbers in torch.arange(len(question.images), device=question.images.device).split(self.chunk_size)
         ]
-        maps = {name: torch.cat([part[0][name] for part in parts]) for name in answer.activation}
+        maps = {
+            name: Weighted(*map(torch.cat, zip(*(part[0][name] for part in parts), strict=True))) for name in answer.activation
+        }
         gaps = {} if self.gradient.difference == "none" else {"completeness_gap": torch.cat([part[1] for part in parts])}
         return self._answer(question, maps, **gaps)
 
-    def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Tensor], Tensor]:
+    def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor]:
         """The maps of a few images and how far their contributions are from complete; memory does not grow with all images."""
         _, model, answer = question.kept
         images, activation = question.images[numbers], answer.at(numbers).activation
@@ -176,7 +151,7 @@ class CAM(LayerExplainer):
         change = question.clean[numbers].float() - expectation.start
         explained = torch.stack([pool.completeness() for pool in pools]).mean(dim=0)
         question.progress(int(numbers[-1]) + 1, len(question.images))
-        return {pool.name: pool.heatmap() for pool in pools}, (explained - change).abs() / change.abs()
+        return {pool.name: pool.result() for pool in pools}, (explained - change).abs() / change.abs()
 
     def _estimator(self, question: Question, image: int) -> Estimator:
         """The estimator for one image, with what the call gave as its baseline; of one for each image, this image's."""

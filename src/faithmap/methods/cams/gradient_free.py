@@ -21,6 +21,7 @@ from faithmap.masking import MaskedModel
 from faithmap.methods.base import Answer, Question
 from faithmap.methods.cams.base import LayerExplainer
 from faithmap.methods.cams.passes import LayerModel
+from faithmap.methods.cams.pooling import weighted
 from faithmap.model import normalised_zero
 from faithmap.score import at_least_single
 
@@ -30,13 +31,14 @@ class WeighsChannels(LayerExplainer):
 
     def _explain(self, question: Question) -> Answer:
         _, _, answer = question.kept
-        maps: dict[str, list[Tensor]] = {name: [] for name in answer.activation}
+        weights: dict[str, list[Tensor]] = {name: [] for name in answer.activation}
         for image in range(len(question.images)):
             for name, activation in answer.activation.items():
-                weights = self._weights(question, image, name, activation[image])
-                maps[name].append((weights.view(-1, 1, 1) * activation[image]).sum(dim=0))
+                weights[name].append(self._weights(question, image, name, activation[image]).view(-1, 1, 1))
             question.progress(image + 1, len(question.images))
-        return self._answer(question, {name: torch.stack(values) for name, values in maps.items()})
+        return self._answer(
+            question, {name: weighted(torch.stack(weights[name]), activation) for name, activation in answer.activation.items()}
+        )
 
     @abstractmethod
     def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:

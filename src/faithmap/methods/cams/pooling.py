@@ -14,6 +14,8 @@ map           g of every pass                                        :math:`\Del
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -46,8 +48,9 @@ class LayerPool:
         g, difference = rows.gradient[self.name], rows.difference[self.name]
         self._add("complete", rows, (g * difference).sum(dim=(1, 2, 3)))
         if self.pool == "map":
-            one = weighted(self.weighting, Evidence.of(difference, g))
-            self._add("map", rows, one.relu() if self.relu_each else one)
+            one = weighted(self.weighting(Evidence.of(difference, g)), difference)
+            self._add("map", rows, one.heatmap.relu() if self.relu_each else one.heatmap)
+            self._add("channel", rows, one.channel)
             return
         self._add("difference", rows, difference)
         if self.pool == "gradient":
@@ -56,17 +59,19 @@ class LayerPool:
         else:
             self._add("contribution", rows, (g * difference).sum(dim=(2, 3), keepdim=True))
 
-    def heatmap(self) -> Float[Tensor, "n h w"]:
-        """Of each image, signed unless its parts were not."""
+    def result(self) -> Weighted:
+        """The map of each image, signed unless its parts were not."""
         sums = self._sums
         if self.pool == "map":
-            return sums["map"]
+            return Weighted(sums["map"], sums["channel"])
         if self.pool == "gradient":
-            return weighted(self.weighting, Evidence(sums["difference"], sums["gradient"], sums["square"], sums["cube"]))
-        whole = sums["difference"].sum(dim=(2, 3), keepdim=True)
-        below = whole if self.pool == "slope" else torch.full_like(whole, self.activation[0, 0].numel())
-        channel = (sums["contribution"] / below).where(below != 0, 0)
-        return weighted(self.weighting, Evidence.of(self.activation, channel.expand_as(self.activation)))
+            evidence = Evidence(sums["difference"], sums["gradient"], sums["square"], sums["cube"])
+        else:
+            whole = sums["difference"].sum(dim=(2, 3), keepdim=True)
+            below = whole if self.pool == "slope" else torch.full_like(whole, self.activation[0, 0].numel())
+            channel = (sums["contribution"] / below).where(below != 0, 0)
+            evidence = Evidence.of(self.activation, channel.expand_as(self.activation))
+        return weighted(self.weighting(evidence), evidence.activation)
 
     def completeness(self) -> Float[Tensor, " n"]:
         """The sum of all contributions."""
@@ -79,6 +84,14 @@ class LayerPool:
         self._sums[name].index_add_(0, rows.index, values * share)
 
 
-def weighted(weighting: Weighting, evidence: Evidence) -> Float[Tensor, "n h w"]:
-    """The map: the sum over the channels of weights times activation."""
-    return (weighting(evidence) * evidence.activation).sum(dim=1)
+class Weighted(NamedTuple):
+    """Weights times activation, summed over the channels, and over the cells."""
+
+    heatmap: Float[Tensor, "n h w"]
+    channel: Float[Tensor, "n k"]
+
+
+def weighted(weights: Float[Tensor, "n k #h #w"], activation: Float[Tensor, "n k h w"]) -> Weighted:
+    """The map, and what each channel contributes to it."""
+    parts = weights * activation
+    return Weighted(parts.sum(dim=1), parts.sum(dim=(2, 3)))

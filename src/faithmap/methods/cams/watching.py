@@ -1,0 +1,59 @@
+"""A model's target layers, looked at once: how their activations become pictures, and where the cells of those stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from faithmap.capture import Capture
+from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
+from faithmap.methods.cams.passes import LayerModel
+from faithmap.methods.cams.placement import Place, Trail, tiles
+
+
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """The target layers of one model for images of one size.
+
+    Attributes:
+        layers: by name.
+        reshape: what makes (n, k, h, w) of each one's activation.
+        centres: of each one's rows and columns of cells, in pixels.
+    """
+
+    layers: Mapping[str, nn.Module]
+    reshape: Mapping[str, ReshapeTransform]
+    centres: Mapping[str, tuple[Float[Tensor, " r"], Float[Tensor, " c"]]]
+
+    def asked(self, model: nn.Module, chunk_size: int, autocast: torch.dtype | None = None) -> LayerModel:
+        """The model, to be asked at these layers."""
+        return LayerModel(model, Capture(self.layers), lambda name, values: self.reshape[name](values), chunk_size, autocast)
+
+
+def watch(
+    model: nn.Module, target_layer: TargetLayer, reshape_transform: ReshapeTransform | None, image: Float[Tensor, "1 c h w"]
+) -> Watched:
+    """Find the layers, show the model one image, and read off it what there is to know about images of its size.
+
+    Raises:
+        ValueError: for layers that do not exist or do not run once, or activations that are no pictures.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    layers = find_layers(model, target_layer, image)
+    capture = Capture(layers)
+    with torch.no_grad(), Trail(image) as trail, capture.watch():
+        model(image)
+    reshape, centres = {}, {}
+    for name, activation in capture.activations.items():
+        reshape[name] = reshape_transform or as_grid(activation, layers[name], model, size)
+        grid = reshape[name](activation)
+        if grid.ndim != 4:
+            raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
+        shape = (grid.shape[-2], grid.shape[-1])
+        place: Place = trail.of(grid) or tiles(shape, size)
+        centres[name] = place.centres(shape)
+    return Watched(layers, reshape, centres)

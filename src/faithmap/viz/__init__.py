@@ -7,6 +7,7 @@ from faithmap.viz.curves import curves
 from faithmap.viz.files import save_figure, save_image
 from faithmap.viz.overlay import overlay, placed
 from faithmap.viz.panel import show
+from faithmap.viz.saturation import saturation_curves
 from faithmap.viz.strip import strip
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "limits",
     "overlay",
     "placed",
+    "saturation_curves",
     "save_figure",
     "save_image",
     "scaled",

@@ -20,6 +20,7 @@ from faithmap.cli.explain import explain
 from faithmap.cli.methods import methods
 from faithmap.cli.models import models
 from faithmap.cli.report import make_console, say_error
+from faithmap.cli.saturation import saturation
 from faithmap.cli.signals import Terminated, terminable
 
 __all__ = ["main", "make_app"]
@@ -42,6 +43,7 @@ def make_app() -> App:
     app.command(explain)
     app.command(methods)
     app.command(models)
+    app.command(saturation)
     return app
 
 

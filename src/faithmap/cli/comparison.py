@@ -15,11 +15,12 @@ import faithmap as fm
 from faithmap.cli.compare import CompareOptions
 from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.explain import Options
-from faithmap.cli.inputs import Photo, find_files, read_photo
+from faithmap.cli.inputs import Photo, read_photo
 from faithmap.cli.methods import make_explainer
 from faithmap.cli.record import areas_of, describe_comparison
-from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell, starting_at
-from faithmap.cli.results import Job, check, complete_or_absent, output_folder, plan, write_record
+from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
+from faithmap.cli.results import Job, complete_or_absent, write_record
+from faithmap.cli.runner import run
 from faithmap.viz import compare, save_figure
 
 CHANCE = "random"
@@ -29,20 +30,9 @@ def compare_files(paths: Sequence[Path], options: CompareOptions, bar: Bar) -> G
     """Compare the methods on images and write the results, one outcome after the other.
 
     Raises:
-        UserError: for what makes all of them impossible.
+        UserError: see :func:`run`.
     """
-    files, failures = find_files(paths or [fm.sample_photo()])
-    jobs = plan(files, options.out)
-    check(jobs, overwrite=options.overwrite)
-    yield from failures
-    if not jobs:
-        return
-    with output_folder(options.out):
-        contest = Contest.open(options)
-        for i, job in enumerate(jobs):
-            with bar(len(jobs)) as tell:
-                outcome = contest.hold(job, starting_at(i, tell))
-            yield outcome
+    return run(paths, options, lambda: Contest.open(options), bar)
 
 
 @dataclass(frozen=True)
@@ -67,12 +57,21 @@ class Contest:
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         return cls(options, model, explainers, target)
 
-    def hold(self, job: Job, tell: Tell) -> Outcome:
-        """Read one image, explain it by every method, and write the comparison.
+    @property
+    def together(self) -> int:
+        """One image at a time: the methods are many."""
+        return 1
+
+    def do(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
+        """Compare on each image.
 
         Raises:
             UserError: where results cannot be written, or memory does not suffice.
         """
+        return [self._hold(job, tell) for job in jobs]
+
+    def _hold(self, job: Job, tell: Tell) -> Outcome:
+        """Read one image, explain it by every method, and write the comparison."""
         try:
             photo = read_photo(job, self.model)
             whys, seconds = self._explained(photo, tell)

@@ -18,12 +18,13 @@ from torch import Tensor
 import faithmap as fm
 from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.explain import Options
-from faithmap.cli.inputs import Photo, find_files, read_photo
+from faithmap.cli.inputs import Photo, read_photo
 from faithmap.cli.methods import make_explainer
 from faithmap.cli.pictures import draw
 from faithmap.cli.record import Findings, describe_findings
-from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell, starting_at
-from faithmap.cli.results import Job, check, complete_or_absent, output_folder, plan, write_record
+from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
+from faithmap.cli.results import Job, complete_or_absent, write_record
+from faithmap.cli.runner import run
 from faithmap.methods.base import Progress
 
 TOGETHER = 8
@@ -34,20 +35,9 @@ def explain_files(paths: Sequence[Path], options: Options, bar: Bar) -> Generato
     """Explain images and write their results, one outcome after the other.
 
     Raises:
-        UserError: for what makes all of them impossible; before anything is computed, where that can be known so early.
+        UserError: see :func:`run`.
     """
-    files, failures = find_files(paths or [fm.sample_photo()])
-    jobs = plan(files, options.out)
-    check(jobs, overwrite=options.overwrite)
-    yield from failures
-    if not jobs:
-        return
-    with output_folder(options.out):
-        session = Session.open(options)
-        for start in range(0, len(jobs), session.together):
-            with bar(len(jobs)) as tell:
-                outcomes = session.explain(jobs[start : start + session.together], starting_at(start, tell))
-            yield from outcomes
+    return run(paths, options, lambda: Session.open(options), bar)
 
 
 @dataclass
@@ -86,7 +76,7 @@ class Session:
         """Images that are explained at once."""
         return 1 if self.model.device.type == "cpu" else min(TOGETHER, self.options.chunk)
 
-    def explain(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
+    def do(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
         """Read, explain and write a few images.
 
         Raises:

@@ -66,16 +66,13 @@ def describe_comparison(
     index = None if first.target is None else int(first.target[0])
     record = {
         "schema": COMPARISON,
-        "versions": _versions(),
-        "file": {"path": str(photo.job.file), "sha256": photo.digest, "bytes": len(photo.data), "size": photo.size},
-        "model": {**describe(model), "device": str(model.device), "input_size": first.image_size},
-        "seed": {"run": seed, "image": photo.index},
+        **described_photo(photo, model, seed),
         "target": {"index": index, "label": None if index is None else model.label(index)},
         "protocol": _protocol(next(iter(proofs.values()))),
         "methods": methods,
         "warnings": [*photo.warnings, *dict.fromkeys(warnings)],
     }
-    return {key: _strict(value) for key, value in record.items()}
+    return document(record)
 
 
 def describe_findings(found: Findings, model: Classifier, seed: int) -> dict[str, Any]:
@@ -85,12 +82,9 @@ def describe_findings(found: Findings, model: Classifier, seed: int) -> dict[str
     passes = {kind: diagnostics.pop(f"{kind}_passes", None) for kind in ("forward", "backward")}
     record = {
         "schema": SCHEMA,
-        "versions": _versions(),
-        "file": {"path": str(photo.job.file), "sha256": photo.digest, "bytes": len(photo.data), "size": photo.size},
-        "model": {**describe(model), "device": str(model.device), "input_size": why.image_size},
+        **described_photo(photo, model, seed),
         "window": model.geometry.window(photo.size)._asdict(),
         "method": {"name": why.method, "settings": why.settings},
-        "seed": {"run": seed, "image": photo.index},
         "target": _target(found, model),
         "predicted": _guesses(found.probabilities, model),
         "heatmap": {
@@ -107,7 +101,18 @@ def describe_findings(found: Findings, model: Classifier, seed: int) -> dict[str
         "warnings": [*photo.warnings, *diagnostics.pop("warnings", ())],
         "diagnostics": diagnostics,
     }
-    return {key: _strict(value) for key, value in record.items()}
+    return document(record)
+
+
+def described_photo(photo: Photo, model: Classifier, seed: int) -> dict[str, Any]:
+    """What was asked about: versions, file, model and seeds."""
+    size = (photo.image.shape[-2], photo.image.shape[-1])
+    return {
+        "versions": _versions(),
+        "file": {"path": str(photo.job.file), "sha256": photo.digest, "bytes": len(photo.data), "size": photo.size},
+        "model": {**describe(model), "device": str(model.device), "input_size": size},
+        "seed": {"run": seed, "image": photo.index},
+    }
 
 
 def _versions() -> dict[str, str | None]:
@@ -157,6 +162,11 @@ def _protocol(games: DeletionInsertion) -> dict[str, Any]:
         "deletion_baseline": describe_baseline(rules.deletion_baseline),
         "insertion_baseline": describe_baseline(rules.insertion_baseline),
     }
+
+
+def document(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as JSON can say it."""
+    return {key: _strict(value) for key, value in record.items()}
 
 
 def _strict(value: Any) -> Any:

@@ -138,15 +138,15 @@ class Report:
 def summary(done: Done) -> dict[str, Any]:
     """What the document says of one image: the heart of its result.json, and where that is."""
     record = done.record
-    kept = [key for key in ("target", "predicted", "scores", "methods", "warnings") if key in record]
+    kept = [key for key in ("target", "predicted", "scores", "methods", "saturated", "features", "warnings") if key in record]
     return {"file": record["file"]["path"], "folder": str(done.folder), **{key: record[key] for key in kept}}
 
 
 def lines(done: Done) -> Iterator[tuple[str, str]]:
     """The same for people: the head of each line, and its text."""
     record = done.record
-    if "methods" in record:
-        yield from _compared(done)
+    if "methods" in record or "features" in record:
+        yield from (_compared(done) if "methods" in record else _walked(done))
         return
     saw = ", ".join(f"{guess['label']} {guess['probability']:.3f}" for guess in record["predicted"][:3])
     rows, columns = record["heatmap"]["resolution"]
@@ -171,3 +171,13 @@ def _compared(done: Done) -> Iterator[tuple[str, str]]:
         cost = "" if method["seconds"] is None else f"  {passes['forward']:8}  {passes['backward']:9}  {method['seconds']:7.1f}"
         yield "  " + name.ljust(width), areas + cost
     yield "  picture".ljust(width + 2), str(done.folder / "comparison.png")
+
+
+def _walked(done: Done) -> Iterator[tuple[str, str]]:
+    """How much of the path is saturated, and what each method's channels are worth."""
+    record = done.record
+    yield "", f"{record['file']['path']}: {record['target']['label']}"
+    yield "  saturated       ", f"{100 * record['saturated']:.0f} % of the path, at {record['target_layer']}"
+    for name, areas in record["features"].items():
+        yield f"  {name}  ", f"its top channels: insertion {areas['insertion']:.3f}, deletion {areas['deletion']:.3f}"
+    yield "  pictures        ", str(done.folder)

@@ -22,11 +22,11 @@ from typing import Any
 from faithmap.cli.errors import UserError, os_problem
 
 SCHEMA = "faithmap.result/1"
-COMPARISON = "faithmap.comparison/1"
+COMPARISON, SATURATION = "faithmap.comparison/1", "faithmap.saturation/1"
 RECORD = "result.json"
 FILES = frozenset(
     {RECORD, "overlay.png", "panel.png", "strip.png", "heatmap.npy", "deletion_insertion.gif", "deletion_insertion.webp"}
-    | {"comparison.png"}
+    | {"comparison.png", "saturation.png", "features.png"}
 )
 """All that a result folder may hold; one that holds more is not replaced."""
 

@@ -1,6 +1,6 @@
 """Class activation maps: any weighting with any gradient, and those that need none."""
 
-from faithmap.methods.cams.base import CAM
+from faithmap.methods.cams.base import CAM, LayerExplainer
 from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
 from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
 from faithmap.methods.cams.layers import TokenGrid, channels_first
@@ -16,6 +16,7 @@ from faithmap.methods.cams.named import (
     XGradCAM,
 )
 from faithmap.methods.cams.references import Distribution, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
+from faithmap.methods.cams.saturation import Saturation, saturation, top_features
 
 __all__ = [
     "CAM",
@@ -31,11 +32,13 @@ __all__ = [
     "Integrated",
     "IntegratedGradCAM",
     "LayerCAM",
+    "LayerExplainer",
     "Mixture",
     "Plain",
     "RandomBlurs",
     "RandomConstants",
     "RandomNoise",
+    "Saturation",
     "ScoreCAM",
     "Smooth",
     "SmoothGradCAM",
@@ -43,4 +46,6 @@ __all__ = [
     "TokenGrid",
     "XGradCAM",
     "channels_first",
+    "saturation",
+    "top_features",
 ]

@@ -1,0 +1,83 @@
+"""``faithmap saturation``: the arguments, and what becomes of them."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.types import PositiveInt
+
+from faithmap.cli.compare import as_methods
+from faithmap.cli.errors import UserError
+from faithmap.cli.report import Report
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SaturationOptions:
+    """What to measure, and how.
+
+    Args:
+        methods: class activation maps whose most important channels are compared, by name, with commas between them.
+        target_layer: by its dotted name; without it, the last with a spatial output.
+        baseline: where the path to the image begins.
+        channels: of each method, the most important ones.
+        target: the class, by name ("tiger cat") or number; without it, the class that the model predicts.
+        model: by name; see "faithmap models".
+        weights: a checkpoint file for the model, instead of the weights that its name stands for.
+        out: the folder for the results, one folder in it for each image, named after the file.
+        overwrite: replace results that exist already. The old ones stay until the new ones are complete.
+        seed: of all random numbers.
+        device: where to compute, such as cuda; without it, the CPU.
+        chunk: images in one pass of the model, at the most; fewer need less memory.
+        json: print one JSON document instead of text, and no progress.
+    """
+
+    methods: Annotated[tuple[str, ...], Parameter(converter=as_methods, n_tokens=1, negative="", metavar="NAMES")] = (
+        "gradcam",
+        "integrated_gradcam",
+        "expected_gradcam",
+    )
+    target_layer: str | None = None
+    baseline: Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"] = "blur"
+    channels: PositiveInt = 4
+    target: str | None = None
+    model: str = "efficientnet_lite0"
+    weights: Path | None = None
+    out: Path = Path("faithmap-saturation")
+    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    seed: int = 0
+    device: str | None = None
+    chunk: PositiveInt = 32
+    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
+
+
+_DEFAULTS = SaturationOptions()
+
+
+def saturation(*paths: Path, options: SaturationOptions = _DEFAULTS) -> int:
+    """Measure how much of the path from a baseline to an image no longer moves the score, and what methods see of it.
+
+    Each image gets a folder with saturation.png (score, similarity of the layer's activations and gradient norm along the
+    path), features.png (what each method's most important channels show, with its insertion) and result.json.
+
+    Exit code: 0; 2 if an input failed, after the others are done; 130 if interrupted.
+
+    Args:
+        paths: image files, and folders to search for them; without any, a photograph that comes with faithmap.
+        options: what to measure, and how.
+    """
+    report = Report(as_json=options.json)
+    try:
+        from faithmap.cli.walks import walk_files  # noqa: PLC0415 - torch takes seconds; --help must not
+
+        with closing(walk_files(paths, options, report.bar)) as outcomes:
+            for outcome in outcomes:
+                report.add(outcome)
+    except (UserError, KeyboardInterrupt) as error:
+        report.close(str(error) or "interrupted")
+        raise
+    return report.close()

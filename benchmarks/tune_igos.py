@@ -26,8 +26,8 @@ GRID = {
 
 
 def middle(resolution: int) -> float:
-    """The middle weight of the total variation: 2 at 28, in proportion to the cells a side."""
-    return 2.0 * resolution / 28
+    """The middle weight of the total variation: 2 up to 28 cells a side, in proportion beyond."""
+    return 2.0 * max(1.0, resolution / 28)
 
 
 def noises(model: fm.Classifier, resolution: int, stds: list[float], **shared: Any) -> dict[str, MaskOptimiser]:

@@ -12,6 +12,8 @@ import statistics
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from common import arguments, autocast, load_photos, table
@@ -35,24 +37,18 @@ def bare(model: fm.Classifier, images: Float[Tensor, "n c h w"], passes: int, ch
 def libraries(model: fm.Classifier, layer: torch.nn.Module) -> dict[str, Callable[[Tensor], object]]:
     """Grad-CAM as grad-cam and torch-cam have it, where they are installed."""
     found: dict[str, Callable[[Tensor], object]] = {}
-    try:
-        from pytorch_grad_cam import GradCAM  # noqa: PLC0415 - both are optional
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget  # noqa: PLC0415
-
-        theirs = GradCAM(model=model, target_layers=[layer])
-        found["grad-cam"] = lambda images: theirs(images, [ClassifierOutputTarget(0)] * len(images))
-    except ImportError:
-        pass
-    try:
-        from torchcam.methods import GradCAM as TorchGradCAM  # noqa: PLC0415
+    if find_spec("pytorch_grad_cam"):
+        targets = import_module("pytorch_grad_cam.utils.model_targets")
+        theirs = import_module("pytorch_grad_cam").GradCAM(model=model, target_layers=[layer])
+        found["grad-cam"] = lambda images: theirs(images, [targets.ClassifierOutputTarget(0)] * len(images))
+    if find_spec("torchcam"):
+        methods = import_module("torchcam.methods")
 
         def torch_cam(images: Tensor) -> object:
-            with TorchGradCAM(model, target_layer=layer) as other:
+            with methods.GradCAM(model, target_layer=layer) as other:
                 return other([0] * len(images), model(images))
 
         found["torch-cam"] = torch_cam
-    except ImportError:
-        pass
     return found
 
 

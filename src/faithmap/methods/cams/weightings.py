@@ -96,6 +96,13 @@ def element_wise(evidence: Evidence) -> Float[Tensor, "n k h w"]:
     return evidence.gradient.where(evidence.gradient * evidence.activation > 0, 0)
 
 
-WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType(
-    {f.__name__: f for f in (grad_cam, grad_cam_plus_plus, xgrad_cam, layer_cam, hires_cam, element_wise)}
+WEIGHTINGS: Mapping[WeightingName, Weighting] = MappingProxyType(
+    {
+        "grad_cam": grad_cam,
+        "grad_cam_plus_plus": grad_cam_plus_plus,
+        "xgrad_cam": xgrad_cam,
+        "layer_cam": layer_cam,
+        "hires_cam": hires_cam,
+        "element_wise": element_wise,
+    }
 )

@@ -130,7 +130,8 @@ class Explainer(ABC):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as plain data, without the model."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in ("model", "_")}
+        names = (f.name for f in fields(self) if f.name != "model" and not f.name.startswith("_"))
+        return {name: _plain(getattr(self, name)) for name in names}
 
     def _check(self, size: tuple[int, int]) -> None:
         """Raise ValueError where a setting does not fit images of that size (height, width)."""

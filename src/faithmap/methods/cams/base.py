@@ -56,9 +56,9 @@ class LayerExplainer(Explainer):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as plain data; layers by their names."""
-        plain = {key: value for key, value in super().settings.items() if key != "_watched"}
         given = self.target_layer
-        return {**plain, "target_layer": list(next(iter(self._watched.values())).layers) if self._watched else _named(given)}
+        layers = list(next(iter(self._watched.values())).layers) if self._watched else _named(given)
+        return {**super().settings, "target_layer": layers}
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, Any]:
         watched = self._watch(images)

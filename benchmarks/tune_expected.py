@@ -1,0 +1,98 @@
+"""How the defaults of Expected Grad-CAM were chosen: one setting after the other is turned, all others as they are.
+
+    python benchmarks/tune_expected.py --photos ../shared/photos --count 16 --autocast bfloat16
+
+The even photographs tune, the odd ones report. Every map is played at 14x14 cells, resampled where it is coarser or finer.
+Prints one Markdown table a setting, with paired differences to the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cam_quality import measure
+from common import arguments, autocast, difference, table, with_error
+from igos_quality import Bench
+
+import faithmap as fm
+from faithmap.methods.cams import Expected
+from faithmap.methods.cams.estimators import Difference, Pool
+
+RESOLUTION = 14
+
+Settings = Mapping[str, Any]
+
+
+def turned(default: fm.ExpectedGradCAM, bench: Bench) -> dict[str, dict[str, Settings]]:
+    """For each setting its values, and what of the explainer they change."""
+    gradient = default.gradient
+    assert isinstance(gradient, Expected)
+    others = fm.ImageSet(bench.images)
+    layers: dict[str, Any] = {
+        "last": "bn2",
+        "14x14": "blocks.5.0.bn1",
+        "28x28": "blocks.3.0.bn1",
+        "14x14, before the nonlinearity": "blocks.4",
+        "last and 14x14": ["bn2", "blocks.5.0.bn1"],
+        "last, 14x14 and 28x28": ["bn2", "blocks.5.0.bn1", "blocks.3.0.bn1"],
+    }
+    kinds: list[tuple[Difference, Pool]] = [
+        ("none", "gradient"),
+        ("reference", "map"),
+        ("reference", "contribution"),
+        ("path", "map"),
+        ("increment", "map"),
+    ]
+    references: dict[str, Any] = {
+        "blurs": fm.RandomBlurs(),
+        "weaker blurs": fm.RandomBlurs(2.0, 20.0),
+        "black": "black",
+        "noise": fm.RandomNoise(),
+        "constants": fm.RandomConstants(),
+        "other photographs": others,
+    }
+    return {
+        "layer": {name: {"target_layer": layer} for name, layer in layers.items()},
+        "weighting": {w: {"weighting": w} for w in ("grad_cam", "hires_cam", "layer_cam", "xgrad_cam", "grad_cam_plus_plus")},
+        "difference, pool": {f"{d}, {p}": {"gradient": replace(gradient, difference=d, pool=p)} for d, p in kinds},
+        "references": {name: {"gradient": replace(gradient, references=r)} for name, r in references.items()},
+        "noise": {f"{s:g}": {"gradient": replace(gradient, noise_std=s)} for s in (0.0, 0.05, 0.1, 0.2)},
+        "samples": {f"{n}": {"gradient": replace(gradient, samples=n)} for n in (4, 8, 16, 24, 50)},
+        "score": {s: {"score": s} for s in ("logit", "probability")},
+        "signed": {f"{not r}": {"relu": r} for r in (True, False)},
+    }
+
+
+def main() -> None:
+    """Measure every value of every setting on the tuning photographs, and print the tables."""
+    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=16)
+    parser.set_defaults(part="tune")
+    parser.add_argument("--only", nargs="+", default=None, help="settings, such as layer noise")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    options: argparse.Namespace = parser.parse_args()
+    bench = Bench.open(options)
+    shared: dict[str, Any] = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
+    default = fm.ExpectedGradCAM(bench.model, **shared)
+    measure(bench, "default", default, [RESOLUTION])
+    ours = [row.difference for photo in bench.photos if (row := bench.results.get(photo, "default", RESOLUTION))]
+    for setting, values in turned(default, bench).items():
+        if options.only is not None and setting not in options.only:
+            continue
+        lines = []
+        for value, change in values.items():
+            name = f"{setting}: {value}"
+            measure(bench, name, fm.ExpectedGradCAM(bench.model, **shared, **change), [RESOLUTION])
+            rows = [row for photo in bench.photos if (row := bench.results.get(photo, name, RESOLUTION))]
+            found = [row.difference for row in rows]
+            areas = [with_error([getattr(row, game) for row in rows]) for game in ("deletion", "insertion")]
+            lines.append([value, *areas, with_error(found), difference(found, ours)])
+        print(f"\nExpected Grad-CAM, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
+        print(table([setting, "deletion", "insertion", "ins - del", "to the default"], lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()

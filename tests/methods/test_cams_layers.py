@@ -7,7 +7,7 @@ import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-from faithmap.methods.cams.layers import TokenGrid, channels_first, default_layer, find_layers, plain_name
+from faithmap.methods.cams.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers, plain_name
 from faithmap.methods.cams.named import GradCAM
 from faithmap.model import Classifier
 
@@ -157,7 +157,30 @@ def test_hugging_face_vit() -> None:
     assert why.heatmap.abs().sum() > 0
 
 
-def test_the_default_is_behind_the_last_nonlinearity() -> None:
-    model = timm.create_model("tf_efficientnet_lite0")
-    assert default_layer(model, torch.rand(1, 3, 64, 64)) is model.bn2
-    assert default_layer(torchvision.models.resnet18(), torch.rand(1, 3, 64, 64)) is not None
+RESNET = ["layer4", "layer3", "layer2"]
+SCALES = {
+    "tf_efficientnet_lite0": (timm, ["bn2", "blocks.5.0.bn1", "blocks.3.0.bn1"]),
+    "resnet18": (torchvision.models, RESNET),
+    "resnet50": (torchvision.models, RESNET),
+    "vgg11": (torchvision.models, ["avgpool", "features.19", "features.14"]),
+    "densenet121": (torchvision.models, ["features", "features.transition3.relu", "features.transition2.relu"]),
+    "mobilenet_v2": (torchvision.models, ["features", "features.14.conv.0", "features.7.conv.0"]),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_the_last_layer_of_each_resolution_behind_its_nonlinearity(name: str) -> None:
+    library, layers = SCALES[name]
+    torch.manual_seed(0)
+    model = library.create_model(name) if library is timm else getattr(library, name)()
+    image = torch.rand(1, 3, 224, 224)
+    model.eval()
+    names = {module: key for key, module in model.named_modules()}
+    assert [names[layer] for layer in default_layers(model, image, 3)] == layers
+    assert [names[layer] for layer in default_layers(model, image)] == layers[:1]
+
+
+def test_channels_at_the_end_are_no_width() -> None:
+    model = timm.create_model("convnext_atto").eval()
+    sizes = {size for _, size, _ in _spatial_outputs(model, torch.rand(1, 3, 224, 224))}
+    assert sizes == {(56, 56), (28, 28), (14, 14), (7, 7)}

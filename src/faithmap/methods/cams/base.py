@@ -39,6 +39,7 @@ class LayerExplainer(Explainer):
         target_layer: a module, its dotted name, several of either (their maps, each over its largest value, are averaged at
             the finest of them), or None: the last layer with a spatial output, which the diagnostics name. It is looked for
             once for each size of images, and where its cells stand is read off a forward pass then.
+        scales: resolutions that None takes layers of, from the last one back.
         reshape_transform: from what the layer returns to (n, k, h, w); None recognises pictures, pictures with their channels
             at the end, and the tokens of vision transformers.
         relu: take away what is negative in a map; False gives signed maps.
@@ -49,6 +50,7 @@ class LayerExplainer(Explainer):
 
     score: ScoreKind = "logit"
     target_layer: TargetLayer = None
+    scales: int = 1
     reshape_transform: ReshapeTransform | None = None
     relu: bool = True
     _watched: dict[Any, Watched] = field(default_factory=dict, init=False, repr=False)
@@ -75,9 +77,9 @@ class LayerExplainer(Explainer):
         size = (images.shape[-2], images.shape[-1])
         given = self.target_layer
         entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
-        key = (size, entries, id(self.reshape_transform))
+        key = (size, entries, self.scales, id(self.reshape_transform))
         if key not in self._watched:
-            self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1])
+            self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1], self.scales)
         return self._watched[key]
 
     def _answer(self, question: Question, found: Mapping[str, Weighted], **per_image: Tensor) -> Answer:

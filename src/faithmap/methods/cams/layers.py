@@ -26,21 +26,23 @@ ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
-def find_layers(model: nn.Module, target_layer: TargetLayer, images: Float[Tensor, "n c h w"]) -> dict[str, nn.Module]:
+def find_layers(
+    model: nn.Module, target_layer: TargetLayer, images: Float[Tensor, "n c h w"], scales: int = 1
+) -> dict[str, nn.Module]:
     """The layers by their dotted names, in the order given.
 
     Args:
         model: whose layers they are; names count from the module inside a Classifier or a compiled model.
         target_layer: as the user gave it.
-        images: of which one is shown to the model to find the last spatial layer.
+        images: of which one is shown to the model to find the default.
+        scales: resolutions that the default has a layer of.
 
     Raises:
         ValueError: for a module that is not the model's, a name that does not exist (with the nearest), or no layers.
     """
     names = {module: plain_name(name) for name, module in model.named_modules()}
     if target_layer is None:
-        layer = default_layer(model, images)
-        return {names[layer]: layer}
+        return {names[layer]: layer for layer in default_layers(model, images, scales)}
     given = [target_layer] if isinstance(target_layer, (nn.Module, str)) else list(target_layer)
     if not given:
         raise ValueError("target_layer is empty; give a module, its name, several of either, or None")
@@ -71,37 +73,54 @@ def _by_name(name: str, names: Mapping[nn.Module, str]) -> nn.Module:
     raise ValueError(f"target_layer {name!r} is no module of the model; {hint}")
 
 
-def default_layer(model: nn.Module, images: Float[Tensor, "n c h w"]) -> nn.Module:
-    """The last layer that runs once and has a spatial output: of a vision transformer the norm that its last block begins with.
+def default_layers(model: nn.Module, images: Float[Tensor, "n c h w"], scales: int = 1) -> list[nn.Module]:
+    """The last layer that runs once and has a spatial output, and the last of each resolution before it, up to so many.
 
-    The patches of a transformer's last block reach the class token through that block's attention alone, so that what comes
-    behind it has no gradient.
+    Of the finer resolutions a layer behind a nonlinearity is preferred: in front of it, most of what a channel says is negative
+    or cancels out. Of a vision transformer there is but one: the norm that its last block begins with, since patches reach the
+    class token through that block's attention alone, so that what comes behind it has no gradient.
 
     Raises:
-        ValueError: where no layer has one.
+        ValueError: where no layer has a spatial output.
     """
     block_norm = _transformer_norm(model)
     if block_norm is not None:
-        return block_norm
-    ran: list[tuple[nn.Module, bool]] = []
+        return [block_norm]
+    outputs = _spatial_outputs(model, images[:1])
+    if not outputs:
+        raise ValueError("no layer of the model has a spatial output (n, k, h, w); name a target_layer and a reshape_transform")
+    last = {size: [entry for entry in outputs if entry[1] == size] for _, size, _ in outputs}
+    by_size = sorted(last.values(), key=lambda entries: outputs.index(entries[-1]), reverse=True)
+    finer = [next((e for e in reversed(entries) if e[2]), entries[-1]) for entries in by_size[1:scales]]
+    return [by_size[0][-1][0], *(entry[0] for entry in finer)]
+
+
+def _spatial_outputs(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[tuple[nn.Module, tuple[int, int], bool]]:
+    """In order, the modules that run once and return pictures of the image's shape; their sizes, whether they are rectified."""
+    ran: list[tuple[nn.Module, tuple[int, int] | None, bool]] = []
 
     def note(module: nn.Module, arguments: Any, output: Any) -> None:
         del arguments
-        ran.append((module, isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1))
+        picture = isinstance(output, Tensor) and output.ndim == 4 and _like(output, image)
+        rectified = picture and bool(output.relu().sum() > 10 * (-output).relu().sum())
+        ran.append((module, (output.shape[-2], output.shape[-1]) if picture else None, rectified))
 
     inner = [module for module in model.modules() if not isinstance(module, Classifier)]
     handles = [module.register_forward_hook(note) for module in inner]
     try:
         with torch.no_grad():
-            model(images[:1])
+            model(image)
     finally:
         for handle in handles:
             handle.remove()
-    times = Counter(module for module, _ in ran)
-    spatial = [module for module, is_spatial in ran if is_spatial and times[module] == 1]
-    if not spatial:
-        raise ValueError("no layer of the model has a spatial output (n, k, h, w); name a target_layer and a reshape_transform")
-    return spatial[-1]
+    times = Counter(module for module, _, _ in ran)
+    return [(module, size, rectified) for module, size, rectified in ran if size is not None and times[module] == 1]
+
+
+def _like(output: Tensor, image: Tensor) -> bool:
+    """More than one cell, as many for the width as for the height: not channels where a width should be."""
+    (height, width), (h, w) = image.shape[-2:], output.shape[-2:]
+    return h * w > 1 and 2 / 3 < (h / w) / (height / width) < 3 / 2
 
 
 def _transformer_norm(model: nn.Module) -> nn.Module | None:

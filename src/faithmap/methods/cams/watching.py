@@ -35,7 +35,11 @@ class Watched:
 
 
 def watch(
-    model: nn.Module, target_layer: TargetLayer, reshape_transform: ReshapeTransform | None, image: Float[Tensor, "1 c h w"]
+    model: nn.Module,
+    target_layer: TargetLayer,
+    reshape_transform: ReshapeTransform | None,
+    image: Float[Tensor, "1 c h w"],
+    scales: int = 1,
 ) -> Watched:
     """Find the layers, show the model one image, and read off it what there is to know about images of its size.
 
@@ -43,7 +47,7 @@ def watch(
         ValueError: for layers that do not exist or do not run once, or activations that are no pictures.
     """
     size = (image.shape[-2], image.shape[-1])
-    layers = find_layers(model, target_layer, image)
+    layers = find_layers(model, target_layer, image, scales)
     capture = Capture(layers)
     with torch.no_grad(), Trail(image) as trail, capture.watch():
         model(image)

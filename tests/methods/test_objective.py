@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from faithmap.methods.masks import IGOS, Mask
 from faithmap.methods.masks.objective import Regulariser, size_penalty, total_variation
 
 
@@ -36,3 +38,11 @@ def test_weights_mean_the_same_at_every_resolution() -> None:
 
 def test_a_single_cell_varies_nowhere() -> None:
     assert total_variation(torch.rand(2, 1, 1)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("cells", "variation"), [(7, 1), (14, 1), (28, 1), ((14, 56), 2), (112, 4), (224, 8)])
+def test_the_variation_weighs_more_beyond_28_cells(cells: int | tuple[int, int], variation: float) -> None:
+    for method, (size, at_28) in ((IGOS, (0.1, 2.0)), (Mask, (0.01, 0.2))):
+        regulariser = method(torch.nn.Identity(), resolution=cells).regulariser
+        assert (regulariser.lambda1, regulariser.lambda2) == pytest.approx((size, variation * at_28))
+    assert IGOS(torch.nn.Identity(), resolution=112, lambda2=3.0).settings["lambda2"] == 3.0

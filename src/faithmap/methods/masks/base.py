@@ -31,14 +31,14 @@ class MaskOptimiser(Explainer):
     Args:
         resolution: cells a side, or (rows, columns); up to the image's own size.
         lambda1: weight of the removed area; None for the method's default, the same at every resolution.
-        lambda2: weight of the total variation; None for the method's default at 28 cells a side, in proportion to the longer
-            side, since neighbouring cells of a finer mask differ less.
+        lambda2: weight of the total variation; None for the method's default up to 28 cells on the longer side, in proportion
+            beyond, since neighbouring cells of a finer mask differ less.
         iterations: at the most.
         baseline: what a removed pixel becomes, unless the call says otherwise.
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]]
-    """(lambda1, lambda2 at 28 cells a side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
+    """(lambda1, lambda2 up to 28 cells a side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
 
     resolution: int | tuple[int, int] = 28
     lambda1: float | None = None
@@ -54,7 +54,7 @@ class MaskOptimiser(Explainer):
     @property
     def regulariser(self) -> Regulariser:
         """g(M), the defaults filled in."""
-        lambda1, lambda2 = self.DEFAULT_LAMBDAS[0], self.DEFAULT_LAMBDAS[1] * max(self.shape) / 28
+        lambda1, lambda2 = self.DEFAULT_LAMBDAS[0], self.DEFAULT_LAMBDAS[1] * max(1.0, max(self.shape) / 28)
         return Regulariser(lambda1 if self.lambda1 is None else self.lambda1, lambda2 if self.lambda2 is None else self.lambda2)
 
     @property

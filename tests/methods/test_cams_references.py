@@ -93,6 +93,14 @@ def test_blurs_cover_their_range_whatever_the_number() -> None:
     assert len(variances.unique()) == 8
 
 
+@pytest.mark.parametrize("sigma", [5.0, 9.0, 20.0, 50.0])
+def test_a_wide_blur_on_a_coarse_grid_is_the_gaussian(sigma: float) -> None:
+    image = Blur(kernel_size=None, sigma=2.0)(torch.rand(1, 3, 224, 300, generator=torch.Generator().manual_seed(1)))
+    image[..., 60:150, 100:180] += 0.5
+    drawn = draw_references(RandomBlurs(sigma, sigma), image, 1, torch.Generator())
+    assert (drawn - Blur(kernel_size=None, sigma=sigma)(image)).abs().max() < 0.02
+
+
 def test_a_mixture_gives_each_part_its_share() -> None:
     drawn = levels(draw(Mixture([Constant(0.1), Constant(0.2), Constant(0.3)]), 7))
     assert [drawn.count(level) for level in (0.1, 0.2, 0.3)] == [3, 2, 2]

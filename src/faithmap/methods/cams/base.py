@@ -128,10 +128,10 @@ class CAM(LayerExplainer):
         if self.gradient.is_plain:
             evidence = {name: Evidence.of(a, answer.gradient[name]) for name, a in answer.activation.items()}
             return self._answer(question, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
-        parts = [
-            self._group(question, numbers, weighting)
-            for numbers in torch.arange(len(question.images), device=question.images.device).split(self.chunk_size)
-        ]
+        passes = getattr(self.gradient, "samples", 1)
+        together = min(self.chunk_size, math.lcm(self.chunk_size, passes) // passes)
+        everything = torch.arange(len(question.images), device=question.images.device)
+        parts = [self._group(question, numbers, weighting) for numbers in everything.split(together)]
         maps = {
             name: Weighted(*map(torch.cat, zip(*(part[0][name] for part in parts), strict=True))) for name in answer.activation
         }
@@ -139,7 +139,7 @@ class CAM(LayerExplainer):
         return self._answer(question, maps, **gaps)
 
     def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor]:
-        """The maps of a few images and how far their contributions are from complete; memory does not grow with all images."""
+        """The maps of as many images as fill whole chunks with their passes, and how far from complete they are."""
         _, model, answer = question.kept
         images, activation = question.images[numbers], answer.at(numbers).activation
         samples = [

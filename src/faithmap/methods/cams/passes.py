@@ -168,7 +168,8 @@ def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tenso
         z = torch.lerp(start, image.expand_as(start), position)
     if not bool(samples.noise[rows].any()):
         return z
-    noise = torch.stack([_normal(image, int(seed)) for seed in samples.seed[rows].tolist()])
+    seeds, which = samples.seed[rows].unique(return_inverse=True)
+    noise = torch.stack([_normal(image, seed) for seed in seeds.tolist()])[which.to(image.device)]
     return z + noise.mul_(samples.noise[rows].to(image).view(-1, 1, 1, 1))
 
 

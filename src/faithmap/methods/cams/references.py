@@ -16,8 +16,9 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from faithmap.baselines import Baseline, Blur, make_baseline
+from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, make_baseline
 
 
 class Distribution(ABC):
@@ -110,7 +111,16 @@ class RandomBlurs(Distribution):
         uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
         shares = (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
         sigmas = self.weakest * (self.strongest / self.weakest) ** shares
-        return torch.cat([Blur(kernel_size=None, sigma=sigma)(image) for sigma in sigmas.tolist()])
+        return torch.cat([_blurred(image, sigma) for sigma in sigmas.tolist()])
+
+
+def _blurred(image: Float[Tensor, "1 c h w"], sigma: float) -> Float[Tensor, "1 c h w"]:
+    """A Gaussian, made on a grid of a quarter of sigma where that is coarser than pixels: what is lost there is blurred away."""
+    side, pixels = min(image.shape[-2:]), max(1.0, sigma * min(image.shape[-2:]) / REFERENCE_SIZE / 4)
+    if pixels < 2 or side / pixels < 8:
+        return Blur(kernel_size=None, sigma=sigma)(image)
+    coarse = F.interpolate(image, [round(n / pixels) for n in image.shape[-2:]], mode="area")
+    return F.interpolate(Blur(kernel_size=None, sigma=sigma)(coarse), image.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)

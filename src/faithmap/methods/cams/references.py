@@ -115,7 +115,7 @@ class RandomBlurs(Distribution):
 
 
 def _blurred(image: Float[Tensor, "1 c h w"], sigma: float) -> Float[Tensor, "1 c h w"]:
-    """A Gaussian, made on a grid of a quarter of sigma where that is coarser than pixels: what is lost there is blurred away."""
+    """A Gaussian, on a grid of a quarter of sigma where that is coarser than pixels: what is lost there is blurred away."""
     side, pixels = min(image.shape[-2:]), max(1.0, sigma * min(image.shape[-2:]) / REFERENCE_SIZE / 4)
     if pixels < 2 or side / pixels < 8:
         return Blur(kernel_size=None, sigma=sigma)(image)

@@ -64,8 +64,8 @@ class Options:
         iterations: of igos and mask, at the most.
         samples: passes of the smooth, integrated and expected maps.
         baseline: what a method turns removed pixels into, or where its paths begin.
-        score: what a method explains of the class; igos and mask take the probability unless told otherwise, class
-            activation maps the logit.
+        score: what a method explains of the class; igos, mask and expected_gradcam take the probability unless told
+            otherwise, the other class activation maps the logit.
         protocol: by which deletion and insertion are played.
         animation: the format of the animation of deletion and insertion.
         seed: of all random numbers. Those of an image follow from this seed and the content of its file alone: its name,

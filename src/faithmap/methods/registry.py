@@ -47,7 +47,10 @@ _ALL = {
     ),
     "mask": Method(Mask, "the same objective along the plain gradient, with Adam", "500", "Fong 2017"),
     "expected_gradcam": Method(
-        ExpectedGradCAM, "gradients expected over paths from a distribution of references", "1 a sample", "Buono 2024"
+        ExpectedGradCAM,
+        "gradients expected over paths from many references, at three layers",
+        "1 a sample",
+        "Buono 2024",
     ),
     "gradcam": Method(GradCAM, "channels weighted by their mean gradient", "1", "Selvaraju 2017"),
     "gradcam_plus_plus": Method(GradCAMPlusPlus, "positive gradients, whatever an object's size", "1", "Chattopadhay 2018"),

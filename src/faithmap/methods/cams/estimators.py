@@ -173,7 +173,7 @@ class Expected(Estimator):
     samples: int = 24
     references: References = field(default_factory=RandomBlurs)
     paths: int | None = None
-    noise_std: float = 0.1
+    noise_std: float = 0.01
     antithetic: bool = True
 
     def check(self) -> None:

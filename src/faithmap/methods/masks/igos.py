@@ -50,8 +50,8 @@ class IGOS(MaskOptimiser):
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.1, 2.0)
-    """Three times lambda1 either way, or five times lambda2, and the scores hardly change. The paper's (1, 20) weigh the area as
-    heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays where it is.
+    """Three times lambda1 either way, or five times lambda2, and the scores hardly change. The paper's (1, 20) weigh the area
+    as heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays as it is.
     """
 
     path_points: int = 20

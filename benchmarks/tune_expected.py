@@ -3,7 +3,8 @@
     python benchmarks/tune_expected.py --photos ../shared/photos --count 16 --autocast bfloat16
 
 The even photographs tune, the odd ones report. Every map is played at 14x14 cells, resampled where it is coarser or finer.
-Prints one Markdown table a setting, with paired differences to the defaults.
+Prints one Markdown table a setting, with paired differences to the defaults, and how complex the maps are: their Gini index,
+high where few cells hold most, and their entropy in bits, high where many share it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cam_quality import measure
-from common import arguments, autocast, difference, table, with_error
+from common import arguments, autocast, difference, entropy, gini, table, with_error
 from igos_quality import Bench
 
 import faithmap as fm
@@ -23,6 +24,9 @@ from faithmap.methods.cams import Expected
 from faithmap.methods.cams.estimators import Difference, Pool
 
 RESOLUTION = 14
+
+COMPLEX = 8
+"""Photographs that the Gini index and the entropy of the maps are the means of."""
 
 Settings = Mapping[str, Any]
 
@@ -89,9 +93,12 @@ def main() -> None:
             rows = [row for photo in bench.photos if (row := bench.results.get(photo, name, RESOLUTION))]
             found = [row.difference for row in rows]
             areas = [with_error([getattr(row, game) for row in rows]) for game in ("deletion", "insertion")]
-            lines.append([value, *areas, with_error(found), difference(found, ours)])
+            maps = fm.ExpectedGradCAM(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
+            shapes = [f"{gini(maps):.3f}", f"{entropy(maps):.2f}"]
+            lines.append([value, *areas, with_error(found), difference(found, ours), *shapes])
         print(f"\nExpected Grad-CAM, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
-        print(table([setting, "deletion", "insertion", "ins - del", "to the default"], lines), flush=True)
+        header = [setting, "deletion", "insertion", "ins - del", "to the default", "Gini", "entropy"]
+        print(table(header, lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -328,3 +328,20 @@ def test_progress_counts_images(small_net: SmallNet, images: Tensor) -> None:
         images, progress=lambda done, total: told.append((done, total))
     )
     assert told == [(2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("gradient", [Integrated(samples=3), Expected(samples=3, difference="path", pool="map")])
+def test_a_baseline_of_the_call_stands_instead_image_by_image(gradient, small_net: SmallNet, images: Tensor) -> None:
+    """One tensor for each image, or one baseline for all; the estimator's own is not asked."""
+    cam = CAM(small_net, target_layer="conv2", gradient=gradient, relu=False)
+    starts = torch.stack([torch.full_like(image, level) for image, level in zip(images, (0.1, 0.5, 0.9), strict=True)])
+    together = cam(images, 1, baseline=starts).heatmap
+    for i, level in enumerate((0.1, 0.5, 0.9)):
+        first, second = (
+            cam(images[i : i + 1], 1, baseline=baseline, generator=[torch.Generator().manual_seed(i)]).heatmap[0]
+            for baseline in (level, starts[i])
+        )
+        assert torch.allclose(first, second, atol=1e-5)
+        if isinstance(gradient, Integrated):
+            assert torch.allclose(together[i], first, atol=1e-5)
+    assert not torch.allclose(together, cam(images, 1).heatmap, atol=1e-4)

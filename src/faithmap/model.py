@@ -133,15 +133,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        for module, _ in modes:
-            module.training = False
+        for module, training in modes:
+            if training:  # modules are slow to set, and there are hundreds
+                module.training = False
         for parameter, _ in flags:
             parameter.requires_grad_(False)
         with torch.enable_grad():
             yield
     finally:
         for module, mode in modes:
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
 

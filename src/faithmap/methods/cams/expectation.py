@@ -97,7 +97,7 @@ class Expectation:
             first = int((self._image < i).sum())
             rows = passes[self._image[passes] == i] - first
             parts.append(perturbed(self.images[i : i + 1], self.samples[i], rows))
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _note_start(self, passes: Int[Tensor, " m"], answer: Pass) -> None:
         """Add the scores of references to their image's mean."""

@@ -160,17 +160,17 @@ def joined(answers: list[Pass]) -> Pass:
 
 def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
     """Some of an image's passes: z = x' + a (x - x') + e."""
-    position = samples.position[rows].to(image).view(-1, 1, 1, 1)
     if samples.references is None:
-        z = image.expand(len(position), -1, -1, -1)
+        z = image.repeat(len(rows), 1, 1, 1)
     else:
-        start = samples.references[samples.path[rows].to(image.device)]
-        z = torch.lerp(start, image.expand_as(start), position)
-    if not bool(samples.noise[rows].any()):
-        return z
-    seeds, which = samples.seed[rows].unique(return_inverse=True)
-    noise = torch.stack([_normal(image, seed) for seed in seeds.tolist()])[which.to(image.device)]
-    return z + noise.mul_(samples.noise[rows].to(image).view(-1, 1, 1, 1))
+        z = samples.references[samples.path[rows].to(image.device)]
+        z.lerp_(image.expand_as(z), samples.position[rows].to(image).view(-1, 1, 1, 1))
+    std, seeds = samples.noise[rows].tolist(), samples.seed[rows]
+    for seed in seeds[samples.noise[rows] != 0].unique().tolist():
+        noise = _normal(image, seed)
+        for row in (seeds == seed).nonzero().flatten().tolist():
+            z[row].add_(noise, alpha=std[row])
+    return z
 
 
 def _normal(image: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "c h w"]:

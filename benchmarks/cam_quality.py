@@ -12,10 +12,9 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from common import Results, Row, arguments, autocast, difference, table, with_error
+from common import Results, Row, arguments, autocast, difference, stretched, table, with_error
 from igos_quality import Bench
 from torch import Tensor
 
@@ -37,7 +36,7 @@ def named(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tuple[s
         if name.endswith("cam") or "gradcam" in name:
             yield name, method.explainer(model, **shared)
     grad_cam = fm.GradCAM(model, **shared)
-    yield "gradcam, stretched", lambda images: replace(grad_cam(images), rows=None, columns=None)
+    yield "gradcam, stretched", lambda images: stretched(grad_cam(images))
 
 
 def grid(model: fm.Classifier, layer: str, options: argparse.Namespace) -> Iterator[tuple[str, Explain]]:

@@ -6,7 +6,7 @@ import argparse
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -145,17 +145,14 @@ def entropy(heatmap: Float[Tensor, "n h w"]) -> float:
 
 
 def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution: int) -> fm.Explanation:
-    """Grad-CAM of a timm model's last features (Selvaraju 2017), resampled; a rival until the library has its own."""
-    network = model.module
-    normalised = (images - model.mean) / model.std
-    with torch.no_grad():
-        activation = network.forward_features(normalised)  # type: ignore[operator] # a timm model
-    activation.requires_grad_()
-    logits = network.forward_head(activation)  # type: ignore[operator] # a timm model
-    slope = torch.autograd.grad(logits.max(dim=1).values.sum(), activation)[0]
-    heatmap = (slope.mean(dim=(2, 3), keepdim=True) * activation.detach()).sum(dim=1).relu()
-    coarse = fm.Explanation(heatmap, (images.shape[-2], images.shape[-1]), target=logits.argmax(dim=1), method="GradCAM")
-    return fm.Explanation(coarse.at((resolution, resolution)), coarse.image_size, target=coarse.target, method="GradCAM")
+    """Grad-CAM of the last layer, stretched over the image and resampled: a rival, as everybody draws it."""
+    why = stretched(fm.GradCAM(model)(images))
+    return fm.Explanation(why.at((resolution, resolution)), why.image_size, target=why.target, method=why.method)
+
+
+def stretched(why: fm.Explanation) -> fm.Explanation:
+    """The same map with its corners on the image's, wherever its cells stand."""
+    return replace(why, rows=None, columns=None)
 
 
 def random_map(images: Float[Tensor, "n 3 h w"], resolution: int, seed: int) -> fm.Explanation:

@@ -113,7 +113,7 @@ class Contest:
     def _played(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
         """Both games at the resolution that all share."""
         side = self.options.resolution
-        cells = why.heatmap if why.resolution == (side, side) and why.rows is None else why.at((side, side))
+        cells = why.cells if why.resolution == (side, side) else why.at((side, side))
         return fm.deletion_insertion(self.model, photo.image, cells.to(photo.image), why.target, chunk_size=self.options.chunk)
 
     def _draw(self, photo: Photo, whys: dict[str, fm.Explanation], proofs: dict[str, fm.DeletionInsertion], path: Path) -> None:

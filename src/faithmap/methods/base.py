@@ -47,6 +47,13 @@ class Question:
     def __post_init__(self) -> None:
         self.warnings = [[] for _ in self.images]
 
+    def baseline_for(self, images: Tensor | slice, own: Baseline) -> Baseline:
+        """The call's baseline, else the method's own; of a tensor with one for each image, those of these images."""
+        given = own if self.baseline is None else self.baseline
+        if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(self.images):
+            return given[images]
+        return given
+
     def warn(self, image: int, message: str, category: type[Warning]) -> None:
         """Warn the user about one image, and keep the words for its diagnostics."""
         self.warnings[image].append(message)

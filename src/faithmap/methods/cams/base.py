@@ -156,11 +156,10 @@ class CAM(LayerExplainer):
         return {pool.name: pool.result() for pool in pools}, (explained - change).abs() / change.abs()
 
     def _estimator(self, question: Question, image: int) -> Estimator:
-        """The estimator for one image, with what the call gave as its baseline; of one for each image, this image's."""
-        given = question.baseline
-        if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(question.images):
-            given = given[image : image + 1]
-        return self.gradient if given is None else self.gradient.starting_from(given)
+        """The estimator for one image, with what the call gave as its baseline."""
+        if question.baseline is None:
+            return self.gradient
+        return self.gradient.starting_from(question.baseline_for(slice(image, image + 1), question.baseline))
 
 
 def fuse(

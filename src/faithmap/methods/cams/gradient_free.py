@@ -61,10 +61,8 @@ class ScoreCAM(WeighsChannels):
     def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         del layer
         shown = question.images[image : image + 1]
-        given = self.baseline if question.baseline is None else question.baseline
+        given = question.baseline_for(slice(image, image + 1), self.baseline)
         hidden = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
-        if isinstance(hidden, Tensor) and hidden.ndim == 4 and len(hidden) == len(question.images):
-            hidden = hidden[image : image + 1]
         index = question.clean.new_tensor([image], dtype=torch.long)
         masked = MaskedModel(
             self.model, question.score.of(index), shown, make_baseline(hidden, shown), self.chunk_size, self.autocast

@@ -40,7 +40,6 @@ class LayerPool:
         self, name: str, pool: Pool, weighting: Weighting, relu_each: bool, activation: Float[Tensor, "n k h w"]
     ) -> None:
         self.name, self.pool, self.weighting, self.relu_each, self.activation = name, pool, weighting, relu_each, activation
-        self.complete = activation.new_zeros(len(activation))
         self._sums: dict[str, Tensor] = {}
 
     def add(self, rows: Rows) -> None:

@@ -93,9 +93,7 @@ class MaskOptimiser(Explainer):
     def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
         """The model and some of the images over their baselines; says where a baseline is still recognised."""
         images = question.images[index]
-        chosen = self.baseline if question.baseline is None else question.baseline
-        if isinstance(chosen, Tensor) and chosen.ndim == 4 and len(chosen) == len(question.images):
-            chosen = chosen[index]
+        chosen = question.baseline_for(index, self.baseline)
         masked = MaskedModel(
             self.model,
             question.score.of(index),

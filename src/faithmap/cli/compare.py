@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -11,9 +10,8 @@ from typing import Annotated, Any, get_args
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.errors import UserError
 from faithmap.cli.explain import MethodName
-from faithmap.cli.report import Report
+from faithmap.cli.report import Bar, Outcome, report_all
 
 
 def as_methods(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -75,14 +73,10 @@ def compare(*paths: Path, options: CompareOptions = _DEFAULTS) -> int:
         paths: image files, and folders to search for them; without any, a photograph that comes with faithmap.
         options: what to compare, and how.
     """
-    report = Report(as_json=options.json)
-    try:
+
+    def start(bar: Bar) -> Generator[Outcome, None, None]:
         from faithmap.cli.comparison import compare_files  # noqa: PLC0415 - torch takes seconds; --help must not
 
-        with closing(compare_files(paths, options, report.bar)) as outcomes:
-            for outcome in outcomes:
-                report.add(outcome)
-    except (UserError, KeyboardInterrupt) as error:
-        report.close(str(error) or "interrupted")
-        raise
-    return report.close()
+        return compare_files(paths, options, bar)
+
+    return report_all(start, as_json=options.json)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import Any
 import torch
 
 import faithmap as fm
+from faithmap.cli.alone import Alone, Drawn
 from faithmap.cli.compare import CompareOptions
-from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cli.errors import blaming_the_user
 from faithmap.cli.explain import Options
-from faithmap.cli.inputs import Photo, read_photo
+from faithmap.cli.inputs import Photo
 from faithmap.cli.methods import make_explainer
 from faithmap.cli.record import areas_of, describe_comparison
-from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
-from faithmap.cli.results import Job, complete_or_absent, write_record
+from faithmap.cli.report import Bar, Outcome, Tell
 from faithmap.cli.runner import run
 from faithmap.viz import compare, save_figure
 
@@ -36,13 +35,10 @@ def compare_files(paths: Sequence[Path], options: CompareOptions, bar: Bar) -> G
 
 
 @dataclass(frozen=True)
-class Contest:
-    """A model, the methods, and the class that they explain; None for each image's own."""
+class Contest(Alone):
+    """The methods, compared on one image after the other."""
 
     options: CompareOptions
-    model: fm.Classifier
-    explainers: dict[str, fm.Explainer]
-    target: int | None
 
     @classmethod
     def open(cls, options: CompareOptions) -> Contest:
@@ -57,51 +53,21 @@ class Contest:
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         return cls(options, model, explainers, target)
 
-    @property
-    def together(self) -> int:
-        """One image at a time: the methods are many."""
-        return 1
-
-    def do(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
-        """Compare on each image.
-
-        Raises:
-            UserError: where results cannot be written, or memory does not suffice.
-        """
-        return [self._hold(job, tell) for job in jobs]
-
-    def _hold(self, job: Job, tell: Tell) -> Outcome:
-        """Read one image, explain it by every method, and write the comparison."""
-        try:
-            photo = read_photo(job, self.model)
-            whys, seconds = self._explained(photo, tell)
-            proofs = {name: self._played(photo, why) for name, why in whys.items()}
-        except fm.ImageError as error:
-            return Failed(job.file, str(error))
-        except ValueError as error:
-            return Failed(job.file, f"{job.file}: {error}")
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
+    def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
+        """Every method's explanation and games, and those of chance."""
+        whys, seconds = self._explained(photo, tell)
+        proofs = {name: self._played(photo, why) for name, why in whys.items()}
         record = describe_comparison(photo, self.model, self.options.seed, whys, proofs, seconds)
-        try:
-            with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
-                self._draw(photo, whys, proofs, aside / "comparison.png")
-                write_record(aside, record)
-        except OSError as error:
-            raise UserError(f"{job.folder}: cannot be written ({os_problem(error)}); give another --out") from error
-        return Done(job.folder, record)
+        return record, lambda folder: self._draw(photo, whys, proofs, folder / "comparison.png")
 
     def _explained(self, photo: Photo, tell: Tell) -> tuple[dict[str, fm.Explanation], dict[str, float]]:
         """Every method's explanation of the same class, and a random map of the same resolution as the games."""
         target: Any = self.target
         whys, seconds = {}, {}
-        for i, (name, explainer) in enumerate(self.explainers.items()):
+        for i, name in enumerate(self.explainers):
             tell(i / len(self.explainers), f"explaining {photo.job.file.name} by {name}")
-            generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
             started = time.perf_counter()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", fm.FaithmapWarning)
-                whys[name] = explainer(photo.image, target, generator=generators)
+            whys[name] = self._why(name, photo, target)
             seconds[name] = time.perf_counter() - started
             target = whys[name].target
         (generator,) = fm.image_generators(self.options.seed, [~photo.index])

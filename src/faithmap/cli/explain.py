@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.errors import UserError
-from faithmap.cli.report import Report
+from faithmap.cli.report import Bar, Outcome, report_all
 
 MethodName = Literal[
     "igos",
@@ -112,14 +110,10 @@ def explain(*paths: Path, options: Options = _DEFAULTS) -> int:
         paths: image files, and folders to search for them; without any, a photograph that comes with faithmap.
         options: how to explain.
     """
-    report = Report(as_json=options.json)
-    try:
+
+    def start(bar: Bar) -> Generator[Outcome, None, None]:
         from faithmap.cli.pipeline import explain_files  # noqa: PLC0415 - torch takes seconds; --help must not
 
-        with closing(explain_files(paths, options, report.bar)) as outcomes:
-            for outcome in outcomes:
-                report.add(outcome)
-    except (UserError, KeyboardInterrupt) as error:
-        report.close(str(error) or "interrupted")
-        raise
-    return report.close()
+        return explain_files(paths, options, bar)
+
+    return report_all(start, as_json=options.json)

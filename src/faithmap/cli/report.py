@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from faithmap.cli.errors import USER_ERROR
+from faithmap.cli.errors import USER_ERROR, UserError
 from faithmap.text import one_line
 
 Tell: TypeAlias = Callable[[float, str], None]
@@ -133,6 +133,27 @@ class Report:
                 progress.update(task, completed=done, description=one_line(what), visible=True, refresh=is_news)
 
             yield tell
+
+
+def report_all(start: Callable[[Bar], Generator[Outcome, None, None]], *, as_json: bool) -> int:
+    """Start the work, print its outcomes as they come, and return the exit code.
+
+    Args:
+        start: imports what it needs and begins; torch takes seconds, which ``--help`` must not.
+        as_json: print one document at the end instead.
+
+    Raises:
+        UserError: what ended the work before its time, after the document is printed; KeyboardInterrupt likewise.
+    """
+    report = Report(as_json=as_json)
+    try:
+        with closing(start(report.bar)) as outcomes:
+            for outcome in outcomes:
+                report.add(outcome)
+    except (UserError, KeyboardInterrupt) as error:
+        report.close(str(error) or "interrupted")
+        raise
+    return report.close()
 
 
 def summary(done: Done) -> dict[str, Any]:

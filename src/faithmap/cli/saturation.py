@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,8 +11,7 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from faithmap.cli.compare import as_methods
-from faithmap.cli.errors import UserError
-from faithmap.cli.report import Report
+from faithmap.cli.report import Bar, Outcome, report_all
 
 
 @Parameter(name="*")
@@ -70,14 +69,10 @@ def saturation(*paths: Path, options: SaturationOptions = _DEFAULTS) -> int:
         paths: image files, and folders to search for them; without any, a photograph that comes with faithmap.
         options: what to measure, and how.
     """
-    report = Report(as_json=options.json)
-    try:
+
+    def start(bar: Bar) -> Generator[Outcome, None, None]:
         from faithmap.cli.walks import walk_files  # noqa: PLC0415 - torch takes seconds; --help must not
 
-        with closing(walk_files(paths, options, report.bar)) as outcomes:
-            for outcome in outcomes:
-                report.add(outcome)
-    except (UserError, KeyboardInterrupt) as error:
-        report.close(str(error) or "interrupted")
-        raise
-    return report.close()
+        return walk_files(paths, options, bar)
+
+    return report_all(start, as_json=options.json)

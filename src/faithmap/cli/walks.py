@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import faithmap as fm
-from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cli.alone import Alone, Drawn
+from faithmap.cli.errors import UserError, blaming_the_user
 from faithmap.cli.explain import Options
-from faithmap.cli.inputs import Photo, read_photo
+from faithmap.cli.inputs import Photo
 from faithmap.cli.methods import make_explainer
 from faithmap.cli.record import areas_of, described_photo, document
-from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
-from faithmap.cli.results import SATURATION, Job, complete_or_absent, write_record
+from faithmap.cli.report import Bar, Outcome, Tell
+from faithmap.cli.results import SATURATION
 from faithmap.cli.runner import run
 from faithmap.cli.saturation import SaturationOptions
 from faithmap.methods.cams import LayerExplainer, Saturation, saturation, top_features
@@ -36,13 +34,10 @@ def walk_files(paths: Sequence[Path], options: SaturationOptions, bar: Bar) -> G
 
 
 @dataclass(frozen=True)
-class Walks:
-    """A model, the methods whose channels are compared, and the class; None for each image's own."""
+class Walks(Alone):
+    """Walks to one image after the other, and the methods whose channels are compared there."""
 
     options: SaturationOptions
-    model: fm.Classifier
-    explainers: dict[str, fm.Explainer]
-    target: int | None
 
     @classmethod
     def open(cls, options: SaturationOptions) -> Walks:
@@ -60,56 +55,27 @@ class Walks:
                 raise UserError(f"{name} looks at no layer, whose channels could be compared; give class activation maps")
         return cls(options, model, explainers, target)
 
-    @property
-    def together(self) -> int:
-        """One image at a time."""
-        return 1
+    def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
+        """The walk, and what each method's channels show."""
+        tell(0, f"walking to {photo.job.file.name}")
+        layer, start = self.options.target_layer, self.options.baseline
+        walk = saturation(
+            self.model, photo.image, self.target, target_layer=layer, baseline=start, chunk_size=self.options.chunk
+        )
+        features = self._features(photo, tell)
+        return self._record(photo, walk, features), lambda folder: self._draw(photo, walk, features, folder)
 
-    def do(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
-        """Walk to each image.
-
-        Raises:
-            UserError: where results cannot be written, or memory does not suffice.
-        """
-        return [self._walk(job, tell) for job in jobs]
-
-    def _walk(self, job: Job, tell: Tell) -> Outcome:
-        try:
-            photo = read_photo(job, self.model)
-            tell(0, f"walking to {job.file.name}")
-            layer, start = self.options.target_layer, self.options.baseline
-            walk = saturation(
-                self.model, photo.image, self.target, target_layer=layer, baseline=start, chunk_size=self.options.chunk
-            )
-            features = self._features(photo, tell)
-        except fm.ImageError as error:
-            return Failed(job.file, str(error))
-        except ValueError as error:
-            return Failed(job.file, f"{job.file}: {error}")
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
-        record = self._record(photo, walk, features)
-        try:
-            with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
-                save_figure(saturation_curves(walk).figure.get_figure(root=True), aside / "saturation.png")
-                figure = compare(
-                    photo.image, features, photo=photo.decode(), geometry=self.model.geometry, labels=self.model.labels
-                )
-                save_figure(figure, aside / "features.png")
-                write_record(aside, record)
-        except OSError as error:
-            raise UserError(f"{job.folder}: cannot be written ({os_problem(error)}); give another --out") from error
-        return Done(job.folder, record)
+    def _draw(self, photo: Photo, walk: Saturation, features: Features, folder: Path) -> None:
+        save_figure(saturation_curves(walk).figure.get_figure(root=True), folder / "saturation.png")
+        figure = compare(photo.image, features, photo=photo.decode(), geometry=self.model.geometry, labels=self.model.labels)
+        save_figure(figure, folder / "features.png")
 
     def _features(self, photo: Photo, tell: Tell) -> Features:
         """What each method's most important channels show, and both games with it."""
         found: Features = {}
-        for i, (name, explainer) in enumerate(self.explainers.items()):
+        for i, name in enumerate(self.explainers):
             tell((1 + i) / (1 + len(self.explainers)), f"explaining {photo.job.file.name} by {name}")
-            generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", fm.FaithmapWarning)
-                why = explainer(photo.image, self.target, generator=generators)
+            why = self._why(name, photo, self.target)
             top = top_features(self.model, photo.image, why, self.options.channels, chunk_size=self.options.chunk)
             found[name] = top, fm.deletion_insertion(self.model, photo.image, top, chunk_size=self.options.chunk)
         return found

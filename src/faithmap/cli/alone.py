@@ -1,0 +1,75 @@
+"""Work on one photograph at a time by several methods: what ``faithmap compare`` and ``faithmap saturation`` share."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import faithmap as fm
+from faithmap.cli.compare import CompareOptions
+from faithmap.cli.errors import UserError, os_problem
+from faithmap.cli.inputs import Photo, read_photo
+from faithmap.cli.report import Done, Failed, Outcome, Tell
+from faithmap.cli.results import Job, complete_or_absent, write_record
+from faithmap.cli.saturation import SaturationOptions
+
+Drawn = Callable[[Path], None]
+"""Draws the pictures of a result into a folder."""
+
+
+@dataclass(frozen=True)
+class Alone(ABC):
+    """A model, the methods, and the class that they explain; None for each image's own."""
+
+    options: CompareOptions | SaturationOptions
+    model: fm.Classifier
+    explainers: dict[str, fm.Explainer]
+    target: int | None
+
+    @property
+    def together(self) -> int:
+        """One image at a time: the methods are many."""
+        return 1
+
+    def do(self, jobs: Sequence[Job], tell: Tell) -> list[Outcome]:
+        """Work on each image.
+
+        Raises:
+            UserError: where results cannot be written, or memory does not suffice.
+        """
+        return [self._one(job, tell) for job in jobs]
+
+    @abstractmethod
+    def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
+        """The record of one image, and what draws its pictures."""
+
+    def _one(self, job: Job, tell: Tell) -> Outcome:
+        """Read one image, work on it, and write what came of it."""
+        try:
+            record, draw = self._found(read_photo(job, self.model), tell)
+        except fm.ImageError as error:
+            return Failed(job.file, str(error))
+        except ValueError as error:
+            return Failed(job.file, f"{job.file}: {error}")
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
+        try:
+            with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
+                draw(aside)
+                write_record(aside, record)
+        except OSError as error:
+            raise UserError(f"{job.folder}: cannot be written ({os_problem(error)}); give another --out") from error
+        return Done(job.folder, record)
+
+    def _why(self, name: str, photo: Photo, target: Any) -> fm.Explanation:
+        """Ask one method; what it warns of stands in the diagnostics."""
+        generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", fm.FaithmapWarning)
+            return self.explainers[name](photo.image, target, generator=generators)

@@ -68,7 +68,7 @@ def test_files_are_short_enough_to_read() -> None:
 
 def loaded_after(code: str) -> set[str]:
     """Which of the heavy libraries are loaded when the code has run."""
-    heavy = "{'torch', 'matplotlib', 'timm', 'torchvision', 'PIL', 'rich', 'cyclopts', 'numpy'}"
+    heavy = "{'torch', 'matplotlib', 'timm', 'torchvision', 'PIL', 'rich', 'cyclopts', 'numpy', 'torchmetrics'}"
     report = f"{code}; import sys; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", report], capture_output=True, text=True, check=True)
     return set(done.stdout.split())

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from faithmap.baselines import Blur, Constant
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import PROTOCOLS, Curve, Protocol, deletion_insertion, ranks
+from faithmap.metrics.functional import PROTOCOLS, Curve, Protocol, deletion_insertion
+from faithmap.metrics.functional.protocols import ranks
 from faithmap.model import Classifier
 
 BLACK = Protocol("black", "cells", 100, "black", "black")

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import DeletionInsertion, deletion_insertion
+from faithmap.metrics.functional import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from faithmap.baselines import make_baseline
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import deletion_insertion
+from faithmap.metrics.functional import deletion_insertion
 from faithmap.viz import animation
 from faithmap.viz.animation import film
 from faithmap.viz.encoding import write_film

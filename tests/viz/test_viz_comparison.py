@@ -5,7 +5,7 @@ import torch
 from matplotlib.text import Text
 
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import deletion_insertion
+from faithmap.metrics.functional import deletion_insertion
 from faithmap.viz import compare, overlay, placed, show
 from faithmap.viz.figure import to_bytes
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faithmap.metrics.deletion_insertion import PROTOCOLS, Curve, DeletionInsertion
+from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion
 from faithmap.viz import curves
 
 FRACTIONS = torch.tensor([0.0, 0.5, 1.0])

@@ -8,7 +8,7 @@ from matplotlib.text import Text
 
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.metrics.deletion_insertion import deletion_insertion
+from faithmap.metrics.functional import deletion_insertion
 from faithmap.viz import limits, overlay, placed, save_figure, show
 from faithmap.viz.figure import to_bytes
 

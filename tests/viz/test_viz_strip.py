@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import deletion_insertion
+from faithmap.metrics.functional import deletion_insertion
 from faithmap.viz import strip
 from faithmap.viz.figure import to_bytes
 

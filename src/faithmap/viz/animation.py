@@ -14,7 +14,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import DeletionInsertion
+from faithmap.metrics.functional import DeletionInsertion
 from faithmap.viz.checks import check_explained, one_photo
 from faithmap.viz.encoding import SUFFIXES, write_film
 from faithmap.viz.figure import to_bytes

@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import DeletionInsertion
+from faithmap.metrics.functional import DeletionInsertion
 
 _LONGEST = 90
 """Letters of a class's name, so that there is room for its probability."""

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.metrics.deletion_insertion import DeletionInsertion
+from faithmap.metrics.functional import DeletionInsertion
 
 SLACK = 1e-3
 """How far a pixel may lie outside [0, 1], for the sake of interpolation and half precision."""

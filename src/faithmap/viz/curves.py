@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from faithmap.metrics.deletion_insertion import Curve, DeletionInsertion
+from faithmap.metrics.functional import Curve, DeletionInsertion
 from faithmap.viz.figure import Picture
 from faithmap.viz.games import COLOURS
 

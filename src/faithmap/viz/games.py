@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.masking import compose, upsample
-from faithmap.metrics.deletion_insertion import ranks
+from faithmap.metrics.functional.protocols import ranks
 from faithmap.viz.colours import flaw
 
 Game: TypeAlias = Literal["deletion", "insertion"]

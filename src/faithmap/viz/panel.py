@@ -14,7 +14,7 @@ from torch import Tensor
 
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.metrics.deletion_insertion import DeletionInsertion
+from faithmap.metrics.functional import DeletionInsertion
 from faithmap.viz.captions import how, what
 from faithmap.viz.checks import check_explained, one_photo
 from faithmap.viz.colours import COLORMAP, flaw, limits

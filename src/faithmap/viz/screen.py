@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from faithmap.metrics.deletion_insertion import DeletionInsertion
+from faithmap.metrics.functional import DeletionInsertion
 from faithmap.viz.curves import frame, line_of
 from faithmap.viz.figure import Picture, axes_at
 from faithmap.viz.games import COLOURS, GAMES, Game

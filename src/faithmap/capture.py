@@ -38,13 +38,15 @@ class Capture:
         self.activations: dict[str, Tensor] = {}
 
     @contextmanager
-    def watch(self, replace: Replace | None = None) -> Iterator[None]:
+    def watch(self, replace: Replace | None = None, *, keep: bool = True) -> Iterator[None]:
         """Hooks on the layers inside the block, for one forward pass; none afterwards, whatever happens.
 
         Compiled models run uncompiled inside, since hooks on them are not called.
 
         Args:
             replace: makes what flows on, out of the activation; None lets the activation itself flow on.
+            keep: whether the activations' values will be looked at. Gradients alone need no copy of a first layer's, whose
+                memory the network may then write over.
 
         Raises:
             ValueError: where a layer runs several times in a pass, or not at all, or returns no tensor.
@@ -54,7 +56,7 @@ class Capture:
             if "torch._dynamo" in sys.modules:  # nothing can have been compiled without it, and to load it takes seconds
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             for name, layer in self.layers.items():
-                stack.callback(layer.register_forward_hook(self._hook(name, replace)).remove)
+                stack.callback(layer.register_forward_hook(self._hook(name, replace, keep)).remove)
             yield
         missing = self.layers.keys() - self.activations.keys()
         if missing:
@@ -65,7 +67,7 @@ class Capture:
         found = torch.autograd.grad(score, list(self.activations.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(self.activations, found, strict=True))
 
-    def _hook(self, name: str, replace: Replace | None) -> Callable[[nn.Module, Any, Any], Any]:
+    def _hook(self, name: str, replace: Replace | None, keep: bool) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
             del module, arguments
             if name in self.activations:
@@ -76,7 +78,7 @@ class Capture:
             value = output[0] if isinstance(output, (tuple, list)) and output else output
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 raise ValueError(f"target layer {name!r} returns {type(value).__name__}; give a layer that returns a tensor")
-            activation = value.clone() if value.requires_grad else value.detach().clone()
+            activation = value.clone() if value.requires_grad else value.detach().clone() if keep else value.detach()
             if torch.is_grad_enabled():
                 activation.requires_grad_()
             self.activations[name] = activation

@@ -8,6 +8,7 @@ what the model sees, and is kept so that a heatmap can be put back on the origin
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,22 +131,24 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("explanations need gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modules = list(model.modules())  # one walk: there are hundreds of modules, and a pass takes milliseconds
+    training = [module for module in modules if module.training]
+    own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
+    trained = [parameter for parameter in own if parameter.requires_grad]
+    before = [(module, module.training) for module in modules]
     try:
-        for module, training in modes:
-            if training:  # modules are slow to set, and there are hundreds
-                module.training = False
-        for parameter, _ in flags:
+        for module in training:
+            module.training = False
+        for parameter in trained:
             parameter.requires_grad_(False)
         with torch.enable_grad():
             yield
     finally:
-        for module, mode in modes:
+        for module, mode in before:
             if module.training != mode:
                 module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def normalised_zero(model: nn.Module) -> Constant:
@@ -158,12 +161,12 @@ def check_images(model: nn.Module, images: Tensor) -> None:
     if images.ndim != 4 or not images.is_floating_point() or 0 in images.shape:
         shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
         raise ValueError(f"images have shape {shape} and dtype {dtype}; give floating point (images, channels, height, width)")
-    if not bool(images.isfinite().all()):
+    low, high = map(float, images.detach().aminmax())
+    if not math.isfinite(low) or not math.isfinite(high):
         raise ValueError("images hold NaN or infinite values")
     if isinstance(model, Classifier):
         if images.device != model.device:
             raise ValueError(f"images are on {images.device}, the model is on {model.device}; move one of them")
-        low, high = float(images.min()), float(images.max())
         if low < -1e-3 or high > 1 + 1e-3:
             raise ValueError(f"pixels range from {low:.3g} to {high:.3g}; a Classifier takes [0, 1] and normalises by itself")
 

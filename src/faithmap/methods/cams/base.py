@@ -135,11 +135,11 @@ class CAM(LayerExplainer):
         maps = {
             name: Weighted(*map(torch.cat, zip(*(part[0][name] for part in parts), strict=True))) for name in answer.activation
         }
-        gaps = {} if self.gradient.difference == "none" else {"completeness_gap": torch.cat([part[1] for part in parts])}
-        return self._answer(question, maps, **gaps)
+        gaps = [part[1] for part in parts if part[1] is not None]
+        return self._answer(question, maps, **({"completeness_gap": torch.cat(gaps)} if gaps else {}))
 
-    def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor]:
-        """The maps of as many images as fill whole chunks with their passes, and how far from complete they are."""
+    def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor | None]:
+        """The maps of as many images as fill whole chunks with their passes, and how far from complete they are, if at all."""
         _, model, answer = question.kept
         images, activation = question.images[numbers], answer.at(numbers).activation
         samples = [
@@ -150,10 +150,12 @@ class CAM(LayerExplainer):
         for rows in expectation.rows(question.score.of(numbers)):
             for pool in pools:
                 pool.add(rows)
-        change = question.clean[numbers].float() - expectation.start
-        explained = torch.stack([pool.completeness() for pool in pools]).mean(dim=0)
         question.progress(int(numbers[-1]) + 1, len(question.images))
-        return {pool.name: pool.result() for pool in pools}, (explained - change).abs() / change.abs()
+        maps, sums = {pool.name: pool.result() for pool in pools}, [s for p in pools if (s := p.completeness()) is not None]
+        if not sums:
+            return maps, None
+        change = question.clean[numbers].float() - expectation.start
+        return maps, (torch.stack(sums).mean(dim=0) - change).abs() / change.abs()
 
     def _estimator(self, question: Question, image: int) -> Estimator:
         """The estimator for one image, with what the call gave as its baseline."""

@@ -29,13 +29,13 @@ class Rows:
     """Passes, or steps between them, to be summed by image with their shares.
 
     Attributes:
-        index: the image of each.
-        share: its weight in the mean.
+        blocks: images, and which rows are theirs.
+        share: each row's weight in the mean.
         gradient: g at each layer.
-        difference: what it is multiplied by, at each layer.
+        difference: what it is multiplied by, at each layer; nothing where that is A(x).
     """
 
-    index: Int[Tensor, " m"]
+    blocks: list[tuple[int, slice]]
     share: Float[Tensor, " m"]
     gradient: Layers
     difference: Layers
@@ -78,10 +78,10 @@ class Expectation:
         carried: tuple[Tensor, Pass] | None = None
         for passes in self._passes.split(self.model.chunk_size):
             index = self._image[passes].to(self.images.device)
-            answer = self.model.ask(self._perturbed(passes), score, index, self.numbers[index])
-            if self.estimator.difference == "none":
-                activation = {name: a[index] for name, a in self.activation.items()}
-                yield Rows(index, self._share[passes].to(index.device), answer.gradient, activation)
+            compared = self.estimator.difference != "none"
+            answer = self.model.ask(self._perturbed(passes), score, index, self.numbers[index], keep=compared)
+            if not compared:
+                yield Rows(blocks(self._image[passes]), self._share[passes].to(index.device), answer.gradient, {})
                 continue
             self._note_start(passes, answer)
             seen = passes
@@ -119,4 +119,15 @@ class Expectation:
         elif self.estimator.difference == "reference":
             end = {name: a[index] for name, a in self.activation.items()}
         difference = {name: a - other.activation[name] for name, a in end.items()}
-        return Rows(index, self._share[counted].to(index.device), gradient, difference)
+        return Rows(blocks(self._image[counted]), self._share[counted].to(index.device), gradient, difference)
+
+
+def blocks(image: Int[Tensor, " m"]) -> list[tuple[int, slice]]:
+    """Where the rows of each image lie, which follow each other.
+
+    >>> blocks(torch.tensor([3, 3, 4]))
+    [(3, slice(0, 2, None)), (4, slice(2, 3, None))]
+    """
+    images, counts = image.unique_consecutive(return_counts=True)
+    ends = counts.cumsum(dim=0).tolist()
+    return [(i, slice(end - count, end)) for i, count, end in zip(images.tolist(), counts.tolist(), ends, strict=True)]

@@ -24,7 +24,7 @@ class Pass:
 
     Attributes:
         score: of each.
-        activation: of each layer.
+        activation: of each layer; empty where none is wanted.
         gradient: likewise; empty where none was asked for.
     """
 
@@ -88,7 +88,15 @@ class LayerModel:
             return None, resolve(target, None, kind, len(images)), joined(answers)
         return torch.cat(logits), Score(kind, classes=torch.cat(classes)), joined(answers)
 
-    def ask(self, z: Float[Tensor, "m c h w"], score: Score, index: Int[Tensor, " m"], number: Int[Tensor, " m"]) -> Pass:
+    def ask(
+        self,
+        z: Float[Tensor, "m c h w"],
+        score: Score,
+        index: Int[Tensor, " m"],
+        number: Int[Tensor, " m"],
+        *,
+        keep: bool = True,
+    ) -> Pass:
         """One pass with gradients over at most a chunk of images.
 
         Args:
@@ -96,8 +104,9 @@ class LayerModel:
             score: what is asked.
             index: the image that each was made from, as the score counts them.
             number: the same, as :attr:`forward` counts them.
+            keep: whether the activations are wanted.
         """
-        return self._ask(z, lambda output: score(output, index), number, gradient=True)
+        return self._ask(z, lambda output: score(output, index), number, gradient=True, keep=keep)
 
     def ablated(
         self,
@@ -130,20 +139,23 @@ class LayerModel:
             output = self.model(image.expand(len(index), -1, -1, -1))
         return score(output, index)
 
-    def _ask(self, z: Tensor, score: Callable[[object], Tensor], number: Int[Tensor, " m"], *, gradient: bool) -> Pass:
+    def _ask(
+        self, z: Tensor, score: Callable[[object], Tensor], number: Int[Tensor, " m"], *, gradient: bool, keep: bool = True
+    ) -> Pass:
         passes = number.bincount(minlength=len(self.forward))
         self.forward += passes
-        with torch.set_grad_enabled(gradient), self.capture.watch():
+        with torch.set_grad_enabled(gradient), self.capture.watch(keep=keep):
             with autocasting(z.device, self.autocast):
                 output = self.model(z)
             values = score(output)
-        activation = {name: self.reshape(name, a.detach()) for name, a in self.capture.activations.items()}
+        kept = self.capture.activations.items() if keep else ()
+        activation = {name: at_least_single(self.reshape(name, a.detach())) for name, a in kept}
         slope: Layers = {}
         if gradient:
             self.backward += passes
             slope = {name: at_least_single(self.reshape(name, g)) for name, g in self.capture.gradients(values.sum()).items()}
         self.capture.activations = {}
-        return Pass(values.detach(), {name: at_least_single(a) for name, a in activation.items()}, slope)
+        return Pass(values.detach(), activation, slope)
 
 
 def joined(answers: list[Pass]) -> Pass:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from faithmap.methods.cams.estimators import Pool
 from faithmap.methods.cams.expectation import Rows
-from faithmap.methods.cams.weightings import Evidence, Weighting
+from faithmap.methods.cams.weightings import FIRST_ORDER, Evidence, Weighting
 
 
 class LayerPool:
@@ -40,23 +40,27 @@ class LayerPool:
         self, name: str, pool: Pool, weighting: Weighting, relu_each: bool, activation: Float[Tensor, "n k h w"]
     ) -> None:
         self.name, self.pool, self.weighting, self.relu_each, self.activation = name, pool, weighting, relu_each, activation
+        self._powers = ("gradient",) if weighting in FIRST_ORDER else ("gradient", "square", "cube")
         self._sums: dict[str, Tensor] = {}
 
     def add(self, rows: Rows) -> None:
         """Count some passes in."""
-        g, difference = rows.gradient[self.name], rows.difference[self.name]
-        self._add("complete", rows, (g * difference).sum(dim=(1, 2, 3)))
+        g, difference = rows.gradient[self.name], rows.difference.get(self.name)
+        if self.pool == "gradient":
+            for power, name in enumerate(self._powers, start=1):
+                self._add(name, rows, g if power == 1 else g.pow(power))
+        if difference is None:  # the activation of the image itself, whatever the pass
+            return
+        channel = (g * difference).sum(dim=(2, 3), keepdim=True)
+        self._add("complete", rows, channel.sum(dim=(1, 2, 3)))
         if self.pool == "map":
             one = weighted(self.weighting(Evidence.of(difference, g)), difference)
             self._add("map", rows, one.heatmap.relu() if self.relu_each else one.heatmap)
             self._add("channel", rows, one.channel)
             return
         self._add("difference", rows, difference)
-        if self.pool == "gradient":
-            for power, name in enumerate(("gradient", "square", "cube"), start=1):
-                self._add(name, rows, g.pow(power))
-        else:
-            self._add("contribution", rows, (g * difference).sum(dim=(2, 3), keepdim=True))
+        if self.pool != "gradient":
+            self._add("contribution", rows, channel)
 
     def result(self) -> Weighted:
         """The map of each image, signed unless its parts were not."""
@@ -64,7 +68,8 @@ class LayerPool:
         if self.pool == "map":
             return Weighted(sums["map"], sums["channel"])
         if self.pool == "gradient":
-            evidence = Evidence(sums["difference"], sums["gradient"], sums["square"], sums["cube"])
+            moments = [sums[name] for name in self._powers]
+            evidence = Evidence(sums.get("difference", self.activation), *moments)
         else:
             whole = sums["difference"].sum(dim=(2, 3), keepdim=True)
             below = whole if self.pool == "slope" else torch.full_like(whole, self.activation[0, 0].numel())
@@ -72,15 +77,16 @@ class LayerPool:
             evidence = Evidence.of(self.activation, channel.expand_as(self.activation))
         return weighted(self.weighting(evidence), evidence.activation)
 
-    def completeness(self) -> Float[Tensor, " n"]:
-        """The sum of all contributions."""
-        return self._sums["complete"]
+    def completeness(self) -> Float[Tensor, " n"] | None:
+        """The sum of all contributions; None where gradients multiply no difference."""
+        return self._sums.get("complete")
 
     def _add(self, name: str, rows: Rows, values: Tensor) -> None:
         if name not in self._sums:
             self._sums[name] = values.new_zeros(len(self.activation), *values.shape[1:])
-        share = rows.share.to(values).view(-1, *[1] * (values.ndim - 1))
-        self._sums[name].index_add_(0, rows.index, values * share)
+        share, flat = rows.share.to(values), values.reshape(len(values), -1)
+        for image, block in rows.blocks:
+            self._sums[name][image].view(-1).addmv_(flat[block].mT, share[block])
 
 
 class Weighted(NamedTuple):

@@ -7,6 +7,7 @@ can matter. A finite set is drawn without replacement, and starts over only when
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,8 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, make_baseline
+from faithmap.baselines import REFERENCE_SIZE, Baseline, make_baseline
 
 
 class Distribution(ABC):
@@ -96,7 +96,10 @@ class ImageSet(Distribution):
 
 @dataclass(frozen=True)
 class RandomBlurs(Distribution):
-    """The image itself, blurred with strengths that are uniform in their logarithm.
+    r"""The image itself, blurred with strengths that are uniform in their logarithm.
+
+    A Gaussian over mirrored borders multiplies an image's k-th cosine along an axis of n pixels by
+    :math:`e^{-(\pi k \sigma / n)^2 / 2}`. Few cosines survive a strong blur, so that many blurs of one image are cheap.
 
     Args:
         weakest: sigma of a Gaussian, in pixels at 224.
@@ -110,17 +113,34 @@ class RandomBlurs(Distribution):
         """Blurs of the image; stratified, so that few of them cover the range."""
         uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
         shares = (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
-        sigmas = self.weakest * (self.strongest / self.weakest) ** shares
-        return torch.cat([_blurred(image, sigma) for sigma in sigmas.tolist()])
+        sigmas = self.weakest * (self.strongest / self.weakest) ** shares * (min(image.shape[-2:]) / REFERENCE_SIZE)
+        rows, columns = (_cosines(n, float(sigmas.min()), image) for n in image.shape[-2:])
+        spectrum = rows @ image[0] @ columns.mT
+        blurs = image.new_empty(count, *image.shape[1:])
+        for blur, sigma in zip(blurs, sigmas.tolist(), strict=True):
+            r, c = (_damped(cosines, sigma) for cosines in (rows, columns))
+            torch.matmul(r.mT @ spectrum[:, : len(r), : len(c)], c, out=blur)
+        return blurs
 
 
-def _blurred(image: Float[Tensor, "1 c h w"], sigma: float) -> Float[Tensor, "1 c h w"]:
-    """A Gaussian, on a grid of a quarter of sigma where that is coarser than pixels: what is lost there is blurred away."""
-    side, pixels = min(image.shape[-2:]), max(1.0, sigma * min(image.shape[-2:]) / REFERENCE_SIZE / 4)
-    if pixels < 2 or side / pixels < 8:
-        return Blur(kernel_size=None, sigma=sigma)(image)
-    coarse = F.interpolate(image, [round(n / pixels) for n in image.shape[-2:]], mode="area")
-    return F.interpolate(Blur(kernel_size=None, sigma=sigma)(coarse), image.shape[-2:], mode="bilinear", align_corners=False)
+FADED = 5.0
+"""A cosine that is damped by more than exp(-FADED^2 / 2), four parts in a million, is left out."""
+
+
+def _cosines(n: int, sigma: float, like: Tensor) -> Float[Tensor, "k n"]:
+    """The orthonormal cosines of n pixels (DCT-II) that survive a Gaussian."""
+    count = min(n, int(FADED * n / (math.pi * sigma)) + 1)
+    k, at = (torch.arange(m, device=like.device, dtype=torch.float64) for m in (count, n))
+    waves = torch.cos(math.pi / n * k.unsqueeze(1) * (at + 0.5)) * math.sqrt(2 / n)
+    waves[0] *= math.sqrt(0.5)
+    return waves.to(like.dtype)
+
+
+def _damped(cosines: Float[Tensor, "k n"], sigma: float) -> Float[Tensor, "l n"]:
+    """Those that survive this Gaussian, as weak as it leaves them."""
+    n = cosines.shape[1]
+    k = torch.arange(min(len(cosines), int(FADED * n / (math.pi * sigma)) + 1), device=cosines.device)
+    return cosines[: len(k)] * torch.exp(-0.5 * (math.pi * sigma / n * k).square()).to(cosines).unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -194,7 +214,7 @@ def draw_references(
     if not isinstance(references, Distribution):
         return make_baseline(references, image).expand(count, -1, -1, -1)
     drawn = references(image, count, generator).detach().to(image)
-    if drawn.shape != (count, *image.shape[1:]) or not bool(drawn.isfinite().all()):
+    if drawn.shape != (count, *image.shape[1:]) or not bool(drawn.sum().isfinite()):
         name, wanted = type(references).__name__, (count, *image.shape[1:])
         raise ValueError(f"{name} drew {tuple(drawn.shape)}; a distribution returns {wanted}, all of it finite")
     return drawn

@@ -18,10 +18,11 @@ A weighting knows nothing of where the gradient comes from: see :mod:`faithmap.m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -33,14 +34,14 @@ class Evidence:
     Attributes:
         activation: A, what the weights multiply.
         gradient: g, or its mean.
-        square: of g, or the mean of the squares.
+        square: of g, or the mean of the squares; nothing for a weighting of :data:`FIRST_ORDER`, which asks for none.
         cube: likewise.
     """
 
     activation: Float[Tensor, "n k h w"]
     gradient: Float[Tensor, "n k h w"]
-    square: Float[Tensor, "n k h w"]
-    cube: Float[Tensor, "n k h w"]
+    square: Float[Tensor, "n k h w"] = field(default_factory=lambda: torch.empty(0))
+    cube: Float[Tensor, "n k h w"] = field(default_factory=lambda: torch.empty(0))
 
     @classmethod
     def of(cls, activation: Float[Tensor, "n k h w"], gradient: Float[Tensor, "n k h w"]) -> Evidence:
@@ -106,3 +107,6 @@ WEIGHTINGS: Mapping[WeightingName, Weighting] = MappingProxyType(
         "element_wise": element_wise,
     }
 )
+
+FIRST_ORDER: frozenset[Weighting] = frozenset({grad_cam, xgrad_cam, layer_cam, hires_cam, element_wise})
+"""Those that need the gradient alone, and not its powers."""

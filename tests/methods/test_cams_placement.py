@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from faithmap.methods.cams.named import GradCAM
 from faithmap.methods.cams.placement import Trail, tiles
+from faithmap.methods.cams.probing import probed
 
 SIZE = 65
 
@@ -116,6 +117,46 @@ def test_what_is_unknown_is_not_guessed() -> None:
     with Trail(image) as trail:
         shuffled = image.view(1, 1, 6, 2, 6, 2).mean(dim=(3, 5))
     assert trail.of(shuffled) is None
+
+
+class EveryFourth(nn.Module):
+    """A stride by slicing, which the trail does not follow: cells look at 4 j + 1 and 4 j + 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 1)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x[:, :, 1::4, 2::4]).relu().mean(dim=(2, 3)))
+
+
+def test_gradients_are_asked_where_the_trail_breaks() -> None:
+    why = GradCAM(EveryFourth(), target_layer="conv", relu=False)(torch.rand(2, 1, 40, 24))
+    assert why.rows.tolist() == pytest.approx([4 * j + 1 for j in range(10)], abs=1e-6)
+    assert why.columns.tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
+
+
+def test_a_probe_finds_the_middle_of_a_symmetric_window() -> None:
+    blur = torch.outer(*[torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0])] * 2).expand(1, 1, 5, 5)
+    image = torch.rand(1, 1, 50, 50)
+    place = probed(lambda x: F.conv2d(x, blur, stride=5), image, (10, 10))
+    assert (place.start, place.jump) == (pytest.approx((2.0, 2.0)), pytest.approx((5.0, 5.0)))
+
+
+@pytest.mark.parametrize(
+    "blind",
+    [
+        lambda x: (x * 0)[:, :, ::4, ::4],
+        lambda x: x.flip(2)[:, :, ::4, ::4],
+        lambda x: x[:, :, torch.randperm(40)][:, :, ::4, ::4],
+        lambda x: x[:, :, ::39, ::39][:, :, :1],
+    ],
+)
+def test_gradients_without_an_answer_leave_equal_tiles(blind: Callable[[Tensor], Tensor]) -> None:
+    image = torch.rand(1, 1, 40, 40)
+    shape = tuple(blind(image).shape[-2:])
+    assert probed(blind, image, shape) == tiles(shape, (40, 40))
 
 
 @pytest.mark.parametrize("padding", ["resnet", "same"])

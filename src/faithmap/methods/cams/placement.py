@@ -10,8 +10,8 @@ A ResNet's last cells thus stand at :math:`32 j`, where resizing its map puts th
 one side more than at the other ("SAME") stand elsewhere still.
 
 The numbers are read off the operations of one forward pass, tensor by tensor, whichever module or function called them. Where
-the trail breaks, as in a network that moves channels to the end and back, it goes on from the last picture of that size; where
-there was none, as behind a transformer's tokens, the cells are equal tiles of the image.
+the trail breaks, as in a network that moves channels to the end and back or makes tokens of patches, it goes on from the last
+picture of that size; where there was none, :mod:`faithmap.methods.cams.probing` asks the gradients.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from faithmap.capture import Capture
 from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
 from faithmap.methods.cams.passes import LayerModel
-from faithmap.methods.cams.placement import Place, Trail, tiles
+from faithmap.methods.cams.placement import Trail
+from faithmap.methods.cams.probing import Activate, probed
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,18 @@ def watch(
         if grid.ndim != 4:
             raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
         shape = (grid.shape[-2], grid.shape[-1])
-        place: Place = trail.of(grid) or tiles(shape, size)
+        place = trail.of(grid) or probed(_activate(model, name, layers[name], reshape[name]), image, shape)
         centres[name] = place.centres(shape)
     return Watched(layers, reshape, centres)
+
+
+def _activate(model: nn.Module, name: str, layer: nn.Module, reshape: ReshapeTransform) -> Activate:
+    """What a layer makes of images."""
+
+    def activate(images: Tensor) -> Tensor:
+        capture = Capture({name: layer})
+        with capture.watch():
+            model(images)
+        return reshape(capture.activations[name])
+
+    return activate

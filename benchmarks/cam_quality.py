@@ -30,13 +30,15 @@ Explain = Callable[[Tensor], fm.Explanation]
 
 
 def named(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tuple[str, Explain]]:
-    """The named methods with their default settings, and Grad-CAM with its cells stretched over the image."""
+    """The named methods with their default settings, and Grad-CAM with its cells elsewhere: on equal parts, or stretched."""
     shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     for name, method in METHODS.items():
         if name.endswith("cam") or "gradcam" in name:
             yield name, method.explainer(model, **shared)
     grad_cam = fm.GradCAM(model, **shared)
+    yield "gradcam, tiles", fm.GradCAM(model, placement="tiles", **shared)
     yield "gradcam, stretched", lambda images: stretched(grad_cam(images))
+    yield "expected_gradcam, strides", fm.ExpectedGradCAM(model, placement="strides", **shared)
 
 
 def grid(model: fm.Classifier, layer: str, options: argparse.Namespace) -> Iterator[tuple[str, Explain]]:

@@ -65,6 +65,12 @@ def turned(default: fm.ExpectedGradCAM, bench: Bench) -> dict[str, dict[str, Set
         "difference, pool": {f"{d}, {p}": {"gradient": replace(gradient, difference=d, pool=p)} for d, p in kinds},
         "references": {name: {"gradient": replace(gradient, references=r)} for name, r in references.items()},
         "noise": {f"{s:g}": {"gradient": replace(gradient, noise_std=s)} for s in (0.0, 0.05, 0.1, 0.2)},
+        "estimator": {
+            "plain": {"gradient": fm.Plain()},
+            **{f"smooth, {s:g}": {"gradient": fm.Smooth(noise_std=s)} for s in (0.02, 0.1, 0.2)},
+            **{f"integrated, {b}": {"gradient": fm.Integrated(baseline=b)} for b in ("black", "blur", "mean")},
+        },
+        "placement": {p: {"placement": p} for p in ("strides", "gradients", "tiles")},
         "samples": {f"{n}": {"gradient": replace(gradient, samples=n)} for n in (4, 8, 16, 24, 50)},
         "score": {s: {"score": s} for s in ("logit", "probability")},
         "signed": {f"{not r}": {"relu": r} for r in (True, False)},

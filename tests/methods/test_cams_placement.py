@@ -137,6 +137,18 @@ def test_gradients_are_asked_where_the_trail_breaks() -> None:
     assert why.columns.tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
 
 
+def test_cells_are_put_where_they_are_asked_to_be() -> None:
+    """A convolution whose weight lies in its first tap looks at 4 j, though its window is centred on 4 j + 1."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    nn.init.zeros_(model[0].weight)
+    model[0].weight.data[..., 0, 0] = 1
+    for placement, start in (("strides", 1.0), ("gradients", 0.0), ("tiles", 1.5)):
+        why = GradCAM(model, target_layer="0", relu=False, placement=placement)(torch.rand(1, 1, 40, 40))
+        assert why.rows.tolist() == pytest.approx([start + 4 * j for j in range(10)], abs=1e-5)
+    with pytest.raises(ValueError, match="'middle'; give one of strides, gradients, tiles"):
+        GradCAM(model, placement="middle")(torch.rand(1, 1, 40, 40))
+
+
 def test_a_probe_finds_the_middle_of_a_symmetric_window() -> None:
     blur = torch.outer(*[torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0])] * 2).expand(1, 1, 5, 5)
     image = torch.rand(1, 1, 50, 50)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,7 @@ from faithmap.methods.cams.estimators import Estimator, Plain
 from faithmap.methods.cams.expectation import Expectation
 from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer
 from faithmap.methods.cams.passes import Pass
+from faithmap.methods.cams.placement import Placement
 from faithmap.methods.cams.pooling import LayerPool, Weighted, weighted
 from faithmap.methods.cams.watching import Watched, watch
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
@@ -43,6 +44,8 @@ class LayerExplainer(Explainer):
         reshape_transform: from what the layer returns to (n, k, h, w); None recognises pictures, pictures with their channels
             at the end, and the tokens of vision transformers.
         relu: take away what is negative in a map; False gives signed maps.
+        placement: of the cells: ``strides`` puts them where the windows are centred that they see through; ``tiles`` on equal
+            parts of the image, which trained networks can come closer to (docs/cams.md); ``gradients`` asks the network.
 
     The score is the logit unless told otherwise, as in the papers of this family. The rest is explained at
     :class:`faithmap.methods.Explainer`.
@@ -53,6 +56,7 @@ class LayerExplainer(Explainer):
     scales: int = 1
     reshape_transform: ReshapeTransform | None = None
     relu: bool = True
+    placement: Placement = "strides"
     _watched: dict[Any, Watched] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -73,13 +77,18 @@ class LayerExplainer(Explainer):
         """Whether the gradients at the clean images are needed."""
         return False
 
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if self.placement not in get_args(Placement):
+            raise ValueError(f"placement is {self.placement!r}; give one of {', '.join(get_args(Placement))}")
+
     def _watch(self, images: Float[Tensor, "n c h w"]) -> Watched:
         size = (images.shape[-2], images.shape[-1])
         given = self.target_layer
         entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
-        key = (size, entries, self.scales, id(self.reshape_transform))
+        key = (size, entries, self.scales, id(self.reshape_transform), self.placement)
         if key not in self._watched:
-            self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1], self.scales)
+            self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1], self.scales, self.placement)
         return self._watched[key]
 
     def _answer(self, question: Question, found: Mapping[str, Weighted], **per_image: Tensor) -> Answer:

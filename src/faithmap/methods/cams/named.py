@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from faithmap.methods.cams.base import CAM
 from faithmap.methods.cams.estimators import Estimator, Expected, Integrated, Smooth
+from faithmap.methods.cams.placement import Placement
 from faithmap.methods.cams.weightings import Weighting, WeightingName
 from faithmap.score import ScoreKind
 
@@ -70,11 +71,12 @@ class ExpectedGradCAM(CAM):
     """Expected Grad-CAM (Buono et al. 2024), in our reading: see :class:`Expected`.
 
     Its defaults were chosen on photographs by ``benchmarks/tune_expected.py``: the last layers of three resolutions rather than
-    the last layer alone, where most networks' gradients are the same whatever the estimator; cell by cell; and the
-    probability, whose gradient is large where the path decides.
+    the last layer alone, where most networks' gradients are the same whatever the estimator; cell by cell; the probability,
+    whose gradient is large where the path decides; and cells on equal parts of the image.
     """
 
     score: ScoreKind = "probability"
     scales: int = 3
+    placement: Placement = "tiles"
     weighting: WeightingName | Weighting = "hires_cam"
     gradient: Estimator = field(default_factory=Expected)

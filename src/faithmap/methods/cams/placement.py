@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 Pair = tuple[float, float]
+
+Placement: TypeAlias = Literal["strides", "gradients", "tiles"]
+"""Where cells are put: where the windows that they see through are centred; where the network's own gradients are; or on equal
+parts of the image, as if it had been cut into cells."""
 
 
 @dataclass(frozen=True)

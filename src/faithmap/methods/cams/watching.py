@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from faithmap.capture import Capture
 from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
 from faithmap.methods.cams.passes import LayerModel
-from faithmap.methods.cams.placement import Trail
+from faithmap.methods.cams.placement import Placement, Trail, tiles
 from faithmap.methods.cams.probing import Activate, probed
 
 
@@ -41,6 +41,7 @@ def watch(
     reshape_transform: ReshapeTransform | None,
     image: Float[Tensor, "1 c h w"],
     scales: int = 1,
+    placement: Placement = "strides",
 ) -> Watched:
     """Find the layers, show the model one image, and read off it what there is to know about images of its size.
 
@@ -59,7 +60,8 @@ def watch(
         if grid.ndim != 4:
             raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
         shape = (grid.shape[-2], grid.shape[-1])
-        place = trail.of(grid) or probed(_activate(model, name, layers[name], reshape[name]), image, shape)
+        place = trail.of(grid) if placement == "strides" else tiles(shape, size) if placement == "tiles" else None
+        place = place or probed(_activate(model, name, layers[name], reshape[name]), image, shape)
         centres[name] = place.centres(shape)
     return Watched(layers, reshape, centres)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
 import faithmap
 from faithmap.methods.cams import saturation
@@ -42,6 +43,27 @@ def test_json(faith, photo):
     (image,) = json.loads(faith("saturation", "cat.png", "--json", *QUICK).out)["images"]
     assert set(image["features"]) == {"gradcam", "expected_gradcam"}
     assert 0 <= image["saturated"] <= 1
+
+
+class Deep(nn.Module):
+    """Two resolutions, of which Expected Grad-CAM would look at both by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 12, 4, stride=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.coarse(self.fine(x)).relu().mean(dim=(2, 3))[:, :2] * 50
+
+
+def test_the_default_methods_look_where_the_walk_looks(faith, photo, monkeypatch: pytest.MonkeyPatch):
+    photo("cat.png")
+    deep = faithmap.Classifier(Deep(), geometry=faithmap.Geometry(16, (16, 16)))
+    monkeypatch.setitem(vars(faithmap), "load", lambda *arguments, **named: deep)
+    (image,) = json.loads(faith("saturation", "cat.png", "--json").out)["images"]
+    assert set(image["features"]) == {"gradcam", "integrated_gradcam", "expected_gradcam"}
+    record = json.loads(Path("faithmap-saturation/cat/result.json").read_text())
+    assert record["target_layer"] == "coarse"
 
 
 @pytest.mark.parametrize(

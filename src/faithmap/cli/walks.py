@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,12 @@ class Walks(Alone):
             model = fm.load(options.model, weights=options.weights, device=options.device)
             target = None if options.target is None else model.find(options.target)
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
+        one_layer: dict[str, fm.Explainer] = {}
         for name, explainer in explainers.items():
             if not isinstance(explainer, LayerExplainer):
                 raise UserError(f"{name} looks at no layer, whose channels could be compared; give class activation maps")
-        return cls(options, model, explainers, target)
+            one_layer[name] = replace(explainer, scales=1)  # the walk's; channels of several layers cannot be compared
+        return cls(options, model, one_layer, target)
 
     def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
         """The walk, and what each method's channels show."""

@@ -22,9 +22,9 @@ from faithmap.methods.cams.named import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from faithmap.methods.cams.references import RandomConstants, RandomNoise
-from faithmap.methods.cams.sampling import quadrature
 from faithmap.methods.cams.weightings import WEIGHTINGS
+from faithmap.methods.references import RandomConstants, RandomNoise
+from faithmap.methods.sampling import quadrature
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")
 

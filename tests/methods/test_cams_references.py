@@ -8,7 +8,7 @@ from torch import Tensor
 
 from faithmap.baselines import Blur, Constant
 from faithmap.data import image_files, sample_photo
-from faithmap.methods.cams.references import (
+from faithmap.methods.references import (
     Distribution,
     ImageSet,
     Mixture,

@@ -15,8 +15,8 @@ from faithmap.methods.cams.named import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from faithmap.methods.cams.references import Distribution, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
+from faithmap.methods.references import Distribution, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
 
 __all__ = [
     "CAM",

@@ -25,8 +25,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.methods.cams.references import RandomBlurs, References, draw_references
-from faithmap.methods.cams.sampling import Quadrature, Samples, noise_of_passes, quadrature
+from faithmap.methods.references import RandomBlurs, References, draw_references
+from faithmap.methods.sampling import Quadrature, Samples, noise_of_passes, quadrature
 
 Difference: TypeAlias = Literal["none", "reference", "path", "increment"]
 r"""What the gradient at z is multiplied by: :math:`A(x)`, :math:`A(x) - A(x')`, :math:`A(z) - A(x')`, or the step from one z of

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.methods.cams.estimators import Estimator
-from faithmap.methods.cams.passes import LayerModel, Layers, Pass, joined, perturbed
-from faithmap.methods.cams.sampling import Samples
+from faithmap.methods.cams.passes import LayerModel, Layers, Pass, joined
+from faithmap.methods.sampling import Samples, perturbed
 from faithmap.score import Score
 
 

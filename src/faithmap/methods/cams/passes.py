@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from faithmap.capture import Capture
 from faithmap.masking import autocasting
-from faithmap.methods.cams.sampling import Samples
 from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, resolve
 
 Layers = dict[str, Tensor]
@@ -168,24 +167,3 @@ def joined(answers: list[Pass]) -> Pass:
         {name: torch.cat([a.activation[name] for a in answers]) for name in names},
         {name: torch.cat([a.gradient[name] for a in answers]) for name in answers[0].gradient},
     )
-
-
-def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
-    """Some of an image's passes: z = x' + a (x - x') + e."""
-    if samples.references is None:
-        z = image.repeat(len(rows), 1, 1, 1)
-    else:
-        z = samples.references[samples.path[rows].to(image.device)]
-        z.lerp_(image.expand_as(z), samples.position[rows].to(image).view(-1, 1, 1, 1))
-    std, seeds = samples.noise[rows].tolist(), samples.seed[rows]
-    for seed in seeds[samples.noise[rows] != 0].unique().tolist():
-        noise = _normal(image, seed)
-        for row in (seeds == seed).nonzero().flatten().tolist():
-            z[row].add_(noise, alpha=std[row])
-    return z
-
-
-def _normal(image: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "c h w"]:
-    """Noise that follows from its seed alone, so that neither chunks nor their order matter."""
-    generator = torch.Generator(image.device).manual_seed(seed)
-    return torch.empty_like(image[0]).normal_(generator=generator)

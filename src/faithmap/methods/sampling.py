@@ -1,4 +1,7 @@
-"""The passes of one image: where they lie on their paths, how much they count, and the noise on them."""
+r"""The passes of one image: where they lie on their paths, how much they count, and the noise on them.
+
+.. math:: z = x' + a \, (x - x') + e
+"""
 
 from __future__ import annotations
 
@@ -63,3 +66,24 @@ def noise_of_passes(count: int, std: float, antithetic: bool, generator: torch.G
         seed[1::2] = seed[0::2][: count // 2]
         noise[1::2] *= -1
     return seed, noise
+
+
+def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+    """Some of an image's passes: z = x' + a (x - x') + e."""
+    if samples.references is None:
+        z = image.repeat(len(rows), 1, 1, 1)
+    else:
+        z = samples.references[samples.path[rows].to(image.device)]
+        z.lerp_(image.expand_as(z), samples.position[rows].to(image).view(-1, 1, 1, 1))
+    std, seeds = samples.noise[rows].tolist(), samples.seed[rows]
+    for seed in seeds[samples.noise[rows] != 0].unique().tolist():
+        noise = _normal(image, seed)
+        for row in (seeds == seed).nonzero().flatten().tolist():
+            z[row].add_(noise, alpha=std[row])
+    return z
+
+
+def _normal(image: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "c h w"]:
+    """Noise that follows from its seed alone, so that neither chunks nor their order matter."""
+    generator = torch.Generator(image.device).manual_seed(seed)
+    return torch.empty_like(image[0]).normal_(generator=generator)

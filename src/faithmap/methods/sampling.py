@@ -5,6 +5,7 @@ r"""The passes of one image: where they lie on their paths, how much they count,
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -35,6 +36,47 @@ class Samples:
     share: Float[Tensor, " s"]
     seed: Int[Tensor, " s"]
     noise: Float[Tensor, " s"]
+
+
+class Stream:
+    """The passes of a few images behind each other, whichever chunks they are asked for in.
+
+    Args:
+        images: the few.
+        samples: of each.
+
+    Attributes:
+        image: whose pass each is.
+        share: of each in its image's mean.
+    """
+
+    def __init__(self, images: Float[Tensor, "n c h w"], samples: Sequence[Samples]) -> None:
+        self.images, self.samples = images, samples
+        counts = torch.tensor([len(s.position) for s in samples])
+        self.image: Int[Tensor, " s"] = torch.arange(len(images)).repeat_interleave(counts)
+        self.share: Float[Tensor, " s"] = torch.cat([s.share for s in samples])
+        self._first = counts.cumsum(dim=0) - counts
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def perturbed(self, passes: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """Z of some of the passes, which rise."""
+        parts = [perturbed(self.images[i : i + 1], self.samples[i], rows) for i, rows in self._by_image(passes)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def differences(self, passes: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """X - x' of some of the passes, which rise and all have a reference."""
+        parts = []
+        for i, rows in self._by_image(passes):
+            references = self.samples[i].references
+            assert references is not None  # noqa: S101 - whoever asks has drawn them
+            parts.append(self.images[i] - references[self.samples[i].path[rows].to(references.device)])
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _by_image(self, passes: Int[Tensor, " m"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:
+        image = self.image[passes]
+        return ((i, passes[image == i] - self._first[i]) for i in image.unique().tolist())
 
 
 def quadrature(rule: Quadrature, points: int) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from faithmap.methods.cams.estimators import Estimator
 from faithmap.methods.cams.passes import LayerModel, Layers, Pass, joined
-from faithmap.methods.sampling import Samples, perturbed
+from faithmap.methods.sampling import Samples, Stream
 from faithmap.score import Score
 
 
@@ -66,10 +66,10 @@ class Expectation:
         samples: list[Samples],
     ) -> None:
         self.model, self.estimator, self.images, self.numbers = model, estimator, images, numbers
-        self.activation, self.samples = activation, samples
+        self.activation = activation
         self.start = images.new_zeros(len(images), dtype=torch.float32)
-        self._image = torch.arange(len(images)).repeat_interleave(torch.tensor([len(s.position) for s in samples]))
-        self._share = torch.cat([s.share for s in samples])
+        self._stream = Stream(images, samples)
+        self._image, self._share = self._stream.image, self._stream.share
         self._passes = torch.arange(len(self._image))
         self._first = self._passes.where(self._share == 0, 0).cummax(dim=0).values
 
@@ -79,7 +79,7 @@ class Expectation:
         for passes in self._passes.split(self.model.chunk_size):
             index = self._image[passes].to(self.images.device)
             compared = self.estimator.difference != "none"
-            answer = self.model.ask(self._perturbed(passes), score, index, self.numbers[index], keep=compared)
+            answer = self.model.ask(self._stream.perturbed(passes), score, index, self.numbers[index], keep=compared)
             if not compared:
                 yield Rows(blocks(self._image[passes]), self._share[passes].to(index.device), answer.gradient, {})
                 continue
@@ -90,14 +90,6 @@ class Expectation:
             yield self._compared(passes, seen, answer)
             kept = torch.stack([self._first[passes[-1]], passes[-1]])
             carried = kept, answer.at(torch.searchsorted(seen, kept))
-
-    def _perturbed(self, passes: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
-        parts = []
-        for i in self._image[passes].unique().tolist():
-            first = int((self._image < i).sum())
-            rows = passes[self._image[passes] == i] - first
-            parts.append(perturbed(self.images[i : i + 1], self.samples[i], rows))
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _note_start(self, passes: Int[Tensor, " m"], answer: Pass) -> None:
         """Add the scores of references to their image's mean."""

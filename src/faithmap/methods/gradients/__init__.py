@@ -1,0 +1,16 @@
+"""Heatmaps read off gradients to the pixels."""
+
+from faithmap.methods.gradients.base import GradientExplainer
+from faithmap.methods.gradients.noise import SmoothGrad, VarGrad
+from faithmap.methods.gradients.paths import ExpectedGradients, IntegratedGradients
+from faithmap.methods.gradients.plain import Gradient, GradientTimesInput
+
+__all__ = [
+    "ExpectedGradients",
+    "Gradient",
+    "GradientExplainer",
+    "GradientTimesInput",
+    "IntegratedGradients",
+    "SmoothGrad",
+    "VarGrad",
+]

@@ -1,0 +1,153 @@
+r"""Methods that read a heatmap off gradients to the pixels.
+
+Each makes an attribution :math:`a` of the image's own shape, from gradients :math:`g = \partial y / \partial x`; the heatmap is
+one number a pixel, by one of
+
+=============  =========================  ==========================================
+largest        :math:`\max_c |a_c|`       Simonyan 2014
+sum            :math:`\sum_c a_c`         keeps signs, and sums to what a sums to
+absolute_sum   :math:`\sum_c |a_c|`
+=============  =========================  ==========================================
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from faithmap.masking import autocasting
+from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.score import Score, ScoreKind, at_least_single
+
+Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
+
+
+@dataclass
+class InputModel:
+    """A model that is asked for scores, and for their gradients to the pixels.
+
+    Attributes:
+        model: in evaluation mode, its weights frozen.
+        score: what is asked; counts images as the explained ones are counted.
+        count: of explained images.
+        device: where they are.
+        chunk_size: images in one pass at the most.
+        autocast: a lower precision for the passes.
+        forward: passes that each image has taken so far.
+        backward: likewise.
+    """
+
+    model: nn.Module
+    score: Score
+    count: int
+    device: torch.device
+    chunk_size: int
+    autocast: torch.dtype | None = None
+    forward: Int[Tensor, " n"] = field(init=False)
+    backward: Int[Tensor, " n"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forward = torch.zeros(self.count, dtype=torch.long, device=self.device)
+        self.backward = self.forward.clone()
+
+    def gradients(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """Of each image's score to its pixels; ``index`` says which explained image it was made from."""
+        self.backward += index.bincount(minlength=self.count)
+        slopes = []
+        for rows in torch.arange(len(z), device=z.device).split(self.chunk_size):
+            part = z[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                score = self._answer(part, index[rows])
+            (slope,) = torch.autograd.grad(score.sum(), part, allow_unused=True, materialize_grads=True)
+            slopes.append(at_least_single(slope))
+        return torch.cat(slopes)
+
+    @torch.no_grad()
+    def scores(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """Of each image."""
+        rows = torch.arange(len(z), device=z.device).split(self.chunk_size)
+        return torch.cat([self._answer(z[part], index[part]) for part in rows])
+
+    def _answer(self, z: Tensor, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        self.forward += index.bincount(minlength=self.count)
+        with autocasting(z.device, self.autocast):
+            output = self.model(z)
+        return self.score(output, index)
+
+
+@dataclass(eq=False)
+class GradientExplainer(Explainer):
+    """Base of the methods that look at gradients to the pixels.
+
+    Args:
+        channels: how an attribution of every channel becomes one number a pixel.
+
+    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution.
+    """
+
+    score: ScoreKind = "logit"
+    channels: Channels = "largest"
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if self.channels not in get_args(Channels):
+            raise ValueError(f"channels is {self.channels!r}; give one of {', '.join(get_args(Channels))}")
+
+    def _explain(self, question: Question) -> Answer:
+        count, device = len(question.images), question.images.device
+        asked = InputModel(self.model, question.score, count, device, self.chunk_size, self.autocast)
+        maps, found = [], []
+        for numbers in torch.arange(count, device=device).split(self.chunk_size):
+            part = Part(question.images[numbers], numbers, asked, [question.generators[i] for i in numbers.tolist()], question)
+            attribution, diagnostics = self._attributed(part)
+            maps.append(reduced(attribution, self.channels))
+            found.append(diagnostics)
+            question.progress(int(numbers[-1]) + 1, count)
+        per_image = {name: torch.cat([values[name] for values in found]) for name in found[0]}
+        passes = {"forward_passes": asked.forward + 1, "backward_passes": asked.backward, **per_image}
+        lists = {name: values.tolist() for name, values in passes.items()}
+        return Answer(torch.cat(maps), [{name: values[i] for name, values in lists.items()} for i in range(count)])
+
+    @abstractmethod
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """Each image's attribution, one number for every pixel's every channel."""
+
+    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        """Each image's attribution, and what else there is to say of it."""
+        return self.attribute(part), {}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A few images at a time.
+
+    Attributes:
+        images: the few, or disturbed copies of them.
+        numbers: which of the explained images they were made from.
+        asked: the model.
+        generators: of each.
+        question: that the call asked.
+    """
+
+    images: Float[Tensor, "m c h w"]
+    numbers: Int[Tensor, " m"]
+    asked: InputModel
+    generators: list[torch.Generator]
+    question: Question
+
+
+def reduced(attribution: Float[Tensor, "n c h w"], channels: Channels) -> Float[Tensor, "n h w"]:
+    """One number a pixel.
+
+    >>> reduced(torch.tensor([[[[1.0]], [[-3.0]]]]), "largest")
+    tensor([[[3.]]])
+    """
+    if channels == "largest":
+        return attribution.abs().amax(dim=1)
+    return attribution.sum(dim=1) if channels == "sum" else attribution.abs().sum(dim=1)

@@ -1,0 +1,160 @@
+r"""Integrated and Expected Gradients: what every pixel adds to the score, on the way from a reference to the image.
+
+.. math:: a = E_{x' \sim D, \; t \sim U(0, 1)} \Bigl[ (x - x') \cdot
+    \frac{\partial y}{\partial x}\bigl(x' + t (x - x')\bigr) \Bigr]
+
+Integrated Gradients (Sundararajan 2017) has one baseline x', or a few, and a quadrature in t; Expected Gradients (Erion 2021)
+draws both. Attributions are *complete*: they sum to :math:`y(x) - E y(x')`, the better the more positions there are. How far
+they are from it, as a part of that, is the completeness gap.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.baselines import describe_baseline
+from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
+from faithmap.methods.references import Distribution, ImageSet, RandomBlurs, References, draw_references
+from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
+from faithmap.score import ScoreKind, at_least_single
+
+
+@dataclass(eq=False)
+class PathGradients(GradientExplainer):
+    """Base of the methods that go from references to the image.
+
+    Args:
+        completeness: ask for the references' scores, too, and say how far the attributions are from complete.
+    """
+
+    score: ScoreKind = "probability"
+    channels: Channels = "sum"
+    completeness: bool = True
+
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """The mean over the passes of gradient times difference."""
+        return self._mean(part, self._stream(part))
+
+    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        stream = self._stream(part)
+        attribution = self._mean(part, stream)
+        if not self.completeness:
+            return attribution, {}
+        change = part.question.clean[part.numbers] - self._start(part, stream)
+        return attribution, {"completeness_gap": (attribution.sum(dim=(1, 2, 3)) - change).abs() / change.abs()}
+
+    def _stream(self, part: Part) -> Stream:
+        return Stream(part.images, [self._samples(part, i) for i in range(len(part.images))])
+
+    def _mean(self, part: Part, stream: Stream) -> Float[Tensor, "m c h w"]:
+        total = torch.zeros_like(at_least_single(part.images))
+        for passes in torch.arange(len(stream)).split(part.asked.chunk_size):
+            index = stream.image[passes].to(part.images.device)
+            share = stream.share[passes].to(part.images).view(-1, 1, 1, 1)
+            slope = part.asked.gradients(stream.perturbed(passes), part.numbers[index])
+            total.index_add_(0, index, slope.mul_(stream.differences(passes)).mul_(share))
+        return total
+
+    def _start(self, part: Part, stream: Stream) -> Float[Tensor, " m"]:
+        """The mean score of each image's references, as often as they were set out from."""
+        means = []
+        for i, samples in enumerate(stream.samples):
+            references = samples.references
+            assert references is not None  # noqa: S101 - every path has one
+            scores = part.asked.scores(references, part.numbers[i].expand(len(references)))
+            weight = torch.zeros(len(references)).index_add_(0, samples.path, samples.share)
+            means.append(scores @ weight.to(scores))
+        return torch.stack(means)
+
+    @abstractmethod
+    def _samples(self, part: Part, image: int) -> Samples:
+        """The passes for one image."""
+
+
+@dataclass(eq=False)
+class IntegratedGradients(PathGradients):
+    """Integrated Gradients (Sundararajan et al. 2017).
+
+    Args:
+        samples: positions on each path.
+        baseline: where paths begin: one baseline, or a tensor of several images, each the beginning of a path of its own.
+        quadrature: positions t / S (``right``), the middles of S parts, or S points with both ends in and half weight there.
+    """
+
+    samples: int = 50
+    baseline: References = "black"
+    quadrature: Quadrature = "midpoint"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data."""
+        return {**super().settings, "baseline": _described(self.baseline)}
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if self.samples < 1 + (self.quadrature == "trapezoid"):
+            raise ValueError(f"samples is {self.samples}; give at least 1, for the trapezoid rule 2")
+
+    def _samples(self, part: Part, image: int) -> Samples:
+        given = _given(part, image, self.baseline)
+        paths = len(given) if isinstance(given, Tensor) and given.ndim == 4 else 1
+        several = ImageSet(given) if paths > 1 and isinstance(given, Tensor) else given
+        references = draw_references(several, part.images[image : image + 1], paths, part.generators[image])
+        position, share = (values.repeat(paths) for values in quadrature(self.quadrature, self.samples))
+        path = torch.arange(paths).repeat_interleave(self.samples)
+        return Samples(references, path, position, share / paths, torch.zeros_like(path), torch.zeros(len(path)))
+
+
+@dataclass(eq=False)
+class ExpectedGradients(PathGradients):
+    """Expected Gradients (Erion et al. 2021), with the references of Expected Grad-CAM.
+
+    Args:
+        samples: passes; t is drawn once from each of so many equal parts of a path, with a reference of its own.
+        references: D; a distribution, several images as a tensor, or a baseline. The paper draws from the training images.
+        noise_std: of noise added to each pass, in [0, 1] pixels; none in the paper.
+        completeness: as above; costs a forward pass a sample, and is off unless it is asked for.
+    """
+
+    completeness: bool = False
+    samples: int = 50
+    references: References = field(default_factory=RandomBlurs)
+    noise_std: float = 0.0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data."""
+        return {**super().settings, "references": _described(self.references)}
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if self.samples < 1 or self.noise_std < 0:
+            raise ValueError("give at least 1 sample and a noise_std of at least 0")
+
+    def _samples(self, part: Part, image: int) -> Samples:
+        generator, given = part.generators[image], _given(part, image, self.references)
+        references = draw_references(given, part.images[image : image + 1], self.samples, generator)
+        jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu()
+        share = torch.full((self.samples,), 1 / self.samples)
+        seed, noise = noise_of_passes(self.samples, self.noise_std, True, generator)
+        path = torch.arange(self.samples)
+        return Samples(references, path, (path + jitter) / self.samples, share, seed, noise)
+
+
+def _given(part: Part, image: int, own: References) -> References:
+    """Where the paths of one image begin: the call's baseline, else the method's."""
+    if part.question.baseline is None:
+        return own
+    number = int(part.numbers[image])
+    return part.question.baseline_for(slice(number, number + 1), part.question.baseline)
+
+
+def _described(references: References) -> Any:
+    return references if isinstance(references, Distribution) else describe_baseline(references)

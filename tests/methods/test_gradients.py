@@ -101,7 +101,7 @@ def test_expected_gradients_come_to_be_complete() -> None:
             Quadratic(), score="logit", samples=samples, references=ImageSet(PICTURES[:2]), completeness=True
         )
         gaps.append(max(d["completeness_gap"] for d in explain(PICTURES[2:], 0).diagnostics))
-    assert gaps[1] < 0.02 < gaps[0]
+    assert gaps[1] < gaps[0] / 5
 
 
 def test_antithetic_noise_leaves_the_gradient_of_a_quadratic_as_it_is() -> None:

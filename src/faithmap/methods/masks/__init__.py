@@ -1,7 +1,8 @@
 """Explainers that look for a mask."""
 
 from faithmap.methods.masks.igos import IGOS
+from faithmap.methods.masks.igos_plus import IGOSPlus, IGOSPlusPlus
 from faithmap.methods.masks.line_search import LineSearch
 from faithmap.methods.masks.mask import Mask
 
-__all__ = ["IGOS", "LineSearch", "Mask"]
+__all__ = ["IGOS", "IGOSPlus", "IGOSPlusPlus", "LineSearch", "Mask"]

@@ -30,6 +30,7 @@ from faithmap.methods.base import Progress
 from faithmap.methods.masks.base import MaskOptimiser
 from faithmap.methods.masks.line_search import LineSearch, Step, take_step
 from faithmap.methods.masks.noise import PathNoise
+from faithmap.methods.masks.objective import Penalty
 from faithmap.methods.masks.trace import Trace
 
 
@@ -73,24 +74,37 @@ class IGOS(MaskOptimiser):
         count = len(masked.images)
         noise = PathNoise(self.noise_std, generators)
         active = torch.arange(count, device=masked.images.device)
-        mask = masked.images.new_ones(count, *self.shape)
+        mask = masked.images.new_ones(count, self.shape[0] * self.masks, self.shape[1])
         objective = self._objective(masked, mask, active)
         failures = torch.zeros_like(active)
         trace = Trace(count, self.iterations, objective)
-        trace.record(0, active, mask, objective, self.regulariser)
-        total = torch.zeros_like(mask)
+        trace.record(0, active, self._answer(mask), objective, self._penalty(masked, active))
+        total = torch.zeros_like(self._answer(mask))
         for iteration in range(1, self.iterations + 1):
             step = self._iterate(masked, mask, objective, active, noise)
             mask[active], objective[active] = step.mask, step.objective
             failures[active] = torch.where(step.accepted, 0, failures[active] + 1)
-            trace.record(iteration, active, step.mask, step.objective, self.regulariser, step.size)
-            total += mask
+            penalty = self._penalty(masked, active)
+            trace.record(iteration, active, self._answer(step.mask), step.objective, penalty, step.size)
+            total += self._answer(mask)
             active = active[failures[active] < self.patience]
             progress(iteration * len(active) + self.iterations * (count - len(active)), self.iterations * count)
             if len(active) == 0:
-                total += mask * (self.iterations - iteration)
+                total += self._answer(mask) * (self.iterations - iteration)
                 break
-        return (total / self.iterations if self.average else mask), trace
+        return (total / self.iterations if self.average else self._answer(mask)), trace
+
+    masks: ClassVar[int] = 1
+    """That are optimised together, one below the other."""
+
+    def _answer(self, masks: Float[Tensor, "n k c"]) -> Float[Tensor, "n r c"]:
+        """The mask that the optimised ones stand for."""
+        return masks
+
+    def _penalty(self, masked: MaskedModel, index: Int[Tensor, " m"]) -> Penalty:
+        """G(M) of some of the images."""
+        del masked, index
+        return self.regulariser
 
     def _iterate(
         self, masked: MaskedModel, mask: Tensor, objective: Tensor, active: Int[Tensor, " m"], noise: PathNoise

@@ -9,6 +9,7 @@ The terms are means over cells, so that the weights keep their meaning when the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,10 @@ def total_variation(mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
     """
     parts = [mask.diff(dim=dim).square().mean(dim=(1, 2)) for dim in (1, 2) if mask.shape[dim] > 1]
     return torch.stack(parts).sum(dim=0) if parts else mask.new_zeros(len(mask))
+
+
+Penalty = Callable[[Float[Tensor, "m r c"]], Float[Tensor, " m"]]
+"""G of each mask."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.masking import MaskedModel
-from faithmap.methods.masks.objective import Regulariser, size_penalty, total_variation
+from faithmap.methods.masks.objective import Penalty, size_penalty, total_variation
 
 
 class Trace:
@@ -26,13 +26,13 @@ class Trace:
         index: Int[Tensor, " m"],
         mask: Float[Tensor, "m r c"],
         objective: Float[Tensor, " m"],
-        regulariser: Regulariser,
+        penalty: Penalty,
         step: Float[Tensor, " m"] | None = None,
     ) -> None:
         """Write down where the images ``index`` stand after an iteration; 0 is the start."""
         row = {
             "objective": objective,
-            "score": objective - regulariser(mask),
+            "score": objective - penalty(mask),
             "size": size_penalty(mask),
             "total_variation": total_variation(mask),
         }

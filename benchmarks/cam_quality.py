@@ -24,8 +24,6 @@ from faithmap.methods.cams.weightings import WEIGHTINGS
 from faithmap.methods.registry import METHODS
 
 ESTIMATORS = {"plain": Plain(), "smooth": Smooth(), "integrated": Integrated(), "expected": Expected()}
-REFERENCE = "gradcam"
-
 Explain = Callable[[Tensor], fm.Explanation]
 
 
@@ -70,17 +68,17 @@ def measure(bench: Bench, name: str, explain: Explain, resolutions: list[int]) -
     print(f"{name} done", file=sys.stderr)
 
 
-def report(results: Results, photos: list[str], names: list[str], resolution: int) -> str:
-    """One resolution's table."""
+def report(results: Results, photos: list[str], names: list[str], resolution: int, reference: str) -> str:
+    """One resolution's table, with paired differences to one of the methods."""
     rows = {name: [row for photo in photos if (row := results.get(photo, name, resolution))] for name in names}
-    ours = [row.difference for row in rows[REFERENCE]]
+    ours = [row.difference for row in rows[reference]]
     lines = []
     for name, found in rows.items():
         values = [row.difference for row in found]
         areas = [with_error([getattr(row, game) for row in found]) for game in ("deletion", "insertion")]
-        paired = "" if name == REFERENCE else difference(values, ours)
+        paired = "" if name == reference else difference(values, ours)
         lines.append([name, *areas, with_error(values), paired, f"{sum(row.forward for row in found) / len(found):.0f}"])
-    return table(["method", "deletion", "insertion", "ins - del", f"to {REFERENCE}", "forwards"], lines)
+    return table(["method", "deletion", "insertion", "ins - del", f"to {reference}", "forwards"], lines)
 
 
 def main() -> None:
@@ -90,6 +88,7 @@ def main() -> None:
     parser.add_argument("--grid", choices=("named", "all"), default="all")
     parser.add_argument("--layers", nargs="+", default=["bn2", "blocks.5.0.bn1", "blocks.3.0.bn1"], help="of the grid")
     parser.add_argument("--skip", nargs="*", default=["scorecam", "ablationcam"], help="named methods that take too long")
+    parser.add_argument("--reference", default="gradcam", help="method that the others are compared with, pair by pair")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
@@ -101,7 +100,7 @@ def main() -> None:
         measure(bench, name, explain, options.resolutions)
     for resolution in options.resolutions:
         print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {resolution}x{resolution} cells\n")
-        print(report(bench.results, bench.photos, list(methods), resolution), flush=True)
+        print(report(bench.results, bench.photos, list(methods), resolution, options.reference), flush=True)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,9 @@ def clipped(box: Iterable[float], size: tuple[int, int], source: Path) -> Box:
     """
     left, top, right, bottom = given = tuple(box)
     height, width = size
-    if not (left <= right and top <= bottom and right > 0 and bottom > 0 and left < width and top < height):
+    across = left <= right and left < width and (right > 0 or left >= 0)
+    down = top <= bottom and top < height and (bottom > 0 or top >= 0)
+    if not (across and down):
         corners = ", ".join(str(number)[:12] for number in given)
         problem = f"has a box ({corners}) as left, top, right, bottom on a photograph of {height} x {width} pixels"
         raise annotation_error(

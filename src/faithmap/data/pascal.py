@@ -12,7 +12,8 @@
     </annotation>
 
 Every way to make a small XML file large or to fetch another one (entities, external entities, external definitions) begins
-with a document type declaration. A file with one is refused before it is parsed; PASCAL's have none.
+with a document type declaration, which PASCAL's files do not have. A file with one is refused: by its text, before anything
+is parsed, and by the parser, should an encoding hide it from the first look.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 from xml.etree import ElementTree as ET
+from xml.parsers import expat
 
 from faithmap.data.annotations import AnnotatedObject, annotation_error, checked_size, clipped
 from faithmap.data.files import AnnotationError, file_bytes
@@ -45,12 +48,9 @@ class Annotation:
             text = file_bytes(path, MAX_BYTES, AnnotationError).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise annotation_error(path, "not UTF-8", "save it as UTF-8") from error
-        if "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise annotation_error(path, "has a document type declaration, which can hide anything", "remove it")
-        try:
-            self.root = ET.fromstring(text)  # noqa: S314 - without a declaration there are no entities
-        except (ET.ParseError, ValueError) as error:
-            raise annotation_error(path, f"not XML ({str(error)[:100]})", "give an intact copy") from error
+        if "<!DOCTYPE" in text:
+            self._refuse_declaration()
+        self.root = self._tree(text)
         if self.root.tag != "annotation":
             raise annotation_error(path, f"begins with <{self.root.tag[:40]}>", "give a file that begins with <annotation>")
 
@@ -73,6 +73,21 @@ class Annotation:
             first: the number of the first pixel in a row or column, 0 or 1. The last pixel of a box is part of it.
         """
         return tuple(self._object(element, index, first) for element in self.root.iterfind("object"))
+
+    def _tree(self, text: str) -> ET.Element:
+        builder, parser = ET.TreeBuilder(), expat.ParserCreate("utf-8")
+        parser.StartDoctypeDeclHandler = self._refuse_declaration
+        parser.StartElementHandler = builder.start
+        parser.EndElementHandler = builder.end
+        parser.CharacterDataHandler = builder.data
+        try:
+            parser.Parse(text.encode(), True)
+        except expat.ExpatError as error:
+            raise annotation_error(self.path, f"not XML ({str(error)[:100]})", "give an intact copy") from error
+        return builder.close()
+
+    def _refuse_declaration(self, *_: object) -> NoReturn:
+        raise annotation_error(self.path, "has a document type declaration, which can hide anything", "remove it")
 
     def _object(self, element: ET.Element, index: Mapping[str, int], first: int) -> AnnotatedObject:
         name = (element.findtext("name") or "").strip()

@@ -93,8 +93,8 @@ def _of_polygons(outline: Any, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
         from pycocotools import mask as coco  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("polygons are filled by pycocotools; pip install 'faithmap[coco]'") from error
-    filled = coco.decode(coco.merge(coco.frPyObjects(outline, *size)))
-    return torch.from_numpy(filled).bool()
+    filled = coco.merge(coco.frPyObjects(outline, *size))
+    return _of_runs({"size": list(size), "counts": filled["counts"].decode()}, size)
 
 
 def _is_polygon(numbers: Any) -> bool:

@@ -188,12 +188,12 @@ def _distance(part: Photographs) -> Float[Tensor, " m"]:
 
 def _rank(part: Photographs) -> Float[Tensor, " m"]:
     flat, inside = part.heat.flatten(1), part.inside.flatten(1)
-    count = inside.sum(dim=1, keepdim=True)
+    count = inside.sum(dim=1, keepdim=True)  # of the object's pixels, and so of the top ones
     cut = flat.sort(dim=1, descending=True).values.gather(1, (count - 1).clamp(min=0))
     rounding = ROUNDING * flat.abs().amax(dim=1, keepdim=True)
     above, level = flat > cut + rounding, (flat - cut).abs() <= rounding
-    places = (count - above.sum(dim=1, keepdim=True)) / level.sum(dim=1, keepdim=True)
-    shared = (inside & above).sum(dim=1, keepdim=True) + places * (inside & level).sum(dim=1, keepdim=True)
+    taken = (count - above.sum(dim=1, keepdim=True)).double() / level.sum(dim=1, keepdim=True)
+    shared = (inside & above).sum(dim=1, keepdim=True) + taken * (inside & level).sum(dim=1, keepdim=True)
     return torch.where(count > 0, shared / count, 0).squeeze(1)
 
 

@@ -180,9 +180,10 @@ def _filled(
     """Boxes as pixels; images with fewer boxes than others get boxes of no pixels."""
     nothing = torch.zeros(max(map(len, boxes)), 4, dtype=torch.float64)
     padded = torch.stack([torch.cat([b.cpu(), nothing[len(b) :]]) for b in boxes])
-    real = torch.tensor([[j < len(b) for j in range(len(nothing))] for b in boxes])
+    real = torch.tensor([[j < len(b) for j in range(len(nothing))] for b in boxes], dtype=torch.bool)
     first, last, ends = padded[..., :2], padded[..., 2:], torch.tensor([size[1], size[0]])
-    wrong = real & ~(padded.isfinite().all(-1) & (first <= last).all(-1) & (last > 0).all(-1) & (first < ends).all(-1))
+    there = (first <= last) & ((last > 0) | (first >= 0)) & (first < ends)
+    wrong = real & ~(padded.isfinite().all(-1) & there.all(-1))
     if bool(wrong.any()):
         image, box = wrong.nonzero()[0].tolist()
         raise ValueError(

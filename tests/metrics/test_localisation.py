@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -469,3 +471,10 @@ def test_processes_are_put_together() -> None:
     assert {c: s.count for c, s in metric.per_class().items()} == {4: 4, 7: 2}
     assert metric.interval().low < 0.75
     assert [len(metric.values), len(metric.classes)] == [3, 3], "each goes on with its own"
+
+
+@pytest.mark.parametrize("page", ["pointing_game", "energy_pointing_game", "relevance_rank"])
+def test_the_examples_of_the_docs_run(page: str) -> None:
+    path = Path(__file__).parents[2] / "docs" / "metrics" / f"{page}.md"
+    found = doctest.testfile(str(path), module_relative=False)
+    assert (found.failed, found.attempted > 3) == (0, True)

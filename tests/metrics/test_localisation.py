@@ -323,8 +323,13 @@ BOX = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
         (torch.ones(2, 4, 4), [BOX, torch.ones(4, 4, dtype=torch.bool)], {}, "boxes to all, or masks to all"),
         (torch.ones(1, 4, 4), BOX, {"photos": [(4, 4)] * 2}, "photos has 2 sizes for 1 images"),
         (torch.ones(1, 4, 4), BOX, {"geometry": Geometry(crop=(4, 4))}, "boxes with a geometry need photos"),
-        (torch.ones(1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), {"photos": [(4, 5)]}, "the same to both"),
-        (torch.ones(1, 4, 4), BOX, {"photos": [(0, 4)]}, "is of size"),
+        (
+            torch.ones(1, 4, 4),
+            torch.ones(1, 4, 4, dtype=torch.bool),
+            {"photos": [(4, 5)]},
+            "masks are of .4, 4.; give masks of its size",
+        ),
+        (torch.ones(1, 4, 4), BOX, {"photos": [(0, 4)]}, r"of size \(0, 4\); give \(height, width\)"),
         (
             Explanation(torch.ones(1, 4, 4), (8, 8)),
             BOX,

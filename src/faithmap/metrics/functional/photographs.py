@@ -131,19 +131,19 @@ def _sizes(
     """Of each photograph: given, or a mask's, or the explained image's."""
     if photos is not None and len(photos) != len(objects):
         raise ValueError(f"photos has {len(photos)} sizes for {len(objects)} images; give each image its (height, width)")
+    explained = heatmaps.image_size if isinstance(heatmaps, Explanation) else tuple(heatmaps.shape[-2:])
     for i, item in enumerate(objects):
-        masks = item.dtype == torch.bool
-        known = tuple(item.shape[-2:]) if masks else None
-        given = tuple(photos[i]) if photos is not None else known
-        if given is None and geometry is not None:
+        drawn = tuple(item.shape[-2:]) if item.dtype == torch.bool else None
+        if photos is None and drawn is None and geometry is not None:
             raise ValueError("boxes with a geometry need photos, the (height, width) of each photograph; give them")
-        if given is None:
-            given = heatmaps.image_size if isinstance(heatmaps, Explanation) else tuple(heatmaps.shape[-2:])
-        if (known is not None and given != known) or len(given) != 2 or min(given) < 1:
+        size = tuple(photos[i]) if photos is not None else drawn or explained
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"photograph {i} is said to be of size {size}; give (height, width)")
+        if drawn not in (None, size):
             raise ValueError(
-                f"photograph {i} is of size {given}, and its masks of {known}; give (height, width), the same to both"
+                f"photograph {i} is said to be of size {size}, and its masks are of {drawn}; give masks of its size"
             )
-        yield given[0], given[1]
+        yield size[0], size[1]
 
 
 def _regions(objects: Sequence[Tensor], names: Sequence[int], size: Size, device: torch.device) -> Bool[Tensor, "m H W"]:

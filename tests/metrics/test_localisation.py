@@ -185,7 +185,7 @@ def slowly(heatmap: Tensor, mask: Tensor) -> tuple[float, float, float]:
     return distance, energy, rank
 
 
-def test_the_definitions_written_out(untouched: Any) -> None:
+def test_the_definitions_written_out() -> None:
     maps = noise(4, 13, 17)
     masks = noise(4, 13, 17, seed=1) > 1.2
     found = torch.stack([function(maps, masks) for function in ALL], dim=1)

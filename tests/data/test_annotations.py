@@ -222,7 +222,7 @@ LAUGHS = '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "ha">' + "".join(
         ("<svg/>", "begins with <svg>; give a file that begins with <annotation>"),
         ("<annotation>" + " " * 2**20 + "</annotation>", "1048601 bytes are more than max_bytes=1048576"),
         (VOC_XML.replace("000001.jpg", "../../../../etc/passwd"), r"names a file '\.\./\.\./"),
-        (VOC_XML.replace("000001.jpg", "/etc/passwd"), "names a file '/etc/passwd'"),
+        (VOC_XML.replace("000001.jpg", "/etc/passwd"), "names a file '/etc/passwd'; give plain names"),
         (VOC_XML.replace("000001.jpg", "a/../../b.jpg"), "names a file"),
         (VOC_XML.replace("000001.jpg", "..\\..\\secret.jpg"), "names a file"),
         (VOC_XML.replace("000001.jpg", "C:secret.jpg"), "names a file"),
@@ -578,7 +578,7 @@ def test_hostile_outlines_are_refused(coco: Callable[..., COCOInstances], outlin
     ("record", "key", "value", "message"),
     [
         ("images", "file_name", "../../../etc/passwd", r"names a file '\.\./"),
-        ("images", "file_name", "/etc/passwd", "names a file '/etc/passwd'"),
+        ("images", "file_name", "/etc/passwd", "names a file '/etc/passwd'; give plain names"),
         ("images", "file_name", "a\x1b[2J.jpg", r"names a file 'a\\x1b\[2J\.jpg'"),
         ("images", "file_name", "", "names a file ''"),
         ("images", "file_name", None, "has 'None' as file_name; give text"),

@@ -137,6 +137,12 @@ def test_rank_of_ties_across_the_cut_is_their_mean_over_all_orders() -> None:
     assert torch.equal(relevance_rank(heatmap.flip(2), mask.flip(2)), relevance_rank(heatmap, mask))
 
 
+def test_rounding_of_the_interpolation_ranks_nothing() -> None:
+    """0.1 everywhere is a little more or less between the cells."""
+    uniform = Explanation(torch.full((1, 3, 3), 0.1, dtype=torch.float64), (40, 70))
+    assert float(relevance_rank(uniform, [[0, 0, 10, 20]])) == pytest.approx(200 / 2800, abs=1e-12)
+
+
 def test_several_boxes_of_an_image_are_one_object() -> None:
     heatmap = noise(1, 8, 10)
     mask = torch.zeros(8, 10, dtype=torch.bool)

@@ -213,6 +213,7 @@ LAUGHS = '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "ha">' + "".join(
         ('<!DOCTYPE annotation SYSTEM "http://127.0.0.1/evil.dtd">' + VOC_XML, "document type declaration"),
         (('<?xml version="1.0" encoding="utf-16"?>' + LAUGHS[21:] + "]>" + VOC_XML).encode("utf-16"), "not UTF-8"),
         ((LAUGHS + "]>" + VOC_XML).encode("utf-16-le"), "document type declaration"),
+        (VOC_XML.replace("</size>", "<!DOCTYPE a>"), "document type declaration"),  # seen before it is parsed
         (VOC_XML.replace("Left", "&x;"), "not XML"),
         ("<a>" * 100_000, "not XML"),
         ("<a>" * 100_000 + "</a>" * 100_000, "begins with <a>"),
@@ -276,6 +277,13 @@ def test_hostile_ids_are_refused(voc: Callable[..., VOCBoxes], name: str) -> Non
     data = voc(ids=f"{name}\n")
     with pytest.raises(AnnotationError, match=r"test\.txt: names a file"):
         data[0]
+
+
+def test_a_folder_s_name_breaks_no_line(voc: Callable[..., VOCBoxes]) -> None:
+    data = voc("<svg/>", root="a\nb\x1b[2J")
+    with pytest.raises(AnnotationError, match=r"a\\nb\\x1b\[2J/Annotations/000001\.xml: begins with <svg>") as refusal:
+        data[0]
+    assert str(refusal.value).isprintable()
 
 
 def test_lists_that_are_none_are_refused(voc: Callable[..., VOCBoxes], tmp_path: Path) -> None:

@@ -238,6 +238,7 @@ LAUGHS = '<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "ha">' + "".join(
         (VOC_XML.replace("<width>35</width>", ""), "has nothing in <annotation> as size/width"),
         (VOC_XML.replace("<xmax>19", "<xmax>inf"), "has 'inf' in <object> as bndbox/xmax"),
         (VOC_XML.replace("<xmax>19", "<xmax>1e400"), "has '1e400'"),
+        (VOC_XML.replace("<xmax>19", "<xmax>" + "9" * 400), "has '9{40}' in <object> as bndbox/xmax"),
         (
             VOC_XML.replace("<xmax>19", "<xmax>2"),
             r"has a box \(3.0, 23.0, 2.0, 37.0\) as left, top, right, bottom on a photograph",

@@ -158,6 +158,11 @@ def test_several_boxes_of_an_image_are_one_object() -> None:
         assert torch.equal(function(heatmap, [boxes.tolist()]), wanted)
 
 
+def test_an_image_with_fewer_boxes_than_its_neighbour_gets_none() -> None:
+    boxes = [[[3, 3, 5, 5]], [[3, 3, 5, 5], [0, 0, 1, 1]]]
+    assert energy_pointing_game(one_hot(0, 0).expand(2, -1, -1), boxes).tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("box", "rows", "columns"),
     [

@@ -75,10 +75,19 @@ class Explanation:
             size: rows and columns of the new grid; the image's own by default. A coarser grid than the image has its
                 corners aligned with the image's, as masks do.
         """
-        height, width = size or self.image_size
-        rows = _matrix(self.rows, self.resolution[0], height, self.image_size[0], self.heatmap)
-        columns = _matrix(self.columns, self.resolution[1], width, self.image_size[1], self.heatmap)
+        axes = zip(self.centres, size or self.image_size, self.image_size, strict=True)
+        points = ((centres, _spread(count, length, centres.device)) for centres, count, length in axes)
+        rows, columns = (interpolation_matrix(centres, at).to(self.heatmap.dtype) for centres, at in points)
         return rows @ self.heatmap @ columns.mT
+
+    @property
+    def centres(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " c"]]:
+        """Where the rows and the columns of cells lie, in pixels, on the heatmap's device, in double precision."""
+        rows, columns = (
+            _spread(cells, length, self.heatmap.device) if given is None else given.to(self.heatmap.device, torch.float64)
+            for given, cells, length in zip((self.rows, self.columns), self.resolution, self.image_size, strict=True)
+        )
+        return rows, columns
 
     @property
     def cells(self) -> Float[Tensor, "n r c"]:
@@ -110,12 +119,6 @@ class Explanation:
 
     def __iter__(self) -> Iterator[Explanation]:
         return (self[i] for i in range(len(self)))
-
-
-def _matrix(centres: Float[Tensor, " r"] | None, cells: int, points: int, length: int, like: Tensor) -> Float[Tensor, "p r"]:
-    """Linear interpolation from cells at ``centres`` to ``points`` spread over an axis of ``length`` pixels."""
-    centres = _spread(cells, length, like.device) if centres is None else centres.to(like.device, torch.float64)
-    return interpolation_matrix(centres, _spread(points, length, like.device)).to(like.dtype)
 
 
 def _spread(points: int, length: int, device: torch.device) -> Float[Tensor, " p"]:

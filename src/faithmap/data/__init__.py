@@ -1,6 +1,29 @@
-"""Images from the outside world: reading them safely, and finding them."""
+"""Images from the outside world: reading them safely, finding them, and where the objects in them are."""
 
-from faithmap.data.files import ImageError, image_files, sample_photo
-from faithmap.data.images import AnimationWarning, read_image
+from faithmap.data.annotations import AnnotatedImage, AnnotatedImages, AnnotatedObject
+from faithmap.data.coco import COCOInstances
+from faithmap.data.files import AnnotationError, FileError, ImageError, image_files, sample_photo
+from faithmap.data.imagenet import ImageNetBoxes, imagenet_classes
+from faithmap.data.images import AnimationWarning, image_size, read_image
+from faithmap.data.segmentation import Segmentation
+from faithmap.data.voc import VOC_CLASSES, VOCBoxes
 
-__all__ = ["AnimationWarning", "ImageError", "image_files", "read_image", "sample_photo"]
+__all__ = [
+    "VOC_CLASSES",
+    "AnimationWarning",
+    "AnnotatedImage",
+    "AnnotatedImages",
+    "AnnotatedObject",
+    "AnnotationError",
+    "COCOInstances",
+    "FileError",
+    "ImageError",
+    "ImageNetBoxes",
+    "Segmentation",
+    "VOCBoxes",
+    "image_files",
+    "image_size",
+    "imagenet_classes",
+    "read_image",
+    "sample_photo",
+]

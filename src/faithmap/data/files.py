@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from faithmap.text import one_line
 
@@ -11,38 +12,53 @@ _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif",
 _SAMPLES = Path(__file__).parent / "samples"
 
 
-class ImageError(ValueError):
+class FileError(ValueError):
+    """A file is refused. The message is one line: which file, what is wrong with it, what to do."""
+
+    kind: ClassVar[str] = "a"
+
+
+class ImageError(FileError):
     """An image is refused. The message is one line: which file, what is wrong with it, what to do."""
 
+    kind = "an image"
 
-def refusal(name: str, problem: object, remedy: str) -> ImageError:
+
+class AnnotationError(FileError):
+    """An annotation is refused. The message is one line: which file, what is wrong with it, what to do."""
+
+    kind = "an annotation"
+
+
+def refusal(name: str, problem: object, remedy: str, refused: type[FileError] = ImageError) -> FileError:
     """The error to raise, its control characters escaped: a file's name and content are its author's, not ours."""
-    return ImageError(one_line(f"{name}: {problem}; {remedy}"))
+    return refused(one_line(f"{name}: {problem}; {remedy}"))
 
 
-def file_bytes(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+def file_bytes(path: str | os.PathLike[str], max_bytes: int, refused: type[FileError] = ImageError) -> bytes:
     """The content of a regular file, whose size is checked before anything is read.
 
     Raises:
-        ImageError: if there is no such file, it is a folder, pipe or device, is too large or may not be read.
+        FileError: of the kind given, if there is no such file, it is a folder, pipe or device, is too large or may not be
+            read.
     """
     name = os.fspath(path)
     try:
         size = _regular_size(Path(path))
     except (OSError, ValueError) as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(name, error, refused) from error
     if size > max_bytes:
-        raise too_many_bytes(name, size, max_bytes)
+        raise too_many_bytes(name, size, max_bytes, refused)
     try:
         with Path(path).open("rb") as file:
             return file.read(size)
     except OSError as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(name, error, refused) from error
 
 
-def too_many_bytes(name: str, size: int, max_bytes: int) -> ImageError:
+def too_many_bytes(name: str, size: int, max_bytes: int, refused: type[FileError] = ImageError) -> FileError:
     """The refusal of a file for its size."""
-    return refusal(name, f"{size} bytes are more than max_bytes={max_bytes}", "give a smaller file")
+    return refusal(name, f"{size} bytes are more than max_bytes={max_bytes}", "give a smaller file", refused)
 
 
 def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -83,9 +99,10 @@ def _regular_size(path: Path) -> int:
     return status.st_size
 
 
-def _unreadable(name: str, error: OSError | ValueError) -> ImageError:
+def _unreadable(name: str, error: OSError | ValueError, refused: type[FileError] = ImageError) -> FileError:
     reason = getattr(error, "strerror", None) or error
-    return refusal(name, f"cannot be read ({reason})", "give the path of an image file that exists and may be read")
+    remedy = f"give the path of {refused.kind} file that exists and may be read"
+    return refusal(name, f"cannot be read ({reason})", remedy, refused)
 
 
 def _expand(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from faithmap.data.files import file_bytes, refusal, too_many_bytes
-from faithmap.data.pixels import to_tensor
+from faithmap.data.pixels import is_turned, to_tensor
 from faithmap.text import one_line
 
 # PIL.Image.open would hold every file to its own pixel limit, which is one for the whole program, and warn about it.
@@ -84,6 +84,21 @@ def read_image(
     if animated:
         warnings.warn(one_line(f"{name}: has several frames, of which the first is read"), AnimationWarning, stacklevel=2)
     return pixels
+
+
+def image_size(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> tuple[int, int]:
+    """(height, width) that `read_image` would give a file, by its header; nothing is decoded.
+
+    Raises:
+        ImageError: if the file cannot be read, or its header is none of the formats' or damaged.
+    """
+    data = file_bytes(path, max_bytes)
+    name = os.fspath(path)
+    reader = _reader(name, data)
+    with _decoding(name, reader):
+        image, _ = _open(reader, data)
+        width, height = image.size
+    return (width, height) if is_turned(image) else (height, width)
 
 
 def _reader(name: str, data: bytes) -> type[ImageFile]:

@@ -21,6 +21,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_SIDEWAYS = frozenset({5, 6, 7, 8})
 _DEEP_GREY = frozenset({"F", "I", "I;16", "I;16B"})
 
 
@@ -35,13 +36,22 @@ def to_tensor(image: Image.Image) -> Float[Tensor, "1 3 h w"]:
     return torch.from_numpy(values).expand(1, 3, *values.shape[-2:]).contiguous()
 
 
+def is_turned(image: Image.Image) -> bool:
+    """Whether width and height are still to change places for the image to be upright; PIL has done that for a TIFF."""
+    return _orientation(image) in _SIDEWAYS and not isinstance(image, TiffImageFile)
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation, which PIL has applied already if the file is a TIFF."""
-    try:
-        orientation = image.getexif().get(Base.Orientation)
-    except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error):
-        return image
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(Base.Orientation)
+    except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return None
 
 
 def _colour(image: Image.Image) -> NDArray[np.float32]:

@@ -13,10 +13,12 @@ from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Pro
 if TYPE_CHECKING:
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
+    from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
 
 _HOMES = {
     "base": ("HeatmapMetric", "ModelMetric"),
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
+    "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
 }
 
 __all__ = [
@@ -24,12 +26,15 @@ __all__ = [
     "Curve",
     "Deletion",
     "DeletionInsertion",
+    "EnergyPointingGame",
     "HeatmapMetric",
     "Insertion",
     "InsertionMinusDeletion",
     "MoRFMinusLeRF",
     "ModelMetric",
+    "PointingGame",
     "Protocol",
+    "RelevanceRank",
     "deletion_insertion",
 ]
 

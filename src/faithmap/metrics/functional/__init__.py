@@ -8,6 +8,14 @@ from faithmap.metrics.functional.deletion_insertion import (
     insertion,
     most_least,
 )
+from faithmap.metrics.functional.localisation import (
+    difficult_subset,
+    energy_pointing_game,
+    pointing_accuracy,
+    pointing_distance,
+    pointing_game,
+    relevance_rank,
+)
 from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
 
 __all__ = [
@@ -18,6 +26,12 @@ __all__ = [
     "Protocol",
     "deletion",
     "deletion_insertion",
+    "difficult_subset",
+    "energy_pointing_game",
     "insertion",
     "most_least",
+    "pointing_accuracy",
+    "pointing_distance",
+    "pointing_game",
+    "relevance_rank",
 ]

@@ -1,0 +1,131 @@
+"""ImageNet's localisation boxes (Russakovsky et al. 2015), in either form in which they are published.
+
+.. code-block:: text
+
+    Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml       PASCAL's XML, one a photograph
+    LOC_val_solution.csv                                      ILSVRC2012_val_00048981,n03995372 85 1 499 272
+
+The photographs lie in one folder, or in one for each class: ``val/ILSVRC2012_val_00000001.JPEG`` or
+``val/n01751748/ILSVRC2012_val_00000001.JPEG``.
+
+ImageNet counts pixels from 0, and the last pixel of a box is part of it (499 in a photograph 500 wide). Some boxes end a
+pixel later than their photograph, and are cut.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from faithmap.data.annotations import (
+    AnnotatedImage,
+    AnnotatedImages,
+    AnnotatedObject,
+    annotation_error,
+    clipped,
+    inside,
+)
+from faithmap.data.files import AnnotationError, file_bytes
+from faithmap.data.images import image_size
+from faithmap.data.pascal import Annotation
+
+MAX_BYTES = 256 * 2**20
+"""Of a table; that of the training photographs has 29 million."""
+
+
+class ImageNetBoxes(AnnotatedImages):
+    """Photographs of ImageNet and the boxes in them; names are WordNet ids, indices those of ImageNet's 1000 classes.
+
+    Args:
+        images: the folder of the photographs.
+        annotations: the folder of the XML files, searched with its subfolders, or the CSV file.
+
+    Raises:
+        AnnotationError: for annotations that cannot be read, now or later when one is asked for; also where the photograph
+            of one is missing.
+    """
+
+    def __init__(self, images: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
+        self.images, self.annotations = Path(images), Path(annotations)
+        self._rows: Mapping[str, str] = {}
+        if self.annotations.is_dir():
+            found = sorted(self.annotations.rglob("*.xml"))
+            self.ids = tuple(path.relative_to(self.annotations).with_suffix("").as_posix() for path in found)
+        else:
+            self._rows = _table(self.annotations)
+            self.ids = tuple(self._rows)
+        if not self.ids:
+            raise annotation_error(
+                self.annotations, "holds no annotations", "give a folder of XML files, or LOC_val_solution.csv"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def _read(self, index: int) -> AnnotatedImage:
+        name = self.ids[index]
+        if name in self._rows:
+            return self._of_row(name)
+        annotation = Annotation(inside(self.annotations, f"{name}.xml", self.annotations))
+        objects = annotation.objects(imagenet_classes(), first=0)
+        photo = self._photo(name, [item.name for item in objects], annotation.path)
+        return AnnotatedImage(photo, annotation.size, objects, annotation.path)
+
+    def _of_row(self, name: str) -> AnnotatedImage:
+        words = self._rows[name].split()
+        if not words or len(words) % 5:
+            problem = f"has {self._rows[name][:60]!r} for {name[:60]}"
+            raise annotation_error(self.annotations, problem, "give a class and four numbers for each box")
+        labels, numbers = words[::5], zip(*(words[i::5] for i in range(1, 5)), strict=True)
+        photo = self._photo(name, labels, self.annotations)
+        size = image_size(photo)
+        objects = (self._object(label, box, size) for label, box in zip(labels, numbers, strict=True))
+        return AnnotatedImage(photo, size, tuple(objects), self.annotations)
+
+    def _object(self, label: str, box: tuple[str, ...], size: tuple[int, int]) -> AnnotatedObject:
+        if not all(re.fullmatch(r"-?\d{1,9}", number, re.ASCII) for number in box):
+            raise annotation_error(self.annotations, f"has the box {' '.join(box)[:60]!r}", "give four whole numbers")
+        left, top, right, bottom = map(int, box)
+        place = clipped((left, top, right + 1, bottom + 1), size, self.annotations)
+        return AnnotatedObject(label, imagenet_classes().get(label), place)
+
+    def _photo(self, name: str, labels: list[str], source: Path) -> Path:
+        """Where the annotation lies, in one folder, or in that of one of its classes."""
+        plain = name.rsplit("/", 1)[-1]
+        folders = [f"{label}/{plain}" for label in dict.fromkeys(labels) if re.fullmatch(r"n\d{8}", label)]
+        places = [inside(self.images, f"{place}.JPEG", source) for place in dict.fromkeys((name, plain, *folders))]
+        for path in places:
+            if path.is_file():
+                return path
+        problem = f"annotates {places[0].name}, which is not in {self.images}"
+        raise annotation_error(source, problem, "give the folder that holds the photographs, or one for each class")
+
+
+def _table(path: Path) -> dict[str, str]:
+    """The text of each photograph's boxes."""
+    try:
+        text = file_bytes(path, MAX_BYTES, AnnotationError).decode("utf-8-sig")
+        header, *rows = list(csv.reader(text.splitlines(), strict=True)) or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise annotation_error(path, f"no table ({error})", "give LOC_val_solution.csv") from error
+    if header != ["ImageId", "PredictionString"] or any(len(row) != 2 for row in rows):
+        raise annotation_error(path, "has other columns than ImageId and PredictionString", "give LOC_val_solution.csv")
+    return {name.strip(): boxes for name, boxes in rows}
+
+
+@functools.cache
+def imagenet_classes() -> Mapping[str, int]:
+    """The index of each of ImageNet's 1000 classes by its WordNet id.
+
+    >>> imagenet_classes()["n01440764"], len(imagenet_classes())
+    (0, 1000)
+    """
+    from timm.data.imagenet_info import ImageNetInfo  # noqa: PLC0415 - seconds
+
+    known: Any = ImageNetInfo("imagenet-1k")
+    return {name: i for i, name in enumerate(known.label_names())}

@@ -113,9 +113,7 @@ def confidence(
         scores = torch.where((why.heatmap == 1).all(dim=2).all(dim=1), case.clean, scores)
     reach = torch.cat([case.clean, scores])
     if bool(((reach < 0) | (reach > 1)).any()):
-        raise ValueError(
-            f"scores reach from {float(reach.min()):.3g} to {float(reach.max()):.3g}; the score has to be in [0, 1]"
-        )
+        raise ValueError(f"scores reach from {float(reach.min()):.3g} to {float(reach.max()):.3g}; give one in [0, 1]")
     return Confidence(case.clean, scores)
 
 
@@ -139,9 +137,7 @@ def scaled(heatmap: Float[Tensor, "n r c"], scaling: Scaling = "max") -> Float[T
     low, high = heatmap.amin(dim=(1, 2), keepdim=True), heatmap.amax(dim=(1, 2), keepdim=True)
     if scaling == "none":
         if bool((low < 0).any() | (high > 1).any()):
-            raise ValueError(
-                f"heatmaps reach from {float(low.min()):.3g} to {float(high.max()):.3g}; scale them, or give [0, 1]"
-            )
+            raise ValueError(f"heatmaps reach from {float(low.min()):.3g} to {float(high.max()):.3g}; let them be scaled")
         return heatmap
     least = torch.where(low < high, low, 0) if scaling == "min_max" else torch.zeros_like(low)
     return _share((heatmap - least).clamp(min=0), (high - least).clamp(min=0).expand_as(heatmap))

@@ -45,8 +45,8 @@ def linear_imputation(
         max_iterations: of the solver; 5 to 12 are usual.
 
     Raises:
-        ValueError: for masks that do not fit the images, or a tolerance that is not above 0.
-        RuntimeError: if the tolerance is not met, as when it is finer than the images' precision.
+        ValueError: for masks that do not fit the images, or a tolerance that is finer than the images' precision.
+        RuntimeError: if the tolerance is not met.
 
     >>> linear_imputation(torch.tensor([[[[0.0, 9.0, 1.0]]]]), torch.tensor([[[False, True, False]]]))
     tensor([[[[0.0000, 0.5000, 1.0000]]]])
@@ -57,6 +57,9 @@ def linear_imputation(
     if not tolerance > 0 or max_iterations < 1:
         raise ValueError(f"tolerance is {tolerance} and max_iterations {max_iterations}; give more than 0, and at least 1")
     exact = at_least_single(images)
+    resolved = 10 * torch.finfo(exact.dtype).eps * float(exact.abs().max())
+    if tolerance < resolved:
+        raise ValueError(f"tolerance is {tolerance:.2g}, but {exact.dtype} resolves about {resolved:.1g}; give at least that")
     nothing_left = removed.all(dim=2).all(dim=1).view(-1, 1, 1, 1)
     free = removed.unsqueeze(1) & ~nothing_left
     low = exact.masked_fill(free, torch.inf).amin(dim=(2, 3), keepdim=True)

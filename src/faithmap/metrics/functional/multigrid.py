@@ -70,7 +70,7 @@ def solve(
         p = torch.addcmul(z, _ratio(rz, before, going), p)
     raise RuntimeError(
         f"an error of about {float(error.max()):.2g} is left after {max_iterations} iterations, above the tolerance of "
-        f"{tolerance:.2g}; {b.dtype} resolves about {10 * torch.finfo(b.dtype).eps:.0e}: give a larger tolerance"
+        f"{tolerance:.2g}; give more iterations or a larger tolerance"
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 from oracles import Linear, Patch, SmallNet
@@ -94,6 +96,26 @@ def test_every_image_is_scored_however_they_are_batched(small_net: SmallNet, map
     assert torch.allclose(chunked.least.scores, together.least.scores, atol=1e-5)
     assert seen[-1] == (5, 5)
     assert len(seen) == -(-5 // chunk_size)
+
+
+def test_no_more_than_a_chunk_is_held_at_once(monkeypatch: pytest.MonkeyPatch, images: Tensor, maps: Tensor) -> None:
+    """By the model or by the solver, however many images and fractions there are; and no chunk is left half empty."""
+    module = importlib.import_module("faithmap.metrics.functional.road")
+    passed, solved = [], []
+
+    class Sizes(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            passed.append(len(x))
+            return x.mean(dim=(2, 3))
+
+    def recorded(shown: Tensor, removed: Tensor, tolerance: float) -> Tensor:
+        solved.append(len(shown))
+        return linear_imputation(shown, removed, tolerance=tolerance)
+
+    monkeypatch.setattr(module, "linear_imputation", recorded)
+    road(Sizes(), images, maps, 0, chunk_size=2)
+    assert passed == [2, 1, *solved]
+    assert solved == [2] * (36 // 2) + [2] * (18 // 2)
 
 
 def test_noise_is_seeded_and_shared_by_the_fractions_of_an_image(images: Tensor) -> None:

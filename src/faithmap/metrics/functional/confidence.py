@@ -6,7 +6,7 @@ With :math:`I` the image in [0, 1] pixels, :math:`L` its heatmap scaled to [0, 1
 .. math:: drop = 100 \, \frac{\max(0, Y - O)}{Y}, \qquad increase = 100 \cdot 1[Y < O], \qquad
           gain = 100 \, \frac{\max(0, O - Y)}{1 - Y}
 
-in percent (drop and increase: Chattopadhay et al. 2018, "Grad-CAM++", section 4.1; gain: Zhang et al. 2023, "Opti-CAM"). The
+in percent (drop and increase: Chattopadhay et al. 2018, "Grad-CAM++"; gain: Zhang et al. 2023, "Opti-CAM"). The
 averages of the papers are means over a dataset. A map of ones has drop 0, as well as increase 0 and gain 0: the drop says
 something together with the other two alone.
 

@@ -5,8 +5,8 @@ With :math:`N(i)` the up to eight neighbours of pixel i,
 .. math:: x_i = \sum_{j \in N(i)} w_{ij} x_j \Big/ \sum_{j \in N(i)} w_{ij} + \varepsilon_i,
           \qquad w = \tfrac16 \text{ along edges}, \tfrac1{12} \text{ along diagonals}
 
-for all removed pixels at once: a linear system, since neighbours may be removed too. The noise is added to the solution
-("A Consistent and Efficient Evaluation Strategy for Attribution Methods", section 4.3). What the paper leaves open:
+for all removed pixels at once: a linear system, since neighbours may be removed too. The noise is added to its solution.
+Source: "A Consistent and Efficient Evaluation Strategy for Attribution Methods". What it leaves open:
 
 - Neighbours outside the image do not count, and the weights of the others are scaled up to a sum of 1, as in the authors' code.
 - Where everything is removed nothing is known, and every constant solves the system. The image's mean colour is taken: a

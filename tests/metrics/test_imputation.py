@@ -156,6 +156,38 @@ def test_the_cycle_is_symmetric_and_positive() -> None:
         assert not matrix[:, ~mask].any()
 
 
+def test_the_smoother_converges_on_every_grid_of_every_mask() -> None:
+    """Eigenvalues of the inverse times the operator stay below 2; a lone pixel under four coarse cells is the worst case."""
+    free = torch.rand(4, 9, 10, generator=seeded()) < torch.tensor([0.1, 0.4, 0.8, 0.97]).view(4, 1, 1)
+    free[0] = False
+    free[0, 3, 3] = free[0, 5, 7] = True
+    for level in hierarchy(free, torch.float64):
+        cells = level.free[0].numel()
+        units = torch.eye(cells, dtype=torch.float64).view(1, cells, *level.free.shape[-2:]) * level.free
+        scale = level.inverse.sqrt()
+        scaled = (scale * level.operator(scale * units)).flatten(2)
+        assert torch.linalg.eigvalsh(scaled).max() < 1.82
+
+
+def test_a_solution_stays_between_the_known_pixels() -> None:
+    """However loosely it was solved."""
+    images = (torch.rand(20, 1, 40, 40, generator=seeded()) > 0.5).float()
+    removed = torch.rand(20, 40, 40, generator=seeded(5)) < 0.9
+    for tolerance in (0.1, 0.03):
+        filled = linear_imputation(images, removed, tolerance=tolerance)
+        assert filled.min() >= 0
+        assert filled.max() <= 1
+
+
+def test_a_bright_image_is_solved_as_exactly_as_a_dark_one() -> None:
+    """What is common to all known pixels takes no part in the solution, where a wide hole would amplify its rounding."""
+    image = 0.95 + 0.05 * torch.rand(1, 1, 96, 96, generator=seeded())
+    removed = torch.ones(1, 96, 96, dtype=torch.bool)
+    removed[:, 0, :9] = False
+    exact = linear_imputation(image.double(), removed, tolerance=1e-11)
+    assert torch.allclose(linear_imputation(image, removed, tolerance=3e-6).double(), exact, atol=6e-6, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(6, 7), (1, 4), (9, 1)])
 def test_down_is_the_transpose_of_up(size: tuple[int, int]) -> None:
     x = torch.rand(1, 2, (size[0] + 1) // 2, (size[1] + 1) // 2, dtype=torch.float64, generator=seeded())

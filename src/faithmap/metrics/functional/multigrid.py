@@ -128,8 +128,8 @@ def cycle(levels: list[Level], r: Float[Tensor, "m k h w"]) -> Float[Tensor, "m 
     x = level.inverse * r
     if not coarse:
         return x
-    rest = down((r - level.operator(x)).mul_(level.free))
-    x += up(cycle(coarse, rest), (r.shape[-2], r.shape[-1])).mul_(level.free)
+    rest = r - level.operator(x)  # 0 where not free, as r is
+    x += up(cycle(coarse, down(rest)), (r.shape[-2], r.shape[-1])).mul_(level.free)
     return x.addcmul_(level.inverse, r - level.operator(x))
 
 

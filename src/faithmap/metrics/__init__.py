@@ -12,22 +12,30 @@ from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Pro
 
 if TYPE_CHECKING:
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
+    from faithmap.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
+    from faithmap.metrics.road import ROAD
 
 _HOMES = {
     "base": ("HeatmapMetric", "ModelMetric"),
+    "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
+    "road": ("ROAD",),
 }
 
 __all__ = [
     "PROTOCOLS",
+    "ROAD",
+    "AverageDrop",
+    "AverageGain",
     "Curve",
     "Deletion",
     "DeletionInsertion",
     "EnergyPointingGame",
     "HeatmapMetric",
+    "IncreaseInConfidence",
     "Insertion",
     "InsertionMinusDeletion",
     "MoRFMinusLeRF",

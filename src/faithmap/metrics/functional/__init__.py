@@ -1,5 +1,6 @@
 """Every metric as a function of model, images and heatmaps; per image, on the device, whatever the batch."""
 
+from faithmap.metrics.functional.confidence import Confidence, confidence
 from faithmap.metrics.functional.deletion_insertion import (
     DeletionInsertion,
     MostLeast,
@@ -8,6 +9,7 @@ from faithmap.metrics.functional.deletion_insertion import (
     insertion,
     most_least,
 )
+from faithmap.metrics.functional.imputation import linear_imputation, noisy_linear_imputation
 from faithmap.metrics.functional.localisation import (
     difficult_subset,
     energy_pointing_game,
@@ -17,21 +19,28 @@ from faithmap.metrics.functional.localisation import (
     relevance_rank,
 )
 from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
+from faithmap.metrics.functional.road import Road, road
 
 __all__ = [
     "PROTOCOLS",
+    "Confidence",
     "Curve",
     "DeletionInsertion",
     "MostLeast",
     "Protocol",
+    "Road",
+    "confidence",
     "deletion",
     "deletion_insertion",
     "difficult_subset",
     "energy_pointing_game",
     "insertion",
+    "linear_imputation",
     "most_least",
+    "noisy_linear_imputation",
     "pointing_accuracy",
     "pointing_distance",
     "pointing_game",
     "relevance_rank",
+    "road",
 ]

@@ -8,15 +8,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Protocol, deletion_insertion
+from faithmap.metrics.functional import (
+    PROTOCOLS,
+    Curve,
+    DeletionInsertion,
+    Protocol,
+    deletion_insertion,
+    infidelity,
+    sensitivity,
+)
 
 if TYPE_CHECKING:
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
+    from faithmap.metrics.robustness import Infidelity, MaxSensitivity, MeanSensitivity
 
 _HOMES = {
     "base": ("HeatmapMetric", "ModelMetric"),
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
+    "robustness": ("Infidelity", "MaxSensitivity", "MeanSensitivity"),
 }
 
 __all__ = [
@@ -25,12 +35,17 @@ __all__ = [
     "Deletion",
     "DeletionInsertion",
     "HeatmapMetric",
+    "Infidelity",
     "Insertion",
     "InsertionMinusDeletion",
+    "MaxSensitivity",
+    "MeanSensitivity",
     "MoRFMinusLeRF",
     "ModelMetric",
     "Protocol",
     "deletion_insertion",
+    "infidelity",
+    "sensitivity",
 ]
 
 

@@ -8,16 +8,28 @@ from faithmap.metrics.functional.deletion_insertion import (
     insertion,
     most_least,
 )
+from faithmap.metrics.functional.infidelity import InfidelityResult, infidelity
+from faithmap.metrics.functional.perturbations import PERTURBATIONS, Gaussian, Perturbation, Region, Square
 from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
+from faithmap.metrics.functional.sensitivity import SensitivityResult, sensitivity
 
 __all__ = [
+    "PERTURBATIONS",
     "PROTOCOLS",
     "Curve",
     "DeletionInsertion",
+    "Gaussian",
+    "InfidelityResult",
     "MostLeast",
+    "Perturbation",
     "Protocol",
+    "Region",
+    "SensitivityResult",
+    "Square",
     "deletion",
     "deletion_insertion",
+    "infidelity",
     "insertion",
     "most_least",
+    "sensitivity",
 ]

@@ -76,7 +76,7 @@ class InfidelityResult:
 
     @property
     def unexplained(self) -> Float[Tensor, " n"]:
-        """The value as a part of that of a map of zeros, E[(f(x) - f(x - I))^2]: at most 1 if scaled; 0 if nothing ever fell."""
+        """The value as a part of what a map of zeros has, E[(f(x) - f(x - I))^2]: at most 1 if scaled; 0 if nothing fell."""
         squares = self.fallen.square().mean(dim=1)
         return torch.where(squares > 0, self.value / squares, 0.0)
 

@@ -1,6 +1,6 @@
 r"""Perturbations I of infidelity (Yeh et al. 2019, Section 3): an image x is shown as x - I, for a random I.
 
-:gaussian: :math:`x - I = clip(b + \sigma \epsilon)`, a noisy baseline, with :math:`\epsilon \sim N(0, 1)` in each pixel and channel.
+:gaussian: :math:`x - I = clip(b + \sigma \epsilon)`, a noisy baseline, with :math:`\epsilon` standard normal in every channel.
 :square: :math:`x - I = x + m (b - x)`, with m = 1 in a random square and 0 elsewhere: the square becomes the baseline.
 :region: the same, with m = 1 in each segment of the image, or cell of a grid, that a coin picks.
 

@@ -33,8 +33,8 @@ Work = Callable[[torch.nn.Module], object]
 GRID = 7
 """Cells a side that Quantus removes one after the other in its infidelity."""
 
-STEPS = 100
-"""Of Quantus's deletion: as many as deletion and insertion have together."""
+STEPS = 96
+"""Of Quantus's deletion: nearly as many as deletion and insertion have together, and a divisor of the numbers in an image."""
 
 
 def ours(images: Float[Tensor, "n 3 h w"], maps: Tensor, options: argparse.Namespace) -> dict[str, Work]:

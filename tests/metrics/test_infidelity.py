@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from oracles import Linear, SmallNet
+from oracles import Linear, Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap.baselines import Blur
@@ -33,6 +34,14 @@ def linear() -> tuple[Linear, Tensor]:
     """A linear model of three channels, and two images."""
     weight = torch.randn(3, 9, 11, generator=generator(1), dtype=torch.float64)
     return Linear(weight), torch.rand(2, 3, 9, 11, generator=generator(3), dtype=torch.float64)
+
+
+class Module(nn.Module):
+    """A function as a model."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.forward = function
 
 
 class Fixed:
@@ -365,6 +374,33 @@ def test_a_score_that_is_not_a_number_is_said(images: Tensor, maps: Tensor) -> N
     shown[1, 1:, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match=r"image 1: .* in 2 of 3 draws"):
         infidelity(model, images, maps, 0, draws=3, perturbation=Fixed(shown))
+
+
+def test_a_model_that_breaks_down_is_said(images: Tensor, maps: Tensor) -> None:
+    """Logarithms of pixels that noise has made negative: the clean score is a number, the others are not."""
+    broken = lambda x: x.add(1e-3).log().mean((2, 3))  # noqa: E731
+    with pytest.raises(ValueError, match="the score or I . Phi is NaN"):
+        infidelity(Module(broken), images, maps, 0, draws=2, perturbation=Gaussian(limits=None))
+
+
+def test_a_pixel_that_the_model_does_not_see_is_said(images: Tensor, maps: Tensor) -> None:
+    unseen = torch.zeros(3, 2, 3, 32, 32)
+    unseen[2, 1, 0, 31, 31] = math.inf
+    with pytest.raises(ValueError, match="image 2: .* in 1 of 2 draws"):
+        infidelity(Patch(slice(0, 8), slice(0, 8)), images, maps, 0, draws=2, perturbation=Fixed(unseen))
+
+
+def test_passes_run_in_the_precision_that_was_asked_for(images: Tensor, maps: Tensor) -> None:
+    seen: list[torch.dtype] = []
+    infidelity(
+        Module(lambda x: seen.append((x.flatten(2) @ x.flatten(2).mT).dtype) or x.mean((2, 3))),
+        images,
+        maps,
+        0,
+        draws=1,
+        autocast=torch.bfloat16,
+    )
+    assert seen == [torch.bfloat16] * 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
+
 import pytest
 import torch
 from oracles import SmallNet
@@ -86,3 +89,9 @@ def test_settings_are_checked_when_they_are_given(small_net: SmallNet) -> None:
         Infidelity(small_net, generator=torch.Generator())
     with pytest.raises((TypeError, ValueError), match="radios"):
         MaxSensitivity(small_net, radios=3)
+
+
+@pytest.mark.parametrize("page", ["infidelity", "sensitivity"])
+def test_the_pages_examples_are_true(page: str) -> None:
+    file = Path(__file__).parents[2] / "docs" / "metrics" / f"{page}.md"
+    assert doctest.testfile(str(file), module_relative=False) == (0, 4 if page == "sensitivity" else 10)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from faithmap.baselines import Blur
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import PERTURBATIONS, Gaussian, Region, Square, infidelity
+from faithmap.metrics.functional.draws import normal, uniform
 from faithmap.metrics.functional.perturbations import segment_map
 from faithmap.model import Classifier
 from faithmap.seeds import image_generators
@@ -231,6 +232,21 @@ def test_seeds_and_generators(small_net: SmallNet, images: Tensor, maps: Tensor)
     for other in ({"seed": 1}, {"generator": generator()}):
         assert not torch.equal(infidelity(small_net, images, maps, draws=4, **other).value, plain.value)
     assert plain.fallen[0].unique().numel() == 4, "draws differ"
+
+
+@pytest.mark.parametrize("draw", [normal, uniform])
+def test_a_draw_is_the_same_however_many_are_drawn_at_once(draw: Callable[..., Tensor]) -> None:
+    """35 numbers: a vectorised generator draws them by the 16, and the rest in another way."""
+    together, one_by_one = generator(), generator()
+    assert torch.equal(draw(4, (5, 7), together), torch.cat([draw(1, (5, 7), one_by_one) for _ in range(4)]))
+
+
+def test_no_graph_is_kept(images: Tensor, maps: Tensor) -> None:
+    seen: list[bool] = []
+    model = Module(lambda x: seen.append(torch.is_grad_enabled()) or x.mean((2, 3)))
+    found = infidelity(model, images, Explanation(maps.requires_grad_(), (32, 32)), 0, draws=2)
+    assert seen == [False, False]
+    assert not found.foretold.requires_grad
 
 
 def test_a_gaussian_is_the_baseline_with_noise() -> None:

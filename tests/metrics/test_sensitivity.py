@@ -12,7 +12,7 @@ from oracles import Linear, SmallNet
 from torch import Tensor, nn
 
 from faithmap import GradCAM, Smooth, SmoothGradCAM
-from faithmap.cautions import EmptyHeatmapWarning
+from faithmap.cautions import EmptyHeatmapWarning, FaithmapWarning
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import sensitivity
 from faithmap.metrics.functional.draws import uniform
@@ -187,7 +187,30 @@ def test_half_precision_is_close(images: Tensor) -> None:
 
 
 def test_a_module_is_known_by_its_forward(images: Tensor) -> None:
+    class Channel(nn.Module):
+        def forward(self, images: Tensor, target: Tensor) -> Tensor:
+            return images[torch.arange(len(images)), target]
+
     assert sensitivity(nn.Identity(), images, draws=2).maximum.max() < 0.1
+    told = sensitivity(Channel(), images, [0, 0, 0], draws=2)
+    assert torch.equal(told.changes, sensitivity(itself, images, draws=2).changes)
+
+
+def test_the_callers_graph_is_left_alone(images: Tensor) -> None:
+    seen: list[Tensor] = []
+    sensitivity(lambda x: seen.append(x) or x, images.requires_grad_(), draws=2)
+    assert [x.requires_grad for x in seen] == [False, False]
+
+
+def test_cautions_are_given_once(images: Tensor) -> None:
+    def doubtful(images: Tensor) -> Tensor:
+        warnings.warn("not sure", FaithmapWarning, stacklevel=1)
+        return images
+
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        sensitivity(doubtful, images, draws=4, chunk_size=3)
+    assert [str(w.message) for w in given] == ["not sure"]
 
 
 def test_progress_counts_disturbed_maps(images: Tensor) -> None:

@@ -110,7 +110,8 @@ def sensitivity(
             f"radius, draws and chunk_size are {radius}, {draws}, {chunk_size}; give 0 or more, and at least 1 each"
         )
     check_images(nn.Identity(), images)
-    images, (low, high) = images.detach(), _bounds(images, limits)
+    images = images.detach()
+    low, high = _bounds(images, limits)
     generators = resolve_generators(generator, seed, len(images), images.device)
     asked = _Asked(explainer, [int(torch.randint(2**62, (), generator=g, device=g.device)) for g in generators])
     clean = asked.clean(images, target, chunk_size)
@@ -220,4 +221,4 @@ def _bounds(images: Tensor, limits: tuple[float, float] | None) -> tuple[Tensor,
         raise ValueError(
             f"pixels range from {low:.3g} to {high:.3g}, outside the limits {limits}; give limits=None for other units"
         )
-    return images.detach().clamp(max=limits[0]), images.detach().clamp(min=limits[1])
+    return images.clamp(max=limits[0]), images.clamp(min=limits[1])

@@ -8,7 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Protocol, deletion_insertion
+from faithmap.metrics.functional import (
+    PROTOCOLS,
+    Curve,
+    DeletionInsertion,
+    Protocol,
+    deletion_insertion,
+    infidelity,
+    sensitivity,
+)
 
 if TYPE_CHECKING:
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.road import ROAD
+    from faithmap.metrics.robustness import Infidelity, MaxSensitivity, MeanSensitivity
 
 _HOMES = {
     "base": ("HeatmapMetric", "ModelMetric"),
@@ -23,6 +32,7 @@ _HOMES = {
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "road": ("ROAD",),
+    "robustness": ("Infidelity", "MaxSensitivity", "MeanSensitivity"),
 }
 
 __all__ = [
@@ -36,14 +46,19 @@ __all__ = [
     "EnergyPointingGame",
     "HeatmapMetric",
     "IncreaseInConfidence",
+    "Infidelity",
     "Insertion",
     "InsertionMinusDeletion",
+    "MaxSensitivity",
+    "MeanSensitivity",
     "MoRFMinusLeRF",
     "ModelMetric",
     "PointingGame",
     "Protocol",
     "RelevanceRank",
     "deletion_insertion",
+    "infidelity",
+    "sensitivity",
 ]
 
 

@@ -10,6 +10,7 @@ from faithmap.metrics.functional.deletion_insertion import (
     most_least,
 )
 from faithmap.metrics.functional.imputation import linear_imputation, noisy_linear_imputation
+from faithmap.metrics.functional.infidelity import InfidelityResult, infidelity
 from faithmap.metrics.functional.localisation import (
     difficult_subset,
     energy_pointing_game,
@@ -18,22 +19,32 @@ from faithmap.metrics.functional.localisation import (
     pointing_game,
     relevance_rank,
 )
+from faithmap.metrics.functional.perturbations import PERTURBATIONS, Gaussian, Perturbation, Region, Square
 from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
 from faithmap.metrics.functional.road import Road, road
+from faithmap.metrics.functional.sensitivity import SensitivityResult, sensitivity
 
 __all__ = [
+    "PERTURBATIONS",
     "PROTOCOLS",
     "Confidence",
     "Curve",
     "DeletionInsertion",
+    "Gaussian",
+    "InfidelityResult",
     "MostLeast",
+    "Perturbation",
     "Protocol",
+    "Region",
     "Road",
+    "SensitivityResult",
+    "Square",
     "confidence",
     "deletion",
     "deletion_insertion",
     "difficult_subset",
     "energy_pointing_game",
+    "infidelity",
     "insertion",
     "linear_imputation",
     "most_least",
@@ -43,4 +54,5 @@ __all__ = [
     "pointing_game",
     "relevance_rank",
     "road",
+    "sensitivity",
 ]

@@ -8,19 +8,41 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Protocol, deletion_insertion
+from faithmap.metrics.functional import (
+    PROTOCOLS,
+    Curve,
+    DeletionInsertion,
+    Protocol,
+    Randomisation,
+    agreement_matrix,
+    deletion_insertion,
+    entropy,
+    gini,
+    randomisation,
+    spearman,
+    ssim,
+    top_k_overlap,
+)
 
 if TYPE_CHECKING:
+    from faithmap.metrics.agreement import SSIM, Spearman, TopKOverlap
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
+    from faithmap.metrics.complexity import Complexity, Sparseness
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
+    from faithmap.metrics.sanity import ModelRandomisation
 
 _HOMES = {
+    "agreement": ("SSIM", "Spearman", "TopKOverlap"),
     "base": ("HeatmapMetric", "ModelMetric"),
+    "complexity": ("Complexity", "Sparseness"),
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
+    "sanity": ("ModelRandomisation",),
 }
 
 __all__ = [
     "PROTOCOLS",
+    "SSIM",
+    "Complexity",
     "Curve",
     "Deletion",
     "DeletionInsertion",
@@ -29,8 +51,20 @@ __all__ = [
     "InsertionMinusDeletion",
     "MoRFMinusLeRF",
     "ModelMetric",
+    "ModelRandomisation",
     "Protocol",
+    "Randomisation",
+    "Sparseness",
+    "Spearman",
+    "TopKOverlap",
+    "agreement_matrix",
     "deletion_insertion",
+    "entropy",
+    "gini",
+    "randomisation",
+    "spearman",
+    "ssim",
+    "top_k_overlap",
 ]
 
 

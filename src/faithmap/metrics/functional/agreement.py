@@ -139,6 +139,8 @@ def on_one_grid(first: Explanation, second: Explanation) -> tuple[Float[Tensor, 
 
 def resampled(why: Explanation, size: tuple[int, int]) -> Float[Tensor, "n h w"]:
     """The maps on a grid of that size; of a constant one exactly constant, so that no rounding passes for an order."""
+    if why.resolution == tuple(size) and why.rows is None and why.columns is None:
+        return why.heatmap
     flat = why.heatmap.amax(dim=(1, 2), keepdim=True) == why.heatmap.amin(dim=(1, 2), keepdim=True)
     return torch.where(flat, why.heatmap[:, :1, :1], why.at(size))
 
@@ -167,8 +169,8 @@ def _pair(first: Maps, second: Maps) -> tuple[Float[Tensor, "n r c"], Float[Tens
 def _mean_ranks(values: Float[Tensor, "n cells"]) -> Int[Tensor, "n cells"]:
     """Twice the mean rank of each value among its row, less the row's mean: whole numbers, so that sums of them are exact."""
     ordered = values.sort(dim=1).values
-    below: Tensor = torch.searchsorted(ordered, values)
-    up_to: Tensor = torch.searchsorted(ordered, values, right=True)
+    below = torch.searchsorted(ordered, values)
+    up_to = torch.searchsorted(ordered, values, right=True)
     return below + up_to - values.shape[1]
 
 
@@ -186,7 +188,8 @@ def _ssim(a: Float[Tensor, "n r c"], b: Float[Tensor, "n r c"], data_range: floa
     covariance = product - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
     structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return (luminance * structure).mean(dim=(1, 2))
+    similarity: Tensor = luminance * structure
+    return similarity.mean(dim=(1, 2))
 
 
 def _blurred(maps: Float[Tensor, "m n r c"]) -> Float[Tensor, "m n r c"]:

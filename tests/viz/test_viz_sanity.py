@@ -42,7 +42,7 @@ def test_a_row_an_image_with_the_first_and_the_last_stage(image):
 
 def test_curves_begin_at_the_trained_model_of_a_cascade(image):
     plot = sanity(image, check(1)).axes[-1]
-    rank, dots, structure, _, zero = plot.lines
+    rank, dots, structure, *_ = plot.lines
     assert rank.get_xdata() == pytest.approx(range(9))
     assert rank.get_ydata() == pytest.approx([1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     assert structure.get_ydata()[1:] == pytest.approx([0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.05])

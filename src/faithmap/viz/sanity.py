@@ -100,7 +100,7 @@ def _curves(ax: Axes, checked: Randomisation, shown: Sequence[int], low: float, 
         marked = [i for i in shown if not flat[i]]
         ax.plot(at[marked], values[marked], "o", color=colour, markersize=4)
     if flat.any():
-        ax.plot(at[flat], checked.spearman[0].cpu().numpy()[flat], "x", color="0.4", markersize=4, label="ranks nothing")
+        ax.plot(at[flat], checked.spearman[0].cpu().numpy()[flat], "x", color="0.1", markersize=5, label="ranks nothing")
     ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     ax.set(xlim=(1 - len(start) - 0.02 * len(flat), 1.02 * len(flat)), ylim=(low - 0.05, 1.05))
     ax.yaxis.set_major_locator(MultipleLocator(0.5))
@@ -109,10 +109,7 @@ def _curves(ax: Axes, checked: Randomisation, shown: Sequence[int], low: float, 
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)
     if last:
-        ax.set_xlabel(
-            "stages random, from the output down" if checked.mode == "cascading" else "stage that is random, from the output",
-            size=8,
-        )
+        ax.set_xlabel(f"{'stages' if start else 'stage that is'} random, from the output down", size=8)
         ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.45, -0.26), ncols=3, columnspacing=1.0)
 
 

@@ -212,6 +212,20 @@ def test_an_initialiser_that_makes_new_parameters_leaves_the_old_ones_in_place(i
     assert not bool((weight == 3).any())
 
 
+def test_what_an_initialiser_leaves_out_is_permuted() -> None:
+    class Scaled(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 9)
+            self.scale = nn.Parameter(torch.rand(9))
+
+    layer = Scaled()
+    before = values(layer)
+    randomise("scaled", layer, 0, "initialiser")
+    assert changed(before, values(layer)) == {"weight", "bias", "scale"}
+    assert torch.equal(layer.scale.sort().values, before["scale"].sort().values)
+    assert not torch.equal(layer.weight.flatten().sort().values, before["weight"].flatten().sort().values)
+
+
 def test_a_stage_is_a_layer_or_a_block_by_name_or_as_a_module(everything: Everything, images: Tensor) -> None:
     explainer = Explains(Classifier(everything), brightness)
     given = ["patch", everything.attention, "module.head"]

@@ -126,24 +126,6 @@ class Results:
         self.rows[row.photo, row.method, row.resolution] = row
 
 
-def gini(heatmap: Float[Tensor, "n h w"]) -> float:
-    r"""Mean sparseness of maps without negative values (Chalasani 2020): 0 where all cells are alike, near 1 for one alone.
-
-    .. math:: G = 1 - 2 \sum_k \frac{v_{(k)}}{\sum v} \, \frac{N - k + 1/2}{N}, \qquad v_{(1)} \le v_{(2)} \le \dots
-    """
-    values = heatmap.relu().flatten(1).double().sort(dim=1).values
-    count = values.shape[1]
-    weights = (count - torch.arange(1, count + 1) + 0.5) / count
-    return float((1 - 2 * (values / values.sum(dim=1, keepdim=True) * weights).sum(dim=1)).mean())
-
-
-def entropy(heatmap: Float[Tensor, "n h w"]) -> float:
-    """Mean entropy of maps as distributions over their cells, in bits (Bhatt 2020): low where few cells hold all."""
-    shares = heatmap.relu().flatten(1).double()
-    shares = shares / shares.sum(dim=1, keepdim=True)
-    return float(-(shares * shares.clamp(min=1e-300).log2()).sum(dim=1).mean())
-
-
 def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution: int) -> fm.Explanation:
     """Grad-CAM of the last layer, stretched over the image and resampled: a rival, as everybody draws it."""
     why = stretched(fm.GradCAM(model)(images))

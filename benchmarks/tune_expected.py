@@ -4,7 +4,7 @@
 
 The even photographs tune, the odd ones report. Every map is played at 14x14 cells, resampled where it is coarser or finer.
 Prints one Markdown table a setting, with paired differences to the defaults, and how complex the maps are: their Gini index,
-high where few cells hold most, and their entropy in bits, high where many share it.
+high where few cells hold most, and their entropy, 1 where all cells are alike.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from cam_quality import measure
-from common import arguments, autocast, difference, entropy, gini, table, with_error
+from common import arguments, autocast, difference, table, with_error
 from igos_quality import Bench
 
 import faithmap as fm
 from faithmap.methods.cams import Expected
 from faithmap.methods.cams.estimators import Difference, Pool
+from faithmap.metrics.functional import entropy, gini
 
 RESOLUTION = 14
 
@@ -100,7 +101,7 @@ def main() -> None:
             found = [row.difference for row in rows]
             areas = [with_error([getattr(row, game) for row in rows]) for game in ("deletion", "insertion")]
             maps = fm.ExpectedGradCAM(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
-            shapes = [f"{gini(maps):.3f}", f"{entropy(maps):.2f}"]
+            shapes = [f"{float(measured(maps).mean()):.3f}" for measured in (gini, entropy)]
             lines.append([value, *areas, with_error(found), difference(found, ours), *shapes])
         print(f"\nExpected Grad-CAM, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
         header = [setting, "deletion", "insertion", "ins - del", "to the default", "Gini", "entropy"]

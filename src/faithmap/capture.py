@@ -53,8 +53,7 @@ class Capture:
         """
         self.activations = {}
         with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:  # nothing can have been compiled without it, and to load it takes seconds
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(uncompiled())
             for name, layer in self.layers.items():
                 stack.callback(layer.register_forward_hook(self._hook(name, replace, keep)).remove)
             yield
@@ -86,6 +85,15 @@ class Capture:
             return flows_on if value is output else _first_replaced(output, flows_on)
 
         return hook
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Compiled models run module by module inside the block, so that hooks are called."""
+    with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # nothing can have been compiled without it, and to load it takes seconds
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
 
 
 def _first_replaced(output: tuple[Any, ...] | list[Any], first: Tensor) -> Any:

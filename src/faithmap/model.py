@@ -116,6 +116,17 @@ class Classifier(nn.Module):
         raise ValueError(f"{name!r} is no class of {self.name}; {hint}")
 
 
+def plain_name(name: str) -> str:
+    """A module's dotted name as the innermost model has it, without those of a Classifier, ``compile`` or parallel training.
+
+    >>> plain_name("module._orig_mod.layer4")
+    'layer4'
+    """
+    while (wrapper := next((w for w in ("module.", "_orig_mod.") if name.startswith(w)), None)) is not None:
+        name = name.removeprefix(wrapper)
+    return name
+
+
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 

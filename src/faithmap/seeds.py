@@ -7,7 +7,8 @@ neighbouring images have nothing in common.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
@@ -21,7 +22,7 @@ def image_generators(seed: int, indices: Iterable[int], device: torch.device | s
     >>> image_generators(0, [7])[0].initial_seed() == image_generators(0, range(10))[7].initial_seed()
     True
     """
-    return [torch.Generator(device).manual_seed(_seed(seed, index)) for index in indices]
+    return [torch.Generator(device).manual_seed(derived(seed, index)) for index in indices]
 
 
 def resolve_generators(generator: Generators, seed: int, count: int, device: torch.device) -> list[torch.Generator]:
@@ -39,5 +40,18 @@ def resolve_generators(generator: Generators, seed: int, count: int, device: tor
     return image_generators(seed, range(count), device)
 
 
-def _seed(seed: int, index: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{index}".encode()).digest()[:8], "big", signed=True)
+def derived(seed: int, key: int | str) -> int:
+    """The seed of one image, by its index, or of one thing, by its name, under the run's seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big", signed=True)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The generators of torch itself, of processor and CUDA device, begin at that seed; afterwards all is as it was."""
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(accelerators):
+        torch.default_generator.manual_seed(seed)
+        for accelerator in accelerators:
+            with torch.cuda.device(accelerator):
+                torch.cuda.manual_seed(seed)
+        yield

@@ -7,9 +7,9 @@ import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-from faithmap.methods.cams.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers, plain_name
+from faithmap.methods.cams.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
 from faithmap.methods.cams.named import GradCAM
-from faithmap.model import Classifier
+from faithmap.model import Classifier, plain_name
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
 

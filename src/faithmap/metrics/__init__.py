@@ -13,33 +13,50 @@ from faithmap.metrics.functional import (
     Curve,
     DeletionInsertion,
     Protocol,
+    Randomisation,
+    agreement_matrix,
     deletion_insertion,
+    entropy,
+    gini,
     infidelity,
+    randomisation,
     sensitivity,
+    spearman,
+    ssim,
+    top_k_overlap,
 )
 
 if TYPE_CHECKING:
+    from faithmap.metrics.agreement import SSIM, Spearman, TopKOverlap
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
+    from faithmap.metrics.complexity import Complexity, Sparseness
     from faithmap.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.road import ROAD
     from faithmap.metrics.robustness import Infidelity, MaxSensitivity, MeanSensitivity
+    from faithmap.metrics.sanity import ModelRandomisation
 
 _HOMES = {
+    "agreement": ("SSIM", "Spearman", "TopKOverlap"),
     "base": ("HeatmapMetric", "ModelMetric"),
     "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "road": ("ROAD",),
     "robustness": ("Infidelity", "MaxSensitivity", "MeanSensitivity"),
+    "complexity": ("Complexity", "Sparseness"),
+    "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
+    "sanity": ("ModelRandomisation",),
 }
 
 __all__ = [
     "PROTOCOLS",
     "ROAD",
+    "SSIM",
     "AverageDrop",
     "AverageGain",
+    "Complexity",
     "Curve",
     "Deletion",
     "DeletionInsertion",
@@ -53,12 +70,24 @@ __all__ = [
     "MeanSensitivity",
     "MoRFMinusLeRF",
     "ModelMetric",
+    "ModelRandomisation",
     "PointingGame",
     "Protocol",
+    "Randomisation",
     "RelevanceRank",
+    "Sparseness",
+    "Spearman",
+    "TopKOverlap",
+    "agreement_matrix",
     "deletion_insertion",
+    "entropy",
+    "gini",
     "infidelity",
+    "randomisation",
     "sensitivity",
+    "spearman",
+    "ssim",
+    "top_k_overlap",
 ]
 
 

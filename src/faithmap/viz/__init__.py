@@ -1,4 +1,4 @@
-"""Pictures of explanations: overlay, panel, curves, strip and film. Nothing here imports pyplot or chooses a backend."""
+"""Pictures of explanations: overlay, panel, curves, strip, film, sanity. Nothing here imports pyplot or chooses a backend."""
 
 from faithmap.viz.animation import animation
 from faithmap.viz.colours import colourise, flaw, limits, scaled
@@ -7,6 +7,7 @@ from faithmap.viz.curves import curves
 from faithmap.viz.files import save_figure, save_image
 from faithmap.viz.overlay import overlay, placed
 from faithmap.viz.panel import show
+from faithmap.viz.sanity import sanity
 from faithmap.viz.saturation import saturation_curves
 from faithmap.viz.strip import strip
 
@@ -19,6 +20,7 @@ __all__ = [
     "limits",
     "overlay",
     "placed",
+    "sanity",
     "saturation_curves",
     "save_figure",
     "save_image",

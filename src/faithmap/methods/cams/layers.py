@@ -15,15 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.model import Classifier
+from faithmap.model import Classifier, plain_name
 
 TargetLayer: TypeAlias = nn.Module | str | Sequence[nn.Module | str] | None
 """A module of the model, its dotted name, several of either, or None for the last layer with a spatial output."""
 
 ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
 """From what a layer returns to (n, k, h, w); has to be a mere rearrangement, since gradients go through it too."""
-
-_WRAPPERS = ("module.", "_orig_mod.")
 
 
 def find_layers(
@@ -51,17 +49,6 @@ def find_layers(
         if layer not in names:
             raise ValueError(f"target_layer {type(layer).__name__} is not a module of the model; give one of model.modules()")
     return {names[layer]: layer for layer in layers}
-
-
-def plain_name(name: str) -> str:
-    """A dotted name as the innermost model has it, without the wrappers of a Classifier, ``compile`` or parallel training.
-
-    >>> plain_name("module._orig_mod.layer4")
-    'layer4'
-    """
-    while (wrapper := next((w for w in _WRAPPERS if name.startswith(w)), None)) is not None:
-        name = name.removeprefix(wrapper)
-    return name
 
 
 def _by_name(name: str, names: Mapping[nn.Module, str]) -> nn.Module:

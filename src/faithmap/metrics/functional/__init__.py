@@ -1,5 +1,7 @@
 """Every metric as a function of model, images and heatmaps; per image, on the device, whatever the batch."""
 
+from faithmap.metrics.functional.agreement import agreement_matrix, spearman, ssim, top_k_overlap
+from faithmap.metrics.functional.complexity import entropy, gini
 from faithmap.metrics.functional.confidence import Confidence, confidence
 from faithmap.metrics.functional.deletion_insertion import (
     DeletionInsertion,
@@ -21,6 +23,7 @@ from faithmap.metrics.functional.localisation import (
 )
 from faithmap.metrics.functional.perturbations import PERTURBATIONS, Gaussian, Perturbation, Region, Square
 from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
+from faithmap.metrics.functional.randomisation import ModelExplainer, Randomisation, randomisation
 from faithmap.metrics.functional.road import Road, road
 from faithmap.metrics.functional.sensitivity import SensitivityResult, sensitivity
 
@@ -32,18 +35,23 @@ __all__ = [
     "DeletionInsertion",
     "Gaussian",
     "InfidelityResult",
+    "ModelExplainer",
     "MostLeast",
     "Perturbation",
     "Protocol",
+    "Randomisation",
     "Region",
     "Road",
     "SensitivityResult",
     "Square",
+    "agreement_matrix",
     "confidence",
     "deletion",
     "deletion_insertion",
     "difficult_subset",
     "energy_pointing_game",
+    "entropy",
+    "gini",
     "infidelity",
     "insertion",
     "linear_imputation",
@@ -52,7 +60,11 @@ __all__ = [
     "pointing_accuracy",
     "pointing_distance",
     "pointing_game",
+    "randomisation",
     "relevance_rank",
     "road",
     "sensitivity",
+    "spearman",
+    "ssim",
+    "top_k_overlap",
 ]

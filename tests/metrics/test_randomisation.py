@@ -1,0 +1,507 @@
+"""The sanity check against explainers whose dependence on the weights is known."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+from oracles import Linear, SmallNet
+from torch import Tensor, nn
+
+from faithmap.cautions import EmptyHeatmapWarning, LowConfidenceWarning
+from faithmap.explanation import Explanation
+from faithmap.metrics import ModelRandomisation
+from faithmap.metrics.functional import Randomisation, randomisation, spearman
+from faithmap.metrics.functional.reinitialise import Trained, randomise
+from faithmap.model import Classifier
+from faithmap.seeds import derived, image_generators
+
+
+class Explains:
+    """An explainer made of a function of model, images and target."""
+
+    def __init__(self, model: nn.Module, function) -> None:
+        self.model, self.function, self.targets = model, function, []
+
+    def __call__(self, images: Tensor, target: object = None) -> Tensor | Explanation:
+        self.targets.append(target)
+        return self.function(self.model, images, target)
+
+
+def brightness(model: nn.Module, images: Tensor, target: object) -> Tensor:
+    return images.mean(dim=1)
+
+
+def gradient(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+    images = images.detach().requires_grad_()
+    model(images).gather(1, target.view(-1, 1)).sum().backward(inputs=images)
+    return images.grad.abs().sum(dim=1)
+
+
+def own(layer: str):
+    """The weights of a layer as a map of every image."""
+
+    def weights(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        weight = model.get_submodule(layer).weight.detach().clone()
+        return weight.flatten()[:1024].view(1, 32, 32).expand(len(images), -1, -1)
+
+    return weights
+
+
+class Everything(nn.Module):
+    """Bare parameters at the root, layer norm, attention, a shared module, tied weights, and layers out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 12))
+        self.patch = nn.Conv2d(3, 12, 8, stride=8)
+        self.shared = nn.Linear(12, 12)
+        self.attention = nn.MultiheadAttention(12, 2, batch_first=True)
+        self.norm = nn.LayerNorm(12)
+        self.tied = nn.Linear(12, 12)
+        self.tied.weight = self.shared.weight
+        self.never = nn.Linear(2, 2)
+        self.low = nn.Linear(12, 12).bfloat16()
+        self.register_buffer("seen", torch.zeros(1).expand(5))
+        with torch.no_grad():
+            self.norm.weight.normal_(1, 0.1)
+            self.attention.in_proj_bias.normal_()
+            self.attention.out_proj.bias.normal_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(self.patch(x).flatten(2).mT)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        x = self.low(x.bfloat16()).float()
+        return self.head(self.tied(self.shared(self.norm(x))).mean(dim=1))
+
+
+@pytest.fixture
+def everything() -> Everything:
+    torch.manual_seed(0)
+    return Everything()
+
+
+def values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name.removeprefix("module.") for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+def watching(model: nn.Module, images: Tensor, **settings) -> tuple[Randomisation, list[dict[str, Tensor]]]:
+    """The check, and what the model held at every stage."""
+    states: list[dict[str, Tensor]] = []
+
+    def note(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        states.append(values(model))
+        return brightness(model, images, target)
+
+    return randomisation(Explains(model, note), images, **settings), states
+
+
+@pytest.mark.parametrize("mode", ["cascading", "independent"])
+@pytest.mark.parametrize("draw", ["initialiser", "permutation"])
+def test_a_map_that_ignores_the_model_stays_as_it_is(small_net, images, untouched, mode: str, draw: str) -> None:
+    checked = randomisation(Explains(untouched(small_net.train()), brightness), images, mode=mode, draw=draw)
+    assert checked.layers == ("head", "conv2", "norm", "conv1")
+    assert torch.equal(checked.spearman, torch.ones(3, 4))
+    assert torch.allclose(checked.ssim, torch.ones(3, 4))
+    assert not checked.flat.any()
+
+
+@pytest.mark.parametrize("draw", ["initialiser", "permutation"])
+@pytest.mark.parametrize("mode", ["cascading", "independent"])
+def test_a_map_that_is_a_layers_weights_changes_when_these_do(small_net, images, untouched, mode: str, draw: str) -> None:
+    """Until then Spearman is 1; then it is that of what is drawn from the layer's own seed; alone, they come back."""
+    forgetful = copy.deepcopy(small_net)
+    randomise("conv2", forgetful.conv2, 3, draw)
+    wanted = spearman(own("conv2")(small_net, images, 0), own("conv2")(forgetful, images, 0))[0].item()
+    checked = randomisation(Explains(untouched(small_net), own("conv2")), images, mode=mode, seed=3, draw=draw)
+    after = wanted if mode == "cascading" else 1.0
+    assert checked.spearman.unique(dim=0).flatten().tolist() == pytest.approx([1.0, wanted, after, after])
+    assert abs(wanted) < 0.2
+
+
+def test_values_are_those_of_the_layers_own_initialiser(small_net: SmallNet) -> None:
+    """The very numbers that torch draws for a new layer at the seed that the layer's name makes; the run's seed counts."""
+    torch.manual_seed(derived(7, "conv2"))
+    fresh = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    randomise("conv2", small_net.conv2, 7, "initialiser")
+    assert torch.equal(small_net.conv2.weight, fresh.weight)
+    assert torch.equal(small_net.conv2.bias, fresh.bias)
+    randomise("conv2", small_net.conv2, 8, "initialiser")
+    assert not torch.equal(small_net.conv2.weight, fresh.weight)
+
+
+def test_half_precision_gets_the_same_numbers_rounded(small_net: SmallNet) -> None:
+    half = copy.deepcopy(small_net).bfloat16()
+    for draw in ("initialiser", "permutation"):
+        randomise("conv2", small_net.conv2, 7, draw)
+        randomise("conv2", half.conv2, 7, draw)
+        assert torch.equal(half.conv2.weight, small_net.conv2.weight.bfloat16())
+
+
+def test_cascading_ends_in_a_random_model_and_independent_forgets_one_layer_at_a_time(small_net, images, untouched) -> None:
+    with torch.no_grad():
+        small_net.norm.weight.uniform_()
+        small_net.norm.running_var.uniform_()
+    before = values(untouched(small_net))
+    checked, (first, *states) = watching(small_net, images)
+    _, (_, *alone) = watching(small_net, images, mode="independent")
+    assert changed(before, first) == set()
+    layers = {
+        "head": {"head.weight", "head.bias"},
+        "conv2": {"conv2.weight", "conv2.bias"},
+        "norm": {"norm.weight", "norm.running_var"},
+        "conv1": {"conv1.weight", "conv1.bias"},
+    }
+    assert list(checked.layers) == list(layers)
+    for i, (state, lonely) in enumerate(zip(states, alone, strict=True)):
+        assert changed(before, state) == set().union(*list(layers.values())[: i + 1])
+        assert changed(before, lonely) == list(layers.values())[i]
+        for name in changed(before, lonely):
+            assert torch.equal(lonely[name], states[-1][name]), "a layer forgets alike, alone and with others"
+    assert torch.equal(states[-1]["norm.running_var"], torch.ones(8))
+
+
+def test_every_kind_of_parameter_is_reached(everything: Everything, images: Tensor, untouched) -> None:
+    before = values(untouched(everything))
+    checked, (_, *states) = watching(everything, images)
+    assert changed(before, states[-1]) == before.keys() - {"norm.bias", "seen"}, "0 before and after; no parameter"
+    assert torch.equal(states[-1]["token"].flatten().sort().values, before["token"].flatten().sort().values)
+    assert not states[-1]["attention.in_proj_bias"].any(), "torch's attention begins with 0"
+    assert torch.equal(states[-1]["tied.weight"], states[-1]["shared.weight"])
+    assert torch.equal(states[-1]["norm.weight"], torch.ones(12))
+    assert checked.layers[0] == "head"
+
+
+def test_layers_go_in_the_order_in_which_they_run(everything: Everything, images: Tensor) -> None:
+    """However they are registered: a shared one at its last run, what is not called behind what it is in."""
+    checked = randomisation(Explains(everything, brightness), images)
+    wanted = ("head", "tied", "shared", "norm", "low", "attention.out_proj", "attention", "patch", "never")
+    assert checked.layers == (*wanted, "")
+
+
+def test_attention_forgets_its_own_weights_and_not_those_of_its_projection(everything: Everything, images: Tensor) -> None:
+    before = values(everything)
+    _, (_, state) = watching(everything, images, layers=["attention.out_proj"])
+    assert changed(before, state) == {"attention.out_proj.weight", "attention.out_proj.bias"}
+    randomise("attention", everything.attention, 0, "initialiser")
+    assert changed(before, values(everything)) == {"attention.in_proj_weight", "attention.in_proj_bias"}
+
+
+def test_an_initialiser_that_makes_new_parameters_leaves_the_old_ones_in_place(images: Tensor) -> None:
+    class Made(nn.Linear):
+        def reset_parameters(self) -> None:
+            self.weight = nn.Parameter(torch.full_like(self.weight, 3.0))
+            self.made = "anew"
+
+    net = nn.Sequential(nn.Flatten(), Made(3072, 2))
+    nn.init.normal_(net[1].weight)
+    net[1].made = "once"
+    weight = net[1].weight
+    _, (_, state) = watching(net, images)
+    assert bool((state["1.weight"] == 3).all())
+    assert net[1].weight is weight
+    assert net[1].made == "once"
+    assert not bool((weight == 3).any())
+
+
+def test_what_an_initialiser_leaves_out_is_permuted() -> None:
+    class Scaled(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 9)
+            self.scale = nn.Parameter(torch.rand(9))
+
+    layer = Scaled()
+    before = values(layer)
+    randomise("scaled", layer, 0, "initialiser")
+    assert changed(before, values(layer)) == {"weight", "bias", "scale"}
+    assert torch.equal(layer.scale.sort().values, before["scale"].sort().values)
+    assert not torch.equal(layer.weight.flatten().sort().values, before["weight"].flatten().sort().values)
+
+
+def test_a_stage_is_a_layer_or_a_block_by_name_or_as_a_module(everything: Everything, images: Tensor) -> None:
+    explainer = Explains(Classifier(everything), brightness)
+    given = ["patch", everything.attention, "module.head"]
+    checked = randomisation(explainer, images, layers=given)
+    assert checked.layers == ("head", "attention", "patch")
+    before = values(explainer.model)
+    _, (_, *states) = watching(explainer.model, images, layers=["attention", everything])
+    assert "attention.out_proj.weight" in changed(before, states[0 if checked.layers[0] == "attention" else 1])
+    checked, (_, state) = watching(explainer.model, images, layers=[explainer.model])
+    assert checked.layers == ("the whole model",)
+    assert len(changed(before, state)) == len(before) - 2
+
+
+def test_the_target_is_resolved_once_by_the_trained_model(small_net: SmallNet, images: Tensor) -> None:
+    explainer = Explains(small_net, brightness)
+    randomisation(explainer, images)
+    wanted = small_net.eval()(images).argmax(dim=1)
+    assert len(explainer.targets) == 5
+    assert all(torch.equal(target, wanted) for target in explainer.targets)
+    explainer.targets.clear()
+    randomisation(explainer, images, 2, layers=["head"])
+    assert [target.tolist() for target in explainer.targets] == [[2, 2, 2]] * 2
+    explainer.targets.clear()
+
+    def score(output: Tensor) -> Tensor:
+        return output[:, 0]
+
+    randomisation(explainer, images, score, layers=["head"])
+    assert explainer.targets == [score] * 2
+
+
+def test_a_linear_model(images: Tensor) -> None:
+    """The gradient's map is |w|, the similarity that of the permuted weights."""
+    model = Linear(torch.randn(1, 9, 9))
+    pictures = torch.rand(2, 1, 9, 9)
+    checked = randomisation(Explains(model, gradient), pictures, keep_heatmaps=True)
+    turned = copy.deepcopy(model)
+    randomise("", turned, 0, "initialiser")
+    assert torch.equal(turned.weight.flatten().sort().values, model.weight.flatten().sort().values)
+    assert torch.equal(checked.heatmaps[0].heatmap[0], turned.weight[0].abs().detach())
+    assert torch.allclose(checked.spearman, spearman(model.weight.abs(), turned.weight.abs()).expand(2, 1))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("moment", [0, 1, 3])
+@pytest.mark.parametrize("mode", ["cascading", "independent"])
+def test_the_model_comes_back_whatever_happens(everything, images, untouched, error, moment: int, mode: str) -> None:
+    everything.train().patch.eval()
+    everything.head.weight.requires_grad_(False)
+    untouched(everything)
+
+    def fails(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        model.train()
+        model.requires_grad_(True)
+        if len(explainer.targets) == moment + 1:
+            raise error
+        return brightness(model, images, target)
+
+    explainer = Explains(everything, fails)
+    with pytest.raises(error):
+        randomisation(explainer, images, mode=mode)
+    explainer.targets.append(None)
+    randomisation(Explains(everything, brightness), images, mode=mode)
+
+
+def test_also_where_progress_or_an_initialiser_fails(small_net, images, untouched) -> None:
+    untouched(small_net)
+    with pytest.raises(ZeroDivisionError):
+        randomisation(Explains(small_net, brightness), images, progress=lambda done, total: 1 // (3 - done))
+
+    class Broken(nn.Linear):
+        def reset_parameters(self) -> None:
+            if hasattr(self, "weight") and self.weight.shape == (2, 3072) and hasattr(self, "armed"):
+                nn.init.zeros_(self.weight)
+                raise ZeroDivisionError
+
+    net = nn.Sequential(nn.Flatten(), Broken(3072, 2))
+    nn.init.ones_(net[1].weight)
+    net[1].armed = True
+    untouched(net)
+    with pytest.raises(ZeroDivisionError):
+        randomisation(Explains(net, brightness), images)
+
+
+def test_no_state_of_a_random_generator_changes(everything: Everything, images: Tensor) -> None:
+    def noisy(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        return torch.rand(len(images), 8, 8)
+
+    before = torch.get_rng_state()
+    checked = randomisation(Explains(everything, noisy), images)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(checked.spearman, torch.ones_like(checked.spearman)), "the same noise at every stage"
+
+
+def test_an_earlier_graph_of_the_user_is_still_good(small_net: SmallNet, images: Tensor) -> None:
+    small_net.eval()
+    loss = small_net(images).sum()
+    randomisation(Explains(small_net, brightness), images)
+    loss.backward()
+    again = torch.autograd.grad(small_net(images).sum(), small_net.conv1.weight)[0]
+    assert torch.equal(small_net.conv1.weight.grad, again)
+
+
+def test_a_caller_without_gradients_and_a_model_in_training(small_net, images, untouched) -> None:
+    modes = []
+
+    def asks(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
+        modes.append(model.training)
+        return gradient(model, images, target)
+
+    with torch.no_grad():
+        randomisation(Explains(untouched(small_net.train()), asks), images)
+    assert modes == [False] * 5
+
+
+def test_a_compiled_model(small_net, images, untouched) -> None:
+    plain = randomisation(Explains(untouched(small_net.eval()), gradient), images)
+    compiled = torch.compile(small_net, backend="eager")
+    compiled(images)
+    checked = randomisation(Explains(compiled, gradient), images)
+    assert checked.layers == plain.layers
+    assert torch.allclose(checked.spearman, plain.spearman, atol=1e-4)
+    torch._dynamo.reset()
+
+
+def test_images_count_alone(small_net: SmallNet, images: Tensor) -> None:
+    together = randomisation(Explains(small_net, gradient), images)
+    for i in range(3):
+        alone = randomisation(Explains(small_net, gradient), images[i : i + 1])
+        assert torch.allclose(alone.spearman, together.spearman[i : i + 1], atol=1e-4)
+        assert torch.allclose(alone.ssim, together.ssim[i : i + 1], atol=1e-4)
+        assert torch.equal(together[i].spearman, together.spearman[i : i + 1])
+    chunked = randomisation(Explains(small_net, gradient), images, chunk_size=2)
+    assert chunked.layers == together.layers
+    assert torch.equal(chunked.spearman, together.spearman)
+    assert together[-1].original.heatmap.shape == (1, 32, 32)
+
+
+def test_signs_count_unless_they_are_told_not_to(small_net: SmallNet, images: Tensor) -> None:
+    """The second map is the first with its signs turned."""
+
+    def turning(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        maps = images.mean(dim=1) - 0.5
+        return maps if len(explainer.targets) == 1 else -maps
+
+    for absolute, wanted in ((False, -1.0), (True, 1.0)):
+        explainer = Explains(small_net, turning)
+        checked = randomisation(explainer, images, layers=["head"], absolute=absolute)
+        assert torch.equal(checked.spearman, torch.full((3, 1), wanted))
+        assert (checked.ssim.min() > 0.99) == absolute
+        assert checked.absolute == absolute
+
+
+def test_a_map_that_dies_is_told(small_net: SmallNet, images: Tensor) -> None:
+    def dying(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        return images.mean(dim=1) * (len(explainer.targets) == 1)
+
+    explainer = Explains(small_net, dying)
+    checked = randomisation(explainer, images, layers=["head"])
+    assert checked.flat.all()
+    assert not checked.spearman.any()
+
+
+def test_warnings_about_random_models_are_not_passed_on(small_net: SmallNet, images: Tensor) -> None:
+    def warns(model: nn.Module, images: Tensor, target: object) -> Tensor:
+        first = len(explainer.targets) == 1
+        warnings.warn("doubtful", LowConfidenceWarning if first else EmptyHeatmapWarning, stacklevel=1)
+        return brightness(model, images, target)
+
+    explainer = Explains(small_net, warns)
+    with pytest.warns(LowConfidenceWarning) as seen:
+        randomisation(explainer, images)
+    assert len(seen) == 1
+
+
+def test_stages_are_kept_and_told_of(small_net: SmallNet, images: Tensor) -> None:
+    told = []
+    checked = randomisation(
+        Explains(small_net, gradient),
+        images,
+        keep_heatmaps=True,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(i, 5) for i in range(1, 6)]
+    assert len(checked.heatmaps) == 4
+    assert torch.equal(spearman(checked.original, checked.heatmaps[2]), checked.spearman[:, 2])
+    assert torch.equal(checked[1].heatmaps[2].heatmap, checked.heatmaps[2].heatmap[1:2])
+    assert randomisation(Explains(small_net, gradient), images).heatmaps == ()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mode": "downwards"}, "mode is 'downwards'; give 'cascading' or 'independent'"),
+        ({"draw": "normal"}, "draw is 'normal'"),
+        ({"layers": ["conv3"]}, "layers names 'conv3', .*its last are head, conv2, norm"),
+        ({"layers": ["drop"]}, "no module of the model with parameters"),
+        ({"layers": [nn.Linear(2, 2)]}, "no module of the model"),
+        ({"layers": []}, "layers is empty"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"target": [1]}, "1 entry for 3 images"),
+    ],
+)
+def test_what_cannot_be_checked(small_net, images, untouched, settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        randomisation(Explains(untouched(small_net), brightness), images, **settings)
+
+
+def test_explainers_that_are_none(small_net, images, untouched) -> None:
+    with pytest.raises(TypeError, match="function is no explainer; give a callable with the attribute model"):
+        randomisation(lambda images, target: images[:, 0], images)
+    with pytest.raises(ValueError, match="has no parameters"):
+        randomisation(Explains(nn.Flatten(), brightness), images)
+    with pytest.raises(ValueError, match="NaN"):
+        randomisation(Explains(untouched(small_net), lambda m, x, t: x.mean(dim=1) * torch.nan), images)
+
+
+def test_the_class_asks_a_wholly_random_model(small_net, images, untouched) -> None:
+    whole = randomisation(Explains(untouched(small_net), gradient), images).spearman[:, -1]
+    metric = ModelRandomisation(Explains(small_net, gradient))
+    for part in images.split(1):
+        metric.update(part)
+    assert torch.allclose(metric.per_image(), whole, atol=1e-4)
+    last = ModelRandomisation(Explains(small_net, gradient), layers=["conv2", "head"], seed=3, draw="permutation")
+    last.update(images=images, target=1)
+    wanted = randomisation(Explains(small_net, gradient), images, 1, layers=["head", "conv2"], seed=3, draw="permutation")
+    assert torch.equal(last.per_image(), wanted.spearman[:, 1])
+    assert ModelRandomisation.higher_is_better is False
+    assert not list(metric.parameters())
+
+
+def test_an_image_gets_its_own_generator_in_every_batch(small_net: SmallNet, images: Tensor) -> None:
+    drawn = []
+
+    class Noisy(Explains):
+        seed = 5
+
+        def __call__(self, images: Tensor, target: object = None, *, generator: object = None) -> Tensor:
+            drawn.append(torch.stack([torch.rand(8, 8, generator=one) for one in generator]))
+            return drawn[-1]
+
+    metric = ModelRandomisation(Noisy(small_net, None))
+    metric.update(images[:1])
+    metric.update(images[1:])
+    wanted = torch.stack([torch.rand(8, 8, generator=one) for one in image_generators(5, range(3))])
+    assert torch.equal(torch.cat(drawn[0::2]), wanted)
+    assert torch.equal(torch.cat(drawn[1::2]), wanted), "each stage draws what the first one drew"
+
+
+def test_a_zoo_model_with_its_normalisation_folded(images: Tensor, untouched) -> None:
+    from faithmap.methods.cams import GradCAM
+    from faithmap.zoo.folding import fold_batch_norm
+
+    plain = SmallNet()
+    with torch.no_grad():
+        plain.norm.running_mean.normal_(0, 0.1)
+        plain.norm.bias.uniform_()
+    folded = Classifier(untouched(fold_batch_norm(plain, (3, 32, 32))))
+    assert isinstance(folded.module.norm, nn.Identity)
+    explainer = GradCAM(folded, relu=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = explainer(images).heatmap
+        checked = randomisation(explainer, images, layers=["conv2", "conv1", "head"], keep_heatmaps=True)
+        fresh = randomisation(GradCAM(folded, relu=False), images)
+        after = explainer(images).heatmap
+    assert checked.layers == fresh.layers == ("head", "conv2", "conv1")
+    assert torch.equal(checked.spearman, fresh.spearman), "what an explainer remembers of a layer is not its weights"
+    assert torch.equal(before, after)
+    assert torch.equal(checked.original.target, folded(images).argmax(dim=1))
+
+
+def test_values_are_put_back_in_place(small_net: SmallNet) -> None:
+    """No parameter is exchanged: an optimiser of the user's still holds the right ones."""
+    before = {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()}
+    trained = Trained(small_net)
+    with trained.put_back():
+        randomise("conv2", small_net.conv2, 0, "initialiser")
+    assert {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()} == before

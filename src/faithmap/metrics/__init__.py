@@ -41,7 +41,6 @@ _HOMES = {
     "agreement": ("SSIM", "Spearman", "TopKOverlap"),
     "base": ("HeatmapMetric", "ModelMetric"),
     "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
-    "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "road": ("ROAD",),
     "robustness": ("Infidelity", "MaxSensitivity", "MeanSensitivity"),

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Protocol, deletion_insertion
 
 if TYPE_CHECKING:
+    from faithmap.metrics.adversarial import AdversarialDifference
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
     from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
 
 _HOMES = {
+    "adversarial": ("AdversarialDifference",),
     "base": ("HeatmapMetric", "ModelMetric"),
     "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
 }
 
 __all__ = [
     "PROTOCOLS",
+    "AdversarialDifference",
     "Curve",
     "Deletion",
     "DeletionInsertion",

@@ -22,11 +22,12 @@ from typing import Any
 from faithmap.cli.errors import UserError, os_problem
 
 SCHEMA = "faithmap.result/1"
-COMPARISON, SATURATION = "faithmap.comparison/1", "faithmap.saturation/1"
+COMPARISON, SATURATION, ADVERSARIAL = "faithmap.comparison/1", "faithmap.saturation/1", "faithmap.adversarial/1"
 RECORD = "result.json"
 FILES = frozenset(
     {RECORD, "overlay.png", "panel.png", "strip.png", "heatmap.npy", "deletion_insertion.gif", "deletion_insertion.webp"}
     | {"comparison.png", "saturation.png", "features.png"}
+    | {"check.png", "adversarial.png", "adversarial.npy", "clean_heatmap.npy", "adversarial_heatmap.npy"}
 )
 """All that a result folder may hold; one that holds more is not replaced."""
 

@@ -126,9 +126,9 @@ def mi_fgsm(
         TypeError: for a callable target.
         RuntimeError: inside ``torch.inference_mode``.
     """
+    images = images.detach()
     check_images(model, images)
     _check(images, target, radius, steps, decay, step_size, targeted, chunk_size)
-    images = images.detach()
     ascent = _Ascent(model, radius, steps, decay, step_size or radius / steps, targeted, early_stop, autocast)
     with undisturbed(model):
         before, score, _ = clean_scores(model, images, target, "logit", chunk_size, autocast)
@@ -171,7 +171,7 @@ class _Ascent:
             gradient, led = self._gradient(x, goal)
             norm = gradient.abs().sum(dim=(1, 2, 3), keepdim=True)
             momentum = self.decay * momentum + gradient / norm.clamp(min=torch.finfo(norm.dtype).tiny)
-            moved = torch.clamp(x + self.step_size * momentum.sign().to(x.dtype), low, high)
+            moved = torch.clamp(x + self.step_size * momentum.sign().to(x.dtype), low, high).where(norm.isfinite(), math.nan)
             x = torch.where(led.view(-1, 1, 1, 1) & self.early_stop, x, moved)
             if told is not None:
                 told(step + 1)

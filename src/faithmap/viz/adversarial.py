@@ -22,7 +22,7 @@ from faithmap.viz.figure import Heading, Picture, axes_at, draw, say
 from faithmap.viz.overlay import overlay, placed
 
 _HEIGHT, _BELOW, _SIDE, _GAP, _PLOT_GAP = 2.7, 0.72, 0.25, 0.3, 0.5
-_LEGEND, _LONGEST = 0.72, 34
+_LEGEND, _LONGEST = 0.72, 28
 
 _CLEAN, _ADVERSARIAL = "#0072b2", "#d55e00"
 """Blue and vermilion, which stay apart with every common colour blindness; the second line is dashed, too."""
@@ -62,8 +62,11 @@ def adversarial_panel(
     draw(axes[0], clean, "Clean image", answers[0])
     draw(axes[1], changed, "Adversarial image", answers[1])
     draw(axes[2], difference, "Difference", words)
-    _map(axes[3], clean, check.clean, "Map of the clean image", colormap)
-    _map(axes[4], changed, check.adversarial, "Map of the adversarial image", colormap)
+    below = [f"for {_short(named(why.target, labels) or '')}" for why in (check.clean, check.adversarial)]
+    correlation = float(check.correlation[0])
+    below[1] += "" if math.isnan(correlation) else f"; rank correlation to the other {correlation:.2f}"
+    _map(axes[3], clean, check.clean, ("Map of the clean image", below[0]), colormap)
+    _map(axes[4], changed, check.adversarial, ("Map of the adversarial image", below[1]), colormap)
     insertion_curves(check, axes[5])
     return figure
 
@@ -107,9 +110,9 @@ def insertion_curves(check: AdversarialCheck, ax: Axes | None = None) -> Axes:
     ax.set_title("Insertion", size=10)
     ax.set_xlabel(f"{check.protocol.unit} inserted", size=9)
     ax.set_ylabel("class probability", size=9)
-    under: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.22), "frameon": False}
+    under: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "frameon": False}
     head = f"needed for {100 * check.share:.3g} % of the full image's probability"
-    ax.legend(title=head, fontsize=8, title_fontsize=8, ncols=2, handlelength=1.8, **under)
+    ax.legend(title=head, fontsize=8, title_fontsize=8, ncols=1, handlelength=1.8, **under)
     return ax
 
 
@@ -128,12 +131,12 @@ def _part(needed: float) -> str:
     return "the map ranks nothing" if math.isnan(needed) else f"{100 * needed:.0f} % of the cells"
 
 
-def _map(ax: Axes, image: Float[Tensor, "1 3 h w"], why: Explanation, name: str, colormap: str) -> None:
+def _map(ax: Axes, image: Float[Tensor, "1 3 h w"], why: Explanation, words: tuple[str, str], colormap: str) -> None:
     problem = flaw(why.heatmap)
     if problem is not None:
-        say(ax, problem, name, image.shape[-2:])
+        say(ax, problem, words[0], image.shape[-2:])
         return
-    draw(ax, overlay(image, placed(why, image).cpu(), colormap=colormap), name)
+    draw(ax, overlay(image, placed(why, image).cpu(), colormap=colormap), *words)
 
 
 def _answers(check: AdversarialCheck, labels: Sequence[str] | None) -> tuple[str, str]:
@@ -143,10 +146,12 @@ def _answers(check: AdversarialCheck, labels: Sequence[str] | None) -> tuple[str
         (check.attack.clean_class, check.attack.before),
         (check.attack.adversarial_class, check.attack.after),
     ):
-        name = named(classes, labels) or ""
-        name = name if len(name) <= _LONGEST else name[: _LONGEST - 2].rstrip(" ,;") + " …"
-        said.append(f"{name}, probability {float(probabilities.max()):.3f}")
+        said.append(f"{_short(named(classes, labels) or '')}, probability {float(probabilities.max()):.3f}")
     return said[0], said[1]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 2].rstrip(" ,;") + " …"
 
 
 def _title(check: AdversarialCheck, answers: tuple[str, str]) -> str:
@@ -159,9 +164,7 @@ def _made(check: AdversarialCheck, clean: Tensor, changed: Tensor) -> str:
     """How: the attack, the maps, the game."""
     largest = float((changed - clean).abs().max())
     text = f"MI-FGSM, no pixel changed by more than {largest:.3g} of 1; {how(check.clean)}; "
-    correlation = float(check.correlation[0])
-    alike = "" if math.isnan(correlation) else f"; rank correlation of the maps {correlation:.2f}"
-    return text + f"insertion by the {check.protocol.name} protocol" + alike
+    return text + f"insertion by the {check.protocol.name} protocol"
 
 
 def _sheet(image: Tensor, words: tuple[str, str]) -> tuple[Picture, list[Axes]]:

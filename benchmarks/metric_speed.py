@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.metrics import infidelity
+from faithmap.metrics.functional import infidelity
 
 Work = Callable[[torch.nn.Module], object]
 """Asks the model that it is given; everything else is settled."""

@@ -92,3 +92,13 @@ def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(faithmap.GradCAM, "__call__", full)
     assert "out of memory; give a --chunk below 32" in faith("compare", "cat.png", *QUICK).complaint
+
+
+def test_a_comparison_is_known_as_a_result(faith, photo, tmp_path: Path):
+    """It can be replaced, and its picture is no photograph to compare next time."""
+    photo("cat.png")
+    quick = ("--resolution", 6, "--methods", "gradcam")
+    assert faith("compare", "cat.png", *quick).code == 0
+    assert "exists; give --overwrite" in faith("compare", "cat.png", *quick).complaint
+    assert faith("compare", ".", "--overwrite", *quick).code == 0
+    assert [path.name for path in (tmp_path / "faithmap-comparison").iterdir()] == ["cat"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from faithmap import Smooth, SmoothGradCAM
-from faithmap.metrics import Deletion, Infidelity, MaxSensitivity, MeanSensitivity, infidelity, sensitivity
-from faithmap.metrics.functional import Square
+from faithmap.metrics import Deletion, Infidelity, MaxSensitivity, MeanSensitivity
+from faithmap.metrics.functional import Square, infidelity, sensitivity
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.LowConfidenceWarning")
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from faithmap._version import __version__
+from faithmap.cli.adversarial import adversarial
 from faithmap.cli.compare import compare
 from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_problem
 from faithmap.cli.explain import explain
@@ -39,6 +40,7 @@ def make_app() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
+    app.command(adversarial)
     app.command(compare)
     app.command(explain)
     app.command(methods)

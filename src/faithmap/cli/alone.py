@@ -1,4 +1,4 @@
-"""Work on one photograph at a time by several methods: what ``faithmap compare`` and ``faithmap saturation`` share."""
+"""Work on one photograph at a time: what ``faithmap compare``, ``faithmap saturation`` and ``faithmap adversarial`` share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import faithmap as fm
+from faithmap.cli.adversarial import AdversarialOptions
 from faithmap.cli.compare import CompareOptions
 from faithmap.cli.errors import UserError, os_problem
 from faithmap.cli.inputs import Photo, read_photo
@@ -27,7 +28,7 @@ Drawn = Callable[[Path], None]
 class Alone(ABC):
     """A model, the methods, and the class that they explain; None for each image's own."""
 
-    options: CompareOptions | SaturationOptions
+    options: AdversarialOptions | CompareOptions | SaturationOptions
     model: fm.Classifier
     explainers: dict[str, fm.Explainer]
     target: int | None

@@ -126,13 +126,13 @@ def _target(found: Findings, model: Classifier) -> dict[str, Any]:
     assert classes is not None  # noqa: S101 - a class is what the command explains
     assert score is not None  # noqa: S101
     index = int(classes[0])
-    return {**_guess(index, found.probabilities, model), "score": float(score[0])}
+    return {**guess(index, found.probabilities, model), "score": float(score[0])}
 
 
 def _guesses(probabilities: Float[Tensor, " classes"], model: Classifier, count: int = 5) -> list[dict[str, Any]]:
     """The classes that the model finds the most probable."""
     best = probabilities.topk(min(count, len(probabilities))).indices
-    return [_guess(index, probabilities, model) for index in best.tolist()]
+    return [guess(index, probabilities, model) for index in best.tolist()]
 
 
 def areas_of(games: DeletionInsertion) -> dict[str, float]:
@@ -187,7 +187,8 @@ def _plain(centres: Float[Tensor, " r"] | None) -> list[float] | None:
     return None if centres is None else centres.tolist()
 
 
-def _guess(index: int, probabilities: Float[Tensor, " classes"], model: Classifier) -> dict[str, Any]:
+def guess(index: int, probabilities: Float[Tensor, " classes"], model: Classifier) -> dict[str, Any]:
+    """A class, its name, and how probable the model finds it."""
     return {"index": index, "label": model.label(index), "probability": float(probabilities[index])}
 
 

@@ -156,10 +156,16 @@ def report_all(start: Callable[[Bar], Generator[Outcome, None, None]], *, as_jso
     return report.close()
 
 
+_HEART = (
+    *("target", "predicted", "scores", "methods", "saturated", "features"),
+    *("attack", "clean", "adversarial", "difference", "correlation", "saved", "warnings"),
+)
+
+
 def summary(done: Done) -> dict[str, Any]:
     """What the document says of one image: the heart of its result.json, and where that is."""
     record = done.record
-    kept = [key for key in ("target", "predicted", "scores", "methods", "saturated", "features", "warnings") if key in record]
+    kept = [key for key in _HEART if key in record]
     return {"file": record["file"]["path"], "folder": str(done.folder), **{key: record[key] for key in kept}}
 
 
@@ -168,6 +174,9 @@ def lines(done: Done) -> Iterator[tuple[str, str]]:
     record = done.record
     if "methods" in record or "features" in record:
         yield from (_compared(done) if "methods" in record else _walked(done))
+        return
+    if "attack" in record:
+        yield from _attacked(done)
         return
     saw = ", ".join(f"{guess['label']} {guess['probability']:.3f}" for guess in record["predicted"][:3])
     rows, columns = record["heatmap"]["resolution"]
@@ -201,4 +210,19 @@ def _walked(done: Done) -> Iterator[tuple[str, str]]:
     yield "  saturated       ", f"{100 * record['saturated']:.0f} % of the path, at {record['target_layer']}"
     for name, areas in record["features"].items():
         yield f"  {name}  ", f"its top channels: insertion {areas['insertion']:.3f}, deletion {areas['deletion']:.3f}"
+    yield "  pictures        ", str(done.folder)
+
+
+def _attacked(done: Done) -> Iterator[tuple[str, str]]:
+    """What both images are taken for, and how much of each has to be inserted."""
+    record = done.record
+    share = 100 * record["protocol"]["share"]
+    yield "", record["file"]["path"]
+    for name in ("clean", "adversarial"):
+        side = record[name]
+        part = "the map ranks nothing" if side["needed"] is None else f"{100 * side['needed']:.0f} % of the cells"
+        yield f"  {name:<15} ", f"{side['label']} {side['probability']:.3f}: {part} for {share:.3g} % of that"
+    changed, saved = record["attack"]["largest_change"], record["saved"]["as_it_is"]
+    yield "  changed         ", f"no pixel by more than {changed:.3g} of 1"
+    yield "  saved in 8 bits ", f"{saved['label']} {saved['probability']:.3f}"
     yield "  pictures        ", str(done.folder)

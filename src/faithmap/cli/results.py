@@ -22,11 +22,13 @@ from typing import Any
 from faithmap.cli.errors import UserError, os_problem
 
 SCHEMA = "faithmap.result/1"
-COMPARISON, SATURATION = "faithmap.comparison/1", "faithmap.saturation/1"
+COMPARISON, SATURATION, ADVERSARIAL = "faithmap.comparison/1", "faithmap.saturation/1", "faithmap.adversarial/1"
+_KINDS = frozenset(schema.partition("/")[0] for schema in (SCHEMA, COMPARISON, SATURATION, ADVERSARIAL))
 RECORD = "result.json"
 FILES = frozenset(
     {RECORD, "overlay.png", "panel.png", "strip.png", "heatmap.npy", "deletion_insertion.gif", "deletion_insertion.webp"}
     | {"comparison.png", "saturation.png", "features.png"}
+    | {"check.png", "adversarial.png", "adversarial.npy", "clean_heatmap.npy", "adversarial_heatmap.npy"}
 )
 """All that a result folder may hold; one that holds more is not replaced."""
 
@@ -83,7 +85,7 @@ def is_result(folder: Path) -> bool:
         record = None if folder.is_symlink() else json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and str(record.get("schema")).startswith(SCHEMA.partition("/")[0] + "/")
+    return isinstance(record, dict) and str(record.get("schema")).partition("/")[0] in _KINDS
 
 
 @contextmanager

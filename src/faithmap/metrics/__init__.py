@@ -8,25 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from faithmap.metrics.functional import (
-    PROTOCOLS,
-    Curve,
-    DeletionInsertion,
-    Protocol,
-    Randomisation,
-    agreement_matrix,
-    deletion_insertion,
-    entropy,
-    gini,
-    infidelity,
-    randomisation,
-    sensitivity,
-    spearman,
-    ssim,
-    top_k_overlap,
-)
+from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Protocol, deletion_insertion
 
 if TYPE_CHECKING:
+    from faithmap.metrics.adversarial import AdversarialDifference
     from faithmap.metrics.agreement import SSIM, Spearman, TopKOverlap
     from faithmap.metrics.base import HeatmapMetric, ModelMetric
     from faithmap.metrics.complexity import Complexity, Sparseness
@@ -39,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "agreement": ("SSIM", "Spearman", "TopKOverlap"),
+    "adversarial": ("AdversarialDifference",),
     "base": ("HeatmapMetric", "ModelMetric"),
     "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
@@ -53,6 +39,7 @@ __all__ = [
     "PROTOCOLS",
     "ROAD",
     "SSIM",
+    "AdversarialDifference",
     "AverageDrop",
     "AverageGain",
     "Complexity",
@@ -72,21 +59,11 @@ __all__ = [
     "ModelRandomisation",
     "PointingGame",
     "Protocol",
-    "Randomisation",
     "RelevanceRank",
     "Sparseness",
     "Spearman",
     "TopKOverlap",
-    "agreement_matrix",
     "deletion_insertion",
-    "entropy",
-    "gini",
-    "infidelity",
-    "randomisation",
-    "sensitivity",
-    "spearman",
-    "ssim",
-    "top_k_overlap",
 ]
 
 

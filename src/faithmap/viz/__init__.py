@@ -1,5 +1,6 @@
 """Pictures of explanations: overlay, panel, curves, strip, film, sanity. Nothing here imports pyplot or chooses a backend."""
 
+from faithmap.viz.adversarial import adversarial_panel, insertion_curves
 from faithmap.viz.animation import animation
 from faithmap.viz.colours import colourise, flaw, limits, scaled
 from faithmap.viz.comparison import compare
@@ -12,11 +13,13 @@ from faithmap.viz.saturation import saturation_curves
 from faithmap.viz.strip import strip
 
 __all__ = [
+    "adversarial_panel",
     "animation",
     "colourise",
     "compare",
     "curves",
     "flaw",
+    "insertion_curves",
     "limits",
     "overlay",
     "placed",

@@ -1,6 +1,8 @@
 """Every metric as a function of model, images and heatmaps; per image, on the device, whatever the batch."""
 
+from faithmap.metrics.functional.adversarial import AdversarialCheck, adversarial_check, fraction_needed
 from faithmap.metrics.functional.agreement import agreement_matrix, spearman, ssim, top_k_overlap
+from faithmap.metrics.functional.attacks import Attack, mi_fgsm
 from faithmap.metrics.functional.complexity import entropy, gini
 from faithmap.metrics.functional.confidence import Confidence, confidence
 from faithmap.metrics.functional.deletion_insertion import (
@@ -30,6 +32,8 @@ from faithmap.metrics.functional.sensitivity import SensitivityResult, sensitivi
 __all__ = [
     "PERTURBATIONS",
     "PROTOCOLS",
+    "AdversarialCheck",
+    "Attack",
     "Confidence",
     "Curve",
     "DeletionInsertion",
@@ -44,6 +48,7 @@ __all__ = [
     "Road",
     "SensitivityResult",
     "Square",
+    "adversarial_check",
     "agreement_matrix",
     "confidence",
     "deletion",
@@ -51,10 +56,12 @@ __all__ = [
     "difficult_subset",
     "energy_pointing_game",
     "entropy",
+    "fraction_needed",
     "gini",
     "infidelity",
     "insertion",
     "linear_imputation",
+    "mi_fgsm",
     "most_least",
     "noisy_linear_imputation",
     "pointing_accuracy",

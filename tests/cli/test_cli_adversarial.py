@@ -1,0 +1,203 @@
+"""``faithmap adversarial`` as its users see it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import faithmap
+from faithmap.cli.results import FILES
+from faithmap.data import read_image
+from faithmap.metrics.functional import adversarial_check
+
+pytestmark = pytest.mark.usefixtures("loads")
+
+QUICK = ("--method", "gradcam", "--radius", "64/255")
+
+
+@pytest.fixture
+def sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file in the place of the picture, which takes a second to draw."""
+    monkeypatch.setattr("faithmap.cli.attacks.adversarial_panel", lambda *args, **kwargs: None)
+    monkeypatch.setattr("faithmap.cli.attacks.save_figure", lambda figure, path: path.touch())
+
+
+def record_of(tmp_path: Path, name: str = "cat") -> dict:
+    return json.loads((tmp_path / "faithmap-adversarial" / name / "result.json").read_text())
+
+
+def test_everything_is_the_library_s(faith, photo, tmp_path: Path):
+    path = photo("cat.png")
+    run = faith("adversarial", "cat.png", "--seed", 7, "--target", "tiger cat", "--method", "gradcam", "--radius", "0.5")
+    assert (run.code, run.err) == (0, "")
+    folder = tmp_path / "faithmap-adversarial" / "cat"
+    arrays = {"adversarial.npy", "clean_heatmap.npy", "adversarial_heatmap.npy"}
+    assert {file.name for file in folder.iterdir()} == {"check.png", "adversarial.png", "result.json"} | arrays
+    assert {file.name for file in folder.iterdir()} <= FILES
+    record = record_of(tmp_path)
+    assert record["schema"] == "faithmap.adversarial/1"
+    model = faithmap.load("the tiny one")
+    image = model.read(path)
+    check = adversarial_check(faithmap.GradCAM(model), image, 1, targeted=True, radius=0.5)
+    assert np.array_equal(np.load(folder / "adversarial.npy"), check.attack.images[0].numpy())
+    assert np.array_equal(np.load(folder / "clean_heatmap.npy"), check.clean.heatmap[0].numpy())
+    assert np.array_equal(np.load(folder / "adversarial_heatmap.npy"), check.adversarial.heatmap[0].numpy())
+    for name, needed, curve, probabilities in (
+        ("clean", check.clean_needed, check.clean_insertion, check.attack.before),
+        ("adversarial", check.adversarial_needed, check.adversarial_insertion, check.attack.after),
+    ):
+        side = record[name]
+        assert side["index"] == int(probabilities.argmax())
+        assert side["probability"] == pytest.approx(float(probabilities.max()), abs=1e-6)
+        assert side["needed"] == float(needed)
+        assert side["insertion"] == float(curve.area)
+        assert side["curve"] == {"fractions": curve.fractions.tolist(), "scores": curve.scores[0].tolist()}
+        assert f"{side['label']} {side['probability']:.3f}: {100 * side['needed']:.0f} % of the cells" in run.out
+    assert record["clean"]["other"]["index"] == record["adversarial"]["index"] != record["clean"]["index"]
+    assert record["attack"]["fooled"]
+    assert record["attack"]["radius"] == 0.5
+    assert 0 < record["attack"]["largest_change"] <= 0.5 + 1e-6
+    assert record["difference"] == float(check.difference)
+    saved = read_image(folder / "adversarial.png")
+    with torch.no_grad():
+        as_it_is, again = (model(x).softmax(1)[0] for x in (saved, model.preprocess(saved)))
+    assert record["saved"]["as_it_is"]["probability"] == pytest.approx(float(as_it_is.max()), abs=1e-5)
+    assert record["saved"]["read_again"]["probability"] == pytest.approx(float(again.max()), abs=1e-5)
+    with Image.open(folder / "check.png") as picture:
+        picture.load()
+
+
+@pytest.mark.usefixtures("sketch")
+def test_a_class_to_be_reached(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    assert faith("adversarial", "cat.png", "--target", "tiger cat", "--no-early-stop", "--radius", "0.9", *QUICK[:2]).code == 0
+    record = record_of(tmp_path)
+    assert record["attack"]["target"] == {"index": 1, "label": "tiger cat"}
+    assert record["adversarial"]["label"] == "tiger cat"
+    assert not record["attack"]["early_stop"]
+
+
+@pytest.mark.usefixtures("sketch")
+def test_an_attack_that_fails_is_a_warning(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    run = faith("adversarial", "cat.png", "--method", "gradcam", "--radius", "1/2550", "--target", "tiger cat")
+    assert run.code == 0
+    assert "warning: " in run.err
+    assert "the attack failed, the model predicts" in run.err
+    assert "give a larger --radius or more --steps" in run.err
+    assert not record_of(tmp_path)["attack"]["fooled"]
+
+
+@pytest.mark.usefixtures("sketch")
+def test_rounding_that_undoes_the_attack_is_said(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("faithmap.cli.attacks.LEVELS", 1)
+    photo("cat.png")
+    run = faith("adversarial", "cat.png", *QUICK)
+    record = record_of(tmp_path)
+    assert record["saved"]["as_it_is"]["index"] != record["adversarial"]["index"]
+    assert (
+        f"rounding to 8 bits undid the attack: adversarial.png is taken for {record['saved']['as_it_is']['label']}" in run.err
+    )
+
+
+@pytest.mark.usefixtures("sketch")
+def test_a_map_that_ranks_nothing_has_no_number(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    photo("cat.png")
+    explain = faithmap.GradCAM.__call__
+
+    def flat(self, *args, **kwargs):
+        why = explain(self, *args, **kwargs)
+        why.heatmap.fill_(1)
+        return why
+
+    monkeypatch.setattr(faithmap.GradCAM, "__call__", flat)
+    run = faith("adversarial", "cat.png", *QUICK)
+    assert run.code == 0
+    assert record_of(tmp_path)["clean"]["needed"] is None
+    assert record_of(tmp_path)["correlation"] is None
+    assert "the map ranks nothing" in run.out
+
+
+@pytest.mark.usefixtures("sketch")
+def test_json_several_photographs_and_a_bad_one(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    photo("dog.png", seed=1)
+    (tmp_path / "text.jpg").write_text("no picture")
+    run = faith("adversarial", "text.jpg", "cat.png", "dog.png", "--json", *QUICK)
+    assert run.code == 2
+    bad, cat, dog = json.loads(run.out)["images"]
+    assert "not an image" in bad["error"]
+    assert cat["clean"]["label"]
+    assert cat["attack"]["fooled"]
+    assert dog["folder"].endswith("dog")
+    assert faith("adversarial", "cat.png", *QUICK).complaint.endswith("give --overwrite to replace results, or another --out")
+    assert faith("adversarial", "cat.png", "--overwrite", *QUICK).code == 0
+    # what a folder holds beside results is attacked, results are not
+    assert faith("adversarial", ".", "--out", "more", *QUICK).code == 2
+    assert {path.name for path in (tmp_path / "more").iterdir()} == {"cat", "dog"}
+
+
+@pytest.mark.usefixtures("sketch")
+def test_neighbours_and_order_do_not_matter(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    photo("dog.png", seed=1)
+    options = ("--method", "expected_gradcam", "--radius", "64/255")
+    faith("adversarial", "cat.png", "dog.png", *options)
+    together = record_of(tmp_path)
+    faith("adversarial", "dog.png", "cat.png", "--overwrite", *options)
+    alone = record_of(tmp_path)
+    together.pop("seconds"), alone.pop("seconds")
+    assert together == alone
+
+
+@pytest.mark.usefixtures("sketch")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--radius", "0"), '"0" is not more than 0 and at most 1; give a number such as 0.03, or 8/255'),
+        (("--radius", "8"), '"8" is not more than 0'),
+        (("--radius", "8/0"), '"8/0" is not more than 0'),
+        (("--radius", "nan"), '"nan" is not more than 0'),
+        (("--radius", "1e-2"), '"1e-2" is not more than 0'),
+        (("--share", "1.5"), '"1.5" is not more than 0'),
+        (("--steps", "0"), '"0" for --steps. Must be > 0'),
+        (("--method", "gradcan"), '"gradcan" for --method. Choose from'),
+        (("--method", "gradcam", "--resolution", "7"), "--resolution is no setting of gradcam"),
+        (("--resolution", "17"), "resolution is (17, 17); give 1 to 16 rows"),
+        (("--target", "sheep dgo"), "did you mean 'sheep dog'"),
+        (("--target", "TABBY", "--method", "gradcam"), "'TABBY' is no class of spots"),
+        (("--target", "tabby cat", "--method", "gradcam"), "cat.png: the model takes it for tabby cat already; give another"),
+        (("nowhere.png",), "nowhere.png: cannot be read"),
+        (("--out", "cat.png"), "no results can be written there"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith, photo, tree):
+    photo("cat.png")
+    before = tree()
+    assert message in faith("adversarial", *(() if arguments[0] == "nowhere.png" else ("cat.png",)), *arguments).complaint
+    assert tree() == before
+
+
+@pytest.mark.usefixtures("sketch")
+def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
+    photo("cat.png")
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(faithmap.GradCAM, "__call__", full)
+    assert "out of memory; give a --chunk below 32" in faith("adversarial", "cat.png", *QUICK).complaint
+
+
+def test_igos_at_28_is_the_default():
+    from faithmap.cli.adversarial import AdversarialOptions
+    from faithmap.cli.attacks import _options
+
+    assert (_options(AdversarialOptions()).method, _options(AdversarialOptions()).resolution) == ("igos", 28)
+    assert AdversarialOptions().radius == 8 / 255
+    assert _options(AdversarialOptions(method="gradcam")).resolution is None

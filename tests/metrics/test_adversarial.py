@@ -1,0 +1,220 @@
+"""The adversarial check: what has to be inserted, of an image and of its adversarial twin."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from oracles import Linear, SmallNet
+from torch import Tensor, nn
+
+from faithmap.cautions import FaithmapWarning
+from faithmap.explanation import Explanation
+from faithmap.methods import IGOS
+from faithmap.metrics import AdversarialDifference
+from faithmap.metrics.functional import Curve, adversarial_check, fraction_needed, insertion, mi_fgsm
+from faithmap.metrics.functional.correlation import rank_correlation
+
+
+class Evidence:
+    """Of a linear model: what each pixel says for the class. Remembers what it was asked, and what was drawn."""
+
+    def __init__(self, model: nn.Module, weight: Tensor, noise: float = 0.0) -> None:
+        self.model, self.weight, self.noise = model, weight, noise
+        self.asked: list[list[int]] = []
+        self.drawn: list[list[float]] = []
+
+    def __call__(self, images, target=None, *, generator=None, progress=None) -> Explanation:
+        sign = 1 - 2 * target.view(-1, 1, 1).to(images)
+        self.asked.append(target.tolist())
+        self.drawn.append([float(torch.rand((), generator=one)) for one in generator])
+        if progress is not None:
+            progress(1, 1)
+        noise = self.noise * torch.tensor(self.drawn[-1]).to(images).view(-1, 1, 1)
+        heatmap = ((images - 0.5) * self.weight).sum(dim=1) * sign
+        heatmap = heatmap + noise * torch.arange(heatmap[0].numel()).view(heatmap.shape[1:]).to(images)
+        return Explanation(heatmap, (images.shape[-2], images.shape[-1]), target=target, method="evidence")
+
+
+class Grey(nn.Module):
+    """A linear model of the image minus grey."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.linear = Linear(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x - 0.5)
+
+
+@pytest.fixture
+def weight() -> Tensor:
+    return torch.ones(1, 4, 4, dtype=torch.float64)
+
+
+@pytest.fixture
+def blot() -> Tensor:
+    """Grey, with four cells that are bright: their evidence is 4 * 0.2."""
+    image = torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64)
+    image[..., 1:3, 1:3] = 0.7
+    return image
+
+
+def test_what_is_needed_of_a_linear_model_is_known_cell_by_cell(weight: Tensor, blot: Tensor) -> None:
+    """Four cells of evidence 0.2 among grey. All fall by 0.1: four of 0.1 are left for the one class, twelve for the other.
+
+    k cells of the clean image show sigmoid(2 * 0.2 k), and k of the adversarial one sigmoid(2 * 0.1 k), up to its twelve.
+    """
+    explainer = Evidence(Grey(weight), weight)
+    check = adversarial_check(explainer, blot, radius=0.1, share=0.9, baseline=0.5, early_stop=False)
+    assert explainer.asked == [[0], [1]]
+    assert torch.allclose(check.attack.images, blot - 0.1)
+    odds = torch.cat([0.4 * torch.arange(5), torch.full((12,), 1.6)]).double()
+    assert torch.allclose(check.clean_insertion.scores[0], odds.sigmoid(), atol=1e-12)
+    away = torch.cat([0.2 * torch.arange(13), 2.4 - 0.2 * torch.arange(1, 5)]).double()
+    assert torch.allclose(check.adversarial_insertion.scores[0], away.sigmoid(), atol=1e-12)
+    for needed, evidence in ((check.clean_needed, odds), (check.adversarial_needed, away)):
+        first = next(k for k in range(17) if evidence[k].sigmoid() >= 0.9 * evidence[-1].sigmoid())
+        assert needed.tolist() == [first / 16]
+    assert (check.clean_needed.item(), check.adversarial_needed.item()) == (3 / 16, 6 / 16)
+    assert check.difference.tolist() == [3 / 16]
+    assert check.judged.tolist() == [True]
+    assert check.resolution == (4, 4)
+
+
+def test_curves_are_those_of_insertion(small_net: SmallNet, images: Tensor) -> None:
+    explainer = Evidence(small_net, torch.ones(3, 1, 1))
+    explainer.weight = torch.rand(3, 32, 32)
+    check = adversarial_check(explainer, images, radius=0.3, insertion_steps=8, protocol="rise")
+    for curve, x, why in (
+        (check.clean_insertion, images, check.clean),
+        (check.adversarial_insertion, check.attack.images, check.adversarial),
+    ):
+        assert torch.equal(curve.scores, insertion(small_net, x, why, protocol="rise", steps=8).scores)
+    assert check.protocol.name == "rise"
+    assert torch.equal(check.clean.target, check.attack.clean_class)
+    assert torch.equal(check.adversarial.target, check.attack.adversarial_class)
+
+
+def test_the_attack_is_mi_fgsm_with_these_settings(small_net: SmallNet, images: Tensor) -> None:
+    explainer = Evidence(small_net, torch.rand(3, 32, 32))
+    settings = {"radius": 0.2, "steps": 3, "decay": 0.5, "step_size": 0.1, "targeted": True}
+    check = adversarial_check(explainer, images, 3, early_stop=False, insertion_steps=2, **settings)
+    assert torch.equal(check.attack.images, mi_fgsm(small_net, images, 3, **settings).images)
+    assert check.attack.targeted
+    early = adversarial_check(explainer, images, radius=0.3, insertion_steps=2)
+    assert torch.equal(early.attack.images, mi_fgsm(small_net, images, radius=0.3, early_stop=True).images)
+
+
+def test_both_maps_are_made_with_the_same_random_numbers(small_net: SmallNet, images: Tensor) -> None:
+    explainer = Evidence(small_net, torch.rand(3, 32, 32), noise=1.0)
+    adversarial_check(explainer, images, insertion_steps=2, seed=5)
+    first, second = explainer.drawn
+    assert first == second
+    assert len(set(first)) == 3
+    adversarial_check(explainer, images, insertion_steps=2, seed=6)
+    assert explainer.drawn[2] != first
+
+
+def test_no_image_has_a_say_in_anothers_check(small_net: SmallNet, images: Tensor) -> None:
+    explainer = Evidence(small_net.double(), torch.rand(3, 32, 32).double(), noise=0.01)
+    settings = {"radius": 0.3, "insertion_steps": 8}
+    generators = [torch.Generator().manual_seed(i) for i in range(3)]
+    together = adversarial_check(explainer, images.double(), generator=generators, **settings)
+    one = adversarial_check(
+        explainer, images[2:].double(), generator=[torch.Generator().manual_seed(2)], chunk_size=3, **settings
+    )
+    for name in ("clean_needed", "adversarial_needed", "difference", "correlation"):
+        assert torch.allclose(getattr(together, name)[2:], getattr(one, name), atol=1e-9, equal_nan=True)
+        assert torch.equal(getattr(together[2], name).isnan(), getattr(one, name).isnan())
+    assert torch.allclose(together[2].clean_insertion.scores, one.clean_insertion.scores, atol=1e-9)
+    assert len(together[-1]) == 1
+    assert len(together) == 3
+
+
+def test_a_map_that_ranks_nothing_needs_nothing_known(weight: Tensor, blot: Tensor) -> None:
+    check = adversarial_check(Evidence(Grey(weight), weight * 0), blot, radius=0.1, baseline=0.5)
+    assert math.isnan(check.clean_needed)
+    assert math.isnan(check.difference)
+    assert math.isnan(check.correlation)
+    assert check.fooled.tolist() == [True]
+    assert check.judged.tolist() == [False]
+
+
+def test_fractions_needed() -> None:
+    at = torch.tensor([0.0, 0.2, 1.0])
+    scores = torch.tensor([[0.5, 0.1, 0.8], [0.0, 0.9, 0.6], [0.0, 0.0, 0.0]])
+    assert fraction_needed(Curve(at, scores), 0.5).tolist() == pytest.approx([0.0, 0.2, 0.0])
+    assert fraction_needed(Curve(at, scores), 1.0).tolist() == pytest.approx([1.0, 0.2, 0.0])
+    for share in (0, 1.01, math.nan):
+        with pytest.raises(ValueError, match="share is"):
+            fraction_needed(Curve(at, scores), share)
+    with pytest.raises(ValueError, match="give curves of probabilities"):
+        fraction_needed(Curve(at, -scores), 0.5)
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    """By hand: ranks 1, 2.5, 2.5, 4 against 4, 3, 2, 1 have covariance -4.5 and variances 4.5 and 5."""
+    first, second = torch.tensor([[[1.0, 2.0], [2.0, 9.0]]]), torch.tensor([[[9.0, 8.0], [7.0, 0.0]]])
+    assert float(rank_correlation(first, second)) == pytest.approx(-4.5 / math.sqrt(4.5 * 5))
+    assert float(rank_correlation(first, first.exp())) == pytest.approx(1)
+    with pytest.raises(ValueError, match="at one resolution"):
+        rank_correlation(first, first[:, :1])
+
+
+def test_igos_is_such_an_explainer_and_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched) -> None:
+    untouched(small_net.train())
+    explainer = IGOS(small_net, resolution=4, iterations=2, path_points=2)
+    told: list[tuple[int, int]] = []
+    settings = {"radius": 0.3, "insertion_steps": 4}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaithmapWarning)
+        check = adversarial_check(explainer, images, progress=lambda done, total: told.append((done, total)), **settings)
+        with pytest.raises(ZeroDivisionError):
+            adversarial_check(explainer, images, progress=lambda done, total: 1 // (done < 300), **settings)
+    assert check.resolution == (4, 4)
+    assert told == sorted(told)
+    assert told[-1] == (1000, 1000)
+
+
+def test_what_cannot_be_checked(small_net: SmallNet, images: Tensor) -> None:
+    explainer = Evidence(small_net, torch.rand(3, 32, 32))
+    for settings, words in (
+        ({"share": 0.0}, "share is 0.0"),
+        ({"radius": -1}, "radius is -1"),
+        ({"insertion_steps": 0}, "steps is 0"),
+        ({"generator": [torch.Generator()]}, "1 entries for 3 images"),
+        ({"protocol": "roar"}, "'roar' is unknown"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            adversarial_check(explainer, images, **settings)
+    with pytest.raises(TypeError, match="function names no model that could be attacked"):
+        adversarial_check(lambda images, target: None, images)
+
+
+def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNet, images: Tensor) -> None:
+    small_net.double()
+    images = images.double()
+    explainer = Evidence(small_net, torch.rand(3, 32, 32).double(), noise=0.01)
+    wanted = adversarial_check(explainer, images, radius=0.3, insertion_steps=8)
+    assert wanted.judged.tolist() == [False, True, True]
+    metric = AdversarialDifference(explainer, radius=0.3, insertion_steps=8)
+    first = metric(images[:2])
+    metric.update(images[2:])
+    assert torch.allclose(first, wanted.difference[1])
+    assert torch.allclose(metric.per_image(), wanted.difference[wanted.judged], atol=1e-9)
+    assert torch.cat(metric.judged).tolist() == wanted.judged.tolist()
+    assert torch.allclose(metric.compute(), wanted.difference[wanted.judged].mean())
+    assert metric.higher_is_better
+    assert not list(metric.parameters())
+    with pytest.raises(TypeError, match=r"no setting 'epsilon'; its settings are .*radius"):
+        AdversarialDifference(explainer, epsilon=1)
+
+
+def test_settings_hold_for_both_maps(weight: Tensor, blot: Tensor) -> None:
+    check = adversarial_check(Evidence(Grey(weight), weight), blot, radius=0.1, baseline=0.5, early_stop=False)
+    assert replace(check, share=1.0).clean_needed.item() == 4 / 16
+    assert replace(check, share=1.0).adversarial_needed.item() == 8 / 16, "2 * 0.1 * 8 is what is left at the end"

@@ -4,5 +4,7 @@ from faithmap.methods.masks.igos import IGOS
 from faithmap.methods.masks.igos_plus import IGOSPlus, IGOSPlusPlus
 from faithmap.methods.masks.line_search import LineSearch
 from faithmap.methods.masks.mask import Mask
+from faithmap.methods.masks.occlusion import Occlusion
+from faithmap.methods.masks.rise import RISE
 
-__all__ = ["IGOS", "IGOSPlus", "IGOSPlusPlus", "LineSearch", "Mask"]
+__all__ = ["IGOS", "RISE", "IGOSPlus", "IGOSPlusPlus", "LineSearch", "Mask", "Occlusion"]

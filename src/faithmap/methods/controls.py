@@ -1,0 +1,86 @@
+r"""Controls: maps that know nothing of the model, which every method has to beat.
+
+:random: independent uniform cells.
+:centred Gaussian: :math:`e^{-d^2 / 2 \sigma^2}`, with d the distance from the middle in parts of the shorter side:
+    photographers put things there.
+:edges: the length of the Sobel gradient of the grey image (Adebayo et al. 2018): what looks like an explanation and is none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from faithmap.methods.base import Answer, Explainer, Question
+
+
+@dataclass(eq=False)
+class Control(Explainer):
+    """Base of the controls: the model is asked for the clean score alone."""
+
+    def _answer(self, heatmap: Float[Tensor, "n r c"]) -> Answer:
+        passes: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0}
+        return Answer(heatmap, [dict(passes) for _ in heatmap])
+
+
+@dataclass(eq=False)
+class RandomMap(Control):
+    """Independent uniform cells.
+
+    Args:
+        resolution: cells a side, or (rows, columns).
+    """
+
+    resolution: int | tuple[int, int] = 28
+
+    def _explain(self, question: Question) -> Answer:
+        shape = _shape(self.resolution)
+        cells = [torch.rand(shape, generator=generator, device=generator.device) for generator in question.generators]
+        return self._answer(torch.stack(cells).to(question.images.device))
+
+
+@dataclass(eq=False)
+class CentredGaussian(Control):
+    """A bump in the middle of the image.
+
+    Args:
+        sigma: as a part of the shorter side.
+        resolution: cells a side, or (rows, columns).
+    """
+
+    sigma: float = 0.25
+    resolution: int | tuple[int, int] = 28
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if not self.sigma > 0:
+            raise ValueError(f"sigma is {self.sigma}; give a part of the shorter side above 0")
+
+    def _explain(self, question: Question) -> Answer:
+        images = question.images
+        axes = []
+        for cells, pixels in zip(_shape(self.resolution), images.shape[-2:], strict=True):
+            at = torch.linspace(-(pixels - 1) / 2, (pixels - 1) / 2, cells, device=images.device)
+            axes.append(torch.exp(-0.5 * (at / (self.sigma * min(images.shape[-2:]))).square()))
+        return self._answer(torch.outer(*axes).expand(len(images), -1, -1).clone())
+
+
+@dataclass(eq=False)
+class Edges(Control):
+    """Where the image changes, pixel by pixel; borders are repeated."""
+
+    def _explain(self, question: Question) -> Answer:
+        grey = question.images.float().mean(dim=1, keepdim=True)
+        across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=grey.device) / 8
+        kernels = torch.stack([across, across.T]).unsqueeze(1)
+        slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernels)
+        return self._answer(slopes.norm(dim=1))
+
+
+def _shape(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    return (resolution, resolution) if isinstance(resolution, int) else resolution

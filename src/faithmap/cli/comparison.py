@@ -16,7 +16,7 @@ from faithmap.cli.compare import CompareOptions
 from faithmap.cli.errors import blaming_the_user
 from faithmap.cli.explain import Options
 from faithmap.cli.inputs import Photo
-from faithmap.cli.methods import make_explainer
+from faithmap.cli.methods import has_resolution, make_explainer
 from faithmap.cli.record import areas_of, describe_comparison
 from faithmap.cli.report import Bar, Outcome, Tell
 from faithmap.cli.runner import run
@@ -95,5 +95,5 @@ class Contest(Alone):
 
 def _options(name: Any, options: CompareOptions) -> Options:
     """One method's settings: the resolution where it has one."""
-    resolution = options.resolution if name in ("igos", "mask") else None
+    resolution = options.resolution if has_resolution(name) else None
     return Options(method=name, resolution=resolution, chunk=options.chunk, seed=options.seed)

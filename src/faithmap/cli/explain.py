@@ -15,6 +15,8 @@ from faithmap.cli.report import Bar, Outcome, report_all
 
 MethodName = Literal[
     "igos",
+    "igos_plus",
+    "igos_plus_plus",
     "mask",
     "expected_gradcam",
     "gradcam",
@@ -28,6 +30,17 @@ MethodName = Literal[
     "scorecam",
     "ablationcam",
     "eigencam",
+    "gradient",
+    "gradient_times_input",
+    "smoothgrad",
+    "vargrad",
+    "integrated_gradients",
+    "expected_gradients",
+    "occlusion",
+    "rise",
+    "random_map",
+    "gaussian",
+    "edges",
 ]
 """The names in ``faithmap.methods.registry``, which needs torch."""
 
@@ -55,12 +68,12 @@ class Options:
         out: the folder for the results, one folder in it for each image, named after the file. Files that share a name
             get a part of the SHA-256 of their path behind it.
         overwrite: replace results that exist already. The old ones stay until the new ones are complete.
-        resolution: cells of the heatmap a side (28), or rows and columns (14x20), for igos and mask; class activation maps
-            have their layer's.
+        resolution: cells of the heatmap a side (28), or rows and columns (14x20), for methods that look for a mask; class
+            activation maps have their layer's, others the image's.
         target_layer: of a class activation map, by its dotted name; several with commas between them. Without it, the last
             with a spatial output.
         iterations: of igos and mask, at the most.
-        samples: passes of the smooth, integrated and expected maps.
+        samples: passes of the smooth, integrated and expected maps; masks of rise.
         baseline: what a method turns removed pixels into, or where its paths begin.
         score: what a method explains of the class; igos, mask and expected_gradcam take the probability unless told
             otherwise, the other class activation maps the logit.

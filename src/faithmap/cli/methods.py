@@ -18,12 +18,19 @@ def methods() -> int:
     from faithmap.methods.registry import METHODS  # noqa: PLC0415 - torch takes seconds; --help must not
 
     console = make_console()
-    rows = [("method", "passes an image", "source", "what it does")]
-    rows += [(name, method.passes, method.source, method.summary) for name, method in METHODS.items()]
+    rows = [("method", "passes an image", "needs", "source", "what it does")]
+    rows += [(name, m.passes, ", ".join(m.needs) or "scores", m.source, m.summary) for name, m in METHODS.items()]
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     for row in rows:
         console.print("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def has_resolution(name: str) -> bool:
+    """Whether a method's map can have any number of cells."""
+    from faithmap.methods.registry import METHODS  # noqa: PLC0415
+
+    return any(field.name == "resolution" for field in fields(METHODS[name].explainer))
 
 
 def make_explainer(model: fm.Classifier, options: Options) -> fm.Explainer:
@@ -44,6 +51,9 @@ def make_explainer(model: fm.Classifier, options: Options) -> fm.Explainer:
         settings["gradient"] = gradient = replace(gradient, samples=settings.pop("samples"))
     if "baseline" in settings and isinstance(gradient, (Integrated, Expected)):
         settings["gradient"] = gradient.starting_from(settings.pop("baseline"))
+    for name, other in (("samples", "masks"), ("baseline", "references")):
+        if name in settings and name not in own and other in own:
+            settings[other] = settings.pop(name)
     for name in settings.keys() - own:
         raise UserError(f"--{name.replace('_', '-')} is no setting of {options.method}; leave it out")
     if "target_layer" in settings:

@@ -1,10 +1,14 @@
-"""All methods by name, as the command line has them."""
+"""All methods by name: what the command line, the tables in the docs and the benchmarks know of them.
+
+A new method is a file of its own, and one entry here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal, TypeAlias
 
 from faithmap.methods.base import Explainer
 from faithmap.methods.cams import (
@@ -21,7 +25,19 @@ from faithmap.methods.cams import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from faithmap.methods.masks import IGOS, Mask
+from faithmap.methods.controls import CentredGaussian, Edges, RandomMap
+from faithmap.methods.gradients import (
+    ExpectedGradients,
+    Gradient,
+    GradientTimesInput,
+    IntegratedGradients,
+    SmoothGrad,
+    VarGrad,
+)
+from faithmap.methods.masks import IGOS, RISE, IGOSPlus, IGOSPlusPlus, Mask, Occlusion
+
+Need: TypeAlias = Literal["gradient", "layer", "references"]
+"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at."""
 
 
 @dataclass(frozen=True)
@@ -33,44 +49,90 @@ class Method:
         summary: one line.
         passes: what an image costs, in passes of the model; a pass is forward and backward unless it says otherwise.
         source: where it comes from.
+        needs: what it cannot do without.
     """
 
     explainer: type[Explainer]
     summary: str
     passes: str
     source: str
+    needs: tuple[Need, ...] = ()
 
+
+_GRADIENT: tuple[Need, ...] = ("gradient",)
+_LAYER: tuple[Need, ...] = ("layer",)
+_BOTH: tuple[Need, ...] = ("gradient", "layer")
 
 _ALL = {
     "igos": Method(
-        IGOS, "the smallest part whose removal makes the score fall, along integrated gradients", "about 350", "Qi 2020"
+        IGOS,
+        "the smallest part whose removal makes the score fall, along integrated gradients",
+        "about 350",
+        "Qi 2020",
+        _GRADIENT,
     ),
-    "mask": Method(Mask, "the same objective along the plain gradient, with Adam", "500", "Fong 2017"),
+    "igos_plus": Method(
+        IGOSPlus,
+        "a part whose removal takes the score away, and which brings it back",
+        "about 700",
+        "Khorram 2021",
+        _GRADIENT,
+    ),
+    "igos_plus_plus": Method(
+        IGOSPlusPlus, "the same with a mask for each of the two, and their product", "about 1400", "Khorram 2021", _GRADIENT
+    ),
+    "mask": Method(Mask, "the objective of I-GOS along the plain gradient, with Adam", "500", "Fong 2017", _GRADIENT),
     "expected_gradcam": Method(
         ExpectedGradCAM,
         "gradients expected over paths from many references, at three layers",
         "1 a sample",
         "Buono 2024",
+        (*_BOTH, "references"),
     ),
-    "gradcam": Method(GradCAM, "channels weighted by their mean gradient", "1", "Selvaraju 2017"),
-    "gradcam_plus_plus": Method(GradCAMPlusPlus, "positive gradients, whatever an object's size", "1", "Chattopadhay 2018"),
-    "xgradcam": Method(XGradCAM, "mean gradients that count cells by their activation", "1", "Fu 2020"),
-    "layercam": Method(LayerCAM, "each cell by its own positive gradient", "1", "Jiang 2021"),
-    "hirescam": Method(HiResCAM, "each cell by its own gradient", "1", "Draelos 2020"),
-    "smooth_gradcam": Method(SmoothGradCAM, "Grad-CAM with gradients of noisy copies", "1 a sample", "Smilkov 2017"),
+    "gradcam": Method(GradCAM, "channels weighted by their mean gradient", "1", "Selvaraju 2017", _BOTH),
+    "gradcam_plus_plus": Method(
+        GradCAMPlusPlus, "positive gradients, whatever an object's size", "1", "Chattopadhay 2018", _BOTH
+    ),
+    "xgradcam": Method(XGradCAM, "mean gradients that count cells by their activation", "1", "Fu 2020", _BOTH),
+    "layercam": Method(LayerCAM, "each cell by its own positive gradient", "1", "Jiang 2021", _BOTH),
+    "hirescam": Method(HiResCAM, "each cell by its own gradient", "1", "Draelos 2020", _BOTH),
+    "smooth_gradcam": Method(SmoothGradCAM, "Grad-CAM with gradients of noisy copies", "1 a sample", "Smilkov 2017", _BOTH),
     "smooth_gradcam_plus_plus": Method(
-        SmoothGradCAMPlusPlus, "Grad-CAM++ with gradients of noisy copies", "1 a sample", "Omeiza 2019"
+        SmoothGradCAMPlusPlus, "Grad-CAM++ with gradients of noisy copies", "1 a sample", "Omeiza 2019", _BOTH
     ),
     "integrated_gradcam": Method(
-        IntegratedGradCAM, "maps of the change from a baseline, averaged on the path", "1 a sample", "Sattarzadeh 2021"
+        IntegratedGradCAM, "maps of the change from a baseline, averaged on the path", "1 a sample", "Sattarzadeh 2021", _BOTH
     ),
-    "scorecam": Method(ScoreCAM, "channels weighted by the score of what they show", "1 forward a channel", "Wang 2020"),
+    "scorecam": Method(
+        ScoreCAM, "channels weighted by the score of what they show", "1 forward a channel", "Wang 2020", _LAYER
+    ),
     "ablationcam": Method(
-        AblationCAM, "channels weighted by the fall of the score without them", "1 forward a channel", "Desai 2020"
+        AblationCAM, "channels weighted by the fall of the score without them", "1 forward a channel", "Desai 2020", _LAYER
     ),
     "eigencam": Method(
-        EigenCAM, "first principal component of the activation, whatever the class", "1 forward", "Muhammad 2020"
+        EigenCAM, "first principal component of the activation, whatever the class", "1 forward", "Muhammad 2020", _LAYER
     ),
+    "gradient": Method(Gradient, "the gradient to the pixels", "1", "Simonyan 2014", _GRADIENT),
+    "gradient_times_input": Method(
+        GradientTimesInput, "the gradient times the image, less a baseline", "1", "Shrikumar 2016", _GRADIENT
+    ),
+    "smoothgrad": Method(SmoothGrad, "the mean gradient of noisy copies", "1 a sample", "Smilkov 2017", _GRADIENT),
+    "vargrad": Method(VarGrad, "the variance of the gradients of noisy copies", "1 a sample", "Adebayo 2018", _GRADIENT),
+    "integrated_gradients": Method(
+        IntegratedGradients, "what each pixel adds on the way from a baseline", "1 a sample", "Sundararajan 2017", _GRADIENT
+    ),
+    "expected_gradients": Method(
+        ExpectedGradients,
+        "the same from many references, at random places of the way",
+        "1 a sample",
+        "Erion 2021",
+        (*_GRADIENT, "references"),
+    ),
+    "occlusion": Method(Occlusion, "the fall of the score when a patch goes", "1 forward a patch, about 600", "Zeiler 2014"),
+    "rise": Method(RISE, "random masks, weighted by the score of what they show", "4000 forward", "Petsiuk 2018"),
+    "random_map": Method(RandomMap, "a control: independent random cells", "1 forward", "control"),
+    "gaussian": Method(CentredGaussian, "a control: a bump in the middle", "1 forward", "control"),
+    "edges": Method(Edges, "a control: where the image changes", "1 forward", "Adebayo 2018"),
 }
 
 METHODS: Mapping[str, Method] = MappingProxyType(_ALL)

@@ -13,15 +13,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.baselines import describe_baseline
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
-from faithmap.methods.references import Distribution, ImageSet, RandomBlurs, References, draw_references
+from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
 from faithmap.score import ScoreKind, at_least_single
 
@@ -92,11 +90,6 @@ class IntegratedGradients(PathGradients):
     baseline: References = "black"
     quadrature: Quadrature = "midpoint"
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings as plain data."""
-        return {**super().settings, "baseline": _described(self.baseline)}
-
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         if self.samples < 1 + (self.quadrature == "trapezoid"):
@@ -128,11 +121,6 @@ class ExpectedGradients(PathGradients):
     references: References = field(default_factory=RandomBlurs)
     noise_std: float = 0.0
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All settings as plain data."""
-        return {**super().settings, "references": _described(self.references)}
-
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         if self.samples < 1 or self.noise_std < 0:
@@ -154,7 +142,3 @@ def _given(part: Part, image: int, own: References) -> References:
         return own
     number = int(part.numbers[image])
     return part.question.baseline_for(slice(number, number + 1), part.question.baseline)
-
-
-def _described(references: References) -> Any:
-    return references if isinstance(references, Distribution) else describe_baseline(references)

@@ -27,15 +27,15 @@ class Occlusion(Explainer):
     """Occlusion.
 
     Args:
-        patch: (height, width) of what goes, or one number for both, in pixels.
-        stride: from one patch to the next, down and across, in pixels.
+        patch: (height, width) of what goes, or one number for both, in pixels; None for a seventh of the shorter side.
+        stride: from one patch to the next, down and across, in pixels; None for a quarter of the patch.
         baseline: what stands there instead; "zero" is 0 in the model's normalised space, a grey, as in the paper.
 
     The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution and are signed.
     """
 
-    patch: int | tuple[int, int] = 32
-    stride: int | tuple[int, int] = 8
+    patch: int | tuple[int, int] | None = None
+    stride: int | tuple[int, int] | None = None
     baseline: Baseline = "zero"
 
     @property
@@ -53,7 +53,7 @@ class Occlusion(Explainer):
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        patch, stride = _pair(self.patch), _pair(self.stride)
+        patch, stride = self._window(size)
         if min(patch) < 1 or patch[0] > size[0] or patch[1] > size[1]:
             raise ValueError(f"patch is {patch}; give 1 to {size[0]} pixels down and 1 to {size[1]} across")
         if min(stride) < 1 or stride[0] > patch[0] or stride[1] > patch[1]:
@@ -91,12 +91,17 @@ class Occlusion(Explainer):
         for axis, starts in enumerate(self._starts(size)):
             first = torch.tensor(starts, device=covers.device)[covers[:, axis]].unsqueeze(1)
             at = torch.arange(size[axis], device=covers.device)
-            axes.append((at >= first) & (at < first + _pair(self.patch)[axis]))
+            axes.append((at >= first) & (at < first + self._window(size)[0][axis]))
         return axes[0].unsqueeze(2) & axes[1].unsqueeze(1)
+
+    def _window(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Patch and stride in force."""
+        patch = _pair(max(1, round(min(size) / 7)) if self.patch is None else self.patch)
+        return patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)) if self.stride is None else _pair(self.stride)
 
     def _starts(self, size: tuple[int, int]) -> list[range]:
         """First pixels of the patches on each axis."""
-        axes = zip(size, _pair(self.patch), _pair(self.stride), strict=True)
+        axes = zip(size, *self._window(size), strict=True)
         return [range(0, math.ceil((n - patch) / stride) * stride + 1, stride) for n, patch, stride in axes]
 
 

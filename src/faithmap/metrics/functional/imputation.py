@@ -57,13 +57,13 @@ def linear_imputation(
     if not tolerance > 0 or max_iterations < 1:
         raise ValueError(f"tolerance is {tolerance} and max_iterations {max_iterations}; give more than 0, and at least 1")
     exact = at_least_single(images)
-    resolved = 10 * torch.finfo(exact.dtype).eps * float(exact.abs().max())
-    if tolerance < resolved:
-        raise ValueError(f"tolerance is {tolerance:.2g}, but {exact.dtype} resolves about {resolved:.1g}; give at least that")
     nothing_left = removed.all(dim=2).all(dim=1).view(-1, 1, 1, 1)
     free = removed.unsqueeze(1) & ~nothing_left
     low = exact.masked_fill(free, torch.inf).amin(dim=(2, 3), keepdim=True)
     high = exact.masked_fill(free, -torch.inf).amax(dim=(2, 3), keepdim=True)
+    resolved = 10 * torch.finfo(exact.dtype).eps * float(torch.maximum(high, -low).max())
+    if tolerance < resolved:
+        raise ValueError(f"tolerance is {tolerance:.2g}, but {exact.dtype} resolves about {resolved:.1g}; give at least that")
     middle = (low + high) / 2  # what is solved for is the distance from it, which rounds less
     known = (exact - middle).masked_fill(free, 0)
     b = neighbours(known) * free

@@ -287,6 +287,8 @@ def test_squares_scale_with_the_shorter_side_and_stay_inside() -> None:
     for size, sides in (((112, 224), {28}), ((4, 4), {1}), ((224, 224), {56})):
         draw = Square((56, 56)).prepare(torch.rand(1, 1, *size))[0](5, generator())
         assert set(draw.removed.any(2).sum(1).tolist()) == sides
+    tiny = Square().prepare(torch.rand(1, 1, 4, 4))[0](50, generator()).removed
+    assert tiny.sum((1, 2)).tolist() == [1] * 50, "never nothing"
     whole = Square((300, 300)).prepare(torch.rand(1, 1, 6, 6))[0](3, generator()).removed
     assert whole.all()
     three = Square((8, 8), squares=3).prepare(torch.rand(1, 1, 224, 224))[0](200, generator()).removed
@@ -315,6 +317,7 @@ def test_a_grid_that_does_not_divide_has_cells_of_nearly_one_size() -> None:
     grid = segment_map(7, torch.zeros(1, 3, 32, 32))[0]
     assert sorted(set(grid[:, 0].bincount(minlength=43)[::7].tolist())) == [4, 5]
     assert grid.unique().tolist() == list(range(49))
+    assert segment_map((2, 4), torch.zeros(1, 3, 6, 8)).unique().tolist() == list(range(8))
 
 
 def test_the_map_is_resampled_to_pixels(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:

@@ -170,7 +170,7 @@ class Custom(Perturbation):
                 given = tuple(shown.shape), None if removed is None else tuple(removed.shape)
                 raise ValueError(f"the perturbation made {given[0]} and the mask {given[1]}; give {tuple(image.shape)}, {mask}")
         masks = [removed for _, removed in pairs if removed is not None]
-        return Perturbed(torch.cat([shown.detach() for shown, _ in pairs]).to(image), torch.cat(masks) if masks else None)
+        return Perturbed(torch.cat([shown for shown, _ in pairs]).to(image), torch.cat(masks) if masks else None)
 
 
 PerturbationName: TypeAlias = Literal["gaussian", "square", "region"]

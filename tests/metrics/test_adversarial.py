@@ -105,8 +105,9 @@ def test_the_attack_is_mi_fgsm_with_these_settings(small_net: SmallNet, images: 
     check = adversarial_check(explainer, images, 3, early_stop=False, insertion_steps=2, **settings)
     assert torch.equal(check.attack.images, mi_fgsm(small_net, images, 3, **settings).images)
     assert check.attack.targeted
-    early = adversarial_check(explainer, images, radius=0.3, insertion_steps=2)
-    assert torch.equal(early.attack.images, mi_fgsm(small_net, images, radius=0.3, early_stop=True).images)
+    early = adversarial_check(explainer, images, radius=0.9, insertion_steps=2).attack.images
+    assert torch.equal(early, mi_fgsm(small_net, images, radius=0.9, early_stop=True).images)
+    assert not torch.equal(early, mi_fgsm(small_net, images, radius=0.9).images)
 
 
 def test_both_maps_are_made_with_the_same_random_numbers(small_net: SmallNet, images: Tensor) -> None:
@@ -204,6 +205,8 @@ def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNe
     metric = AdversarialDifference(explainer, radius=0.3, insertion_steps=8)
     first = metric(images[:2])
     metric.update(images[2:])
+    drawn = explainer.drawn
+    assert drawn[2] + drawn[4] == drawn[3] + drawn[5] == drawn[0], "the random numbers of an image are its own"
     assert torch.allclose(first, wanted.difference[1])
     assert torch.allclose(metric.per_image(), wanted.difference[wanted.judged], atol=1e-9)
     assert torch.cat(metric.judged).tolist() == wanted.judged.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +13,20 @@ from torch import Tensor, nn
 
 from faithmap.metrics.functional import Attack, mi_fgsm
 from faithmap.model import Classifier
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Images this small are not worth two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def images(images: Tensor) -> Tensor:
+    return images[..., :16, :16]
 
 
 class Drawn(nn.Module):
@@ -172,7 +187,7 @@ def test_probabilities_are_the_models(small_net: SmallNet, images: Tensor) -> No
         small_net.eval()
         assert torch.allclose(attack.before, small_net(images).softmax(1), atol=1e-6)
         assert torch.allclose(attack.after, small_net(attack.images).softmax(1), atol=1e-6)
-    assert attack.fooled.tolist() == [False, True, True]
+    assert attack.fooled.tolist() == [True, False, True]
     assert torch.equal(attack.clean_class, attack.goal)
 
 

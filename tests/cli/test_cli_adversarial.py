@@ -13,7 +13,7 @@ from PIL import Image
 import faithmap
 from faithmap.cli.results import FILES
 from faithmap.data import read_image
-from faithmap.metrics.functional import adversarial_check
+from faithmap.metrics.functional import adversarial_check, mi_fgsm
 
 pytestmark = pytest.mark.usefixtures("loads")
 
@@ -80,6 +80,9 @@ def test_a_class_to_be_reached(faith, photo, tmp_path: Path):
     assert record["attack"]["target"] == {"index": 1, "label": "tiger cat"}
     assert record["adversarial"]["label"] == "tiger cat"
     assert not record["attack"]["early_stop"]
+    model = faithmap.load("the tiny one")
+    attack = mi_fgsm(model, model.read(tmp_path / "cat.png"), 1, targeted=True, radius=0.9)
+    assert np.array_equal(np.load(tmp_path / "faithmap-adversarial" / "cat" / "adversarial.npy"), attack.images[0].numpy())
 
 
 @pytest.mark.usefixtures("sketch")
@@ -153,6 +156,30 @@ def test_neighbours_and_order_do_not_matter(faith, photo, tmp_path: Path):
     alone = record_of(tmp_path)
     together.pop("seconds"), alone.pop("seconds")
     assert together == alone
+    model = faithmap.load("the tiny one")
+    maps = [
+        faithmap.ExpectedGradCAM(model)(model.read(tmp_path / "cat.png"), generator=faithmap.image_generators(0, [index]))
+        for index in (alone["seed"]["image"], 0)
+    ]
+    saved = np.load(tmp_path / "faithmap-adversarial" / "cat" / "clean_heatmap.npy")
+    assert [np.array_equal(saved, why.heatmap[0].numpy()) for why in maps] == [True, False]
+
+
+@pytest.mark.usefixtures("sketch")
+def test_the_saved_image_is_also_read_again(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A model that crops crops again."""
+    model = faithmap.load("the tiny one")
+    model.geometry = faithmap.Geometry(20, (16, 16))
+    monkeypatch.setitem(vars(faithmap), "load", lambda *args, **kwargs: model)
+    photo("cat.png")
+    assert faith("adversarial", "cat.png", *QUICK).code == 0
+    saved = read_image(tmp_path / "faithmap-adversarial" / "cat" / "adversarial.png")
+    with torch.no_grad():
+        as_it_is, again = (float(model(x).softmax(1).max()) for x in (saved, model.preprocess(saved)))
+    assert as_it_is != pytest.approx(again, abs=1e-3)
+    found = record_of(tmp_path)["saved"]
+    assert found["as_it_is"]["probability"] == pytest.approx(as_it_is, abs=1e-5)
+    assert found["read_again"]["probability"] == pytest.approx(again, abs=1e-5)
 
 
 @pytest.mark.usefixtures("sketch")

@@ -69,7 +69,7 @@ def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "gradcam,igoss"), '"igoss" is no method; give some of igos, mask'),
+        (("--methods", "gradcam,igoss"), '"igoss" is no method; give some of igos, igos_plus'),
         (("--methods", ""), '"" is no method'),
         (("--target", "sheep dgo"), "did you mean 'sheep dog'"),
         (("--resolution", "17"), "resolution is (17, 17); give 1 to 16 rows"),

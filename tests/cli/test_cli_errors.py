@@ -20,7 +20,7 @@ ARGUMENTS = {
     "unknown option": (["explain", "--resolutoin", "7"], r"Unknown option: --resolutoin. Did you mean --resolution?"),
     "option without value": (["explain", "--seed"], "--seed requires an argument"),
     "option given twice": (["explain", "--seed", "1", "--seed", "2"], "--seed specified multiple times"),
-    "unknown method": (["explain", "--method", "gradcan"], '"gradcan" for --method. Choose from: "igos", "mask"'),
+    "unknown method": (["explain", "--method", "gradcan"], '"gradcan" for --method. Choose from: "igos", "igos_plus"'),
     "a setting of another method": (
         ["explain", "--method", "gradcam", "--resolution", "7"],
         "--resolution is no setting of gradcam",

@@ -25,7 +25,7 @@ from faithmap.cli.methods import make_explainer
 from faithmap.cli.record import described_photo, document, guess
 from faithmap.cli.report import Bar, Outcome, Tell
 from faithmap.cli.results import ADVERSARIAL
-from faithmap.cli.runner import run
+from faithmap.cli.runner import open_model, run
 from faithmap.metrics.functional import AdversarialCheck, Curve, adversarial_check
 from faithmap.viz import adversarial_panel, save_figure, save_image
 
@@ -55,9 +55,8 @@ class Attacks(Alone):
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
+        model, target = open_model(options)
         with blaming_the_user():
-            model = fm.load(options.model, weights=options.weights, device=options.device)
-            target = None if options.target is None else model.find(options.target)
             explainers: dict[str, fm.Explainer] = {options.method: make_explainer(model, _options(options))}
         return cls(options, model, explainers, target)
 

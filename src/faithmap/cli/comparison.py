@@ -19,7 +19,7 @@ from faithmap.cli.inputs import Photo
 from faithmap.cli.methods import has_resolution, make_explainer
 from faithmap.cli.record import areas_of, describe_comparison
 from faithmap.cli.report import Bar, Outcome, Tell
-from faithmap.cli.runner import run
+from faithmap.cli.runner import open_model, run
 from faithmap.viz import compare, save_figure
 
 CHANCE = "random"
@@ -47,9 +47,8 @@ class Contest(Alone):
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
+        model, target = open_model(options)
         with blaming_the_user():
-            model = fm.load(options.model, weights=options.weights, device=options.device)
-            target = None if options.target is None else model.find(options.target)
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         return cls(options, model, explainers, target)
 

@@ -24,7 +24,7 @@ from faithmap.cli.pictures import draw
 from faithmap.cli.record import Findings, describe_findings
 from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
 from faithmap.cli.results import Job, complete_or_absent, write_record
-from faithmap.cli.runner import run
+from faithmap.cli.runner import open_model, run
 from faithmap.methods.base import Progress
 
 TOGETHER = 8
@@ -65,9 +65,8 @@ class Session:
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
+        model, target = open_model(options)
         with blaming_the_user():
-            model = fm.load(options.model, weights=options.weights, device=options.device)
-            target = None if options.target is None else model.find(options.target)
             explainer = make_explainer(model, options)
         return cls(options, model, explainer, target)
 

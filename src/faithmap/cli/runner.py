@@ -6,6 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import faithmap as fm
+from faithmap.cli.errors import blaming_the_user
 from faithmap.cli.inputs import find_files
 from faithmap.cli.report import Bar, Outcome, Tell, starting_at
 from faithmap.cli.results import Job, check, output_folder, plan
@@ -33,6 +35,37 @@ class Place(Protocol):
     @property
     def overwrite(self) -> bool:
         """Whether older ones are replaced."""
+
+
+class Asked(Protocol):
+    """The options that say which class of which model is asked about."""
+
+    @property
+    def model(self) -> str:
+        """By name."""
+
+    @property
+    def weights(self) -> Path | None:
+        """A checkpoint file."""
+
+    @property
+    def device(self) -> str | None:
+        """Where to compute."""
+
+    @property
+    def target(self) -> str | None:
+        """The class, by name or number."""
+
+
+def open_model(options: Asked) -> tuple[fm.Classifier, int | None]:
+    """The model, and the class that is asked about; None for the one that it predicts.
+
+    Raises:
+        UserError: for a model, weights, device or class that does not exist.
+    """
+    with blaming_the_user():
+        model = fm.load(options.model, weights=options.weights, device=options.device)
+        return model, None if options.target is None else model.find(options.target)
 
 
 def run(paths: Sequence[Path], options: Place, open_work: Callable[[], Work], bar: Bar) -> Generator[Outcome, None, None]:

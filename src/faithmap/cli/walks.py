@@ -16,7 +16,7 @@ from faithmap.cli.methods import make_explainer
 from faithmap.cli.record import areas_of, described_photo, document
 from faithmap.cli.report import Bar, Outcome, Tell
 from faithmap.cli.results import SATURATION
-from faithmap.cli.runner import run
+from faithmap.cli.runner import open_model, run
 from faithmap.cli.saturation import SaturationOptions
 from faithmap.methods.cams import LayerExplainer, Saturation, saturation, top_features
 from faithmap.viz import compare, saturation_curves, save_figure
@@ -46,9 +46,8 @@ class Walks(Alone):
         Raises:
             UserError: for a model, weights, device, class, layer or method that does not exist or has no layer.
         """
+        model, target = open_model(options)
         with blaming_the_user():
-            model = fm.load(options.model, weights=options.weights, device=options.device)
-            target = None if options.target is None else model.find(options.target)
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         one_layer: dict[str, fm.Explainer] = {}
         for name, explainer in explainers.items():

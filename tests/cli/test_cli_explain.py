@@ -68,6 +68,11 @@ def test_a_result_folder_holds_what_is_promised(faith, photo, tmp_path: Path):
         "comparison.png",
         "saturation.png",
         "features.png",
+        "check.png",
+        "adversarial.png",
+        "adversarial.npy",
+        "clean_heatmap.npy",
+        "adversarial_heatmap.npy",
     }
 
 

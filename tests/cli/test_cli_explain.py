@@ -66,17 +66,6 @@ def test_a_result_folder_holds_what_is_promised(faith, photo, tmp_path: Path):
     pictures = {"overlay.png", "panel.png", "strip.png", "deletion_insertion.gif"}
     assert set(inside(tmp_path / "here" / "cat")) == {"result.json", "heatmap.npy"} | pictures
     assert pictures < FILES
-    assert set(inside(tmp_path / "here" / "cat")) == FILES - {
-        "deletion_insertion.webp",
-        "comparison.png",
-        "saturation.png",
-        "features.png",
-        "check.png",
-        "adversarial.png",
-        "adversarial.npy",
-        "clean_heatmap.npy",
-        "adversarial_heatmap.npy",
-    }
 
 
 @pytest.mark.parametrize(("name", "method"), [("igos", faithmap.IGOS), ("mask", faithmap.Mask)])

@@ -17,7 +17,6 @@ from faithmap.explanation import Explanation
 from faithmap.methods import IGOS
 from faithmap.metrics import AdversarialDifference
 from faithmap.metrics.functional import Curve, adversarial_check, fraction_needed, insertion, mi_fgsm
-from faithmap.metrics.functional.correlation import rank_correlation
 
 
 @pytest.fixture(autouse=True)
@@ -170,15 +169,6 @@ def test_fractions_needed() -> None:
             fraction_needed(Curve(at, scores), share)
     with pytest.raises(ValueError, match="give curves of probabilities"):
         fraction_needed(Curve(at, -scores), 0.5)
-
-
-def test_rank_correlation_is_spearmans() -> None:
-    """By hand: ranks 1, 2.5, 2.5, 4 against 4, 3, 2, 1 have covariance -4.5 and variances 4.5 and 5."""
-    first, second = torch.tensor([[[1.0, 2.0], [2.0, 9.0]]]), torch.tensor([[[9.0, 8.0], [7.0, 0.0]]])
-    assert float(rank_correlation(first, second)) == pytest.approx(-4.5 / math.sqrt(4.5 * 5))
-    assert float(rank_correlation(first, first.exp())) == pytest.approx(1)
-    with pytest.raises(ValueError, match="at one resolution"):
-        rank_correlation(first, first[:, :1])
 
 
 def test_igos_is_such_an_explainer_and_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched) -> None:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
+from faithmap.metrics.functional.agreement import spearman
 from faithmap.metrics.functional.attacks import Attack, Progress, mi_fgsm
-from faithmap.metrics.functional.correlation import rank_correlation
 from faithmap.metrics.functional.games import INSERTION, Game
 from faithmap.metrics.functional.protocols import Curve, Protocol, ProtocolName
 from faithmap.score import Target
@@ -92,7 +92,8 @@ class AdversarialCheck:
     @property
     def correlation(self) -> Float[Tensor, " n"]:
         """Spearman's, of the cells of both maps: 1 for the same order, about 0 for unlike maps; NaN for a constant map."""
-        return rank_correlation(self.clean.cells, self.adversarial.cells)
+        both = _ranks(self.clean) & _ranks(self.adversarial)
+        return spearman(self.clean.cells, self.adversarial.cells).where(both, torch.nan)
 
     @property
     def fooled(self) -> Bool[Tensor, " n"]:
@@ -105,8 +106,7 @@ class AdversarialCheck:
         return self.fooled & self.difference.isfinite()
 
     def _needed(self, curve: Curve, why: Explanation) -> Float[Tensor, " n"]:
-        ranks = why.heatmap.amax(dim=(1, 2)) > why.heatmap.amin(dim=(1, 2))
-        return fraction_needed(curve, self.share).where(ranks, torch.nan)
+        return fraction_needed(curve, self.share).where(_ranks(why), torch.nan)
 
     def __len__(self) -> int:
         return len(self.attack)
@@ -239,3 +239,8 @@ def _part(progress: Progress | None, part: int) -> Progress | None:
     if progress is None:
         return None
     return lambda done, total: progress(200 * part + 200 * done // total, 1000)
+
+
+def _ranks(why: Explanation) -> Bool[Tensor, " n"]:
+    """Whether each map puts its cells in any order."""
+    return why.heatmap.amax(dim=(1, 2)) > why.heatmap.amin(dim=(1, 2))

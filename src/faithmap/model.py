@@ -142,24 +142,35 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("explanations need gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
-    modules = list(model.modules())  # one walk: there are hundreds of modules, and a pass takes milliseconds
-    training = [module for module in modules if module.training]
+    modules = _modules(model)
+    modes = [module.training for module in modules]
     own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     trained = [parameter for parameter in own if parameter.requires_grad]
-    before = [(module, module.training) for module in modules]
     try:
-        for module in training:
-            module.training = False
+        for module, mode in zip(modules, modes, strict=True):
+            if mode:  # modules are slow to set, and there are hundreds
+                module.training = False
         for parameter in trained:
             parameter.requires_grad_(False)
         with torch.enable_grad():
             yield
     finally:
-        for module, mode in before:
+        for module, mode in zip(modules, modes, strict=True):
             if module.training != mode:
                 module.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """Every module once; ``model.modules()`` makes their names, too, which takes longer than all else around a pass."""
+    found, seen = [model], {model}
+    for module in found:
+        for child in module._modules.values():
+            if child is not None and child not in seen:
+                seen.add(child)
+                found.append(child)
+    return found
 
 
 def normalised_zero(model: nn.Module) -> Constant:

@@ -25,7 +25,7 @@ def maps() -> Tensor:
 
 @pytest.fixture
 def explain(small_net: SmallNet) -> SmoothGradCAM:
-    return SmoothGradCAM(small_net, target_layer="conv2", gradient=Smooth(samples=3))
+    return SmoothGradCAM(small_net, target_layer="conv2", gradient=Smooth(samples=2))
 
 
 def test_infidelity_is_the_functions_however_it_is_batched(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
@@ -46,9 +46,9 @@ def test_infidelity_takes_attributions_of_every_channel(small_net: SmallNet, ima
 
 
 def test_sensitivity_is_the_functions_however_it_is_batched(explain: SmoothGradCAM, images: Tensor) -> None:
-    wanted = sensitivity(explain, images, [1, 2, 3], draws=3, radius=0.1, seed=4)
+    wanted = sensitivity(explain, images, [1, 2, 3], draws=2, radius=0.1, seed=4)
     for kind, values in ((MaxSensitivity, wanted.maximum), (MeanSensitivity, wanted.mean)):
-        metric = kind(explain, draws=3, radius=0.1, seed=4)
+        metric = kind(explain, draws=2, radius=0.1, seed=4)
         metric.update(images[:2], [1, 2])
         assert torch.allclose(metric(images[2:], torch.tensor([3])), values[2:].mean(), rtol=1e-4)
         assert torch.allclose(metric.per_image(), values, rtol=1e-4)

@@ -96,7 +96,9 @@ def test_gradient_times_difference_foretells_what_removal_does(
 def test_one_value_a_pixel_is_every_channels(linear: tuple[Linear, Tensor]) -> None:
     weight = torch.randn(1, 9, 11, generator=generator(), dtype=torch.float64)
     model, images = Linear(weight.expand(3, -1, -1).clone()), linear[1]
-    found = infidelity(model, images, weight.expand(2, -1, -1), 0, score="logit", draws=20, scaled=False)
+    found = infidelity(
+        model, images, weight.expand(2, -1, -1), 0, perturbation="gaussian", score="logit", draws=20, scaled=False
+    )
     assert found.reading == "local"
     assert (found.value < 1e-24).all()
 
@@ -432,7 +434,7 @@ def test_passes_run_in_the_precision_that_was_asked_for(images: Tensor, maps: Te
         ({"perturbation": "salt"}, "'salt' is unknown; give one of gaussian, square, region"),
         ({"draws": 0}, "draws is 0"),
         ({"reading": "both"}, "'both'"),
-        ({"reading": "global"}, "this perturbation removes none"),
+        ({"perturbation": "gaussian", "reading": "global"}, "this perturbation removes none"),
         ({"score": "odds"}, "odds"),
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"target": [1]}, "1 entry for 3 images"),

@@ -99,7 +99,7 @@ def infidelity(
     heatmaps: Explanation | Float[Tensor, "n r c"] | Float[Tensor, "n c h w"],
     target: Target = None,
     *,
-    perturbation: AnyPerturbation = "gaussian",
+    perturbation: AnyPerturbation = "square",
     draws: int = 1000,
     reading: Reading | None = None,
     scaled: bool = True,
@@ -117,9 +117,9 @@ def infidelity(
         images: as they were explained.
         heatmaps: one value a pixel after resampling to the image's size; or attributions of every channel, (n, c, h, w).
         target: the class whose score is followed; None for the Explanation's, else the predicted class.
-        perturbation: "gaussian", "square" or "region", one of these classes with other settings, or a function of an image
-            (1, c, h, w) and its generator that returns what is shown, x - I, or a pair of that and the mask (1, h, w) of what
-            was removed.
+        perturbation: "square"; "gaussian", the paper's first, which takes a photograph's score away in every draw alike and so
+            hardly tells maps apart; "region"; one of these classes with other settings; or a function of an image (1, c, h, w)
+            and its generator that returns what is shown, x - I, or a pair of that and the mask (1, h, w) of what was removed.
         draws: perturbations of each image.
         reading: what a value of a heatmap says; None is as the authors have it: global where pixels are removed whole, as
             "square" and "region" do, else local.

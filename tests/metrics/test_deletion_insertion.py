@@ -184,3 +184,32 @@ def test_a_map_whose_cells_stand_elsewhere_is_played_where_they_stand() -> None:
     resampled = Explanation(crowded.cells, (1, 9))
     first, second = (deletion_insertion(model, image, why, 0) for why in (crowded, resampled))
     assert torch.equal(first.deletion.scores, second.deletion.scores)
+
+
+def test_parity_with_torch_cam_on_its_protocol(small_net: SmallNet, images: Tensor) -> None:
+    """Hard replacement by 0 of the pixels of its own map, as it resizes it, in 32 equal parts."""
+    metrics, methods = pytest.importorskip("torchcam.metrics"), pytest.importorskip("torchcam.methods")
+    small_net.eval()
+    protocol = Protocol("torch-cam", "pixels", 32, 0.0, 0.0)
+    for image in images.split(1):
+        with methods.GradCAM(small_net, target_layer="conv2") as extractor:
+            target = int(small_net(image).argmax())
+            (cam,) = extractor(target, small_net(image).softmax(dim=1))  # as the metric asks for it
+            theirs = metrics.DeletionInsertionMetric(extractor, lambda logits: logits.softmax(dim=1), steps=32)
+            theirs.update(image, target)
+        heatmap = metrics._resize_cam(cam.detach(), (32, 32)).view(1, 32, 32)
+        ours = deletion_insertion(small_net, image, heatmap, target, protocol=protocol)
+        assert ours.deletion.area.item() == pytest.approx(theirs.summary()["deletion_auc"], abs=1e-5)
+        assert ours.insertion.area.item() == pytest.approx(theirs.summary()["insertion_auc"], abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 5e-3), (torch.bfloat16, 5e-2)])
+def test_half_precision_is_within_its_tolerance(
+    small_net: SmallNet, images: Tensor, dtype: torch.dtype, tolerance: float
+) -> None:
+    heatmaps = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))
+    whole = deletion_insertion(small_net, images, heatmaps, 0)
+    half = deletion_insertion(small_net.to(dtype), images.to(dtype), heatmaps.to(dtype), 0)
+    assert torch.allclose(half.deletion.area.float(), whole.deletion.area, atol=tolerance)
+    assert torch.allclose(half.insertion.area.float(), whole.insertion.area, atol=tolerance)
+    assert half.deletion.scores.dtype == torch.float32

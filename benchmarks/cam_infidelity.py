@@ -2,7 +2,7 @@
 
     python benchmarks/cam_infidelity.py --photos ../shared/photos --count 16 --autocast bfloat16
 
-Random squares are replaced by a blur of the photograph; a map's value is read as what its pixel takes along when it goes,
+Random squares turn black; a map's value is read as what its pixel takes along when it goes,
 scaled as well as it can be. Shown is the part that stays unexplained, in [0, 1]: a map of zeros leaves 1. The draws are the
 same for all maps. Differences are paired.
 """

@@ -16,7 +16,13 @@ from faithmap._version import __version__
 
 if TYPE_CHECKING:
     from faithmap.baselines import BASELINES, Blur, Constant, Mean, MedianBlur, Noise
-    from faithmap.cautions import BaselineWarning, CompletenessWarning, EmptyHeatmapWarning, FaithmapWarning, LowConfidenceWarning
+    from faithmap.cautions import (
+        BaselineWarning,
+        CompletenessWarning,
+        EmptyHeatmapWarning,
+        FaithmapWarning,
+        LowConfidenceWarning,
+    )
     from faithmap.data import ImageError, image_files, read_image, sample_photo
     from faithmap.explanation import Explanation
     from faithmap.geometry import Geometry

@@ -57,13 +57,13 @@ def tensor_of(output: Any, score: Score) -> Tensor:
     """The tensor in a model's output that scores are read off.
 
     Raises:
-        ValueError: where a callable target reads something else.
+        TypeError: where a callable target reads something else.
     """
     if score.function is None:
         return logits_of(output)
     if not isinstance(output, Tensor):
         name = type(output).__name__
-        raise ValueError(f"the model returns {name}, through which this method cannot follow a callable target; return a tensor")
+        raise TypeError(f"the model returns {name}, through which this method cannot follow a callable target; return a tensor")
     return output
 
 
@@ -76,8 +76,8 @@ def check_same(part: Part, found: Float[Tensor, " m"]) -> None:
 def mean_slope(score: Score, index: Int[Tensor, " m"], start: Tensor, end: Tensor) -> Tensor:
     r"""The mean of :math:`\partial s / \partial z` on the straight way between two outputs :math:`z_0` and :math:`z`.
 
-    The multipliers of the score: :math:`u \cdot (z - z_0) = s(z) - s(z_0)`, whatever its shape; where it is linear in the output,
-    as a logit is, u is its slope.
+    The multipliers of the score: :math:`u \cdot (z - z_0) = s(z) - s(z_0)`, whatever its shape; where it is linear in the
+    output, as a logit is, u is its slope.
     """
     total = torch.zeros_like(end)
     for i in range(POINTS):

@@ -1,7 +1,7 @@
 """Calls of torch functions, and which of them the rules of DeepLIFT, LRP and the modified gradients speak of.
 
-A module such as ``nn.ReLU`` ends in a call of a torch function, and so does ``F.relu`` or ``x.relu_()``: a call is where all ways
-of writing a network meet. It is named by its function, without the underscores of in-place and reflected operators.
+A module such as ``nn.ReLU`` ends in a call of a torch function, and so does ``F.relu`` or ``x.relu_()``: a call is where all
+ways of writing a network meet. It is named by its function, without the underscores of in-place and reflected operators.
 """
 
 from __future__ import annotations
@@ -21,41 +21,37 @@ _SAME_AS = {
     "negative": "neg", "clip": "clamp",
 }  # fmt: skip
 
-CURVED = frozenset(
-    "elu selu celu gelu silu mish hardswish leaky_relu prelu rrelu softplus logsigmoid softsign hardshrink softshrink "
-    "tanhshrink".split()
-)
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CURVED = _names("""elu selu celu gelu silu mish hardswish leaky_relu prelu rrelu softplus logsigmoid softsign
+    hardshrink softshrink tanhshrink""")
 """Activations in the place of a ReLU which are none."""
 
-ELEMENTWISE = CURVED | frozenset(
-    "relu relu6 hardtanh clamp clamp_min clamp_max threshold sigmoid hardsigmoid tanh exp expm1 log log1p sqrt rsqrt square pow "
-    "abs erf sin cos reciprocal".split()
-)
+ELEMENTWISE = CURVED | _names("""relu relu6 hardtanh clamp clamp_min clamp_max threshold sigmoid hardsigmoid tanh
+    exp expm1 log log1p sqrt rsqrt square pow abs erf sin cos reciprocal""")
 """Functions of each number alone."""
 
-THROUGH_ZERO = frozenset("relu relu6 elu selu celu gelu silu mish hardswish leaky_relu prelu softsign tanh".split())
+THROUGH_ZERO = _names("relu relu6 elu selu celu gelu silu mish hardswish leaky_relu prelu softsign tanh")
 """Activations that are 0 at 0, and pass relevance on as it is."""
 
-MAX_POOLS = frozenset({"max_pool1d", "max_pool2d", "max_pool3d"})
+MAX_POOLS = _names("max_pool1d max_pool2d max_pool3d")
 
-WEIGHTED = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split()
-)
+WEIGHTED = _names("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear")
 """Linear functions with a weight and a bias, second and third of their arguments."""
 
 AFFINE = (
     WEIGHTED
     | MAX_POOLS
-    | frozenset(
-        "batch_norm avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate "
-        "mean sum add sub neg mul div matmul mm addmm".split()
-    )
+    | _names("""batch_norm avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        interpolate mean sum add sub neg mul div matmul mm addmm""")
 )
 """Functions that are affine in their input, or pick from it, where no other argument hangs on the image."""
 
-KEEPS_SIGN = MAX_POOLS | frozenset(
-    "pad flatten reshape view permute transpose contiguous clone to float dropout avg_pool2d adaptive_avg_pool2d mean".split()
-)
+KEEPS_SIGN = MAX_POOLS | _names("""pad flatten reshape view permute transpose contiguous clone to float dropout
+    avg_pool2d adaptive_avg_pool2d mean""")
 """Functions that return nothing negative where nothing is; padding has zeros, or repeats."""
 
 _SUMS = frozenset({"add", "sub"})
@@ -82,7 +78,7 @@ class Call:
     @classmethod
     def of(cls, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call | None:
         """The call; None where nothing hangs on the image, or what does is no argument by itself."""
-        pairs = (*enumerate(arguments), *keywords.items())
+        pairs: list[tuple[Place, Any]] = [*enumerate(arguments), *keywords.items()]
         places = tuple(place for place, value in pairs if isinstance(value, Tensor) and value.requires_grad)
         plain = getattr(function, "__name__", "").strip("_")
         return cls(function, _SAME_AS.get(plain, plain), arguments, keywords, places) if places else None

@@ -1,13 +1,14 @@
 r"""DeepLIFT: what each pixel adds to the change of the score from a baseline (Shrikumar, Greenside and Kundaje 2017).
 
-With :math:`\Delta` the difference between image and baseline, the *rescale* rule gives each activation :math:`a = f(z)` the multiplier
+With :math:`\Delta` the difference between image and baseline, the *rescale* rule gives each activation :math:`a = f(z)` the
+multiplier
 
 .. math:: m = \frac{\Delta a}{\Delta z}
 
-instead of the derivative, and the chain rule does the rest: :math:`a_i = m_i \, \Delta x_i`. Attributions are *complete* where the
-network is made of affine functions, functions of single numbers, and max pooling: they sum to :math:`y(x) - y(b)`. Where
-activations are multiplied with each other, as in attention, or normalised by their own statistics, captum takes the derivative, and
-they are not. The completeness gap says by how much.
+instead of the derivative, and the chain rule does the rest: :math:`a_i = m_i \, \Delta x_i`. Attributions are *complete* where
+the network is made of affine functions, functions of single numbers, and max pooling: they sum to :math:`y(x) - y(b)`. Where
+activations are multiplied with each other, as in attention, or normalised by their own statistics, captum takes the
+derivative, and they are not. The completeness gap says by how much.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ class MaxPool(Stage):
 
     where: Tensor
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *data: Tensor) -> Tensor:
         """The maxima."""
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
         given = {n: self.call.get(i, n) for i, n in enumerate(names, start=1) if self.call.get(i, n) is not None}
-        pooled, self.where = getattr(F, self.call.name)(x, **given, return_indices=True)
+        pooled: Tensor
+        pooled, self.where = getattr(F, self.call.name)(data[0], **given, return_indices=True)
         return pooled
 
 
@@ -92,8 +94,8 @@ class DeepLIFT(CaptumExplainer):
         baseline: what the image is compared with; "zero" is 0 in the model's normalised space.
         eps: where an activation's input changes by less, its derivative is taken.
 
-    A probability, and any other score that is not linear in the model's output, has multipliers of its own: its mean slope on the
-    straight way from the baseline's output to the image's, along which it is complete.
+    A probability, and any other score that is not linear in the model's output, has multipliers of its own: its mean slope on
+    the straight way from the baseline's output to the image's, along which it is complete.
     """
 
     baseline: Baseline = "zero"
@@ -116,12 +118,12 @@ class DeepLIFT(CaptumExplainer):
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         baselines = self._baselines(part)
         at_once = max(1, part.asked.chunk_size // 2)
-        found = [
-            self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)
-        ]
+        found = [self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)]
         attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
         gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
-        for i in ((gap > FAR_OFF * change.abs()) & (gap > 1e-3 * attribution.abs().sum(dim=(1, 2, 3)))).nonzero().flatten().tolist():
+        for i in (
+            ((gap > FAR_OFF * change.abs()) & (gap > 1e-3 * attribution.abs().sum(dim=(1, 2, 3)))).nonzero().flatten().tolist()
+        ):
             part.question.warn(
                 int(part.numbers[i]),
                 f"the attributions sum to {float(attribution[i].sum()):.4g}, the score changes by {float(change[i]):.4g}: "

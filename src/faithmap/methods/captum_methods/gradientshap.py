@@ -1,10 +1,10 @@
-r"""GradientSHAP: gradients at random places between noisy images and random references (Lundberg and Lee 2017; Erion et al. 2021).
+r"""GradientSHAP: gradients at random places between noisy images and random references (Lundberg and Lee 2017).
 
 .. math:: a = E_{x' \sim D, \; t \sim U(0, 1), \; e \sim N(0, \sigma^2)} \Bigl[ (x + e - x') \cdot
     \frac{\partial y}{\partial x}\bigl(x' + t (x + e - x')\bigr) \Bigr]
 
-It is what Expected Gradients are, drawn plainly: references with replacement, and t without strata. Of as many samples it is the
-noisier estimate of the two.
+It is what Expected Gradients are, drawn plainly: references with replacement, and t without strata. Of as many samples it is
+the noisier estimate of the two.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ class GradientSHAP(GradientExplainer):
 
     Args:
         samples: gradients.
-        references: D; a distribution, from which as many are drawn as there are samples, several images as a tensor, or a baseline.
+        references: D; a distribution, from which as many are drawn as there are samples, several images as a tensor, or a
+            baseline.
         noise_std: of the noise that the image gets, in [0, 1] pixels.
-        completeness: ask for the scores of samples and references, too, and say how far the attributions are from complete; twice
-            the forward passes more.
+        completeness: ask for the scores of samples and references, too, and say how far the attributions are from complete;
+            two forward passes a sample more.
     """
 
     score: ScoreKind = "logit"

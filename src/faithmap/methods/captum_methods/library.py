@@ -33,7 +33,7 @@ def captum(module: str = "captum.attr") -> Any:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """captum's own warnings are not shown inside: they are about hooks on modules that are not the user's."""
+    """Hide captum's own warnings: they are about hooks on modules that are not the user's."""
     with warnings.catch_warnings():
         for words in ("Setting backward hooks on ReLU", "Setting forward, backward hooks and attributes"):
             warnings.filterwarnings("ignore", message=rf"\s*{re.escape(words)}")
@@ -42,7 +42,7 @@ def silent() -> Iterator[None]:
 
 @contextmanager
 def drawing(generator: torch.Generator) -> Iterator[None]:
-    """torch's and numpy's global generators begin at a seed drawn from this one; afterwards both are as they were."""
+    """The global generators of torch and numpy begin at a seed drawn from this one; afterwards both are as they were."""
     import numpy as np  # noqa: PLC0415 - captum needs it, the rest of the methods do not
 
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))

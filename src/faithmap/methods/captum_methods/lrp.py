@@ -10,7 +10,7 @@ gamma          :math:`\rho(w) = w + \gamma \max(0, w)`   favours what speaks for
 alpha1_beta0   :math:`\rho(w) = \max(0, w)`              shows nothing else
 =============  ========================================  ==================================
 
-where :math:`z^\rho` has the weights :math:`\rho(w)`, and under alpha1_beta0 no bias. Activations that are 0 at 0 pass relevance on as it is; the bias keeps its
+where :math:`z^\rho` has the weights :math:`\rho(w)`. Activations that are 0 at 0 pass relevance on as it is; the bias keeps its
 share.
 
 Whether captum's rules hold on a model is known: with a small epsilon the result must be the image times its gradient, with each
@@ -130,7 +130,7 @@ class _Relevance:
 
     def _chosen(self) -> Any:
         rules = captum("captum.attr._utils.lrp_rules")
-        made = rules.GammaRule(self.gamma) if self.rule == "gamma" else rules.Alpha1_Beta0_Rule(set_bias_to_zero=True)
+        made = rules.GammaRule(self.gamma) if self.rule == "gamma" else rules.Alpha1_Beta0_Rule()
         made.STABILITY_FACTOR = self.epsilon
         return made
 
@@ -162,13 +162,13 @@ class LRP(CaptumExplainer):
     """LRP.
 
     Args:
-        rule: of layers with weights between two rectifiers. All else has epsilon: the other two rules divide by something near 0
-            where inputs have both signs, or where outputs below 0 have relevance.
+        rule: of layers with weights between two rectifiers. All else has epsilon: where an input or an output with
+            relevance is negative, the other two can divide by something near 0.
         epsilon: keeps relevance from growing where a layer's output is near 0.
         gamma: how much the gamma rule favours positive weights.
 
-    A Classifier's relevance is that of its normalised pixels. A score that is not linear in the model's output, such as a probability,
-    is first shared among the outputs by its mean slope on the way from outputs of 0.
+    A Classifier's relevance is that of its normalised pixels. A score that is not linear in the model's output, such as a
+    probability, is first shared among the outputs by its mean slope on the way from outputs of 0.
     """
 
     rule: Rule = "epsilon"
@@ -192,8 +192,9 @@ class LRP(CaptumExplainer):
         apart = (relevance - gradient).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1)
         if not bool((apart < TOLERANCE).all()):  # NaN is not
             raise ValueError(
-                f"captum's LRP does not hold on this model: with a small epsilon it is {float(apart.max()):.2g} of its length from what "
-                "it must be; attention, gates, layer normalisation and half precision are known causes; give another method"
+                f"captum's LRP does not hold on this model: with a small epsilon it is {float(apart.max()):.2g} of its length "
+                "from what it must be; attention, gates, layer normalisation and half precision are known causes; "
+                "give another method"
             )
         if (self.rule, self.epsilon) != ("epsilon", SMALL):
             relevance = self._relevance(part, _Relevance(self.rule, self.epsilon, self.gamma), output)
@@ -242,4 +243,3 @@ class LRP(CaptumExplainer):
             relevance: Tensor = captum().LRP(staged).attribute(pixels.detach().clone().requires_grad_())
         part.asked.backward += part.numbers.bincount(minlength=part.asked.count)
         return relevance.detach()
-

@@ -96,10 +96,8 @@ class _Sending(TorchFunctionMode):
         stage = self._stage(call) if self.staged.plan.takes(call) else None
         if isinstance(stage, Stage):
             stage.call = call
-        if stage is None:
-            output = func(*args, **(kwargs or {}))
-        else:
-            output = stage(*(tensor.clone() for tensor in call.data))  # copies: no two stages' hooks are on the same tensor
+        copies = (tensor.clone() for tensor in call.data)  # no two stages' hooks are on the same tensor
+        output = func(*args, **(kwargs or {})) if stage is None else stage(*copies)
         if self.recording:
             self.staged.plan.saw(call, stage, output)
         return output
@@ -116,7 +114,7 @@ class _Sending(TorchFunctionMode):
 
 
 def check_watchable(model: nn.Module) -> None:
-    """Raise ValueError for a model whose calls cannot be watched."""
+    """Raise TypeError for a model whose calls cannot be watched."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            raise ValueError(f"module {name!r} is TorchScript, into which hooks do not reach; give the model as it was written")
+            raise TypeError(f"module {name!r} is TorchScript, into which hooks do not reach; give the model as it was written")

@@ -1,7 +1,7 @@
 r"""LIME and KernelSHAP: a linear model of what the score makes of an image with parts removed.
 
-The image's M parts are cells of a grid, or segments that the user gives. With :math:`v \in \{0, 1\}^M` saying which parts are shown,
-the others replaced by a baseline, the map holds the coefficients :math:`\beta` of
+The image's M parts are cells of a grid, or segments that the user gives. With :math:`v \in \{0, 1\}^M` saying which parts are
+shown, the others replaced by a baseline, the map holds the coefficients :math:`\beta` of
 
 .. math:: \min_{\beta_0, \beta} \; \sum_s \pi(v_s) \bigl( y(x_{v_s}) - \beta_0 - v_s \cdot \beta \bigr)^2 + \lambda \|\beta\|^2
 
@@ -11,8 +11,8 @@ LIME        each part with probability 1/2                               :math:`
 KernelSHAP  :math:`|v| = k` with probability :math:`\propto 1/(k(M-k))`  1; a million for all parts and for none
 ==========  ===========================================================  ====================================================
 
-(Ribeiro, Singh and Guestrin 2016, with the distance of its authors' code for images, the cosine of v to the whole image; Lundberg
-and Lee 2017.) captum draws, and asks the model; the least squares are solved here, in double precision.
+(Ribeiro, Singh and Guestrin 2016, with the distance of its authors' code for images, the cosine of v to the whole image;
+Lundberg and Lee 2017.) captum draws, and asks the model; the least squares are solved here, in double precision.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Surrogate(Explainer):
         samples: images with parts removed.
         baseline: what a removed pixel becomes; "zero" is 0 in the model's normalised space, a grey.
 
-    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution; each pixel has its part's
-    coefficient, which is signed, and no less where a part is small.
+    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution; each pixel has its
+    part's coefficient, which is signed, and no less where a part is small.
     """
 
     cells: int | tuple[int, int] = 7
@@ -81,8 +81,8 @@ class Surrogate(Explainer):
             found.append(diagnostics)
             question.progress(i + 1, count)
         passes = (asked.forward + 1).tolist()
-        diagnostics = [{"forward_passes": p, "backward_passes": 0, **d} for p, d in zip(passes, found, strict=True)]
-        return Answer(torch.stack(maps), diagnostics)
+        told = [{"forward_passes": p, "backward_passes": 0, **d} for p, d in zip(passes, found, strict=True)]
+        return Answer(torch.stack(maps), told)
 
     def _one(
         self, question: Question, asked: InputModel, image: int
@@ -98,7 +98,9 @@ class Surrogate(Explainer):
 
         count = int(parts.max()) + 1
         if count < 2 or self.samples < count + 2:
-            raise ValueError(f"there are {count} parts for {self.samples} samples; give at least 2 parts, and 2 samples more than parts")
+            raise ValueError(
+                f"there are {count} parts for {self.samples} samples; give at least 2 parts, and 2 samples more than parts"
+            )
         solver = LeastSquares(self._penalty)
         with silent(), drawing(question.generators[image]):
             self._library(scores, solver).attribute(
@@ -126,17 +128,20 @@ class Surrogate(Explainer):
         one = given[image] if given.ndim == 3 and len(given) == len(images) else given
         if one.shape != (rows, columns) or one.is_floating_point() or one.is_complex():
             shape, dtype = tuple(given.shape), str(given.dtype).removeprefix("torch.")
-            raise ValueError(f"segments have shape {shape} and dtype {dtype}; give whole numbers, {(rows, columns)} for each image")
-        return one.to(images.device).unique(return_inverse=True)[1]
+            raise ValueError(
+                f"segments have shape {shape} and dtype {dtype}; give whole numbers, {(rows, columns)} for each image"
+            )
+        numbered: Tensor = one.to(images.device).unique(return_inverse=True)[1]
+        return numbered
 
     @property
     def _penalty(self) -> float:
-        """lambda."""
+        """The penalty, lambda."""
         return 0.0
 
     @abstractmethod
     def _library(self, scores: Callable[[Tensor], Tensor], solver: LeastSquares) -> Any:
-        """captum's method around the model."""
+        """The method of captum's around the model."""
 
 
 @dataclass(eq=False)
@@ -167,7 +172,8 @@ class LIME(Surrogate):
         r""":math:`\pi(v)`, in the form that captum asks for it."""
         del image, shown, more
         distance = 1 - parts.double().mean(dim=1).sqrt()
-        return torch.exp(-distance.square() / (2 * self.kernel_width**2))
+        nearness: Tensor = torch.exp(-distance.square() / (2 * self.kernel_width**2))
+        return nearness
 
 
 @dataclass(eq=False)

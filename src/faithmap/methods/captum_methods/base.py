@@ -16,7 +16,7 @@ from faithmap.methods.captum_methods.stages import check_watchable
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
 from faithmap.score import Score, ScoreKind, logits_of
 
-POINTS = 128
+POINTS = 64
 """Positions on the way of a model's outputs, at which a score's slope is averaged: no pass of the model is needed for them."""
 
 
@@ -80,10 +80,11 @@ def mean_slope(score: Score, index: Int[Tensor, " m"], start: Tensor, end: Tenso
     output, as a logit is, u is its slope.
     """
     total = torch.zeros_like(end)
-    for i in range(POINTS):
-        z = start.lerp(end, (i + 0.5) / POINTS).detach().requires_grad_()
+    points = 1 if score.function is None and score.kind == "logit" else POINTS
+    for i in range(points):
+        z = start.lerp(end, (i + 0.5) / points).detach().requires_grad_()
         (slope,) = torch.autograd.grad(score(z, index).sum(), z, allow_unused=True, materialize_grads=True)
-        total += slope / POINTS
+        total += slope / points
     return total
 
 

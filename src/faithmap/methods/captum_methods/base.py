@@ -83,9 +83,16 @@ def mean_slope(score: Score, index: Int[Tensor, " m"], start: Tensor, end: Tenso
     points = 1 if score.function is None and score.kind == "logit" else POINTS
     for i in range(points):
         z = start.lerp(end, (i + 0.5) / points).detach().requires_grad_()
-        (slope,) = torch.autograd.grad(score(z, index).sum(), z, allow_unused=True, materialize_grads=True)
-        total += slope / points
+        value = score(z, index).sum()
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad(value, z, allow_unused=True, materialize_grads=True)
+            total += slope / points
     return total
+
+
+def relative(gap: Float[Tensor, " m"], change: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """A gap as a part of a change; no gap is none, however small the change."""
+    return torch.where(gap == 0, gap, gap / change.abs())
 
 
 def weighed(weights: Tensor, output: Tensor) -> Float[Tensor, " m"]:

@@ -24,7 +24,16 @@ from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.cautions import CompletenessWarning
-from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, mean_slope, rows_of, tensor_of, weighed
+from faithmap.methods.captum_methods.base import (
+    CaptumExplainer,
+    asking,
+    check_same,
+    mean_slope,
+    relative,
+    rows_of,
+    tensor_of,
+    weighed,
+)
 from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
 from faithmap.methods.captum_methods.library import captum, silent
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
@@ -121,16 +130,21 @@ class DeepLIFT(CaptumExplainer):
         found = [self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)]
         attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
         gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
-        for i in (
-            ((gap > FAR_OFF * change.abs()) & (gap > 1e-3 * attribution.abs().sum(dim=(1, 2, 3)))).nonzero().flatten().tolist()
-        ):
+        rounding = 16 * self._precision * part.question.clean[part.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
+        for i in ((gap > FAR_OFF * change.abs()) & (gap > rounding)).nonzero().flatten().tolist():
             part.question.warn(
                 int(part.numbers[i]),
                 f"the attributions sum to {float(attribution[i].sum()):.4g}, the score changes by {float(change[i]):.4g}: "
                 "DeepLIFT has no rule for a part of this model; integrated_gradients needs none",
                 CompletenessWarning,
             )
-        return attribution, {"completeness_gap": gap / change.abs()}
+        return attribution, {"completeness_gap": relative(gap, change)}
+
+    @property
+    def _precision(self) -> float:
+        """How far numbers in the model lie apart, as a part of their size."""
+        floating = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return torch.finfo(self.autocast or next(floating, torch.float32)).eps
 
     def _lifted(self, part: Part, baselines: Float[Tensor, "m c h w"]) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
         """Attributions, and how the score changes from the baselines to the images."""

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, mean_slope, tensor_of, weighed
+from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, mean_slope, relative, tensor_of, weighed
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
 from faithmap.methods.captum_methods.library import captum, silent
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
@@ -189,7 +189,7 @@ class LRP(CaptumExplainer):
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         gradient, output = self._by_gradient(part)
         relevance = self._relevance(part, _Relevance("epsilon", SMALL, self.gamma), output)
-        apart = (relevance - gradient).flatten(1).norm(dim=1) / gradient.flatten(1).norm(dim=1)
+        apart = relative((relevance - gradient).flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1))
         if not bool((apart < TOLERANCE).all()):  # NaN is not
             raise ValueError(
                 f"captum's LRP does not hold on this model: with a small epsilon it is {float(apart.max()):.2g} of its length "
@@ -199,7 +199,7 @@ class LRP(CaptumExplainer):
         if (self.rule, self.epsilon) != ("epsilon", SMALL):
             relevance = self._relevance(part, _Relevance(self.rule, self.epsilon, self.gamma), output)
         clean = part.question.clean[part.numbers]
-        return relevance, {"completeness_gap": (relevance.sum(dim=(1, 2, 3)) - clean).abs() / clean.abs()}
+        return relevance, {"completeness_gap": relative((relevance.sum(dim=(1, 2, 3)) - clean).abs(), clean)}
 
     def _pixels(self, part: Part) -> tuple[nn.Module, Float[Tensor, "m c h w"]]:
         """The module whose inputs get relevance, and these inputs."""

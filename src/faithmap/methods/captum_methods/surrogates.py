@@ -68,7 +68,7 @@ class Surrogate(Explainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         captum()
-        if not all(1 <= cells <= pixels for cells, pixels in zip(self._grid, size, strict=True)):
+        if self.segments is None and not all(1 <= cells <= pixels for cells, pixels in zip(self._grid, size, strict=True)):
             raise ValueError(f"cells are {self._grid}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
 
     def _explain(self, question: Question) -> Answer:

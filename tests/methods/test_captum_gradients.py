@@ -1,4 +1,4 @@
-"""captum's methods that end in a backward pass: closed forms, captum itself on a net that it can hook, and nets that it cannot."""
+"""captum's methods that end in a backward pass: closed forms, captum on a net that it can hook, and nets that it cannot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oracles import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap import Classifier, CompletenessWarning
+from faithmap import CompletenessWarning
 from faithmap.methods.captum_methods import LRP, DeconvNet, DeepLIFT, GuidedBackprop
 
 attr = pytest.importorskip("captum.attr")
@@ -118,7 +118,7 @@ CAPTUM: dict[str, tuple[Callable, Callable]] = {
 
 @pytest.mark.parametrize("name", CAPTUM)
 def test_parity_with_captum_on_a_net_that_it_can_hook(name: str) -> None:
-    """And on the same function written otherwise, which it cannot; captum's max pooling mixes images, so it gets one at a time."""
+    """And on the same function, written so that it cannot. Its max pooling mixes images: it gets one at a time."""
     ours, theirs = CAPTUM[name]
     model = Hookable()
     target = model(PICTURES).argmax(dim=1)

@@ -1,4 +1,4 @@
-"""LIME, KernelSHAP and GradientSHAP: linear models, games whose Shapley values are known, and captum itself with the same draws."""
+"""LIME, KernelSHAP and GradientSHAP: linear models, a game whose Shapley values are known, captum with the same draws."""
 
 from __future__ import annotations
 

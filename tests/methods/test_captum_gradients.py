@@ -118,7 +118,7 @@ CAPTUM: dict[str, tuple[Callable, Callable]] = {
 
 @pytest.mark.parametrize("name", CAPTUM)
 def test_parity_with_captum_on_a_net_that_it_can_hook(name: str) -> None:
-    """And on the same function, written so that it cannot. Its max pooling mixes images: it gets one at a time."""
+    """And on the same function, written so that it cannot."""
     ours, theirs = CAPTUM[name]
     model = Hookable()
     target = model(PICTURES).argmax(dim=1)

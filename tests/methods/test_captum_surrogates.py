@@ -106,6 +106,17 @@ def test_a_narrow_kernel_of_lime_looks_at_the_whole_image_and_a_penalty_shrinks(
     assert float(shrunk[0, 0]) == pytest.approx(float(wide[0, 0]) / 2, rel=0.1), "600 / 4 is the sum of squares"
 
 
+def test_nearness_is_the_cosine_of_what_is_shown_to_all() -> None:
+    """One part of four: the cosine is 1/2, and so is the distance."""
+    from captum.attr._core.lime import get_exp_kernel_similarity_function
+
+    lime, parts = LIME(nn.Identity(), kernel_width=0.5), torch.tensor([[0, 1, 0, 0]])
+    found = float(lime.nearness(parts, parts, parts))
+    assert found == pytest.approx(math.exp(-0.5))
+    assert found == pytest.approx(get_exp_kernel_similarity_function("cosine", 0.5)(torch.ones(4), parts[0], None))
+    assert float(lime.nearness(parts, parts, torch.ones(1, 4))) == 1
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_parity_with_captum_of_the_same_draws(small_net: SmallNet, images: Tensor) -> None:
     pytest.importorskip("sklearn")

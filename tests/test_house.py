@@ -23,7 +23,8 @@ PUBLIC = """
 CAM AblationCAM EigenCAM Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet
 Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise
 ScoreCAM Smooth SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first
-BASELINES BaselineWarning Blur Classifier Constant Curve DeletionInsertion EmptyHeatmapWarning Explainer Explanation
+BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve DeletionInsertion
+EmptyHeatmapWarning Explainer Explanation
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
 __version__ deletion_insertion image_files image_generators load read_image sample_photo show
 """

@@ -16,7 +16,13 @@ from faithmap._version import __version__
 
 if TYPE_CHECKING:
     from faithmap.baselines import BASELINES, Blur, Constant, Mean, MedianBlur, Noise
-    from faithmap.cautions import BaselineWarning, EmptyHeatmapWarning, FaithmapWarning, LowConfidenceWarning
+    from faithmap.cautions import (
+        BaselineWarning,
+        CompletenessWarning,
+        EmptyHeatmapWarning,
+        FaithmapWarning,
+        LowConfidenceWarning,
+    )
     from faithmap.data import ImageError, image_files, read_image, sample_photo
     from faithmap.explanation import Explanation
     from faithmap.geometry import Geometry
@@ -55,7 +61,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "baselines": ("BASELINES", "Blur", "Constant", "Mean", "MedianBlur", "Noise"),
-    "cautions": ("BaselineWarning", "EmptyHeatmapWarning", "FaithmapWarning", "LowConfidenceWarning"),
+    "cautions": ("BaselineWarning", "CompletenessWarning", "EmptyHeatmapWarning", "FaithmapWarning", "LowConfidenceWarning"),
     "data": ("ImageError", "image_files", "read_image", "sample_photo"),
     "explanation": ("Explanation",),
     "geometry": ("Geometry",),
@@ -101,6 +107,7 @@ __all__ = [
     "BaselineWarning",
     "Blur",
     "Classifier",
+    "CompletenessWarning",
     "Constant",
     "Curve",
     "DeletionInsertion",

@@ -17,3 +17,7 @@ class BaselineWarning(FaithmapWarning):
 
 class EmptyHeatmapWarning(FaithmapWarning):
     """A heatmap holds one value everywhere, or values that are not finite: it ranks nothing."""
+
+
+class CompletenessWarning(FaithmapWarning):
+    """Attributions that should sum to the change of the score are far from it."""

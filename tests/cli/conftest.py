@@ -43,7 +43,7 @@ class Spots(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.eye = nn.Identity()
+        self.eye = nn.ReLU()  # of pixels, which are not negative
 
     def forward(self, x: Tensor) -> Tensor:
         grey = self.eye(x).mean(dim=1)

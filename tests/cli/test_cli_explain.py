@@ -432,14 +432,25 @@ def test_settings_of_the_gradient(arguments: tuple, settings: dict, faith, photo
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_explains(name: str, faith, photo, tmp_path: Path, sketches):
+    if "captum" in METHODS[name].needs:
+        pytest.importorskip("captum")
     photo("cat.png")
     masks = ("--resolution", 3, "--iterations", 2) if name in ("igos", "igos_plus", "igos_plus_plus", "mask") else ()
     masks = ("--resolution", 3) if name in ("random_map", "gaussian") else masks
-    masks = ("--samples", 3) if name in ("rise", "smoothgrad", "vargrad", "expected_gradients") else masks
+    masks = ("--samples", 3) if name in ("rise", "smoothgrad", "vargrad", "expected_gradients", "gradientshap") else masks
+    masks = ("--samples", 60) if name in ("lime", "kernelshap") else masks
     assert faith("explain", "cat.png", "--method", name, *masks).code == 0
     record = result(tmp_path / "faithmap-results" / "cat")
     assert record["method"]["name"] == METHODS[name].explainer.__name__
     assert record["passes"]["forward"] >= 1
+
+
+def test_a_library_that_is_missing_is_told_in_one_line(faith, photo, monkeypatch: pytest.MonkeyPatch):
+    photo("cat.png")
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.delitem(sys.modules, "captum.attr", raising=False)
+    complaint = faith("explain", "cat.png", "--method", "deeplift").complaint
+    assert complaint == "this method is captum's; pip install 'faithmap[captum]'"
 
 
 def test_methods_are_listed(faith):

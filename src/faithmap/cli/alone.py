@@ -56,7 +56,7 @@ class Alone(ABC):
             record, draw = self._found(read_photo(job, self.model), tell)
         except fm.ImageError as error:
             return Failed(job.file, str(error))
-        except ValueError as error:
+        except (ValueError, ModuleNotFoundError) as error:
             return Failed(job.file, f"{job.file}: {error}")
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error

@@ -103,7 +103,7 @@ class Session:
         images = torch.cat([photo.image for photo in photos])
         try:
             why = self._why(images, photos, lambda done, total: tell(share * done / total, f"explaining {name}"))
-        except ValueError as error:
+        except (ValueError, ModuleNotFoundError) as error:
             if not self.proven:
                 raise UserError(error) from error
             return [Failed(photo.job.file, f"{photo.job.file}: {error}") for photo in photos]

@@ -25,6 +25,15 @@ from faithmap.methods.cams import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
+from faithmap.methods.captum_methods import (
+    LIME,
+    LRP,
+    DeconvNet,
+    DeepLIFT,
+    GradientSHAP,
+    GuidedBackprop,
+    KernelSHAP,
+)
 from faithmap.methods.controls import CentredGaussian, Edges, RandomMap
 from faithmap.methods.gradients import (
     ExpectedGradients,
@@ -36,8 +45,8 @@ from faithmap.methods.gradients import (
 )
 from faithmap.methods.masks import IGOS, RISE, IGOSPlus, IGOSPlusPlus, Mask, Occlusion
 
-Need: TypeAlias = Literal["gradient", "layer", "references"]
-"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at."""
+Need: TypeAlias = Literal["gradient", "layer", "references", "captum"]
+"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at; captum."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Method:
 
 
 _GRADIENT: tuple[Need, ...] = ("gradient",)
+_CAPTUM: tuple[Need, ...] = ("gradient", "captum")
 _LAYER: tuple[Need, ...] = ("layer",)
 _BOTH: tuple[Need, ...] = ("gradient", "layer")
 
@@ -130,6 +140,23 @@ _ALL = {
     ),
     "occlusion": Method(Occlusion, "the fall of the score when a patch goes", "1 forward a patch, about 600", "Zeiler 2014"),
     "rise": Method(RISE, "random masks, weighted by the score of what they show", "4000 forward", "Petsiuk 2018"),
+    "guided_backprop": Method(
+        GuidedBackprop, "the gradient, of which rectifiers let only positive parts through", "2", "Springenberg 2015", _CAPTUM
+    ),
+    "deconvnet": Method(DeconvNet, "the same, wherever the rectifiers are open", "2", "Zeiler 2014", _CAPTUM),
+    "deeplift": Method(DeepLIFT, "what each pixel adds to the change from a baseline", "4", "Shrikumar 2017", _CAPTUM),
+    "lrp": Method(LRP, "the score handed down, layer by layer", "5 forward, 2 backward", "Bach 2015", _CAPTUM),
+    "lime": Method(LIME, "a linear model of random parts shown, near the image", "1000 forward", "Ribeiro 2016", ("captum",)),
+    "kernelshap": Method(
+        KernelSHAP, "the same, whose parts share the score fairly", "1000 forward", "Lundberg 2017", ("captum",)
+    ),
+    "gradientshap": Method(
+        GradientSHAP,
+        "expected gradients, drawn plainly",
+        "1 a sample",
+        "Lundberg 2017",
+        (*_CAPTUM, "references"),
+    ),
     "random_map": Method(RandomMap, "a control: independent random cells", "1 forward", "control"),
     "gaussian": Method(CentredGaussian, "a control: a bump in the middle", "1 forward", "control"),
     "edges": Method(Edges, "a control: where the image changes", "1 forward", "Adebayo 2018"),

@@ -1,0 +1,146 @@
+"""Calls of torch functions, and which of them the rules of DeepLIFT, LRP and the modified gradients speak of.
+
+A module such as ``nn.ReLU`` ends in a call of a torch function, and so does ``F.relu`` or ``x.relu_()``: a call is where all
+ways of writing a network meet. It is named by its function, without the underscores of in-place and reflected operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+Place: TypeAlias = int | str
+"""Of an argument: its position, or its keyword."""
+
+_SAME_AS = {
+    "iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "subtract": "sub", "imul": "mul", "rmul": "mul",
+    "multiply": "mul", "idiv": "div", "truediv": "div", "itruediv": "div", "true_divide": "div", "divide": "div",
+    "negative": "neg", "clip": "clamp",
+}  # fmt: skip
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CURVED = _names("""elu selu celu gelu silu mish hardswish leaky_relu prelu rrelu softplus logsigmoid softsign
+    hardshrink softshrink tanhshrink""")
+"""Activations in the place of a ReLU which are none."""
+
+ELEMENTWISE = CURVED | _names("""relu relu6 hardtanh clamp clamp_min clamp_max threshold sigmoid hardsigmoid tanh
+    exp expm1 log log1p sqrt rsqrt square pow abs erf sin cos reciprocal""")
+"""Functions of each number alone."""
+
+THROUGH_ZERO = _names("relu relu6 elu selu celu gelu silu mish hardswish leaky_relu prelu softsign tanh")
+"""Activations that are 0 at 0, and pass relevance on as it is."""
+
+MAX_POOLS = _names("max_pool1d max_pool2d max_pool3d")
+
+WEIGHTED = _names("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear")
+"""Linear functions with a weight and a bias, second and third of their arguments."""
+
+AFFINE = (
+    WEIGHTED
+    | MAX_POOLS
+    | _names("""batch_norm avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+        interpolate mean sum add sub neg mul div matmul mm addmm""")
+)
+"""Functions that are affine in their input, or pick from it, where no other argument hangs on the image."""
+
+KEEPS_SIGN = MAX_POOLS | _names("""pad flatten reshape view permute transpose contiguous clone to float dropout
+    avg_pool2d adaptive_avg_pool2d mean""")
+"""Functions that return nothing negative where nothing is; padding has zeros, or repeats."""
+
+_SUMS = frozenset({"add", "sub"})
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a torch function with at least one tensor that hangs on the image.
+
+    Attributes:
+        function: what is called.
+        name: of it.
+        arguments: as they were given.
+        keywords: likewise.
+        places: where the tensors that hang on the image stand.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    places: tuple[Place, ...]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call | None:
+        """The call; None where nothing hangs on the image, or what does is no argument by itself."""
+        pairs: list[tuple[Place, Any]] = [*enumerate(arguments), *keywords.items()]
+        places = tuple(place for place, value in pairs if isinstance(value, Tensor) and value.requires_grad)
+        plain = getattr(function, "__name__", "").strip("_")
+        return cls(function, _SAME_AS.get(plain, plain), arguments, keywords, places) if places else None
+
+    @property
+    def data(self) -> list[Tensor]:
+        """The tensors that hang on the image."""
+        return [self.get(place) for place in self.places]
+
+    @property
+    def elementwise(self) -> bool:
+        """Whether this is a function of one tensor's every number alone."""
+        return self.name in ELEMENTWISE and self.places == (0,)
+
+    @property
+    def affine(self) -> bool:
+        """Whether this is affine in all that hangs on the image."""
+        if self.name == "batch_norm" and self.keywords.get("training", False):
+            return False
+        if self.name == "div" and self.places != (0,):
+            return False
+        return self.name in AFFINE and (self.name in _SUMS or len(self.places) == 1)
+
+    def get(self, place: Place, name: str = "", default: Any = None) -> Any:
+        """An argument by its position or keyword; by ``name`` where it was not given at the position."""
+        if isinstance(place, str):
+            return self.keywords[place]
+        return self.arguments[place] if place < len(self.arguments) else self.keywords.get(name, default)
+
+    def __call__(self, *data: Tensor, replaced: Mapping[Place, Tensor] | None = None) -> Any:
+        """The function of other tensors in the places of the data, which in-place functions leave as they are."""
+        first = data[0].clone() if self._in_place else data[0]
+        new: dict[Place, Any] = dict(zip(self.places, (first, *data[1:]), strict=True)) | dict(replaced or {})
+        arguments = [new.get(i, value) for i, value in enumerate(self.arguments)]
+        return self.function(*arguments, **{key: new.get(key, value) for key, value in self.keywords.items()})
+
+    @property
+    def _in_place(self) -> bool:
+        name = getattr(self.function, "__name__", "")
+        return bool(self.keywords.get("inplace", False)) or name.endswith("_") or name.startswith("__i")
+
+
+def bounds(call: Call) -> tuple[float, float | None] | None:
+    """Between which values a rectifier cuts; None where a call is none.
+
+    >>> import torch
+    >>> x = torch.zeros(1, requires_grad=True)
+    >>> bounds(Call.of(torch.nn.functional.relu6, (x,), {}))
+    (0.0, 6.0)
+    """
+    low: Any = None
+    high: Any = None
+    if call.name == "relu":
+        low = 0
+    elif call.name == "relu6":
+        low, high = 0, 6
+    elif call.name == "hardtanh":
+        low, high = call.get(1, "min_val", -1), call.get(2, "max_val", 1)
+    elif call.name == "clamp":
+        low, high = call.get(1, "min"), call.get(2, "max")
+    elif call.name == "clamp_min":
+        low = call.get(1, "min")
+    if isinstance(low, Tensor) or isinstance(high, Tensor) or low != 0:
+        return None
+    return 0.0, None if high is None else float(high)

@@ -1,0 +1,175 @@
+r"""DeepLIFT: what each pixel adds to the change of the score from a baseline (Shrikumar, Greenside and Kundaje 2017).
+
+With :math:`\Delta` the difference between image and baseline, the *rescale* rule gives each activation :math:`a = f(z)` the
+multiplier
+
+.. math:: m = \frac{\Delta a}{\Delta z}
+
+instead of the derivative, and the chain rule does the rest: :math:`a_i = m_i \, \Delta x_i`. Attributions are *complete* where
+the network is made of affine functions, functions of single numbers, and max pooling: they sum to :math:`y(x) - y(b)`. Where
+activations are multiplied with each other, as in attention, or normalised by their own statistics, captum takes the
+derivative, and they are not. The completeness gap says by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.cautions import CompletenessWarning
+from faithmap.methods.captum_methods.base import (
+    CaptumExplainer,
+    asking,
+    check_same,
+    mean_slope,
+    relative,
+    rows_of,
+    tensor_of,
+    weighed,
+)
+from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
+from faithmap.methods.captum_methods.library import captum, silent
+from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
+from faithmap.methods.gradients.base import Part
+from faithmap.model import normalised_zero
+
+FAR_OFF = 0.1
+"""A gap beyond this part of the change of the score is told."""
+
+
+class Elementwise(Stage):
+    """A function of each number alone, for which captum's own rescale rule is taken."""
+
+
+class MaxPool(Stage):
+    """Max pooling that keeps where each maximum was."""
+
+    where: Tensor
+
+    def forward(self, *data: Tensor) -> Tensor:
+        """The maxima."""
+        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        given = {n: self.call.get(i, n) for i, n in enumerate(names, start=1) if self.call.get(i, n) is not None}
+        pooled: Tensor
+        pooled, self.where = getattr(F, self.call.name)(data[0], **given, return_indices=True)
+        return pooled
+
+
+def rescaled_pool(
+    module: MaxPool, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float = 1e-10
+) -> Tensor:
+    r"""The rescale rule of max pooling, in the form that captum's table asks for: images first, then their baselines.
+
+    A window whose maximum rose owes :math:`\Delta y` to the image's largest pixel, one whose maximum fell to the baseline's;
+    windows that share a pixel add up there. captum's own rule overwrites where windows overlap.
+    """
+    (x, b), (y, y0), (at, at0) = inputs.chunk(2), outputs.chunk(2), module.where.chunk(2)
+    spatial = x.ndim - 2 if module.call.name != "max_pool1d" else 1
+    place, change, apart = torch.where(y >= y0, at, at0).flatten(-spatial), y - y0, x - b
+    multipliers = []
+    for above, below in zip(grad_output.chunk(2), grad_input.chunk(2), strict=True):
+        owed = torch.zeros_like(x).flatten(-spatial).scatter_add_(-1, place, (above * change).flatten(-spatial)).view_as(x)
+        multipliers.append(torch.where(apart.abs() < eps, below, owed / apart))
+    return torch.cat(multipliers)
+
+
+class Rescaled(Blind):
+    """Activations and max pooling go to stages."""
+
+    def takes(self, call: Call) -> bool:
+        """Whether there is a rule for this call."""
+        return call.elementwise or (call.name in MAX_POOLS and call.places == (0,))
+
+    def stage(self, call: Call) -> nn.Module:
+        """A stage whose type stands in captum's table of rules."""
+        rules: dict[Any, Any] = captum("captum.attr._core.deep_lift").SUPPORTED_NON_LINEAR
+        rules.setdefault(Elementwise, captum("captum.attr._core.deep_lift").nonlinear)
+        rules.setdefault(MaxPool, rescaled_pool)
+        return MaxPool() if call.name in MAX_POOLS else Elementwise()
+
+
+@dataclass(eq=False)
+class DeepLIFT(CaptumExplainer):
+    """DeepLIFT with the rescale rule.
+
+    Args:
+        baseline: what the image is compared with; "zero" is 0 in the model's normalised space.
+        eps: where an activation's input changes by less, its derivative is taken.
+
+    A probability, and any other score that is not linear in the model's output, has multipliers of its own: its mean slope on
+    the straight way from the baseline's output to the image's, along which it is complete.
+    """
+
+    baseline: Baseline = "zero"
+    eps: float = 1e-6
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data."""
+        return {**super().settings, "baseline": describe_baseline(self.baseline)}
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if not self.eps > 0:
+            raise ValueError(f"eps is {self.eps}; give a small number above 0")
+
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """One pass over images and baselines, after one that finds the activations."""
+        return self._attributed(part)[0]
+
+    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        baselines = self._baselines(part)
+        at_once = max(1, part.asked.chunk_size // 2)
+        found = [self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)]
+        attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
+        gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
+        rounding = 16 * self._precision * part.question.clean[part.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
+        for i in ((gap > FAR_OFF * change.abs()) & (gap > rounding)).nonzero().flatten().tolist():
+            part.question.warn(
+                int(part.numbers[i]),
+                f"the attributions sum to {float(attribution[i].sum()):.4g}, the score changes by {float(change[i]):.4g}: "
+                "DeepLIFT has no rule for a part of this model; integrated_gradients needs none",
+                CompletenessWarning,
+            )
+        return attribution, {"completeness_gap": relative(gap, change)}
+
+    @property
+    def _precision(self) -> float:
+        """How far numbers in the model lie apart, as a part of their size."""
+        floating = (p.dtype for p in self.model.parameters() if p.is_floating_point())
+        return torch.finfo(self.autocast or next(floating, torch.float32)).eps
+
+    def _lifted(self, part: Part, baselines: Float[Tensor, "m c h w"]) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
+        """Attributions, and how the score changes from the baselines to the images."""
+        score = part.asked.score
+        weights = torch.empty(0)
+        staged = Staged(asking(part, self.model), Rescaled(), lambda output: weighed(weights, tensor_of(output, score)))
+        output = tensor_of(staged.record(torch.cat([part.images, baselines])), score).detach()
+        scores, rows = score(output, rows_of(part, len(output))), rows_of(part, len(part.images))
+        end, start = scores.chunk(2)
+        check_same(part, end)
+        z, z0 = output.chunk(2)
+        weights = mean_slope(score, rows, z0, z).repeat(2, *[1] * (z.ndim - 1))
+        with silent():
+            lift = captum().DeepLift(staged, eps=self.eps)
+            attribution = lift.attribute(part.images.detach().clone().requires_grad_(), baselines)
+        part.asked.backward += rows_of(part, len(output)).bincount(minlength=part.asked.count)
+        return attribution.detach(), end - start
+
+    def _baselines(self, part: Part) -> Float[Tensor, "m c h w"]:
+        chosen = part.question.baseline_for(part.numbers, self.baseline)
+        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
+        return make_baseline(chosen, part.images)
+
+
+def _some(part: Part, rows: Tensor) -> Part:
+    generators = [part.generators[i] for i in rows.tolist()]
+    index = rows.to(part.images.device)
+    return Part(part.images[index], part.numbers[index], part.asked, generators, part.question)

@@ -2,7 +2,8 @@ r"""Excitation Backprop: how likely it is that a walk from winner to winner, dow
 
 The walk begins at the class's output unit, with probability 1, and goes from each unit to one of those below that excite it,
 with a probability in proportion to what each contributes (:mod:`faithmap.methods.gradients.winning`). The heatmap is the
-*marginal winning probability* (MWP) at a layer, summed over the channels (Zhang et al. 2016, 2018).
+*marginal winning probability* (MWP) at a layer, summed over the channels (Zhang et al. 2016, 2018), given that the walk comes
+there: it may end before, at a unit that its bias alone drives, or go round the layer. The map sums to 1.
 
 The contrastive map (c-MWP) sets against it the walk from the dual unit, which has the class's weights with the other sign:
 
@@ -59,21 +60,21 @@ class ExcitationBackprop(Explainer):
 
     def _explain(self, question: Question) -> Answer:
         stop, count = self._stop(question.images[:1]), len(question.images)
-        maps, masses = [], []
+        maps, found = [], []
         for numbers in torch.arange(count, device=question.images.device).split(self.chunk_size):
-            found = self._winning(question, numbers, stop)
-            total = sum(found.values(), torch.zeros(()).to(question.clean))
-            if total.ndim != 4:
+            mass = list(self._winning(question, numbers, stop).values())
+            if not mass:
                 raise ValueError(f"target_layer {stop.name!r} does not feed the score; give a layer that does")
-            maps.append(self._map(total))
-            masses.append(total.sum(dim=(1, 2, 3)))
+            heatmap, said = self._mapped(torch.stack(mass).sum(dim=(0, 2)))
+            maps.append(heatmap)
+            found += said
             question.progress(int(numbers[-1]) + 1, count)
         passes = {"forward_passes": 2, "backward_passes": 1, "target_layer": [stop.name]}
-        diagnostics = [{**passes, "mass": mass} for mass in torch.cat(masses).tolist()]
-        return Answer(torch.cat(maps), diagnostics, stop.rows, stop.columns)
+        return Answer(torch.cat(maps), [{**passes, **said} for said in found], stop.rows, stop.columns)
 
     def _stop(self, image: Float[Tensor, "1 c h w"]) -> Stop:
-        key = (self.target_layer if isinstance(self.target_layer, str) else id(self.target_layer), tuple(image.shape))
+        given = self.target_layer
+        key = (str(given) if isinstance(given, (str, list)) else id(given), tuple(image.shape))
         if key not in self._stops:
             self._stops[key] = find_stop(self.model, self.target_layer, image)
         return self._stops[key]
@@ -104,8 +105,10 @@ class ExcitationBackprop(Explainer):
     def _walk(self, walk: Walk, top: Value, start: Tensor, stop: Value) -> Mass:
         return walk.down(top, {True: start}, stop)
 
-    def _map(self, mass: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
-        return mass.sum(dim=1)
+    def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:
+        """The heatmap of what arrived, and what there is to say of it."""
+        mass = winning.sum(dim=(1, 2), keepdim=True)
+        return (winning / mass).where(mass > 0, 0), [{"mass": value} for value in mass.flatten().tolist()]
 
 
 @dataclass(eq=False)
@@ -126,6 +129,5 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
             )
         return walk.down(top, {True: start, False: -start}, stop)
 
-    def _map(self, mass: Float[Tensor, "n k h w"]) -> Float[Tensor, "n h w"]:
-        total = mass.sum(dim=1)
-        return total.relu() if self.relu else total
+    def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:
+        return winning.relu() if self.relu else winning, [{} for _ in winning]

@@ -82,7 +82,7 @@ def _placed(model: nn.Module, name: str, layer: nn.Module, image: Float[Tensor, 
 def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | None:
     """The first layer of the second coarsest resolution that all paths pass, never negative if there is such a one.
 
-    Of the coarsest where there is no other, and None where no layer returns a picture that all paths pass.
+    Of the coarsest where none before it is finer, and None where no layer returns a picture that all paths pass.
     """
     tape, ran = Tape(image), list[tuple[nn.Module, Value | None, bool]]()
 
@@ -101,12 +101,12 @@ def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | N
     top, times = tape.of(logits_of(output)), Counter(module for module, _, _ in ran)
     passed = set() if top is None else _passed_by_all(top)
     whole = [(module, value, units) for module, value, units in ran if value in passed and times[module] == 1]
-    sizes = sorted({value.shape[-2] * value.shape[-1] for _, value, _ in whole if value is not None})
-    if not sizes:
+    cells = [value.shape[-2] * value.shape[-1] for _, value, _ in whole if value is not None]
+    if not cells:
         return None
-    cells = sizes[min(1, len(sizes) - 1)]
-    there = [(module, units) for module, value, units in whole if value is not None and value.shape[-2:].numel() == cells]
-    return next((module for module, units in there if units), there[0][0])
+    finer = cells[: cells.index(min(cells))]
+    there = [entry for entry, count in zip(whole, cells, strict=True) if count == min(finer or cells)]
+    return next((module for module, _, units in there if units), there[0][0])
 
 
 def _passed_by_all(top: Value) -> set[Value | None]:

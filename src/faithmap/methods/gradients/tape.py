@@ -31,6 +31,22 @@ TAKES_UNITS = frozenset(
 MAKES_UNITS = frozenset({"relu", "hardtanh", "clamp", "clamp_min", "threshold", "leaky_relu"})
 """Operations that rectify."""
 
+CONSTANT = frozenset(
+    {
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "empty_like",
+        "rand_like",
+        "randn_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "new_empty",
+    }
+)
+"""Operations that look at a tensor's shape alone."""
+
 
 @dataclass(eq=False)
 class Value:
@@ -130,7 +146,10 @@ class Tape(TorchDispatchMode):
         value, written = self._values.get(tensor), self._written.get(_storage(tensor)) if self._written else None
         if written is None or written[0].expired() or (value is not None and value.step.serial >= written[1]):
             return value
-        return Value(Step("change of a shared tensor in place", self._serial), 0, tensor.shape)
+        where = self._modules[-1] if self._modules else "the score"
+        return Value(
+            Step("a tensor that shares its memory and was changed in place", self._serial, where=where), 0, tensor.shape
+        )
 
     @contextmanager
     def naming(self, model: nn.Module) -> Iterator[None]:
@@ -199,7 +218,7 @@ class Tape(TorchDispatchMode):
         step.outputs = [tensor.shape for tensor in tensors]
         step.indices = next((tensor for tensor in tensors if tensor.dtype == torch.int64), None)
         for i, tensor in enumerate(tensors):
-            if tensor.is_floating_point():
+            if tensor.is_floating_point() and step.name not in CONSTANT:
                 self._values[tensor] = value = Value(step, i, tensor.shape)
                 if step.name in MAKES_UNITS:
                     self._keep(value, tensor)

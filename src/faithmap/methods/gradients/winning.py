@@ -68,11 +68,19 @@ class Walk:
                 waiting[value.step][value.output] = value
                 held = masses.setdefault(value, {})
                 for up, more in mass.items():
+                    more = self._of_a_response(value, up, more)  # noqa: PLW2901 - less of the same
                     held[up] = held[up] + more if up in held else more
         return {}
 
+    def _of_a_response(self, value: Value, up: bool, mass: Tensor) -> Tensor:
+        """A unit that does not respond cannot win, though a lone input of a sum may be given all; pixels may have any zero."""
+        if value.units is None or not value.step.name:
+            return mass
+        response = self.excitation(value, up)
+        return mass * 0 if response is None else mass.where(response > 0, 0)
+
     def _shares(self, step: Step, masses: dict[int, Mass]) -> Iterable[tuple[Value, Mass]]:
-        if not step.inputs:
+        if not step.name:
             return
         for up in (True, False):
             of_outputs = [masses.get(i, {}).get(up) for i in range(len(step.outputs))]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faithmap.methods.cams.named import GradCAM
-from faithmap.methods.cams.placement import Trail, tiles
-from faithmap.methods.cams.probing import probed
+from faithmap.methods.placement import Trail, tiles
+from faithmap.methods.probing import probed
 
 SIZE = 65
 

@@ -36,6 +36,8 @@ MethodName = Literal[
     "vargrad",
     "integrated_gradients",
     "expected_gradients",
+    "excitation_backprop",
+    "contrastive_excitation_backprop",
     "occlusion",
     "rise",
     "guided_backprop",
@@ -78,7 +80,8 @@ class Options:
         resolution: cells of the heatmap a side (28), or rows and columns (14x20), for methods that look for a mask; class
             activation maps have their layer's, others the image's.
         target_layer: of a class activation map, by its dotted name; several with commas between them. Without it, the last
-            with a spatial output.
+            with a spatial output. Of excitation backprop, one name, or "input"; without it, one of the second coarsest
+            resolution.
         iterations: of igos and mask, at the most.
         samples: passes of the smooth, integrated and expected maps; masks of rise.
         baseline: what a method turns removed pixels into, or where its paths begin.

@@ -36,6 +36,8 @@ from faithmap.methods.captum_methods import (
 )
 from faithmap.methods.controls import CentredGaussian, Edges, RandomMap
 from faithmap.methods.gradients import (
+    ContrastiveExcitationBackprop,
+    ExcitationBackprop,
     ExpectedGradients,
     Gradient,
     GradientTimesInput,
@@ -137,6 +139,16 @@ _ALL = {
         "1 a sample",
         "Erion 2021",
         (*_GRADIENT, "references"),
+    ),
+    "excitation_backprop": Method(
+        ExcitationBackprop, "where a walk from winner to winner passes, down from the class", "1", "Zhang 2016", _LAYER
+    ),
+    "contrastive_excitation_backprop": Method(
+        ContrastiveExcitationBackprop,
+        "the same, less the walk down from what speaks against the class",
+        "1",
+        "Zhang 2016",
+        _LAYER,
     ),
     "occlusion": Method(Occlusion, "the fall of the score when a patch goes", "1 forward a patch, about 600", "Zeiler 2014"),
     "rise": Method(RISE, "random masks, weighted by the score of what they show", "4000 forward", "Petsiuk 2018"),

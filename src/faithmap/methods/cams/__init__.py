@@ -3,7 +3,6 @@
 from faithmap.methods.cams.base import CAM, LayerExplainer
 from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
 from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
-from faithmap.methods.cams.layers import TokenGrid, channels_first
 from faithmap.methods.cams.named import (
     ExpectedGradCAM,
     GradCAM,
@@ -16,6 +15,7 @@ from faithmap.methods.cams.named import (
     XGradCAM,
 )
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
+from faithmap.methods.layers import TokenGrid, channels_first
 from faithmap.methods.references import Distribution, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
 
 __all__ = [

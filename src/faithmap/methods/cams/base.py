@@ -2,7 +2,7 @@ r"""CAM: any weighting of a layer's channels with any estimate of their gradient
 
 .. math:: L = relu\Bigl(\sum_k w_k A^k\Bigr)
 
-The map has the layer's own cells, and each stands at the pixel that it looks at (:mod:`faithmap.methods.cams.placement`).
+The map has the layer's own cells, and each stands at the pixel that it looks at (:mod:`faithmap.methods.placement`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from faithmap.explanation import interpolation_matrix
 from faithmap.methods.base import Answer, Explainer, Question
 from faithmap.methods.cams.estimators import Estimator, Plain
 from faithmap.methods.cams.expectation import Expectation
-from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer
 from faithmap.methods.cams.passes import Pass
-from faithmap.methods.cams.placement import Placement
 from faithmap.methods.cams.pooling import LayerPool, Weighted, weighted
 from faithmap.methods.cams.watching import Watched, watch
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
+from faithmap.methods.layers import ReshapeTransform, TargetLayer
+from faithmap.methods.placement import Placement
 from faithmap.score import Score, ScoreKind, Target
 
 TOP = 10

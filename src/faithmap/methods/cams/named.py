@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from faithmap.methods.cams.base import CAM
 from faithmap.methods.cams.estimators import Estimator, Expected, Integrated, Smooth
-from faithmap.methods.cams.placement import Placement
 from faithmap.methods.cams.weightings import Weighting, WeightingName
+from faithmap.methods.placement import Placement
 from faithmap.score import ScoreKind
 
 

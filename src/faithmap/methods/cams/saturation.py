@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.methods.cams.layers import ReshapeTransform
 from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.cams.watching import watch
+from faithmap.methods.layers import ReshapeTransform
 from faithmap.model import check_images, undisturbed
 from faithmap.score import Score, ScoreKind, Target
 

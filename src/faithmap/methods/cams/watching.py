@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
-from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
 from faithmap.methods.cams.passes import LayerModel
-from faithmap.methods.cams.placement import Placement, Trail, tiles
-from faithmap.methods.cams.probing import Activate, probed
+from faithmap.methods.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
+from faithmap.methods.placement import Placement, Trail, tiles
+from faithmap.methods.probing import Activate, probed
 
 
 @dataclass(frozen=True, eq=False)

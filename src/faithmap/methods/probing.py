@@ -1,6 +1,6 @@
 r"""Probing: where the cells of a layer look, by the gradient of each to the image.
 
-For layers behind operations of which :mod:`faithmap.methods.cams.placement` knows nothing. A cell's centre is the centroid of
+For layers behind operations of which :mod:`faithmap.methods.placement` knows nothing. A cell's centre is the centroid of
 the squared gradient of its activation to the pixels,
 
 .. math:: centre(j) = \frac{\sum_y y \, |\partial A_j / \partial x_y|^2}{\sum_y |\partial A_j / \partial x_y|^2}
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.methods.cams.placement import Pair, Place, tiles
+from faithmap.methods.placement import Pair, Place, tiles
 
 CELLS = 5
 """Cells of an axis that are asked, at the most."""

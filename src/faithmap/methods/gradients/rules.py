@@ -1,0 +1,253 @@
+r"""Rules of Excitation Backprop, one for each kind of operation.
+
+=========  ===============================================================  ==============================================
+Moved      views, concatenation, padding, winners of a maximum              the mass moves with the numbers
+Scaled     batch normalisation, a factor                                    passes; up and down change places where s < 0
+Summed     residual additions, differences, constants                       in proportion to the excitation of each
+Mixed      convolutions, linear layers, averages                            :math:`\hat a \odot W^{+T} (P / E)`
+Rectified  relu, relu6 and hardtanh from 0, clamp at 0, leaky relu          passes
+=========  ===============================================================  ==============================================
+
+What excites, and what mass is, says :mod:`faithmap.methods.gradients.winning`; which operation has which rule, and with which
+arguments, :mod:`faithmap.methods.gradients.operations`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from faithmap.methods.gradients.tape import Step, Value
+from faithmap.score import at_least_single
+
+FACTORS = {
+    "convolution": ("input", "weight"),
+    "linear": ("input", "weight"),
+    "mm": ("self", "mat2"),
+    "addmm": ("mat1", "mat2"),
+    "bmm": ("self", "mat2"),
+}
+"""The two arguments that a weighted sum multiplies."""
+
+NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
+
+UNCHANGED = ("_to_copy", "clone", "detach", "alias", "lift_fresh", "contiguous")
+"""The same numbers in another tensor."""
+
+Excitation = Callable[[Value, bool], Tensor | None]
+"""Of a value, up or down; None where there is none."""
+
+Share = tuple[Value, bool, Tensor]
+"""An input, whether the mass wants it up, and the mass."""
+
+
+class Rule(ABC):
+    """What one kind of operation does."""
+
+    @abstractmethod
+    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+        """What pushes a result up or down, from what pushes the inputs."""
+
+    @abstractmethod
+    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+        """The inputs' shares of the mass that wants the results up, or down."""
+
+
+class Moved(Rule):
+    """Each result is one of the inputs' numbers."""
+
+    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+        """The inputs', at their new places."""
+        found = [of(value, up) for value in step.inputs]
+        known = next((tensor for tensor in found if tensor is not None), None)
+        if known is None:
+            return None
+        return self._moved(step, [_zeros(v, known) if e is None else e for v, e in zip(step.inputs, found, strict=True)])[
+            output
+        ]
+
+    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+        """Back to where they came from."""
+        del of
+        known = next(mass for mass in masses if mass is not None)
+        leaves = [_zeros(value, known).requires_grad_() for value in step.inputs]
+        with torch.enable_grad():
+            moved = self._moved(step, leaves)
+        pairs = [(result, mass) for result, mass in zip(moved, masses, strict=False) if mass is not None]
+        for value, mass in zip(step.inputs, _transposed(pairs, leaves), strict=True):
+            yield value, up, mass
+
+    def _moved(self, step: Step, tensors: list[Tensor]) -> list[Tensor]:
+        if step.name in ("view", "_unsafe_view"):
+            return [tensors[0].reshape(step.outputs[0])]
+        if step.name in UNCHANGED:
+            return tensors
+        if step.indices is not None:
+            winners = tensors[0].flatten(-2).gather(-1, step.indices.flatten(-2))
+            return [winners.view(step.outputs[0])]
+        constants = tree_map(lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else leaf, (step.args, step.kwargs))
+        cleared = Step(step.name, step.serial, step.func, *constants)
+        return cleared.run(tensors, {"value": 0} if step.name == "constant_pad_nd" else {})
+
+
+class Scaled(Rule):
+    """s x + t, with s the same whatever the image."""
+
+    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+        """Times s; where s is negative, what pushes the input the other way."""
+        del output
+        (value,), scale, total = step.inputs, _scale(step), None
+        for way in (True, False):
+            part, pushes = (scale if way == up else -scale).clamp(min=0), of(value, way)
+            if pushes is not None and bool((part > 0).any()):
+                total = part * pushes if total is None else total + part * pushes
+        return total
+
+    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+        """All of it; nothing where s is 0."""
+        del of
+        (value,), scale, (mass, *_) = step.inputs, _scale(step), masses
+        assert mass is not None  # noqa: S101 - a step is walked for a reason
+        for way in (True, False):
+            part = (scale if way == up else -scale) > 0
+            if bool(part.any()):
+                yield value, way, (mass * part).sum_to_size(value.shape)
+
+
+class Summed(Rule):
+    """The sum of a few inputs, each with a factor, and of constants."""
+
+    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+        """The sum of theirs."""
+        del output
+        total = None
+        for value, factor in self._terms(step):
+            pushes = of(value, up == (factor > 0))
+            if pushes is not None:
+                more = abs(factor) * pushes.broadcast_to(step.outputs[0])
+                total = more if total is None else total + more
+        return total
+
+    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+        """In proportion to their excitation; all of it to a single one."""
+        mass, terms = masses[0], self._terms(step)
+        assert mass is not None  # noqa: S101 - a step is walked for a reason
+        if len(terms) == 1:
+            ((value, factor),) = terms
+            yield value, up == (factor > 0), mass.sum_to_size(value.shape)
+            return
+        total = self.excitation(step, 0, up, of)
+        quotient = None if total is None else _quotient(mass, total)
+        for value, factor in terms:
+            pushes = of(value, up == (factor > 0))
+            if pushes is not None and quotient is not None:
+                yield value, up == (factor > 0), (abs(factor) * pushes * quotient).sum_to_size(value.shape)
+
+    def _terms(self, step: Step) -> list[tuple[Value, float]]:
+        if step.name == "neg":
+            return [(step.inputs[0], -1.0)]
+        alpha = float(step.argument("alpha", 1))
+        first, second = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[step.name]
+        pairs = ((step.argument("self"), first), (step.argument("other"), second))
+        return [(value, factor) for value, factor in pairs if isinstance(value, Value) and factor != 0]
+
+
+class Mixed(Rule):
+    """Weighted sums of units, and averages, whose weights are positive."""
+
+    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+        """Responses times weights of the right sign."""
+        del output
+        (value,), total = step.inputs, None
+        for way in (True, False):
+            response = of(value, way)
+            part = None if response is None else self._half(step, response, way == up)
+            total = part if total is None else total if part is None else total + part
+        return total
+
+    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+        """Eq. 2: one pass forward and one back through the operation, with one sign of its weights."""
+        (value,), mass = step.inputs, masses[0]
+        assert mass is not None  # noqa: S101 - a step is walked for a reason
+        leaves: dict[bool, Tensor] = {}
+        parts: list[Tensor] = []
+        for way in (True, False):
+            response = of(value, way)
+            if response is not None:
+                with torch.enable_grad():
+                    leaf = response.detach().requires_grad_()
+                    part = self._half(step, leaf, way == up)
+                if part is not None:
+                    leaves[way], parts = leaf, [*parts, part]
+        if leaves:
+            with torch.enable_grad():
+                total = torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+            back = _transposed([(total, _quotient(mass, total.detach()))], list(leaves.values()))
+            for (way, leaf), share in zip(leaves.items(), back, strict=True):
+                yield value, way, leaf.detach() * share
+
+    def _half(self, step: Step, response: Tensor, positive: bool) -> Tensor | None:
+        """The operation with the positive part of its weights, or the negative part without its sign; None for no weights."""
+        if step.name not in FACTORS:
+            return step.run([response])[0] if positive else None
+        first, second = FACTORS[step.name]
+        name = second if isinstance(step.argument(first), Value) else first
+        weight = step.argument(name).to(response.dtype)
+        changed: dict[str, Tensor | None] = {name: weight.relu() if positive else (-weight).relu()}
+        if step.name == "addmm":
+            changed["self"] = response.new_zeros(1)
+        elif step.name in ("convolution", "linear"):
+            changed["bias"] = None
+        return step.run([response], changed)[0]
+
+
+class Rectified(Rule):
+    """Puts out units: what is positive, and of a leaky one a part of what is negative."""
+
+    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+        """Not asked for: the response itself is known."""
+        raise NotImplementedError
+
+    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+        """All of it."""
+        del of
+        mass = masses[0]
+        if mass is not None and (up or step.name == "leaky_relu"):
+            yield step.inputs[0], up, mass
+
+
+def _scale(step: Step) -> Tensor:
+    """s, as it multiplies the input."""
+    if step.name in NORMS:
+        mean, variance = step.argument("running_mean"), step.argument("running_var")
+        epsilon = step.argument("eps", step.argument("epsilon", 1e-5))
+        weight = step.argument("weight")
+        scale: Tensor = at_least_single(torch.ones_like(mean) if weight is None else weight) * (variance + epsilon).rsqrt()
+        return scale.view(-1, *[1] * (len(step.inputs[0].shape) - 2))
+    own, other = step.argument("self"), step.argument("other")
+    factor = torch.as_tensor(other if isinstance(own, Value) else own)
+    return factor.reciprocal() if step.name == "div" else factor
+
+
+def _quotient(mass: Tensor, excitation: Tensor) -> Tensor:
+    """Mass for each unit of excitation; none where nothing excites, as the paper has it."""
+    least = torch.finfo(excitation.dtype).tiny
+    return (mass / excitation.clamp(min=least)).where(excitation > least, 0)
+
+
+def _transposed(pairs: list[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """What the transpose of a linear operation makes of masses, each at a result of it."""
+    results, masses = zip(*pairs, strict=True)
+    return torch.autograd.grad(results, leaves, masses, allow_unused=True, materialize_grads=True)
+
+
+def _zeros(value: Value, like: Tensor) -> Tensor:
+    return like.new_zeros(value.shape)
+
+
+def _floating(leaf: object) -> bool:
+    return isinstance(leaf, Tensor) and leaf.is_floating_point()

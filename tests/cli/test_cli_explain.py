@@ -433,7 +433,9 @@ def test_settings_of_the_gradient(arguments: tuple, settings: dict, faith, photo
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_explains(name: str, faith, photo, tmp_path: Path, sketches):
     photo("cat.png")
-    masks = ("--resolution", 3, "--iterations", 2) if name in ("igos", "igos_plus", "igos_plus_plus", "mask") else ()
+    masks = (
+        ("--resolution", 3, "--iterations", 2) if name in ("igos", "igos_plus", "igos_plus_plus", "mask", "extremal") else ()
+    )
     masks = ("--resolution", 3) if name in ("random_map", "gaussian") else masks
     masks = ("--samples", 3) if name in ("rise", "smoothgrad", "vargrad", "expected_gradients") else masks
     assert faith("explain", "cat.png", "--method", name, *masks).code == 0

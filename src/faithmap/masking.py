@@ -113,8 +113,9 @@ class MaskedModel:
         total = torch.zeros_like(upsampled)
         for rows in self._chunks(len(index)):
             i, share = index[rows], shares[rows].view(-1, 1, 1, 1)
-            slope = self._slope(rows_of(upsampled.detach(), i) * share, i, disturb)
-            total.index_add_(0, i, slope.mul_(rows_of(self.difference, i)).sum(dim=1, keepdim=True).mul_(share))
+            shown = rows_of(upsampled.detach(), i) * share
+            slope = self._slope(shown, i, disturb).mul_(self._change(shown, i))
+            total.index_add_(0, i, slope.sum(dim=1, keepdim=True).mul_(share))
         return torch.autograd.grad(upsampled, masks, total)[0]
 
     def _slope(
@@ -128,6 +129,11 @@ class MaskedModel:
 
     def _composed(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
         return torch.addcmul(rows_of(self.baseline, index), up, rows_of(self.difference, index))
+
+    def _change(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "k c h w"]:
+        """Of the composed images with their masks."""
+        del up
+        return rows_of(self.difference, index)
 
     def _answer(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         self.forward += index.bincount(minlength=len(self.images))

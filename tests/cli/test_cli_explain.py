@@ -435,7 +435,9 @@ def test_every_method_explains(name: str, faith, photo, tmp_path: Path, sketches
     if "captum" in METHODS[name].needs:
         pytest.importorskip("captum")
     photo("cat.png")
-    masks = ("--resolution", 3, "--iterations", 2) if name in ("igos", "igos_plus", "igos_plus_plus", "mask") else ()
+    masks = (
+        ("--resolution", 3, "--iterations", 2) if name in ("igos", "igos_plus", "igos_plus_plus", "mask", "extremal") else ()
+    )
     masks = ("--resolution", 3) if name in ("random_map", "gaussian") else masks
     masks = ("--samples", 3) if name in ("rise", "smoothgrad", "vargrad", "expected_gradients", "gradientshap") else masks
     masks = ("--samples", 60) if name in ("lime", "kernelshap") else masks

@@ -18,6 +18,7 @@ MethodName = Literal[
     "igos_plus",
     "igos_plus_plus",
     "mask",
+    "extremal",
     "expected_gradcam",
     "gradcam",
     "gradcam_plus_plus",

@@ -45,7 +45,7 @@ from faithmap.methods.gradients import (
     SmoothGrad,
     VarGrad,
 )
-from faithmap.methods.masks import IGOS, RISE, IGOSPlus, IGOSPlusPlus, Mask, Occlusion
+from faithmap.methods.masks import IGOS, RISE, ExtremalPerturbation, IGOSPlus, IGOSPlusPlus, Mask, Occlusion
 
 Need: TypeAlias = Literal["gradient", "layer", "references", "captum"]
 """What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at; captum."""
@@ -94,6 +94,13 @@ _ALL = {
         IGOSPlusPlus, "the same with a mask for each of the two, and their product", "about 1400", "Khorram 2021", _GRADIENT
     ),
     "mask": Method(Mask, "the objective of I-GOS along the plain gradient, with Adam", "500", "Fong 2017", _GRADIENT),
+    "extremal": Method(
+        ExtremalPerturbation,
+        "of all smooth masks of an area the one that keeps the most of the score, at four areas",
+        "3200",
+        "Fong 2019",
+        _GRADIENT,
+    ),
     "expected_gradcam": Method(
         ExpectedGradCAM,
         "gradients expected over paths from many references, at three layers",

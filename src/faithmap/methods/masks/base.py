@@ -103,15 +103,8 @@ class MaskOptimiser(Explainer):
             autocast=self.autocast,
         )
         shown = masked.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
-        clean = question.clean[index]
         if question.score.kind == "probability" and question.score.function is None:
-            for i in (shown > RECOGNISED * clean).nonzero().flatten().tolist():
-                question.warn(
-                    int(index[i]),
-                    f"the baseline still scores {float(shown[i]):.3f} of the image's {float(clean[i]):.3f}; "
-                    "give a stronger one, such as baseline='strong_blur' or 'grey'",
-                    BaselineWarning,
-                )
+            warn_if_recognised(question, index, shown, question.clean[index])
         return masked
 
     def _part(self, question: Question, start: int) -> Progress:
@@ -126,3 +119,23 @@ class MaskOptimiser(Explainer):
     def _objective(self, masked: MaskedModel, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """F(M), the plain objective."""
         return masked.scores(mask, index) + self.regulariser(mask)
+
+
+def warn_if_recognised(
+    question: Question, index: Int[Tensor, " m"], shown: Float[Tensor, " m"], clean: Float[Tensor, " m"]
+) -> None:
+    """Say where the model still sees the explained class in nothing but the baseline.
+
+    Args:
+        question: whose images they are.
+        index: which.
+        shown: the class's probabilities in their baselines.
+        clean: in the images.
+    """
+    for i in (shown > RECOGNISED * clean).nonzero().flatten().tolist():
+        question.warn(
+            int(index[i]),
+            f"the baseline still scores {float(shown[i]):.3f} of the image's {float(clean[i]):.3f}; "
+            "give a stronger one, such as baseline='strong_blur' or 'grey'",
+            BaselineWarning,
+        )

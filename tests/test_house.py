@@ -11,7 +11,8 @@ import faithmap
 
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
-    {"_version", "cautions", "text", "score", "baselines", "masking", "seeds", "geometry", "explanation", "model", "capture"},
+    {"_version", "cautions", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation", "model"}
+    | {"capture"},
     {"methods", "metrics"},
     {"zoo", "data", "viz"},
     {"cli"},
@@ -23,6 +24,7 @@ PUBLIC = """
 CAM AblationCAM EigenCAM Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet
 Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise
 ScoreCAM Smooth SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first
+BinaryTarget DetectionTarget ImageTarget MultiLabelTarget RegressionTarget SegmentationTarget
 BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve DeletionInsertion
 EmptyHeatmapWarning Explainer Explanation
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol

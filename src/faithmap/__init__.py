@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     )
     from faithmap.metrics import Curve, DeletionInsertion, Protocol, deletion_insertion
     from faithmap.model import Classifier
+    from faithmap.score import ImageTarget
     from faithmap.seeds import image_generators
+    from faithmap.targets import BinaryTarget, DetectionTarget, MultiLabelTarget, RegressionTarget, SegmentationTarget
     from faithmap.viz import show
     from faithmap.zoo import ModelError, load
 
@@ -94,7 +96,9 @@ _HOMES = {
     ),
     "metrics": ("Curve", "DeletionInsertion", "Protocol", "deletion_insertion"),
     "model": ("Classifier",),
+    "score": ("ImageTarget",),
     "seeds": ("image_generators",),
+    "targets": ("BinaryTarget", "DetectionTarget", "MultiLabelTarget", "RegressionTarget", "SegmentationTarget"),
     "viz": ("show",),
     "zoo": ("ModelError", "load"),
 }
@@ -105,12 +109,14 @@ __all__ = [
     "IGOS",
     "AblationCAM",
     "BaselineWarning",
+    "BinaryTarget",
     "Blur",
     "Classifier",
     "CompletenessWarning",
     "Constant",
     "Curve",
     "DeletionInsertion",
+    "DetectionTarget",
     "EigenCAM",
     "EmptyHeatmapWarning",
     "Expected",
@@ -124,6 +130,7 @@ __all__ = [
     "HiResCAM",
     "ImageError",
     "ImageSet",
+    "ImageTarget",
     "Integrated",
     "IntegratedGradCAM",
     "LayerCAM",
@@ -134,13 +141,16 @@ __all__ = [
     "MedianBlur",
     "Mixture",
     "ModelError",
+    "MultiLabelTarget",
     "Noise",
     "Plain",
     "Protocol",
     "RandomBlurs",
     "RandomConstants",
     "RandomNoise",
+    "RegressionTarget",
     "ScoreCAM",
+    "SegmentationTarget",
     "Smooth",
     "SmoothGradCAM",
     "SmoothGradCAMPlusPlus",

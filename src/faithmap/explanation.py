@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.score import ScoreFunction, Target, function_of
+
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
@@ -28,6 +30,7 @@ class Explanation:
         heatmap: raw values at the native resolution, high where it matters; neither clipped nor scaled.
         image_size: (height, width) of the explained images.
         target: the explained class of each image; None where the score was a callable.
+        function: that callable; what metrics ask about this explanation they ask of it.
         score: of each clean image, as it was explained.
         rows: centre of each row of cells, in pixels (0 is the centre of the first pixel); None aligns the corners.
         columns: likewise.
@@ -45,6 +48,7 @@ class Explanation:
     method: str = "array"
     settings: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Sequence[Mapping[str, Any]] = ()
+    function: ScoreFunction | None = None
 
     def __post_init__(self) -> None:
         if self.heatmap.ndim != 3:
@@ -81,6 +85,11 @@ class Explanation:
         return rows @ self.heatmap @ columns.mT
 
     @property
+    def explained(self) -> Target:
+        """What was explained: classes, or the callable; None where it is not known."""
+        return self.function if self.target is None else self.target
+
+    @property
     def centres(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " c"]]:
         """Where the rows and the columns of cells lie, in pixels, on the heatmap's device, in double precision."""
         rows, columns = (
@@ -115,6 +124,7 @@ class Explanation:
             method=self.method,
             settings=self.settings,
             diagnostics=self.diagnostics[one],
+            function=function_of(self.function, torch.arange(len(self), device=self.heatmap.device)[one]),
         )
 
     def __iter__(self) -> Iterator[Explanation]:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.score import Score, ScoreKind, Target, logits_of, resolve
+from faithmap.score import Score, ScoreKind, Target, logits_of, require_gradient, resolve
 
 Disturbance = Callable[[Float[Tensor, "m c h w"], Int[Tensor, " m"]], Float[Tensor, "m c h w"]]
 """Disturbs composed images before the model sees them, never in place; told which image each was made from."""
@@ -125,7 +125,9 @@ class MaskedModel:
         z = self._composed(up, index).requires_grad_()
         with torch.enable_grad():
             shown = z if disturb is None else disturb(z, index)
-            return torch.autograd.grad(self._answer(shown, index).sum(), z)[0]
+            scores = self._answer(shown, index)
+            require_gradient(scores)
+            return torch.autograd.grad(scores.sum(), z)[0]
 
     def _composed(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
         return torch.addcmul(rows_of(self.baseline, index), up, rows_of(self.difference, index))
@@ -171,13 +173,16 @@ def clean_scores(
     autocast: torch.dtype | None = None,
 ) -> tuple[Float[Tensor, "n classes"] | None, Score, Float[Tensor, " n"]]:
     """The logits of the clean images (None for a callable target), the target made concrete, and its scores."""
-    with autocasting(images.device, autocast):
-        outputs = [model(chunk) for chunk in images.split(chunk_size)]
+    function = callable(target) and not isinstance(target, Tensor)
+    score = resolve(target, None, kind, len(images)) if function else Score(kind)
     everything = torch.arange(len(images), device=images.device)
-    if callable(target) and not isinstance(target, Tensor):
-        score = resolve(target, None, kind, len(images))
-        parts = zip(outputs, everything.split(chunk_size), strict=True)
-        return None, score, torch.cat([score(output, index) for output, index in parts])
-    logits = torch.cat([logits_of(output) for output in outputs])
+    kept = []
+    for index in everything.split(chunk_size):
+        with autocasting(images.device, autocast):
+            output = model(images[index])
+        kept.append(score(output, index) if function else logits_of(output))
+    if function:
+        return None, score, torch.cat(kept)
+    logits = torch.cat(kept)
     score = resolve(target, logits, kind, len(images))
     return logits, score, score(logits, everything)

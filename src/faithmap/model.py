@@ -24,7 +24,7 @@ from faithmap.score import at_least_single, logits_of
 
 
 class Classifier(nn.Module):
-    """A module that takes images in [0, 1] and returns logits.
+    """A module that takes images in [0, 1] and returns logits, or whatever a callable target reads.
 
     Args:
         module: takes normalised images (n, c, h, w) in its own dtype; returns logits, or a tuple, dict or Hugging Face
@@ -35,6 +35,8 @@ class Classifier(nn.Module):
         geometry: what of a photograph the module is shown; None shows the photograph as it is.
         name: how reports call the model.
         digest: of the weights, where they were read from a file.
+        whole_output: return all that the module returns, such as a segmenter's dict, a detector's list or a single number an
+            image: for callable targets, such as those of :mod:`faithmap.targets`.
     """
 
     mean: Tensor
@@ -50,6 +52,7 @@ class Classifier(nn.Module):
         geometry: Geometry | None = None,
         name: str | None = None,
         digest: str | None = None,
+        whole_output: bool = False,
     ) -> None:
         super().__init__()
         if len(mean) != len(std) or min(std) <= 0:
@@ -59,6 +62,7 @@ class Classifier(nn.Module):
         self.geometry = geometry or Geometry()
         self.name = name or type(module).__name__
         self.digest = digest
+        self.whole_output = whole_output
         reference = next(module.parameters(), torch.empty(0))
         for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values, device=reference.device).view(-1, 1, 1), persistent=False)
@@ -74,10 +78,11 @@ class Classifier(nn.Module):
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floating, self.mean.dtype)
 
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Logits of [0, 1] images, in single precision or better."""
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Any:
+        """Logits (n, classes) of [0, 1] images, in single precision or better; or the module's whole output."""
         normalised = (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
-        return at_least_single(logits_of(self.module(normalised.to(self.dtype))))
+        output = self.module(normalised.to(self.dtype))
+        return output if self.whole_output else at_least_single(logits_of(output))
 
     def preprocess(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
         """What the model sees of a photograph, still in [0, 1], on the model's device."""

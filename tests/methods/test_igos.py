@@ -12,6 +12,7 @@ from oracles import Linear, Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import IGOS, BaselineWarning, Classifier, EmptyHeatmapWarning, LineSearch, LowConfidenceWarning, image_generators
+from faithmap.baselines import Blur
 from faithmap.masking import MaskedModel, compose, upsample
 from faithmap.methods.masks.noise import PathNoise
 from faithmap.score import Score
@@ -294,14 +295,20 @@ def test_after_a_failure_nothing_is_left_behind(small_net: SmallNet, images: Ten
 
 
 def test_a_callable_score(small_net: SmallNet, images: Tensor) -> None:
-    """The probability of class 2 by hand is class 2 by name."""
-    method = IGOS(small_net, resolution=4, iterations=2, lambda1=0.01, lambda2=0.1, path_points=3)
-    with pytest.warns(LowConfidenceWarning):
-        named = method(images[:1], 2)
-    by_hand = method(images[:1], lambda logits: logits.softmax(dim=1)[:, 2])
-    assert torch.allclose(named.heatmap, by_hand.heatmap, atol=1e-6)
+    """The probability of class 2 by hand is class 2 by name, with the weights counted in parts of its fall."""
+    settings = {"resolution": 4, "iterations": 2, "path_points": 3, "noise_std": 0.0}
+    target = int(small_net.eval()(images[:1]).argmax())
+    method = IGOS(small_net, lambda1=0.01, lambda2=0.1, step=50.0, **settings)
+    by_hand = method(images[:1], lambda logits: logits.softmax(dim=1)[:, target])
+    fall = by_hand.diagnostics[0]["score_fall"]
+    gone = float(small_net(Blur()(images[:1])).detach().softmax(dim=1)[0, target])
+    assert fall == pytest.approx(float(by_hand.score) - gone, rel=1e-4)
+    named = IGOS(small_net, lambda1=0.01 * fall, lambda2=0.1 * fall, step=50.0 / fall, **settings)(images[:1])
+    assert named.heatmap.std() > 0.01
+    assert torch.allclose(named.heatmap, by_hand.heatmap, atol=1e-5)
     assert by_hand.target is None
     assert torch.allclose(by_hand.score, named.score)
+    assert by_hand.diagnostics[0]["score"][0] == pytest.approx(float(by_hand.score) / fall, rel=1e-5)
 
 
 def test_progress_ends_at_its_total(small_net: SmallNet, images: Tensor) -> None:

@@ -103,7 +103,7 @@ class Explainer(ABC):
         Args:
             images: in [0, 1] for a Classifier, on the model's device.
             target: the explained class: None for each image's predicted one, an index, one index per image, or a callable
-                that turns the model's output into one number per image.
+                that turns the model's output into one number per image, such as those of :mod:`faithmap.targets`.
             baseline: a name, pixel value, tensor or callable, for methods that remove pixels; None for the method's own.
             generator: one for the run, or one per image (see :func:`faithmap.image_generators`); None for ``seed``.
             progress: called with (steps done, steps in all).
@@ -132,6 +132,7 @@ class Explainer(ABC):
             method=type(self).__name__,
             settings=self.settings,
             diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
+            function=score.function,
         )
 
     @property

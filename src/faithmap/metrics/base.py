@@ -94,8 +94,15 @@ class HeatmapMetric(Metric):
         return paired(self.per_image(), other.per_image())
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """The value, or several of them over time, as torchmetrics draws them: a matplotlib figure and its axes."""
-        return self._plot(val, ax)
+        """The value, or several of them over time, as torchmetrics draws them: a matplotlib figure and its axes.
+
+        Scores of a callable target can lie outside the bounds of a probability's; they are shown all the same.
+        """
+        axes: Any
+        figure, axes = self._plot(val, ax)
+        (low, high), shown = axes.get_ylim(), axes.dataLim
+        axes.set_ylim(min(low, shown.ymin), max(high, shown.ymax))
+        return figure, axes
 
     def _count(self) -> int:
         return self._before + sum(map(len, self.values))

@@ -64,7 +64,7 @@ def strip(
     image, made = image.detach(), make_baseline(baseline, image)
     counts = _counts(ratios, why.heatmap[0].numel())
     masks = torch.cat([game_masks(why.cells, counts, game) for game in GAMES])
-    score, scores = _scores(model, image, made, masks, why.target if target is None else target, chunk_size)
+    score, scores = _scores(model, image, made, masks, why.explained if target is None else target, chunk_size)
     name = named(score.classes, model.labels if isinstance(model, Classifier) else None)
     heading = title or answered(name, "probability", float(scores[0])), f"{how(why)}; beneath each picture its score"
     pictures = game_images(image, made, masks)

@@ -2,7 +2,7 @@ r"""CAMs whose weights need no gradient: channels are shown alone, taken away, o
 
 =============  ==============================================================================  ==============
 Score-CAM      :math:`w_k = softmax_k \, y(x \circ up(\hat A^k))`, with :math:`\hat A` from 0 to 1       Wang 2020
-Ablation-CAM   :math:`w_k = (y - y_{A^k = 0}) / y`                                              Desai 2020
+Ablation-CAM   :math:`w_k = (y - y_{A^k = 0}) / |y|`                                            Desai 2020
 Eigen-CAM      :math:`w = v_1`, first right singular vector of A's cells by channels            Muhammad 2020
 =============  ==============================================================================  ==============
 """
@@ -79,7 +79,8 @@ class ScoreCAM(WeighsChannels):
 class AblationCAM(WeighsChannels):
     """Ablation-CAM: each channel is set to 0; what makes the score fall weighs much.
 
-    An image takes one forward pass for each channel. Where the score itself is 0, the falls are not divided by it.
+    An image takes one forward pass for each channel. Where the score itself is 0, the falls are not divided by it. Where
+    it is negative, as a logit can be, they are divided by its size: divided by the score they would change their sign.
     """
 
     @torch.no_grad()
@@ -92,7 +93,7 @@ class AblationCAM(WeighsChannels):
             scores.append(model.ablated(shown, question.score, index, layer, watched.reshape[layer], channels))
         clean = question.clean[image]
         fall = clean - torch.cat(scores)
-        return at_least_single(fall / clean if bool(clean != 0) else fall)
+        return at_least_single(fall / clean.abs() if bool(clean != 0) else fall)
 
 
 @dataclass(eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faithmap.capture import Capture
 from faithmap.masking import autocasting
-from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, resolve
+from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, require_gradient, resolve
 
 Layers = dict[str, Tensor]
 """One tensor (m, k, h, w) for each target layer."""
@@ -76,7 +76,7 @@ class LayerModel:
             def score(output: object, index: Tensor = index) -> Tensor:
                 whole = len(index) if target is None else len(images)
                 concrete = resolve(target, output, kind, whole)
-                part = concrete if target is None or function else concrete.of(index)
+                part = concrete if target is None else concrete.of(index)
                 if part.classes is not None:
                     logits.append(logits_of(output).detach())
                     classes.append(part.classes)
@@ -152,6 +152,7 @@ class LayerModel:
         slope: Layers = {}
         if gradient:
             self.backward += passes
+            require_gradient(values)
             slope = {name: at_least_single(self.reshape(name, g)) for name, g in self.capture.gradients(values.sum()).items()}
         self.capture.activations = {}
         return Pass(values.detach(), activation, slope)

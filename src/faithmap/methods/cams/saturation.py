@@ -7,7 +7,7 @@ method that looks at :math:`a = 1` alone sees little of what made the score rise
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -150,12 +150,11 @@ def top_features(
         raise ValueError(f"count is {count}; give 1 to {len(first)} channels")
     with undisturbed(model):
         asked = watch(model, layer, None, images[:1]).asked(model, chunk_size)
-        _, _, clean = asked.clean(images.detach(), why.target, "logit", gradient=False)
+        _, _, clean = asked.clean(images.detach(), why.explained, "logit", gradient=False)
     channels = torch.tensor([layers[layer][:count] for layers in named], device=images.device)
     rows = torch.arange(len(images), device=images.device).unsqueeze(1)
     features = clean.activation[layer][rows, channels].relu()
     largest = features.amax(dim=(2, 3), keepdim=True)
     heatmap = (features / largest).where(largest > 0, 0).mean(dim=1)
-    return Explanation(
-        heatmap, why.image_size, target=why.target, rows=why.rows, columns=why.columns, method=f"top {count} of {why.method}"
-    )
+    method = f"top {count} of {why.method}"
+    return replace(why, heatmap=heatmap, score=None, method=method, settings={}, diagnostics=())

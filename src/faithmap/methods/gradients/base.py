@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from faithmap.masking import autocasting
 from faithmap.methods.base import Answer, Explainer, Question
-from faithmap.score import Score, ScoreKind, at_least_single
+from faithmap.score import Score, ScoreKind, at_least_single, require_gradient
 
 Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
 
@@ -64,6 +64,7 @@ class InputModel:
             part = z[rows].detach().requires_grad_()
             with torch.enable_grad():
                 score = self._answer(part, index[rows])
+            require_gradient(score)
             (slope,) = torch.autograd.grad(score.sum(), part, allow_unused=True, materialize_grads=True)
             slopes.append(at_least_single(slope))
         return torch.cat(slopes)

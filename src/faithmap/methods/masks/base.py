@@ -6,7 +6,7 @@ The heatmap is :math:`1 - M` at the mask's own resolution, corners aligned with 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,6 +23,9 @@ from faithmap.methods.masks.trace import Trace
 RECOGNISED = 0.2
 """A baseline whose score is more than this share of the image's is still recognised."""
 
+ROUNDING = 1e-6
+"""A fall of the score below this part of it is rounding."""
+
 
 @dataclass(eq=False)
 class MaskOptimiser(Explainer):
@@ -35,6 +38,10 @@ class MaskOptimiser(Explainer):
             beyond, since neighbouring cells of a finer mask differ less.
         iterations: at the most.
         baseline: what a removed pixel becomes, unless the call says otherwise.
+
+    The weights are meant for a score that falls from about 1 to about 0. A callable target may have any unit and any sign: it
+    is divided by its fall from the image to the baseline, which the diagnostics name ``score_fall``; objective and score there
+    are in these units.
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]]
@@ -81,7 +88,8 @@ class MaskOptimiser(Explainer):
             generators = [question.generators[i] for i in images.tolist()]
             mask, trace = self._optimise(masked, generators, self._part(question, int(images[0])))
             heatmaps.append(1 - mask)
-            diagnostics += trace.as_dicts(masked)
+            scale = masked.score.scale
+            diagnostics += trace.as_dicts(masked, **({} if scale is None else {"score_fall": 1 / scale}))
         return Answer(torch.cat(heatmaps), diagnostics)
 
     @abstractmethod
@@ -103,9 +111,24 @@ class MaskOptimiser(Explainer):
             autocast=self.autocast,
         )
         shown = masked.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
-        if question.score.kind == "probability" and question.score.function is None:
-            warn_if_recognised(question, index, shown, question.clean[index])
+        clean = question.clean[index]
+        if question.score.is_class_probability:
+            warn_if_recognised(question, index, shown, clean)
+        if question.score.function is not None:
+            masked.score = replace(masked.score, scale=1 / self._fall(question, index, clean, shown))
         return masked
+
+    def _fall(self, question: Question, index: Int[Tensor, " m"], clean: Tensor, shown: Tensor) -> Float[Tensor, " m"]:
+        """How far each callable's score falls from the image to the baseline, as a size; says where it does not fall."""
+        for i in (~(shown < clean)).nonzero().flatten().tolist():
+            question.warn(
+                int(index[i]),
+                f"the baseline scores {float(shown[i]):.4g}, no less than the image's {float(clean[i]):.4g}: there is nothing "
+                "to take away; give another baseline, or a target that is high where it holds",
+                BaselineWarning,
+            )
+        fall = (clean - shown).abs()
+        return fall.where(fall > ROUNDING * clean.abs(), 1.0)
 
     def _part(self, question: Question, start: int) -> Progress:
         """Progress of one group of images, told as progress of all."""

@@ -3,8 +3,16 @@ r"""RISE: the mean of random masks, each weighted by the score of what it shows 
 .. math:: H = \frac{1}{N p} \sum_{i=1}^{N} f(x \odot M_i) \, M_i
 
 A mask is a small grid of cells that are 1 with probability p, brought bilinearly to one cell more than the image, and shifted
-by a random part of a cell. Masks are made when they are needed and forgotten; what is kept of them are two sums, of which the
-second gives the standard error of every pixel of the map.
+by a random part of a cell. Masks are made when they are needed and forgotten; what is kept of them are sums, of which some
+give the standard error of every pixel of the map.
+
+A probability is near 0 for most masks. A logit, or a callable's score, can lie anywhere, and its level :math:`\bar f`, the
+mean over the masks, says nothing about places, but multiplies the noise of :math:`\sum M_i / N`. It is taken out, and put back
+whole:
+
+.. math:: H = \bar f + \frac{1}{N p} \sum_{i=1}^{N} (f(x \odot M_i) - \bar f) \, M_i
+
+The expectation is the same, since that of :math:`M_i` is p.
 """
 
 from __future__ import annotations
@@ -78,20 +86,17 @@ class RISE(Explainer):
     def _one(self, question: Question, image: int) -> tuple[Float[Tensor, "h w"], Float[Tensor, ""], int]:
         """The map of one image, its standard error, and how many masks it took."""
         masked = self._masked(question, image)
-        total, square = (torch.zeros(masked.size, device=masked.images.device, dtype=torch.float64) for _ in range(2))
-        taken = 0
-        while taken < self.masks:
-            for count in _chunks(min(self.every, self.masks - taken), self.chunk_size):
+        level = None if question.score.is_class_probability else question.clean[image]
+        sums = _Sums(masked.size, masked.images.device, self.probability, level)
+        while sums.taken < self.masks:
+            for count in _chunks(min(self.every, self.masks - sums.taken), self.chunk_size):
                 masks = self.draw(count, masked.size, question.generators[image]).to(masked.images)
-                weights = masked.scores(masks, torch.zeros(count, dtype=torch.long, device=masks.device)) / self.probability
-                flat = masks.flatten(1)
-                total += (weights.to(flat) @ flat).view(masked.size)
-                square += (weights.to(flat).square() @ flat.square()).view(masked.size)
-                taken += count
-                question.progress(image * self.masks + taken, len(question.images) * self.masks)
-            if self.tolerance is not None and bool(_error(total, square, taken) <= self.tolerance * _range(total / taken)):
+                sums.add(masked.scores(masks, torch.zeros(count, dtype=torch.long, device=masks.device)), masks)
+                question.progress(image * self.masks + sums.taken, len(question.images) * self.masks)
+            heatmap, error = sums.result()
+            if self.tolerance is not None and bool(error <= self.tolerance * (heatmap.max() - heatmap.min())):
                 break
-        return (total / taken).float(), _error(total, square, taken), taken
+        return heatmap.float(), error, sums.taken
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Float[Tensor, "m h w"]:
         """Random masks, one after the other: how many are drawn at once does not matter."""
@@ -125,11 +130,41 @@ def _shifted(cells: int, pixels: int, uniform: Float[Tensor, " m"]) -> Float[Ten
     return matrix[start.unsqueeze(1) + torch.arange(pixels, device=uniform.device)]
 
 
-def _error(total: Float[Tensor, "h w"], square: Float[Tensor, "h w"], taken: int) -> Float[Tensor, ""]:
-    """The standard error of the mean of so many terms, from the sums of them and of their squares; the mean over the pixels."""
-    variance = (square / taken - (total / taken).square()).clamp(min=0) / max(1, taken - 1)
-    return variance.sqrt().mean()
+class _Sums:
+    """Sums over masks, in double precision, from which the map and its standard error follow.
 
+    Args:
+        size: of the map.
+        device: of the masks.
+        probability: p.
+        level: near the scores' mean, so that sums hold what differs from it; None for scores that are taken as they are.
+    """
 
-def _range(heatmap: Float[Tensor, "h w"]) -> Float[Tensor, ""]:
-    return heatmap.max() - heatmap.min()
+    def __init__(self, size: tuple[int, int], device: torch.device, probability: float, level: Tensor | None) -> None:
+        self.size, self.probability, self.level, self.taken = size, probability, level, 0
+        self.weight = torch.zeros((), device=device, dtype=torch.float64)
+        self.first, self.second = (self.weight.new_zeros(rows, size[0] * size[1]) for rows in (2, 3))
+
+    def add(self, scores: Float[Tensor, " m"], masks: Float[Tensor, "m h w"]) -> None:
+        """Some more masks: sums of (w, 1) M and of (w^2, w, 1) M^2, with w = f / p."""
+        flat = masks.flatten(1)
+        w = ((scores if self.level is None else scores - self.level) / self.probability).to(flat)
+        self.weight += w.sum()
+        self.taken += len(masks)
+        if self.level is None:
+            self.first[0] += w @ flat
+            self.second[0] += w.square() @ flat.square()
+            return
+        self.first += torch.stack([w, torch.ones_like(w)]) @ flat
+        self.second += torch.stack([w.square(), w, torch.ones_like(w)]) @ flat.square()
+
+    def result(self) -> tuple[Float[Tensor, "h w"], Float[Tensor, ""]]:
+        """The map, and its standard error, the mean over the pixels."""
+        total, square, offset = self.first[0], self.second[0], self.weight.new_zeros(())
+        if self.level is not None:
+            mean = self.weight / self.taken
+            total = total - mean * self.first[1]
+            square = square - 2 * mean * self.second[1] + mean.square() * self.second[2]
+            offset = mean * self.probability + self.level.double()
+        variance = (square / self.taken - (total / self.taken).square()).clamp(min=0) / max(1, self.taken - 1)
+        return (total / self.taken + offset).view(self.size), variance.sqrt().mean()

@@ -73,7 +73,7 @@ def examined(
         raise ValueError(f"chunk_size is {chunk_size}; give at least 1")
     explanation = explained(heatmaps, images)
     with undisturbed(model):
-        target = explanation.target if target is None else target
+        target = explanation.explained if target is None else target
         _, score, clean = clean_scores(model, images, target, kind, chunk_size, autocast)
         yield Examined(images.detach(), explanation, score, clean)
 

@@ -25,7 +25,7 @@ from faithmap.cautions import EmptyHeatmapWarning, FaithmapWarning
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.draws import streamed, uniform
 from faithmap.model import check_images
-from faithmap.score import Target
+from faithmap.score import Target, target_of
 from faithmap.seeds import Generators, resolve_generators
 
 TOLERANCE = 1e-3
@@ -179,7 +179,7 @@ class _Asked:
     def _ask(self, images: Tensor, index: Int[Tensor, " m"]) -> tuple[Tensor, Int[Tensor, " m"] | None]:
         named: dict[str, Any] = {}
         if "target" in self.takes:
-            named["target"] = self.target[index] if isinstance(self.target, Tensor) else self.target
+            named["target"] = target_of(self.target, index)
         if "generator" in self.takes:
             named["generator"] = [torch.Generator(images.device).manual_seed(self.seeds[i]) for i in index.tolist()]
         with torch.enable_grad():

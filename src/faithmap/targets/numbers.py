@@ -1,0 +1,114 @@
+r"""Targets of models that return a few numbers an image, which do not exclude each other.
+
+:multi-label: :math:`\sigma(z_c)`, each label by itself.
+:binary: :math:`\sigma(z)` of the only logit; :math:`\sigma(-z)` for the negative class.
+:regression: one of the outputs, or its negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.score import ImageTarget, at_least_single, logits_of
+from faithmap.targets.settings import Number, check_choice, check_numbers, columns_of, count_of, picked, rows_of
+
+Scale: TypeAlias = Literal["probability", "logit"]
+
+
+@dataclass(frozen=True, eq=False)
+class MultiLabelTarget(ImageTarget):
+    """One label of a model whose labels do not exclude each other: its sigmoid.
+
+    Args:
+        label: by its number.
+        score: ``probability`` is the sigmoid, in [0, 1]; ``logit`` what goes into it.
+
+    >>> MultiLabelTarget([0, 1])(torch.tensor([[0.0, 9.0], [9.0, 0.0]]), torch.tensor([0, 1]))
+    tensor([0.5000, 0.5000])
+    """
+
+    label: Number
+    score: Scale = "probability"
+
+    def __post_init__(self) -> None:
+        check_choice("score", self.score, Scale)
+        check_numbers("label", self.label)
+
+    @property
+    def count(self) -> int | None:
+        """Labels, if there is one for each image."""
+        return count_of(self.label)
+
+    def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
+        """Of each row."""
+        logit = picked(at_least_single(logits_of(output)), rows_of(self.label, index), "label")
+        return logit.sigmoid() if self.score == "probability" else logit
+
+
+@dataclass(frozen=True, eq=False)
+class BinaryTarget(ImageTarget):
+    """One of the two classes of a model that returns a single logit, (n, 1) or (n,).
+
+    Args:
+        positive: the class that a high logit speaks for; False for the other.
+        score: ``probability``, in [0, 1], or ``logit``.
+
+    >>> BinaryTarget(positive=[True, False])(torch.tensor([[2.0], [2.0]]), torch.tensor([0, 1]))
+    tensor([0.8808, 0.1192])
+    """
+
+    positive: bool | Sequence[bool] | Tensor = True
+    score: Scale = "probability"
+
+    def __post_init__(self) -> None:
+        check_choice("score", self.score, Scale)
+        values = torch.as_tensor(self.positive)
+        if values.dtype != torch.bool or values.ndim > 1:
+            raise ValueError(f"positive is {self.positive!r}; give True or False, for all images or for each")
+
+    @property
+    def count(self) -> int | None:
+        """Classes, if there is one for each image."""
+        return count_of(self.positive)
+
+    def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
+        """Of each row."""
+        logits = columns_of(output)
+        if logits.shape[1] != 1:
+            raise ValueError(f"the model returns {logits.shape[1]} numbers an image, not a single logit; give a class instead")
+        positive = rows_of(self.positive, index)
+        logit = torch.where(positive, logits[:, 0], -logits[:, 0])
+        return logit.sigmoid() if self.score == "probability" else logit
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionTarget(ImageTarget):
+    """One of the numbers that a model returns, (n, k) or (n,).
+
+    Args:
+        output: which of the k.
+        sign: -1 explains what makes the number small.
+    """
+
+    output: Number = 0
+    sign: Literal[1, -1] = 1
+
+    def __post_init__(self) -> None:
+        check_numbers("output", self.output)
+        if self.sign not in (1, -1):
+            raise ValueError(f"sign is {self.sign!r}; give 1, or -1 to explain what makes the output small")
+
+    @property
+    def count(self) -> int | None:
+        """Outputs, if there is one for each image."""
+        return count_of(self.output)
+
+    def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
+        """Of each row."""
+        return self.sign * picked(columns_of(output), rows_of(self.output, index), "output")

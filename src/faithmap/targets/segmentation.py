@@ -1,0 +1,124 @@
+r"""Target of a segmenter: a class's score over a region R of the image (Vinogradova et al. 2020, "Seg-Grad-CAM", Eq. 3).
+
+.. math:: y = \frac{\sum_{ij} R_{ij} \, p_c(i, j)}{\sum_{ij} R_{ij}}
+
+The paper sums logits. The mean is the default here, so that scores of regions of different sizes compare, and stay in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faithmap.score import ImageTarget, at_least_single, tensor_in
+from faithmap.targets.settings import (
+    Number,
+    check_choice,
+    check_counts,
+    check_numbers,
+    clean_outputs,
+    count_of,
+    picked,
+    rows_of,
+)
+
+PixelScale: TypeAlias = Literal["probability", "sigmoid", "logit"]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentationTarget(ImageTarget):
+    """The score of one class over a region, of a model that returns (n, classes, h, w): a tensor, ``"out"`` or ``.logits``.
+
+    Args:
+        label: the class by its number.
+        region: a mask, or weights of at least 0; (h, w) for all images or (n, h, w), at any resolution; None for the whole
+            image.
+        score: of each pixel: ``probability`` among the classes (of a single one, its sigmoid); ``sigmoid``, for classes that do
+            not exclude each other; or ``logit``, which does not saturate and suits class activation maps.
+        reduce: the mean over the region, in the units of the pixels' score, or the sum.
+    """
+
+    label: Number
+    region: Tensor | None = None
+    score: PixelScale = "probability"
+    reduce: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        check_choice("score", self.score, PixelScale)
+        check_choice("reduce", self.reduce, Literal["mean", "sum"])
+        check_numbers("label", self.label)
+        if self.region is None:
+            return
+        if self.region.ndim not in (2, 3) or 0 in self.region.shape:
+            raise ValueError(f"region has shape {tuple(self.region.shape)}; give (h, w), or (images, h, w)")
+        weights = self.region.double().reshape(-1, *self.region.shape[-2:])
+        if not bool((weights >= 0).all()) or not bool((weights.sum(dim=(1, 2)) > 0).all()):
+            raise ValueError("a region holds no pixel, or weights that are negative or NaN; give a mask with something in it")
+        if self.region.ndim == 3:
+            check_counts(("label", count_of(self.label)), ("region", len(self.region)))
+
+    @classmethod
+    def predicted(
+        cls,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        label: Number,
+        *,
+        score: PixelScale = "probability",
+        reduce: Literal["mean", "sum"] = "mean",
+        chunk_size: int = 8,
+    ) -> Self:
+        """The region where the model predicts the class on the clean image.
+
+        Raises:
+            ValueError: where it predicts it nowhere.
+        """
+        found = []
+        for output, index in clean_outputs(model, images, chunk_size):
+            z = _pictures(output)
+            labels = rows_of(label, index).view(-1, 1, 1)
+            single = z.shape[1] == 1 or score == "sigmoid"
+            found.append(z[torch.arange(len(z)), labels.flatten()] > 0 if single else z.argmax(dim=1) == labels)
+        region = torch.cat(found)
+        for i in (~region.flatten(1).any(dim=1)).nonzero().flatten().tolist():
+            raise ValueError(f"image {i}: the model predicts the class nowhere; give another label, or a region")
+        return cls(label, region, score, reduce)
+
+    @property
+    def count(self) -> int | None:
+        """Regions or labels, if there is one for each image."""
+        return len(self.region) if self.region is not None and self.region.ndim == 3 else count_of(self.label)
+
+    def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
+        """Of each row."""
+        z = _pictures(output)
+        labels = rows_of(self.label, index)
+        if self.score == "probability" and z.shape[1] > 1:
+            z = z.softmax(dim=1)
+        elif self.score != "logit":
+            z = z.sigmoid()
+        values = picked(z, labels, "label").flatten(1)
+        if self.region is None:
+            return values.mean(dim=1) if self.reduce == "mean" else values.sum(dim=1)
+        region = self.region.to(z.device)
+        region = (region.expand(len(z), -1, -1) if region.ndim == 2 else region[index]).to(values.dtype)
+        weights = F.interpolate(region.unsqueeze(1), z.shape[-2:], mode="area").flatten(1)
+        total = (weights * values).sum(dim=1)
+        return total / weights.sum(dim=1) if self.reduce == "mean" else total
+
+
+def _pictures(output: Any) -> Float[Tensor, "m k h w"]:
+    """Each class's logit at each pixel.
+
+    Raises:
+        TypeError: for something else.
+    """
+    z = at_least_single(tensor_in(output))
+    if z.ndim != 4:
+        raise TypeError(f"the model returned shape {tuple(z.shape)}, expected (images, classes, height, width)")
+    return z

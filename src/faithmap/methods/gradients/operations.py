@@ -12,7 +12,7 @@ MOVES = (
     *("view", "_unsafe_view", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "repeat", "flip", "roll"),
     *("select", "slice", "split", "split_with_sizes", "unbind", "index", "index_select", "gather", "cat", "stack"),
     *("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "pixel_shuffle", "pixel_unshuffle"),
-    *("native_channel_shuffle", "max_pool2d_with_indices", "adaptive_max_pool2d", *UNCHANGED),
+    *("channel_shuffle", "native_channel_shuffle", "max_pool2d_with_indices", "adaptive_max_pool2d", *UNCHANGED),
 )
 
 RULES: Mapping[str, Rule] = MappingProxyType(

@@ -57,12 +57,15 @@ class Value:
         output: which of the step's results it is.
         shape: of it.
         units: its numbers, kept where they are units: put out by a rectification, taken in by a weighted sum, or at the stop.
+        free: for each image, whether its numbers are no responses, and any of them can win: pixels have no natural zero, and
+            a layer that may be negative need not be one of units.
     """
 
     step: Step
     output: int
     shape: torch.Size
     units: Tensor | None = None
+    free: Tensor | None = None
 
 
 @dataclass(eq=False)
@@ -78,6 +81,7 @@ class Step:
         where: the module that called it.
         outputs: shapes of its results.
         indices: of the winners, of a maximum.
+        inputs: the values among the arguments, in order.
     """
 
     name: str
@@ -88,11 +92,10 @@ class Step:
     where: str = "the model"
     outputs: list[torch.Size] = field(default_factory=list)
     indices: Tensor | None = None
+    inputs: list[Value] = field(init=False)
 
-    @property
-    def inputs(self) -> list[Value]:
-        """The values among the arguments, in order."""
-        return [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
+    def __post_init__(self) -> None:
+        self.inputs = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
 
     def argument(self, name: str, default: Any = None) -> Any:
         """What was given for the argument of that name."""
@@ -132,6 +135,7 @@ class Tape(TorchDispatchMode):
         self._modules: list[str] = []
         self._serial = 0
         self.images = self.enter(images)
+        self.images.free = torch.ones_like(images[:, :1, :1, :1], dtype=torch.bool)
 
     def enter(self, tensor: Tensor) -> Value:
         """Forget how the tensor came about: its numbers are units that nothing was seen to excite."""
@@ -139,6 +143,7 @@ class Tape(TorchDispatchMode):
         value = Value(Step("", self._serial, outputs=[tensor.shape]), 0, tensor.shape)
         self._values[tensor] = value
         self._keep(value, tensor)
+        value.free = (tensor < 0).flatten(1).any(dim=1).view(-1, *[1] * (tensor.ndim - 1))
         return value
 
     def of(self, tensor: Tensor) -> Value | None:
@@ -146,10 +151,13 @@ class Tape(TorchDispatchMode):
         value, written = self._values.get(tensor), self._written.get(_storage(tensor)) if self._written else None
         if written is None or written[0].expired() or (value is not None and value.step.serial >= written[1]):
             return value
-        where = self._modules[-1] if self._modules else "the score"
-        return Value(
-            Step("a tensor that shares its memory and was changed in place", self._serial, where=where), 0, tensor.shape
-        )
+        self._serial += 1
+        name = "a tensor that shares its memory and was changed in place"
+        return Value(Step(name, self._serial, where=self._where, outputs=[tensor.shape]), 0, tensor.shape)
+
+    @property
+    def _where(self) -> str:
+        return self._modules[-1] if self._modules else "the score"
 
     @contextmanager
     def naming(self, model: nn.Module) -> Iterator[None]:
@@ -209,8 +217,7 @@ class Tape(TorchDispatchMode):
             packet = getattr(getattr(torch.ops, space), name, None)
             func = getattr(packet, func._overloadname, None)
         name = name if space == "aten" else f"{space}::{name}"
-        where = self._modules[-1] if self._modules else "the score"
-        return Step(name, self._serial, func, args, kwargs, where)
+        return Step(name, self._serial, func, args, kwargs, self._where)
 
     def _note(self, step: Step, result: Any) -> None:
         results = list(result) if isinstance(result, (tuple, list)) else [result]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 from faithmap.methods.gradients.operations import rule_for
@@ -73,11 +74,12 @@ class Walk:
         return {}
 
     def _of_a_response(self, value: Value, up: bool, mass: Tensor) -> Tensor:
-        """A unit that does not respond cannot win, though a lone input of a sum may be given all; pixels may have any zero."""
-        if value.units is None or not value.step.name:
+        """A unit that does not respond cannot win, though the lone input of a sum is given all."""
+        if value.units is None:
             return mass
         response = self.excitation(value, up)
-        return mass * 0 if response is None else mass.where(response > 0, 0)
+        can_win = torch.zeros_like(mass, dtype=torch.bool) if response is None else response > 0
+        return mass.where(can_win if value.free is None else can_win | value.free, 0)
 
     def _shares(self, step: Step, masses: dict[int, Mass]) -> Iterable[tuple[Value, Mass]]:
         if not step.name:

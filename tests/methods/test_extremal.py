@@ -207,9 +207,9 @@ def test_the_weight_is_doubled_after_each_third(small_net: SmallNet, images: Ten
     assert torch.allclose(found, make(numbers), atol=1e-9)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 9])
-def test_no_image_has_a_say_in_anothers_map(small_net: SmallNet, images: Tensor, chunk_size: int) -> None:
-    settings = {"areas": (0.1, 0.3), "resolution": 16, "iterations": 6, "variant": "dual"}
+@pytest.mark.parametrize(("chunk_size", "baseline"), [(1, "blur"), (2, Pyramid(levels=3)), (9, Pyramid())])
+def test_no_image_has_a_say_in_anothers_map(small_net: SmallNet, images: Tensor, chunk_size: int, baseline: object) -> None:
+    settings = {"areas": (0.1, 0.3), "resolution": 16, "iterations": 6, "variant": "dual", "baseline": baseline}
     together = ExtremalPerturbation(small_net.double(), **settings)(images.double())
     other = ExtremalPerturbation(small_net, **settings, chunk_size=chunk_size)
     assert torch.allclose(other(images.double()).heatmap, together.heatmap, atol=1e-9)
@@ -268,6 +268,13 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, unt
 def test_settings_that_make_no_sense_are_refused(small_net: SmallNet, images: Tensor, settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ExtremalPerturbation(small_net, **settings)(images)
+
+
+def test_the_calls_pyramid_is_the_methods_own(small_net: SmallNet, images: Tensor) -> None:
+    settings = {"areas": (0.2,), "resolution": 16, "iterations": 3}
+    given = ExtremalPerturbation(small_net, **settings)(images, baseline=Pyramid(levels=2)).heatmap
+    assert torch.equal(given, ExtremalPerturbation(small_net, **settings, baseline=Pyramid(levels=2))(images).heatmap)
+    assert not torch.allclose(given, ExtremalPerturbation(small_net, **settings, baseline=Pyramid())(images).heatmap)
 
 
 def test_a_pyramid_that_is_none_is_refused() -> None:

@@ -6,9 +6,9 @@ r"""Extremal perturbations: of all smooth masks of an area, the one that moves t
         f(\Phi(I, m)) - f(\Phi(I, 1 - m)) & \text{dual} \end{cases}
 
 with smooth masks from few numbers (:mod:`~faithmap.methods.masks.smooth`), the area held by their sorted cells
-(:mod:`~faithmap.methods.masks.area`), and a blur that the mask sets (:mod:`~faithmap.methods.masks.pyramid`). The numbers are
-found by gradient ascent with momentum; :math:`\lambda` is doubled after each third of the iterations. The extremal area is the
-smallest whose mask keeps enough of the score:
+(:mod:`~faithmap.methods.masks.area`), and any baseline or a blur whose width the mask sets
+(:mod:`~faithmap.methods.masks.pyramid`). The numbers are found by gradient ascent with momentum; :math:`\lambda` is doubled
+after each third of the iterations. The extremal area is the smallest whose mask keeps enough of the score:
 
 .. math:: a^* = \min \{ a : f(\Phi(I, m_a)) \ge \tau f(I) \}
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -59,7 +59,7 @@ class ExtremalPerturbation(Explainer):
         iterations: all of them are done.
         learning_rate: of the ascent.
         momentum: likewise.
-        baseline: what a hidden pixel becomes; a :class:`Pyramid` blurs it as much as it is hidden.
+        baseline: what a hidden pixel becomes; a :class:`Pyramid`, as in the paper, blurs it as much as it is hidden.
         score: what is optimised. Not the probability: its slope is gone where the model is sure.
 
     The rest is explained at :class:`faithmap.methods.Explainer`. An image takes a forward and a backward pass an iteration for
@@ -79,7 +79,7 @@ class ExtremalPerturbation(Explainer):
     iterations: int = 800
     learning_rate: float = 0.01
     momentum: float = 0.9
-    baseline: Baseline = field(default_factory=Pyramid)
+    baseline: Baseline = "blur"
     score: ScoreKind = "logit"
 
     @property

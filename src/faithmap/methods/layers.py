@@ -126,7 +126,8 @@ def as_grid(activation: Tensor, layer: nn.Module, model: nn.Module, image_size: 
     """How this layer's output becomes (n, k, h, w).
 
     Four dimensions are taken as they are, unless the layer normalises its last one: channels at the end, as in Swin. Three are
-    tokens: the patches of the image in reading order, behind whatever prefix tokens there are.
+    tokens: the patches of the image in reading order, behind whatever prefix tokens there are; or, without such, patches that
+    were merged two by two, once or more, as in Hugging Face's Swin.
 
     Raises:
         ValueError: where the tokens do not fit the image's patches; asks for a ``reshape_transform``.
@@ -135,10 +136,13 @@ def as_grid(activation: Tensor, layer: nn.Module, model: nn.Module, image_size: 
         last = getattr(layer, "normalized_shape", None)
         return channels_first if last == (activation.shape[-1],) else _unchanged
     if activation.ndim == 3:
-        grid = _patch_grid(model, image_size)
-        prefix = -1 if grid is None else activation.shape[1] - grid[0] * grid[1]
-        if grid is not None and 0 <= prefix <= 16:
-            return TokenGrid(grid, prefix)
+        tokens, grid = activation.shape[1], _patch_grid(model, image_size)
+        if grid is not None and 0 <= tokens - grid[0] * grid[1] <= 16:
+            return TokenGrid(grid, tokens - grid[0] * grid[1])
+        while grid is not None and tokens < grid[0] * grid[1]:
+            grid = (grid[0] + 1) // 2, (grid[1] + 1) // 2
+            if tokens == grid[0] * grid[1]:
+                return TokenGrid(grid, 0)
     shape = tuple(activation.shape)
     raise ValueError(f"the target layer returns {shape} for images of {image_size}; give a reshape_transform to (n, k, h, w)")
 
@@ -150,6 +154,15 @@ def _unchanged(activation: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k h w"]
 def channels_first(activation: Float[Tensor, "n h w k"]) -> Float[Tensor, "n k h w"]:
     """Channels to the front, as of a Swin transformer's blocks in timm and torchvision."""
     return activation.movedim(-1, 1)
+
+
+def is_patches(reshape: ReshapeTransform) -> bool:
+    """Whether it makes a picture of a transformer's tokens: each stands for a patch, or for patches that were merged.
+
+    Where they stand is known: merging and windows cut an image into equal parts. Gradients do not tell, since attention looks
+    everywhere, which draws every cell to the middle.
+    """
+    return reshape is channels_first or isinstance(reshape, TokenGrid)
 
 
 class TokenGrid:

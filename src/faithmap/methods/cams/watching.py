@@ -10,6 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
+<<<<<<< HEAD
+=======
+from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers, is_patches
+>>>>>>> dd155cdb2a885bd0eefd6a49b4971b6b65cea4db
 from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
 from faithmap.methods.placement import Placement, Trail, tiles
@@ -60,7 +64,9 @@ def watch(
         if grid.ndim != 4:
             raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
         shape = (grid.shape[-2], grid.shape[-1])
-        place = trail.of(grid) if placement == "strides" else tiles(shape, size) if placement == "tiles" else None
+        place = trail.of(grid) if placement == "strides" else None
+        if placement == "tiles" or (place is None and placement == "strides" and is_patches(reshape[name])):
+            place = tiles(shape, size)
         place = place or probed(_activate(model, name, layers[name], reshape[name]), image, shape)
         centres[name] = place.centres(shape)
     return Watched(layers, reshape, centres)

@@ -21,7 +21,8 @@ ON_DEMAND = {("model", "data"), ("methods", "data")}
 """Classifier.read reads a file when it is told to, ImageSet.of_folder a folder of them."""
 
 PUBLIC = """
-CentredGaussian Edges RandomMap ContrastiveExcitationBackprop ExcitationBackprop ExpectedGradients Gradient GradientTimesInput IntegratedGradients SmoothGrad VarGrad
+CentredGaussian Edges RandomMap ContrastiveExcitationBackprop ExcitationBackprop ExpectedGradients
+Gradient GradientTimesInput IntegratedGradients SmoothGrad VarGrad
 ExtremalPerturbation IGOSPlus IGOSPlusPlus Occlusion RISE
 CAM AblationCAM EigenCAM Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet
 Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise

@@ -11,12 +11,8 @@ one side more than at the other ("SAME") stand elsewhere still.
 
 The numbers are read off the operations of one forward pass, tensor by tensor, whichever module or function called them. Where
 the trail breaks, as in a network that moves channels to the end and back or makes tokens of patches, it goes on from the last
-<<<<<<< HEAD:src/faithmap/methods/placement.py
-picture of that size; where there was none, :mod:`faithmap.methods.probing` asks the gradients.
-=======
 picture of that size; where there was none, a transformer's tokens share the image out equally, and of anything else
-:mod:`faithmap.methods.cams.probing` asks the gradients.
->>>>>>> dd155cdb2a885bd0eefd6a49b4971b6b65cea4db:src/faithmap/methods/cams/placement.py
+:mod:`faithmap.methods.probing` asks the gradients.
 """
 
 from __future__ import annotations

@@ -10,12 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
-<<<<<<< HEAD
-=======
-from faithmap.methods.cams.layers import ReshapeTransform, TargetLayer, as_grid, find_layers, is_patches
->>>>>>> dd155cdb2a885bd0eefd6a49b4971b6b65cea4db
 from faithmap.methods.cams.passes import LayerModel
-from faithmap.methods.layers import ReshapeTransform, TargetLayer, as_grid, find_layers
+from faithmap.methods.layers import ReshapeTransform, TargetLayer, as_grid, find_layers, is_patches
 from faithmap.methods.placement import Placement, Trail, tiles
 from faithmap.methods.probing import Activate, probed
 

@@ -156,6 +156,7 @@ STAGES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing inhibits the score")
 @pytest.mark.parametrize("name", STAGES)
 def test_every_operation_against_loops(name: str) -> None:
     """At each layer and at the image, of positive pixels and of such as are normalised; the dual unit's walk likewise."""
@@ -472,10 +473,6 @@ def test_what_cannot_be_passed_is_named(name: str) -> None:
         (lambda m: ExcitationBackprop(m, target_layer=m.head), r"'head' returns \(1, 5\); give a layer"),
         (lambda m: ExcitationBackprop(m, target_layer=nn.ReLU()), "ReLU is not a module of the model"),
         (lambda m: ExcitationBackprop(m, chunk_size=0), "chunk_size is 0"),
-        (
-            lambda m: ContrastiveExcitationBackprop(nn.Sequential(m, nn.ReLU())),
-            "no dual unit: the model ends in a rectification",
-        ),
         (lambda m: ExcitationBackprop(Aside(m), target_layer="aside"), "'aside' does not feed the score"),
         (lambda m: ExcitationBackprop(Constant()), "does not hang on the image"),
     ],
@@ -483,6 +480,15 @@ def test_what_cannot_be_passed_is_named(name: str) -> None:
 def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match=message):
         make(small_net)(images, 1)
+
+
+def test_a_score_that_nothing_inhibits_has_no_dual(small_net: SmallNet, images: Tensor) -> None:
+    rectified = nn.Sequential(small_net, nn.ReLU())
+    target = small_net.eval()(images).argmax(dim=1)
+    with pytest.warns(fm.FaithmapWarning, match="nothing inhibits the score"):
+        why = ContrastiveExcitationBackprop(rectified)(images, target)
+    assert torch.allclose(why.heatmap, ExcitationBackprop(rectified)(images, target).heatmap, atol=1e-6)
+    assert all("nothing inhibits" in d["warnings"][0] for d in why.diagnostics)
 
 
 class Aside(nn.Module):

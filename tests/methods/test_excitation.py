@@ -194,20 +194,20 @@ def test_all_rectifications_are_alike(rectify: Callable[[Tensor], Tensor]) -> No
 
 
 def test_by_hand() -> None:
-    """Two pixels of 1 and 3, two units, two classes; the numbers are worked out in docs/methods/excitation_backprop.md."""
-    first, head = nn.Conv2d(1, 2, (1, 2), bias=False), nn.Linear(2, 2, bias=False)
-    first.weight.data = torch.tensor([[[[1.0, 1.0]]], [[[2.0, -0.5]]]])
-    head.weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    """Two pixels, three units, two classes; the numbers are worked out in docs/methods/excitation_backprop.md."""
+    first, head = nn.Conv2d(1, 3, (1, 2), bias=False), nn.Linear(3, 2, bias=False)
+    first.weight.data = torch.tensor([[1.0, 1.0], [2.0, -0.5], [-1.0, 1.0]]).view(3, 1, 1, 2)
+    head.weight.data = torch.tensor([[1.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
     model = nn.Sequential(first, nn.ReLU(), nn.Flatten(), head)
     image = torch.tensor([[[[1.0, 3.0]]]])
-    both = ExcitationBackprop(model, target_layer="input")(image, 0)
-    assert torch.allclose(both.heatmap, torch.tensor([[[1 / 3, 2 / 3]]]))
-    one = ExcitationBackprop(model, target_layer="input")(image, 1)
-    assert torch.allclose(one.heatmap, torch.tensor([[[1 / 4, 3 / 4]]]))
-    contrast = ContrastiveExcitationBackprop(model, target_layer="input")(image, 1)
-    assert torch.allclose(contrast.heatmap, torch.tensor([[[0.0, 3 / 4]]]))
-    signed = ContrastiveExcitationBackprop(model, target_layer="input", relu=False)(image, 1)
-    assert torch.allclose(signed.heatmap, torch.tensor([[[-3 / 4, 3 / 4]]]))
+    why = ExcitationBackprop(model, target_layer="input")(image, 0)
+    assert torch.allclose(why.heatmap, torch.tensor([[[1 / 3, 2 / 3]]]))
+    units = ExcitationBackprop(model, target_layer="1")(image, 0)
+    assert units.heatmap.tolist() == [[[1.0]]]
+    contrast = ContrastiveExcitationBackprop(model, target_layer="input")(image, 0)
+    assert torch.allclose(contrast.heatmap, torch.tensor([[[1 / 3, 0.0]]]))
+    signed = ContrastiveExcitationBackprop(model, target_layer="input", relu=False)(image, 0)
+    assert torch.allclose(signed.heatmap, torch.tensor([[[1 / 3, -1 / 3]]]))
 
 
 class Bottleneck(nn.Module):

@@ -156,6 +156,7 @@ STAGES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing inhibits the score")
 @pytest.mark.parametrize("name", STAGES)
 def test_every_operation_against_loops(name: str) -> None:
     """At each layer and at the image, of positive pixels and of such as are normalised; the dual unit's walk likewise."""
@@ -193,20 +194,20 @@ def test_all_rectifications_are_alike(rectify: Callable[[Tensor], Tensor]) -> No
 
 
 def test_by_hand() -> None:
-    """Two pixels of 1 and 3, two units, two classes; the numbers are worked out in docs/methods/excitation_backprop.md."""
-    first, head = nn.Conv2d(1, 2, (1, 2), bias=False), nn.Linear(2, 2, bias=False)
-    first.weight.data = torch.tensor([[[[1.0, 1.0]]], [[[2.0, -0.5]]]])
-    head.weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    """Two pixels, three units, two classes; the numbers are worked out in docs/methods/excitation_backprop.md."""
+    first, head = nn.Conv2d(1, 3, (1, 2), bias=False), nn.Linear(3, 2, bias=False)
+    first.weight.data = torch.tensor([[1.0, 1.0], [2.0, -0.5], [-1.0, 1.0]]).view(3, 1, 1, 2)
+    head.weight.data = torch.tensor([[1.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
     model = nn.Sequential(first, nn.ReLU(), nn.Flatten(), head)
     image = torch.tensor([[[[1.0, 3.0]]]])
-    both = ExcitationBackprop(model, target_layer="input")(image, 0)
-    assert torch.allclose(both.heatmap, torch.tensor([[[1 / 3, 2 / 3]]]))
-    one = ExcitationBackprop(model, target_layer="input")(image, 1)
-    assert torch.allclose(one.heatmap, torch.tensor([[[1 / 4, 3 / 4]]]))
-    contrast = ContrastiveExcitationBackprop(model, target_layer="input")(image, 1)
-    assert torch.allclose(contrast.heatmap, torch.tensor([[[0.0, 3 / 4]]]))
-    signed = ContrastiveExcitationBackprop(model, target_layer="input", relu=False)(image, 1)
-    assert torch.allclose(signed.heatmap, torch.tensor([[[-3 / 4, 3 / 4]]]))
+    why = ExcitationBackprop(model, target_layer="input")(image, 0)
+    assert torch.allclose(why.heatmap, torch.tensor([[[1 / 3, 2 / 3]]]))
+    units = ExcitationBackprop(model, target_layer="1")(image, 0)
+    assert units.heatmap.tolist() == [[[1.0]]]
+    contrast = ContrastiveExcitationBackprop(model, target_layer="input")(image, 0)
+    assert torch.allclose(contrast.heatmap, torch.tensor([[[1 / 3, 0.0]]]))
+    signed = ContrastiveExcitationBackprop(model, target_layer="input", relu=False)(image, 0)
+    assert torch.allclose(signed.heatmap, torch.tensor([[[1 / 3, -1 / 3]]]))
 
 
 class Bottleneck(nn.Module):
@@ -472,10 +473,6 @@ def test_what_cannot_be_passed_is_named(name: str) -> None:
         (lambda m: ExcitationBackprop(m, target_layer=m.head), r"'head' returns \(1, 5\); give a layer"),
         (lambda m: ExcitationBackprop(m, target_layer=nn.ReLU()), "ReLU is not a module of the model"),
         (lambda m: ExcitationBackprop(m, chunk_size=0), "chunk_size is 0"),
-        (
-            lambda m: ContrastiveExcitationBackprop(nn.Sequential(m, nn.ReLU())),
-            "no dual unit: the model ends in a rectification",
-        ),
         (lambda m: ExcitationBackprop(Aside(m), target_layer="aside"), "'aside' does not feed the score"),
         (lambda m: ExcitationBackprop(Constant()), "does not hang on the image"),
     ],
@@ -483,6 +480,15 @@ def test_what_cannot_be_passed_is_named(name: str) -> None:
 def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match=message):
         make(small_net)(images, 1)
+
+
+def test_a_score_that_nothing_inhibits_has_no_dual(small_net: SmallNet, images: Tensor) -> None:
+    rectified = nn.Sequential(small_net, nn.ReLU())
+    target = small_net.eval()(images).argmax(dim=1)
+    with pytest.warns(fm.FaithmapWarning, match="nothing inhibits the score"):
+        why = ContrastiveExcitationBackprop(rectified)(images, target)
+    assert torch.allclose(why.heatmap, ExcitationBackprop(rectified)(images, target).heatmap, atol=1e-6)
+    assert all("nothing inhibits" in d["warnings"][0] for d in why.diagnostics)
 
 
 class Aside(nn.Module):

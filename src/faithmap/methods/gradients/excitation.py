@@ -23,12 +23,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
+from faithmap.cautions import FaithmapWarning
 from faithmap.masking import autocasting
 from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.gradients.steps import Value
 from faithmap.methods.gradients.stops import Stop, find_stop
-from faithmap.methods.gradients.tape import Tape, Value
+from faithmap.methods.gradients.tape import Tape
 from faithmap.methods.gradients.winning import Mass, Walk
 from faithmap.score import ScoreKind, logits_of
+
+NO_DUAL = (
+    "nothing inhibits the score, and the contrastive map is the plain one; so it is where a model rectifies behind its last "
+    "weights, as SqueezeNet does"
+)
 
 
 @dataclass(eq=False)
@@ -100,10 +107,12 @@ class ExcitationBackprop(Explainer):
         start = torch.ones_like(explained)
         if question.score.classes is not None:
             start = torch.zeros_like(explained).scatter(1, question.score.classes[numbers].unsqueeze(1), 1)
-        return self._walk(Walk(), top, start, entered[0])
+        return self._walk(question, numbers, top, start, entered[0])
 
-    def _walk(self, walk: Walk, top: Value, start: Tensor, stop: Value) -> Mass:
-        return walk.down(top, {True: start}, stop)
+    def _walk(self, question: Question, numbers: Tensor, top: Value, start: Tensor, stop: Value) -> Mass:
+        """The mass that arrives of one that starts at the top."""
+        del question, numbers
+        return Walk().down(top, {True: start}, stop)
 
     def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:
         """The heatmap of what arrived, and what there is to say of it."""
@@ -121,12 +130,12 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
 
     relu: bool = True
 
-    def _walk(self, walk: Walk, top: Value, start: Tensor, stop: Value) -> Mass:
-        if walk.excitation(top, False) is None:
-            raise ValueError(
-                "nothing inhibits the score, so that it has no dual unit: the model ends in a rectification behind its last "
-                "weights; use ExcitationBackprop"
-            )
+    def _walk(self, question: Question, numbers: Tensor, top: Value, start: Tensor, stop: Value) -> Mass:
+        walk = Walk()
+        inhibition = walk.excitation(top, False)
+        none = torch.zeros_like(start) if inhibition is None else inhibition
+        for row in (~((none * start).view(len(numbers), -1).sum(dim=1) > 0)).nonzero().flatten().tolist():
+            question.warn(int(numbers[row]), NO_DUAL, FaithmapWarning)
         return walk.down(top, {True: start, False: -start}, stop)
 
     def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from faithmap.methods.gradients.rules import FACTORS, NORMS, UNCHANGED, Mixed, Moved, Rectified, Rule, Scaled, Summed
-from faithmap.methods.gradients.tape import MAKES_UNITS, TAKES_UNITS, Step, Value
+from faithmap.methods.gradients.rules import Mixed, Moved, Rectified, Rule, Scaled, Summed
+from faithmap.methods.gradients.steps import FACTORS, MAKES_UNITS, NORMS, TAKES_UNITS, UNCHANGED, Step, Value
 
 MOVES = (
     *("view", "_unsafe_view", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "repeat", "flip", "roll"),

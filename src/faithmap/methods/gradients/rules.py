@@ -21,22 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from faithmap.methods.gradients.tape import Step, Value
+from faithmap.methods.gradients.steps import FACTORS, NORMS, UNCHANGED, Step, Value
 from faithmap.score import at_least_single
-
-FACTORS = {
-    "convolution": ("input", "weight"),
-    "linear": ("input", "weight"),
-    "mm": ("self", "mat2"),
-    "addmm": ("mat1", "mat2"),
-    "bmm": ("self", "mat2"),
-}
-"""The two arguments that a weighted sum multiplies."""
-
-NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
-
-UNCHANGED = ("_to_copy", "clone", "detach", "alias", "lift_fresh", "contiguous")
-"""The same numbers in another tensor."""
 
 Excitation = Callable[[Value, bool], Tensor | None]
 """Of a value, up or down; None where there is none."""

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture, uncompiled
-from faithmap.methods.gradients.tape import Tape, Value
+from faithmap.methods.gradients.steps import Value
+from faithmap.methods.gradients.tape import Tape
 from faithmap.methods.layers import find_layers
 from faithmap.methods.placement import Trail
 from faithmap.methods.probing import probed

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from faithmap.methods.gradients.operations import rule_for
-from faithmap.methods.gradients.tape import Step, Value
+from faithmap.methods.gradients.steps import Step, Value
 from faithmap.score import at_least_single
 
 Mass = dict[bool, Tensor]

@@ -3,10 +3,11 @@ r"""A learned mask: one pass of a small network instead of an optimisation (Dabk
 A U-Net looks at the image, and at the class that it is asked about, and answers with a mask. At its bottom each place :math:`x`
 is let through as far as it has to do with the class, whose embedding :math:`e_c` is learned:
 
-.. math:: x \leftarrow x \, \sigma(x \cdot e_c), \qquad M = \frac{|a|}{|a| + |b|}
+.. math:: s = x \cdot e_c / \sqrt{k}, \qquad x \leftarrow x \, \sigma(s)
 
-with :math:`a, b` the network's two outputs; unlike a sigmoid, that is 0 or 1 at a finite place. The network is trained once for
-each classifier (:mod:`faithmap.methods.masks.masker_training`).
+with k channels. The filter :math:`\sigma(s)` goes on to every level above, and :math:`\log \sum e^s` over all places says
+whether the class is there at all. The network is trained once for each classifier
+(:mod:`faithmap.methods.masks.masker_training`).
 
 The paper's encoder is the classifier itself. Here the network sees the image alone, so that any classifier will do: none has to
 name its layers, and none is run to draw a map. Two channels that say where a pixel lies go with the image, since a classifier
@@ -15,6 +16,7 @@ may look at a place rather than at a thing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,21 +61,34 @@ class Masker(nn.Module):
             _block(before, after, stride=2) for before, after in zip([colours + 2, *widths], widths, strict=False)
         )
         self.embedding = nn.Embedding(classes, widths[-1])
-        self.up = nn.ModuleList(_block(fine + 2 * fine, fine) for fine in reversed(widths[:-1]))
-        self.head = nn.Conv2d(channels, 2, 1)
+        self.up = nn.ModuleList(_block(fine + 2 * fine + 1, fine) for fine in reversed(widths[:-1]))
+        self.head = nn.Conv2d(channels, 1, 1)
 
     def forward(self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]) -> Float[Tensor, "n r c"]:
         """The mask of each image for its class, in [0, 1], 1 where the class is."""
+        return self.answer(images, classes)[0]
+
+    def answer(
+        self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n r c"], Float[Tensor, " n"]]:
+        """The masks, and the log-odds that the class is there."""
         x = torch.cat([images * 2 - 1, _places(images)], dim=1)
         finer = []
         for block in self.down:
             x = block(x)
             finer.append(x)
-        x = x * torch.einsum("nkhw,nk->nhw", x, self.embedding(classes)).sigmoid().unsqueeze(1)
+        similar = torch.einsum("nkhw,nk->nhw", x, self.embedding(classes)).unsqueeze(1) / math.sqrt(x.shape[1])
+        passed = similar.sigmoid()
+        x = x * passed
         for block, skip in zip(self.up, reversed(finer[:-1]), strict=True):
-            x = block(torch.cat([F.interpolate(x, skip.shape[-2:], mode="nearest"), skip], dim=1))
-        show, hide = self.head(x).abs().unbind(dim=1)
-        return (show + 1e-6) / (show + hide + 2e-6)
+            coarser = torch.cat([x, passed * 2 - 1], dim=1)
+            x = block(torch.cat([_enlarged(coarser, skip), skip], dim=1))
+            passed = _enlarged(passed, skip)
+        return self.head(x).squeeze(1).sigmoid(), similar.flatten(1).logsumexp(dim=1)
+
+
+def _enlarged(coarse: Float[Tensor, "n k i j"], fine: Float[Tensor, "n l h w"]) -> Float[Tensor, "n k h w"]:
+    return F.interpolate(coarse, fine.shape[-2:], mode="nearest")
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
@@ -159,5 +174,5 @@ def identity(model: nn.Module) -> dict[str, Any]:
 
 
 def _said(known: Mapping[str, Any]) -> str:
-    digest = known.get("digest")
-    return f"{known.get('name')} with weights {digest[:12]}" if isinstance(digest, str) else str(known.get("name"))
+    name, digest = str(known.get("name"))[:80], known.get("digest")
+    return f"{name} with weights {digest[:12]}" if isinstance(digest, str) else name

@@ -1,7 +1,7 @@
 """Maskers in files: safetensors, read with the suspicion that a file from somebody else deserves.
 
-A file holds the network's weights, Adam's moments, from which a training can go on, and one entry of JSON: which classifier it is
-for, by name and digest, how it was trained, and how far. No code can be in it. It appears under its name when it is complete.
+A file holds the network's weights, Adam's moments, from which a training can go on, and one entry of JSON: which classifier it
+is for, by name and digest, how it was trained, and how far. No code can be in it. It appears when it is complete.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def _parsed(name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _built(name: str, state: dict[str, Tensor], record: dict[str, Any]) -> Training:
     """The training that the file says it is; nothing large is made before its tensors are seen to be there."""
     sizes, model, photos = record.get("masker"), record.get("model"), record.get("photos")
-    numbers = {**sizes, "done": record.get("done")} if isinstance(sizes, dict) else {}
+    sizes = sizes if isinstance(sizes, dict) else {}
+    numbers = {**sizes, "done": record.get("done")}
     if numbers.keys() != _LARGEST.keys() or not all(_whole(numbers[key], most) for key, most in _LARGEST.items()):
         raise _refusal(name, "holds sizes that no masker has")
     if not _is_identity(model) or not isinstance(photos, (str, type(None))):
@@ -148,6 +149,8 @@ def _built(name: str, state: dict[str, Tensor], record: dict[str, Any]) -> Train
     expected = masker.state_dict()
     for kind, part in parts.items():
         _check_tensors(name, part, expected if kind == "weights" or record["done"] else {})
+    if any(bool((value < 0).any()) for value in parts["second"].values()):
+        raise _refusal(name, "holds a second moment below 0")
     if sum(map(len, parts.values())) != len(state):
         raise _refusal(name, "holds tensors that no masker has")
     masker.load_state_dict(parts["weights"], assign=True)

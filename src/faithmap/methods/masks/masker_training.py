@@ -1,8 +1,8 @@
 """Training of a masker for one classifier, which stays as it is (Dabkowski and Gal, NeurIPS 2017).
 
 Adam descends the objective (:mod:`faithmap.methods.masks.masker_objective`) over photographs, each with the class that the
-classifier sees in it; the paper has their labels. Some are asked about a class that is not there: their mask is to be empty, and
-its area and variation are all that counts. Without them the masker would learn to ignore the class.
+classifier sees in it; the paper has their labels. Some are asked about a class that is not there: their mask is to be empty,
+and its area and variation are all that counts. Without them the masker would learn to ignore the class.
 
 All that a step draws follows from the seed and the step's number: a training that goes on where another ended is bit for bit
 the training that was never interrupted, on a processor with the same number of threads.
@@ -115,7 +115,7 @@ def begin(model: nn.Module, photos: Photos, settings: MaskerSettings) -> Trainin
     check_images(model, first)
     with torch.no_grad():
         classes = logits_of(model(first)).shape[1]
-    if classes < 2:  # noqa: PLR2004 - a class that is not there has to be another
+    if classes < 2:
         raise ValueError(f"the model has {classes} class; a masker is trained for one that has at least 2")
     with seeded(derived(settings.seed, "masker"), torch.device("cpu")):
         masker = Masker(classes, settings.channels, first.shape[1])
@@ -134,18 +134,18 @@ def _step(model: nn.Module, photos: Photos, training: Training, adam: torch.opti
     shift = torch.randint(1, masker.classes, (len(images),), generator=generator).to(images.device)
     asked = torch.where(absent, (predicted + shift) % masker.classes, predicted)
     baseline = random_baselines(images, generator)
-    masks = masker(images.to(masker.head.weight.dtype), asked)
+    masks, odds = masker.answer(images.to(masker.head.weight.dtype), asked)
     there = (~absent).nonzero().flatten()
     shown = _log_probability(model, images[there], baseline[there], masks[there], asked[there])
     hidden = _log_probability(model, images[there], baseline[there], 1 - masks[there], asked[there])
-    loss = settings.loss(masks, shown, hidden)
+    loss = settings.loss(masks, odds, ~absent, shown, hidden)
     if not bool(loss.isfinite()):
-        raise ValueError(f"the loss of step {training.done} is {float(loss)}; give a smaller learning_rate")
+        raise ValueError(f"the loss of step {training.done} is {loss.item()}; give a smaller learning_rate")
     adam.zero_grad()
     loss.backward()
     adam.step()
     adam.zero_grad()
-    return float(loss)
+    return loss.item()
 
 
 def _batch(model: nn.Module, photos: Photos, training: Training) -> Float[Tensor, "n c h w"]:

@@ -18,6 +18,7 @@ from faithmap.cli.adversarial import adversarial
 from faithmap.cli.compare import compare
 from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_problem
 from faithmap.cli.explain import explain
+from faithmap.cli.masker import train_masker
 from faithmap.cli.methods import methods
 from faithmap.cli.models import models
 from faithmap.cli.report import make_console, say_error
@@ -46,6 +47,7 @@ def make_app() -> App:
     app.command(methods)
     app.command(models)
     app.command(saturation)
+    app.command(train_masker)
     return app
 
 

@@ -19,6 +19,7 @@ MethodName = Literal[
     "igos_plus_plus",
     "mask",
     "extremal",
+    "learned_mask",
     "expected_gradcam",
     "gradcam",
     "gradcam_plus_plus",
@@ -83,8 +84,9 @@ class Options:
         target_layer: of a class activation map, by its dotted name; several with commas between them. Without it, the last
             with a spatial output. Of excitation backprop, one name, or "input"; without it, one of the second coarsest
             resolution.
-        iterations: of igos and mask, at the most.
+        iterations: of the methods that optimise a mask, at the most.
         samples: passes of the smooth, integrated and expected maps; masks of rise.
+        masker: of learned_mask, a file that "faithmap train-masker" made for this model.
         baseline: what a method turns removed pixels into, or where its paths begin.
         score: what a method explains of the class; igos, mask and expected_gradcam take the probability unless told
             otherwise, the other class activation maps the logit.
@@ -109,6 +111,7 @@ class Options:
     target_layer: str | None = None
     iterations: PositiveInt | None = None
     samples: PositiveInt | None = None
+    masker: Path | None = None
     baseline: Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"] | None = None
     score: Literal["probability", "logit"] | None = None
     protocol: Literal["igos", "rise"] = "igos"

@@ -11,6 +11,7 @@ from faithmap.cli.report import make_console
 if TYPE_CHECKING:
     import faithmap as fm
     from faithmap.cli.explain import Options
+    from faithmap.methods.masks.masker import Masker
 
 
 def methods() -> int:
@@ -44,7 +45,7 @@ def make_explainer(model: fm.Classifier, options: Options) -> fm.Explainer:
 
     explainer = METHODS[options.method].explainer
     own = {field.name for field in fields(explainer)}
-    names = ("resolution", "target_layer", "iterations", "samples", "baseline", "score")
+    names = ("resolution", "target_layer", "iterations", "samples", "masker", "baseline", "score")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     gradient = getattr(explainer(model), "gradient", None)
     if "samples" in settings and isinstance(gradient, (Smooth, Integrated, Expected)):
@@ -56,6 +57,22 @@ def make_explainer(model: fm.Classifier, options: Options) -> fm.Explainer:
             settings[other] = settings.pop(name)
     for name in settings.keys() - own:
         raise UserError(f"--{name.replace('_', '-')} is no setting of {options.method}; leave it out")
+    if "masker" in own:
+        settings["masker"] = _masker(model, options)
     if "target_layer" in settings:
         settings["target_layer"] = [name.strip() for name in settings["target_layer"].split(",")]
     return explainer(model, chunk_size=options.chunk, seed=options.seed, **settings)
+
+
+def _masker(model: fm.Classifier, options: Options) -> Masker:
+    """The network that was trained for the model.
+
+    Raises:
+        ValueError: where none was given, or one that cannot be read or is for another model.
+    """
+    from faithmap.methods.masks.masker_files import read_masker  # noqa: PLC0415
+
+    if options.masker is None:
+        made = "'faithmap train-masker' makes one, and 'faithmap explain' takes it as --masker FILE"
+        raise UserError(f"{options.method} needs a network that was trained for the model; {made}")
+    return read_masker(options.masker, model)

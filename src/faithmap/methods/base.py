@@ -27,6 +27,9 @@ from faithmap.seeds import Generators, resolve_generators
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the steps done and the steps there are, over all images."""
 
+Clean: TypeAlias = "tuple[Float[Tensor, 'n classes'] | None, Score, Float[Tensor, ' n'], Any]"
+"""Logits and scores of the clean images, the target made concrete, and what a method keeps of that pass."""
+
 LOW_PROBABILITY = 0.01
 """Below this probability of the explained class the I-GOS paper reports failures."""
 
@@ -146,9 +149,7 @@ class Explainer(ABC):
         if self.chunk_size < 1:
             raise ValueError(f"chunk_size is {self.chunk_size} for images of {size}; give at least 1")
 
-    def _clean(
-        self, images: Float[Tensor, "n c h w"], target: Target
-    ) -> tuple[Float[Tensor, "n classes"] | None, Score, Float[Tensor, " n"], Any]:
+    def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
         """Logits and scores of the clean images, the target made concrete, and what else the method keeps of that pass."""
         return *clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast), None
 

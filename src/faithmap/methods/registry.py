@@ -45,10 +45,11 @@ from faithmap.methods.gradients import (
     SmoothGrad,
     VarGrad,
 )
-from faithmap.methods.masks import IGOS, RISE, ExtremalPerturbation, IGOSPlus, IGOSPlusPlus, Mask, Occlusion
+from faithmap.methods.masks import IGOS, RISE, ExtremalPerturbation, IGOSPlus, IGOSPlusPlus, LearnedMask, Mask, Occlusion
 
-Need: TypeAlias = Literal["gradient", "layer", "references", "captum"]
-"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at; captum."""
+Need: TypeAlias = Literal["gradient", "layer", "references", "masker", "captum"]
+"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at; a network
+that was trained for the model; captum."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,13 @@ _ALL = {
         "3200",
         "Fong 2019",
         _GRADIENT,
+    ),
+    "learned_mask": Method(
+        LearnedMask,
+        "what a small network answers that was trained to mask for this model",
+        "1 forward, and 1 of the small network",
+        "Dabkowski 2017",
+        ("masker",),
     ),
     "expected_gradcam": Method(
         ExpectedGradCAM,

@@ -28,14 +28,13 @@ from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Clean, Explainer, Question
 from faithmap.methods.masks.area import area_gradient, area_penalty
 from faithmap.methods.masks.base import warn_if_recognised
 from faithmap.methods.masks.pyramid import Pyramid, PyramidModel
 from faithmap.methods.masks.smooth import SmoothMasks
-from faithmap.score import Score, ScoreKind, Target
+from faithmap.score import ScoreKind, Target
 
-Clean: TypeAlias = "tuple[Float[Tensor, 'n classes'] | None, Score, Float[Tensor, ' n'], Any]"
 Variant: TypeAlias = Literal["preserve", "delete", "dual"]
 
 

@@ -1,0 +1,178 @@
+r"""A learned mask: one pass of a small network instead of an optimisation (Dabkowski and Gal, NeurIPS 2017).
+
+A U-Net looks at the image, and at the class that it is asked about, and answers with a mask. At its bottom each place :math:`x`
+is let through as far as it has to do with the class, whose embedding :math:`e_c` is learned:
+
+.. math:: s = x \cdot e_c / \sqrt{k}, \qquad x \leftarrow x \, \sigma(s)
+
+with k channels. The filter :math:`\sigma(s)` goes on to every level above, and :math:`\log \sum e^s` over all places says
+whether the class is there at all. The network is trained once for each classifier
+(:mod:`faithmap.methods.masks.masker_training`).
+
+The paper's encoder is the classifier itself. Here the network sees the image alone, so that any classifier will do: none has to
+name its layers, and none is run to draw a map. Two channels that say where a pixel lies go with the image, since a classifier
+may look at a place rather than at a thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faithmap.methods.base import Answer, Clean, Explainer, Question
+from faithmap.model import describe
+from faithmap.score import Target
+
+LEVELS = 4
+"""Times that the encoder halves the image; the mask has half the image's resolution."""
+
+
+class Masker(nn.Module):
+    """The network.
+
+    Args:
+        classes: that it can be asked about.
+        channels: of the finest level; each coarser one has twice as many. A multiple of 4.
+        colours: channels of the images.
+
+    Attributes:
+        trained_for: name and weights' digest of the classifier; None before any training.
+        steps: of training.
+        digest: SHA-256 of the file that it was read from, or None.
+    """
+
+    def __init__(self, classes: int, channels: int = 16, colours: int = 3) -> None:
+        super().__init__()
+        if classes < 1 or colours < 1 or channels < 4 or channels % 4:
+            raise ValueError(f"channels is {channels}, for {classes} classes and {colours} colours; give a multiple of 4")
+        self.classes, self.channels, self.colours = classes, channels, colours
+        self.trained_for: Mapping[str, Any] | None = None
+        self.steps = 0
+        self.digest: str | None = None
+        widths = [channels * 2**level for level in range(LEVELS)]
+        self.down = nn.ModuleList(
+            _block(before, after, stride=2) for before, after in zip([colours + 2, *widths], widths, strict=False)
+        )
+        self.embedding = nn.Embedding(classes, widths[-1])
+        self.up = nn.ModuleList(_block(fine + 2 * fine + 1, fine) for fine in reversed(widths[:-1]))
+        self.head = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]) -> Float[Tensor, "n r c"]:
+        """The mask of each image for its class, in [0, 1], 1 where the class is."""
+        return self.answer(images, classes)[0]
+
+    def answer(
+        self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, "n r c"], Float[Tensor, " n"]]:
+        """The masks, and the log-odds that the class is there."""
+        x = torch.cat([images * 2 - 1, _places(images)], dim=1)
+        finer = []
+        for block in self.down:
+            x = block(x)
+            finer.append(x)
+        similar = torch.einsum("nkhw,nk->nhw", x, self.embedding(classes)).unsqueeze(1) / math.sqrt(x.shape[1])
+        passed = similar.sigmoid()
+        x = x * passed
+        for block, skip in zip(self.up, reversed(finer[:-1]), strict=True):
+            coarser = torch.cat([x, passed * 2 - 1], dim=1)
+            x = block(torch.cat([_enlarged(coarser, skip), skip], dim=1))
+            passed = _enlarged(passed, skip)
+        return self.head(x).squeeze(1).sigmoid(), similar.flatten(1).logsumexp(dim=1)
+
+
+def _enlarged(coarse: Float[Tensor, "n k i j"], fine: Float[Tensor, "n l h w"]) -> Float[Tensor, "n k h w"]:
+    return F.interpolate(coarse, fine.shape[-2:], mode="nearest")
+
+
+def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    """Normalised within each image, so that no image has a say in another's mask."""
+    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(4, after), nn.ReLU(inplace=True))
+
+
+def _places(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 2 h w"]:
+    """Row and column of each pixel, from -1 to 1."""
+    rows, columns = (torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in images.shape[-2:])
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    return grid.expand(len(images), *grid.shape)
+
+
+@dataclass(eq=False)
+class LearnedMask(Explainer):
+    """The mask that a network trained for this classifier answers with.
+
+    Args:
+        masker: from :func:`~faithmap.methods.masks.masker_training.train_masker` or
+            :func:`~faithmap.methods.masks.masker_files.read_masker`, on the images' device.
+
+    The rest is explained at :class:`faithmap.methods.Explainer`. An image takes one pass of the masker; the classifier is only
+    asked which class it sees. Maps have half the image's resolution and are in [0, 1].
+    """
+
+    masker: Masker | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data; of the masker where it comes from."""
+        known = None if self.masker is None else {"digest": self.masker.digest, "steps": self.masker.steps}
+        return {**super().settings, "masker": known}
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        masker = self.masker
+        if masker is None:
+            raise ValueError("masker is None; train one with train_masker, or read one with read_masker")
+        check_fit(masker, self.model)
+
+    def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
+        logits, score, clean, kept = super()._clean(images, target)
+        assert self.masker is not None  # noqa: S101 - _check refused that
+        if logits is None:
+            raise ValueError("target is a callable, and a masker knows classes alone; give classes, or None")
+        if logits.shape[1] != self.masker.classes or images.shape[1] != self.masker.colours:
+            raise ValueError(
+                f"the masker knows {self.masker.classes} classes and {self.masker.colours} colours, the model has "
+                f"{logits.shape[1]} and the images {images.shape[1]}; train one for this model"
+            )
+        return logits, score, clean, kept
+
+    def _explain(self, question: Question) -> Answer:
+        assert self.masker is not None  # noqa: S101 - _check refused that
+        assert question.score.classes is not None  # noqa: S101 - and _clean a callable
+        weight = self.masker.head.weight
+        if weight.device != question.images.device:
+            raise ValueError(f"images are on {question.images.device}, the masker is on {weight.device}; move one of them")
+        masks = []
+        parts = question.images.split(self.chunk_size), question.score.classes.split(self.chunk_size)
+        with torch.no_grad():
+            for images, classes in zip(*parts, strict=True):
+                masks.append(self.masker(images.to(weight.dtype), classes))
+                question.progress(sum(map(len, masks)), len(question.images))
+        heatmap = torch.cat(masks)
+        passes = {"forward_passes": 1, "backward_passes": 0, "masker_passes": 1}
+        return Answer(heatmap, [{**passes, "area": area} for area in heatmap.mean(dim=(1, 2)).tolist()])
+
+
+def check_fit(masker: Masker, model: nn.Module) -> None:
+    """Raise ValueError unless the masker was trained for this classifier, by its name and the digest of its weights."""
+    given = identity(model)
+    if masker.trained_for is not None and dict(masker.trained_for) != given:
+        raise ValueError(f"the masker was trained for {_said(masker.trained_for)}, not for {_said(given)}; train one for that")
+
+
+def identity(model: nn.Module) -> dict[str, Any]:
+    """What a masker remembers of its classifier."""
+    described = describe(model)
+    return {"name": described["name"], "digest": described["digest"]}
+
+
+def _said(known: Mapping[str, Any]) -> str:
+    name, digest = str(known.get("name"))[:80], known.get("digest")
+    return f"{name} with weights {digest[:12]}" if isinstance(digest, str) else name

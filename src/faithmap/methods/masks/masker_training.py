@@ -1,0 +1,190 @@
+"""Training of a masker for one classifier, which stays as it is (Dabkowski and Gal, NeurIPS 2017).
+
+Adam descends the objective (:mod:`faithmap.methods.masks.masker_objective`) over photographs, each with the class that the
+classifier sees in it; the paper has their labels. Some are asked about a class that is not there: their mask is to be empty,
+and its area and variation are all that counts. Without them the masker would learn to ignore the class.
+
+All that a step draws follows from the seed and the step's number: a training that goes on where another ended is bit for bit
+the training that was never interrupted, on a processor with the same number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from faithmap.masking import compose, upsample
+from faithmap.methods.base import Progress
+from faithmap.methods.masks.masker import Masker, check_fit, identity
+from faithmap.methods.masks.masker_objective import MaskerSettings, random_baselines
+from faithmap.model import check_images, undisturbed
+from faithmap.score import at_least_single, logits_of
+from faithmap.seeds import derived, seeded
+
+
+class Photos(Protocol):
+    """Images of one size, as the classifier takes them; a tensor of them will do, and so will a list."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Float[Tensor, "c h w"]: ...
+
+
+@dataclass
+class Training:
+    """A masker and where its training stands.
+
+    Attributes:
+        masker: as it is after so many steps.
+        settings: of the training.
+        done: steps.
+        moments: Adam's first and second, under the names of the masker's parameters.
+        losses: of the steps that were done here.
+        photos: whatever tells the photographs from others, kept for whoever goes on; None for nothing.
+    """
+
+    masker: Masker
+    settings: MaskerSettings
+    done: int = 0
+    moments: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
+    photos: str | None = None
+
+
+def train_masker(
+    model: nn.Module,
+    photos: Photos,
+    *,
+    steps: int,
+    settings: MaskerSettings | None = None,
+    resume: Training | None = None,
+    progress: Progress | None = None,
+    every: int | None = None,
+    save: Callable[[Training], None] | None = None,
+) -> Training:
+    """Train a masker for a classifier.
+
+    Args:
+        model: the classifier; every flag, weight and buffer of it is as it was afterwards.
+        photos: of one size, in the units that the model takes.
+        steps: in all, those of a training that goes on among them.
+        settings: None for the defaults, or for those of the training that goes on.
+        resume: a training to go on with; it is changed in place.
+        progress: called with (steps done, steps in all).
+        every: steps from one call of ``save`` to the next.
+        save: called with the training then, and when all is done.
+
+    Raises:
+        ValueError: for photographs, settings or a training that do not fit; says what would.
+        RuntimeError: inside ``torch.inference_mode``.
+    """
+    if len(photos) < 1 or steps < 1 or (every is not None and every < 1):
+        raise ValueError(f"{len(photos)} photos, {steps} steps, every {every}; give at least 1 of each")
+    if resume is not None and resume.done > steps:
+        raise ValueError(f"the training has done {resume.done} steps already; give more than {steps}")
+    if resume is not None and settings is not None and settings != resume.settings:
+        raise ValueError(f"the training began with {resume.settings}; go on with the same settings")
+    with undisturbed(model):
+        training = resume or begin(model, photos, settings or MaskerSettings())
+        check_fit(training.masker, model)
+        adam = _adam(training)
+        try:
+            while training.done < steps:
+                training.losses.append(_step(model, photos, training, adam))
+                training.done += 1
+                training.masker.steps = training.done
+                if progress is not None:
+                    progress(training.done, steps)
+                if save is not None and every is not None and training.done % every == 0 and training.done < steps:
+                    save(_with_moments(training, adam))
+        finally:
+            _with_moments(training, adam)
+    if save is not None:
+        save(training)
+    return training
+
+
+def begin(model: nn.Module, photos: Photos, settings: MaskerSettings) -> Training:
+    """An untrained masker, whose weights follow from the seed, on the photographs' device."""
+    first = photos[0].unsqueeze(0)
+    check_images(model, first)
+    with torch.no_grad():
+        classes = logits_of(model(first)).shape[1]
+    if classes < 2:
+        raise ValueError(f"the model has {classes} class; a masker is trained for one that has at least 2")
+    with seeded(derived(settings.seed, "masker"), torch.device("cpu")):
+        masker = Masker(classes, settings.channels, first.shape[1])
+    masker.trained_for = identity(model)
+    return Training(masker.to(first.device), settings)
+
+
+def _step(model: nn.Module, photos: Photos, training: Training, adam: torch.optim.Adam) -> float:
+    """One step of Adam; its loss."""
+    settings, masker = training.settings, training.masker
+    images = _batch(model, photos, training)
+    generator = torch.Generator().manual_seed(derived(settings.seed, f"step {training.done}"))
+    with torch.no_grad():
+        predicted = logits_of(model(images)).argmax(dim=1)
+    absent = (torch.rand(len(images), generator=generator) < settings.absent).to(images.device)
+    shift = torch.randint(1, masker.classes, (len(images),), generator=generator).to(images.device)
+    asked = torch.where(absent, (predicted + shift) % masker.classes, predicted)
+    baseline = random_baselines(images, generator)
+    masks, odds = masker.answer(images.to(masker.head.weight.dtype), asked)
+    there = (~absent).nonzero().flatten()
+    shown = _log_probability(model, images[there], baseline[there], masks[there], asked[there])
+    hidden = _log_probability(model, images[there], baseline[there], 1 - masks[there], asked[there])
+    loss = settings.loss(masks, odds, ~absent, shown, hidden)
+    if not bool(loss.isfinite()):
+        raise ValueError(f"the loss of step {training.done} is {loss.item()}; give a smaller learning_rate")
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+    adam.zero_grad()
+    return loss.item()
+
+
+def _batch(model: nn.Module, photos: Photos, training: Training) -> Float[Tensor, "n c h w"]:
+    """The step's images: each photograph once in each round, in an order that follows from the seed."""
+    count, batch = len(photos), training.settings.batch
+    chosen = []
+    for draw in range(training.done * batch, (training.done + 1) * batch):
+        rounds, place = divmod(draw, count)
+        seed = derived(training.settings.seed, f"round {rounds}")
+        chosen.append(int(torch.randperm(count, generator=torch.Generator().manual_seed(seed))[place]))
+    shown = [photos[i] for i in chosen]
+    if len({photo.shape for photo in shown}) > 1:
+        raise ValueError(f"photos have shapes {sorted({tuple(photo.shape) for photo in shown})}; give photos of one size")
+    images = torch.stack(shown).detach()
+    check_images(model, images)
+    return images
+
+
+def _log_probability(
+    model: nn.Module, images: Tensor, baseline: Tensor, masks: Float[Tensor, "m r c"], classes: Int[Tensor, " m"]
+) -> Float[Tensor, " m"]:
+    if len(images) == 0:
+        return masks.new_zeros(0)
+    up = upsample(masks.unsqueeze(1).to(images), (images.shape[-2], images.shape[-1]))
+    logits = at_least_single(logits_of(model(compose(images, baseline, up))))
+    return logits.log_softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
+
+
+def _adam(training: Training) -> torch.optim.Adam:
+    """Adam, with the moments that the training has."""
+    named = dict(training.masker.named_parameters())
+    adam = torch.optim.Adam(named.values(), lr=training.settings.learning_rate)
+    for name, (first, second) in training.moments.items():
+        step = torch.tensor(float(training.done))
+        adam.state[named[name]] = {"step": step, "exp_avg": first.clone(), "exp_avg_sq": second.clone()}
+    return adam
+
+
+def _with_moments(training: Training, adam: torch.optim.Adam) -> Training:
+    states = {name: adam.state[p] for name, p in training.masker.named_parameters() if p in adam.state}
+    training.moments = {name: (s["exp_avg"].clone(), s["exp_avg_sq"].clone()) for name, s in states.items()}
+    return training

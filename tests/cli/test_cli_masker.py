@@ -1,0 +1,164 @@
+"""``faithmap train-masker`` and what it makes, as their users call them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from PIL import Image
+
+import faithmap
+from faithmap.methods.masks.masker_files import read_training
+
+pytestmark = pytest.mark.usefixtures("loads", "sketches")
+
+TINY = ("--batch", 2, "--channels", 4)
+
+
+@pytest.fixture
+def photos(photo) -> Path:
+    return min(photo(f"photos/{seed}.png", seed) for seed in range(3)).parent
+
+
+def test_from_photographs_to_a_map(faith, photos: Path, tmp_path: Path):
+    run = faith("train-masker", "photos", "--steps", 4, *TINY)
+    assert (run.code, run.err) == (0, "")
+    assert run.out.startswith("masker   masker.safetensors, for spots\ntrained  4 steps on 3 photographs\nloss     ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masker.safetensors", "photos"]
+    shown = faith("explain", "photos/1.png", "--method", "learned_mask", "--masker", "masker.safetensors")
+    assert shown.code == 0
+    record = json.loads((tmp_path / "faithmap-results" / "1" / "result.json").read_text())
+    assert record["method"]["name"] == "LearnedMask"
+    assert record["method"]["settings"]["masker"]["steps"] == 4
+    assert len(record["method"]["settings"]["masker"]["digest"]) == 64
+    assert record["heatmap"]["resolution"] == [8, 8]
+
+
+def test_resume_is_bit_for_bit_the_whole(faith, photos: Path, tmp_path: Path):
+    assert faith("train-masker", "photos", "--steps", 5, "--out", "whole", *TINY).code == 0
+    assert faith("train-masker", "photos", "--steps", 2, "--out", "part", *TINY).code == 0
+    run = faith("train-masker", "photos", "--steps", 5, "--out", "part", "--resume", *TINY)
+    assert run.code == 0
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "part").read_bytes()
+    again = faith("train-masker", "photos", "--steps", 5, "--out", "part", "--resume", *TINY)
+    assert again.code == 0
+    assert "5 steps on 3 photographs" in again.out
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "part").read_bytes()
+
+
+def test_an_interruption_leaves_what_goes_on(faith, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """After the fifth step; the file holds four, and goes on to what was never interrupted."""
+    from faithmap.methods.masks import masker_training
+
+    step, done = masker_training._step, []
+
+    def interrupted(*arguments: object) -> float:
+        done.append(1)
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    monkeypatch.setattr(masker_training, "_step", interrupted)
+    run = faith("train-masker", "photos", "--steps", 7, "--every", 2, *TINY)
+    assert run.code == 130
+    assert run.err == "error: interrupted; the results that are there are complete\n"
+    monkeypatch.setattr(masker_training, "_step", step)
+    assert read_training(tmp_path / "masker.safetensors").done == 4
+    assert faith("train-masker", "photos", "--steps", 7, "--resume", *TINY).code == 0
+    assert faith("train-masker", "photos", "--steps", 7, "--out", "whole", *TINY).code == 0
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "masker.safetensors").read_bytes()
+
+
+WRONG = {
+    "no photographs": ((), "no photographs are given; give image files, or folders of them"),
+    "missing": (("nowhere",), "nowhere: cannot be read (No such file or directory)"),
+    "no image": (("text.jpg",), "text.jpg: not an image that can be read"),
+    "out is there": (("photos", "--out", "made"), "made exists; give --resume to go on with it"),
+    "out is a folder": (("photos", "--out", "photos"), "photos: is no file; give another --out"),
+    "out is nowhere": (("photos", "--out", "no/where"), "no/where: cannot be written (No such file or directory)"),
+    "not ours": (("photos", "--out", "text.jpg", "--overwrite"), "text.jpg is no masker of faithmap and is not replaced"),
+    "nothing to go on with": (("photos", "--resume"), "masker.safetensors: there is no training to go on with"),
+    "both": (("photos", "--resume", "--overwrite", "--out", "made"), "give one of them"),
+    "no training": (("photos", "--resume", "--out", "text.jpg"), "text.jpg: is damaged, or no file of a masker"),
+    "other settings": (("photos", "--resume", "--out", "made", "--seed", 1), "the training began with --seed 0; give that"),
+    "other photographs": (("photos/1.png", "--resume", "--out", "made"), "the training began with other photographs"),
+    "fewer steps": (("photos", "--resume", "--out", "made", "--steps", 1), "has done 2 steps already"),
+    "no channels": (("photos", "--channels", 6), "channels is 6; give a multiple of 4"),
+    "no steps": (("photos", "--steps", 0), '"0" for --steps. Must be > 0'),
+    "no rate": (("photos", "--learning-rate", 0), "Must be > 0"),
+    "an endless rate": (("photos", "--learning-rate", "inf"), "learning_rate is inf; give a finite number"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(name: str, faith, photos: Path, tree, tmp_path: Path):
+    (tmp_path / "text.jpg").write_text("Dear diary")
+    assert faith("train-masker", "photos", "--out", "made", "--steps", 2, *TINY).code == 0
+    before = tree()
+    given, expected = WRONG[name]
+    given = given if "--channels" in given else (*given, *TINY)
+    assert expected in faith("train-masker", *given).complaint
+    assert tree() == before
+
+
+def test_a_masker_of_another_model_or_of_none_is_refused(faith, photos: Path, tree, monkeypatch: pytest.MonkeyPatch):
+    assert faith("train-masker", "photos", "--steps", 1, *TINY).code == 0
+    before = tree()
+    ask = ("explain", "photos/1.png", "--method", "learned_mask")
+    assert "learned_mask needs a network that was trained for the model; 'faithmap train-masker' makes" in faith(*ask).complaint
+    assert "photos/1.png: is damaged, or no file of a masker" in faith(*ask, "--masker", "photos/1.png").complaint
+    assert "no.st: cannot be read (No such file or directory)" in faith(*ask, "--masker", "no.st").complaint
+    plain = ("explain", "photos/1.png", "--method", "gradient", "--masker", "masker.safetensors")
+    assert faith(*plain).complaint == "--masker is no setting of gradient; leave it out"
+    assert "learned_mask needs a network" in faith("compare", "photos/1.png", "--methods", "learned_mask").complaint
+    assert "learned_mask needs a network" in faith("adversarial", "photos/1.png", "--method", "learned_mask").complaint
+    load = faithmap.load
+
+    def other(*arguments: object, **settings: object) -> faithmap.Classifier:
+        model = load(*arguments, **settings)
+        model.digest = "def"
+        return model
+
+    monkeypatch.setitem(vars(faithmap), "load", other)
+    complaint = faith(*ask, "--masker", "masker.safetensors").complaint
+    assert "the masker was trained for spots with weights abc, not for spots with weights def" in complaint
+    resumed = faith("train-masker", "photos", "--steps", 2, "--resume", *TINY).complaint
+    assert resumed.startswith("masker.safetensors: the masker was trained for spots with weights abc")
+    assert tree() == before
+
+
+def test_photographs_of_several_sizes_are_refused(faith, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    load = faithmap.load
+
+    def uncropped(*arguments: object, **settings: object) -> faithmap.Classifier:
+        model = load(*arguments, **settings)
+        model.geometry = faithmap.Geometry()
+        return model
+
+    monkeypatch.setitem(vars(faithmap), "load", uncropped)
+    Image.new("RGB", (30, 20)).save(tmp_path / "photos" / "wide.png")
+    complaint = faith("train-masker", "photos", *TINY).complaint
+    assert "photos/0.png is 20 x 24 to the model and photos/wide.png 20 x 30; give photographs of one size" in complaint
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half(faith, photos: Path, tree, monkeypatch: pytest.MonkeyPatch):
+    before = tree()
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("faithmap.methods.masks.masker_files.os.fsync", full)
+    complaint = faith("train-masker", "photos", "--steps", 1, *TINY).complaint
+    assert complaint == "masker.safetensors: cannot be written (No space left on device); give another --out"
+    assert tree() == before
+
+
+def test_photographs_that_do_not_stay_in_memory_are_read_again(
+    faith, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert faith("train-masker", "photos", "--steps", 3, "--out", "kept", *TINY).code == 0
+    monkeypatch.setattr("faithmap.cli.training.KEPT", 0)
+    assert faith("train-masker", "photos", "--steps", 3, "--out", "read", *TINY).code == 0
+    assert (tmp_path / "kept").read_bytes() == (tmp_path / "read").read_bytes()

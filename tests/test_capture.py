@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from oracles import SmallNet
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
+from faithmap.methods.cams import GradCAM
 from faithmap.model import undisturbed
 
 
@@ -160,3 +162,48 @@ def test_what_flows_on_can_be_replaced(small_net: SmallNet, images: Tensor) -> N
         logits = small_net(images)
     assert torch.allclose(logits, 20 * small_net.head.bias.expand_as(logits))
     assert capture.activations["conv2"].any()
+
+
+class OwnMode(nn.Module):
+    """Sets the mode of gradients by itself: nowhere, before the layer, around it, or around it and part of what follows."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.layer, self.top = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 3)
+        self.where = where
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad() if self.where == "before" else nullcontext():
+            x = self.stem(x).relu()
+        with torch.enable_grad() if self.where in ("around", "partly") else nullcontext():
+            inner = self.layer(x)
+            one = self.top(inner.tanh()).square().sum(dim=(2, 3))
+            other = None if self.where == "around" else self.top(inner.sigmoid()).sum(dim=(2, 3))
+        outer = self.top(inner.sigmoid()).sum(dim=(2, 3)) if other is None or self.where == "partly" else other
+        return one + outer
+
+
+@pytest.mark.parametrize(("where", "passes"), [("nowhere", 1), ("before", 1), ("around", 2), ("partly", 2)])
+def test_models_that_set_the_mode_of_gradients_by_themselves(where: str, passes: int, images: Tensor, untouched) -> None:
+    model, plain = OwnMode(where).eval(), OwnMode("nowhere").eval()
+    untouched(model)
+    with torch.no_grad():
+        found = GradCAM(model, target_layer="layer", relu=False)(images, lambda logits: logits[:, 0])
+        assert not torch.is_grad_enabled()
+    layer, score = watched(plain, images, "layer")
+    slope = layer.gradients(score)["layer"].mean(dim=(2, 3), keepdim=True)
+    assert torch.allclose(found.heatmap, (slope * layer.activations["layer"]).sum(dim=1), atol=1e-6)
+    assert {d["forward_passes"] for d in found.diagnostics} == {passes}
+    assert torch.is_grad_enabled()
+
+
+def test_gradients_come_late(small_net: SmallNet, images: Tensor) -> None:
+    modes = []
+    handles = [m.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled())) for m in small_net.children()]
+    GradCAM(small_net, target_layer="conv2")(images, 0)
+    for handle in handles:
+        handle.remove()
+    before_and_at, behind = modes[-7:-3], modes[-3:]  # conv1, norm, relu, conv2; relu, drop, head
+    assert not any(before_and_at)
+    assert all(behind)

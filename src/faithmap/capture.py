@@ -2,8 +2,9 @@ r"""Capture: a layer's activation :math:`A`, and the score's gradient :math:`\pa
 
 At the layer the activation is cut out of the network and becomes the leaf of a new graph. Nothing below it requires a gradient
 (:func:`faithmap.model.undisturbed` freezes the weights, images are detached), so that the graph begins at the layer and the
-trunk costs a bare forward pass. What is kept is a copy, and what flows on another: in-place operations reach neither of the two
-from the other's side.
+trunk costs a bare forward pass: gradients are off on the way to the first layer, whose hook switches them on
+(:meth:`Capture.late_gradients`). What is kept is a copy, and what flows on another: in-place operations reach neither of the
+two from the other's side.
 
 Of several layers each gets its own gradient: an activation that already hangs on a lower layer's leaf stays in that graph.
 """
@@ -36,6 +37,7 @@ class Capture:
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.layers = dict(layers)
         self.activations: dict[str, Tensor] = {}
+        self._late = False
 
     @contextmanager
     def watch(self, replace: Replace | None = None, *, keep: bool = True) -> Iterator[None]:
@@ -61,6 +63,20 @@ class Capture:
         if missing:
             raise ValueError(f"target layer {min(missing)!r} does not run in the model's forward pass; give one that does")
 
+    @contextmanager
+    def late_gradients(self) -> Iterator[None]:
+        """Gradients are off inside the block until a watched layer has run; afterwards they are as they were.
+
+        A model that sets the mode around the layer by itself sets it back behind it. Then gradients are off at the end of the
+        model's pass (:func:`torch.is_grad_enabled`), the graph may have holes, and the pass has to be made again without this.
+        """
+        self._late = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._late = False
+
     def gradients(self, score: Float[Tensor, ""]) -> dict[str, Tensor]:
         """Of a sum of scores, to every activation; zero where the score does not depend on it."""
         found = torch.autograd.grad(score, list(self.activations.values()), allow_unused=True, materialize_grads=True)
@@ -77,6 +93,9 @@ class Capture:
             value = output[0] if isinstance(output, (tuple, list)) and output else output
             if not isinstance(value, Tensor) or not value.is_floating_point():
                 raise ValueError(f"target layer {name!r} returns {type(value).__name__}; give a layer that returns a tensor")
+            if self._late:
+                torch.set_grad_enabled(True)
+                self._late = False
             activation = value.clone() if value.requires_grad else value.detach().clone() if keep else value.detach()
             if torch.is_grad_enabled():
                 activation.requires_grad_()

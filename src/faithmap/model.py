@@ -148,23 +148,21 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     if torch.is_inference_mode_enabled():
         raise RuntimeError("explanations need gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
     modules = _modules(model)
-    modes = [module.training for module in modules]
+    training = [module for module in modules if module.training]
     own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     trained = [parameter for parameter in own if parameter.requires_grad]
     try:
-        for module, mode in zip(modules, modes, strict=True):
-            if mode:  # modules are slow to set, and there are hundreds
-                module.training = False
+        for module in training:
+            module.training = False
         for parameter in trained:
-            parameter.requires_grad_(False)
+            parameter.requires_grad = False
         with torch.enable_grad():
             yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            if module.training != mode:
-                module.training = mode
+        for module in training:
+            module.training = True
         for parameter in trained:
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:

@@ -15,7 +15,7 @@ N, K, H, W = 2, 3, 4, 5
 def evidence() -> Evidence:
     generator = torch.Generator().manual_seed(0)
     activation, gradient = torch.randn(2, N, K, H, W, dtype=torch.float64, generator=generator)
-    return Evidence.of(activation.relu(), gradient)
+    return Evidence(activation.relu(), gradient)
 
 
 def weight(name: str, a: Tensor, g: Tensor, i: int, j: int) -> Tensor | float:
@@ -57,16 +57,16 @@ def test_grad_cam_plus_plus_is_one_formula_for_every_size_of_object() -> None:
         activation, gradient = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
         activation.view(-1)[:cells] = 1
         gradient.view(-1)[:cells] = 1e-3
-        weights.append(grad_cam_plus_plus(Evidence.of(activation, gradient)).item())
+        weights.append(grad_cam_plus_plus(Evidence(activation, gradient)).item())
     assert weights == pytest.approx([5e-4 * n / (1 + n * 5e-4) for n in (1, 4, 9)], rel=1e-6)
 
 
 def test_no_weight_is_nan_where_there_is_nothing() -> None:
-    nothing = Evidence.of(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
+    nothing = Evidence(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
     for weighting in WEIGHTINGS.values():
         assert torch.equal(weighting(nothing).expand(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
 
 
 def test_xgrad_cam_of_a_channel_that_cancels_out() -> None:
     activation = torch.tensor([[[[1.0, -1.0]]]])
-    assert xgrad_cam(Evidence.of(activation, torch.ones_like(activation))).item() == 0
+    assert xgrad_cam(Evidence(activation, torch.ones_like(activation))).item() == 0

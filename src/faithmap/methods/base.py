@@ -178,8 +178,8 @@ def warn_if_doubtful(question: Question, logits: Float[Tensor, "n classes"] | No
 
 def warn_if_empty(question: Question, heatmap: Float[Tensor, "n r c"]) -> None:
     """Say where a heatmap ranks nothing."""
-    spread = heatmap.amax(dim=(1, 2)) - heatmap.amin(dim=(1, 2))
-    for i in (~(spread > 0)).nonzero().flatten().tolist():
+    low, high = heatmap.flatten(1).aminmax(dim=1)
+    for i in (~(high > low)).nonzero().flatten().tolist():
         kind = "holds NaN" if not bool(heatmap[i].isfinite().all()) else "has one value everywhere"
         question.warn(
             i, f"the heatmap {kind} and ranks no pixel; try another baseline, target or resolution", EmptyHeatmapWarning

@@ -99,7 +99,7 @@ class LayerExplainer(Explainer):
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
         passes = {"forward_passes": model.forward, "backward_passes": model.backward, **per_image}
         lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
-        top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in watched.layers}
+        top = {name: _largest(found[name].channel) for name in watched.layers}
         diagnostics = [
             {"target_layer": list(top), "top_channels": {name: channels[i] for name, channels in top.items()}}
             | {name: values[i] for name, values in lists.items()}
@@ -135,7 +135,7 @@ class CAM(LayerExplainer):
         weighting = self.weighting if callable(self.weighting) else WEIGHTINGS[self.weighting]
         answer: Pass = question.kept[2]
         if self.gradient.is_plain:
-            evidence = {name: Evidence.of(a, answer.gradient[name]) for name, a in answer.activation.items()}
+            evidence = {name: Evidence(a, answer.gradient[name]) for name, a in answer.activation.items()}
             return self._answer(question, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
         passes = getattr(self.gradient, "samples", 1)
         together = min(self.chunk_size, math.lcm(self.chunk_size, passes) // passes)
@@ -184,6 +184,10 @@ def fuse(
         largest = values.abs().amax(dim=(1, 2), keepdim=True)
         total += rows @ (values / largest).where(largest > 0, 0) @ columns.mT
     return total / len(maps)
+
+
+def _largest(channel: Float[Tensor, "n k"]) -> list[list[int]]:
+    return channel.topk(min(TOP, channel.shape[1]), dim=1).indices.tolist()
 
 
 def _key(entry: nn.Module | str | None) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -71,18 +72,19 @@ class LayerModel:
         self.backward = self.forward.clone()
         function = callable(target) and not isinstance(target, Tensor)
         logits, classes, answers = [], [], []
-        for index in torch.arange(len(images), device=images.device).split(self.chunk_size):
+        everything = torch.arange(len(images), device=images.device)
+        for index, part in zip(everything.split(self.chunk_size), images.split(self.chunk_size), strict=True):
 
             def score(output: object, index: Tensor = index) -> Tensor:
                 whole = len(index) if target is None else len(images)
                 concrete = resolve(target, output, kind, whole)
-                part = concrete if target is None else concrete.of(index)
-                if part.classes is not None:
+                own = concrete if target is None else concrete.of(index)
+                if own.classes is not None:
                     logits.append(logits_of(output).detach())
-                    classes.append(part.classes)
-                return part(output, torch.arange(len(index), device=index.device))
+                    classes.append(own.classes)
+                return own(output, torch.arange(len(index), device=index.device))
 
-            answers.append(self._ask(images[index], score, index, gradient=gradient))
+            answers.append(self._ask(part, score, index, gradient=gradient))
         if function:
             return None, resolve(target, None, kind, len(images)), joined(answers)
         return torch.cat(logits), Score(kind, classes=torch.cat(classes)), joined(answers)
@@ -142,10 +144,12 @@ class LayerModel:
         self, z: Tensor, score: Callable[[object], Tensor], number: Int[Tensor, " m"], *, gradient: bool, keep: bool = True
     ) -> Pass:
         passes = number.bincount(minlength=len(self.forward))
+        output = self._output(z, gradient=gradient, keep=keep)
         self.forward += passes
-        with torch.set_grad_enabled(gradient), self.capture.watch(keep=keep):
-            with autocasting(z.device, self.autocast):
-                output = self.model(z)
+        if output is None:
+            output = self._output(z, gradient=True, keep=keep, late=False)
+            self.forward += passes
+        with torch.set_grad_enabled(gradient):
             values = score(output)
         kept = self.capture.activations.items() if keep else ()
         activation = {name: at_least_single(self.reshape(name, a.detach())) for name, a in kept}
@@ -156,6 +160,13 @@ class LayerModel:
             slope = {name: at_least_single(self.reshape(name, g)) for name, g in self.capture.gradients(values.sum()).items()}
         self.capture.activations = {}
         return Pass(values.detach(), activation, slope)
+
+    def _output(self, z: Tensor, *, gradient: bool, keep: bool, late: bool = True) -> Any:
+        """What the model answers, its layers captured; None where it set the mode of gradients by itself and they came late."""
+        mode = torch.no_grad() if not gradient else self.capture.late_gradients() if late else torch.enable_grad()
+        with mode, self.capture.watch(keep=keep), autocasting(z.device, self.autocast):
+            output = self.model(z)
+            return None if gradient and late and not torch.is_grad_enabled() else output
 
 
 def joined(answers: list[Pass]) -> Pass:

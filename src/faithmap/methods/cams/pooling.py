@@ -54,7 +54,7 @@ class LayerPool:
         channel = (g * difference).sum(dim=(2, 3), keepdim=True)
         self._add("complete", rows, channel.sum(dim=(1, 2, 3)))
         if self.pool == "map":
-            one = weighted(self.weighting(Evidence.of(difference, g)), difference)
+            one = weighted(self.weighting(Evidence(difference, g)), difference)
             self._add("map", rows, one.heatmap.relu() if self.relu_each else one.heatmap)
             self._add("channel", rows, one.channel)
             return
@@ -74,7 +74,7 @@ class LayerPool:
             whole = sums["difference"].sum(dim=(2, 3), keepdim=True)
             below = whole if self.pool == "slope" else torch.full_like(whole, self.activation[0, 0].numel())
             channel = (sums["contribution"] / below).where(below != 0, 0)
-            evidence = Evidence.of(self.activation, channel.expand_as(self.activation))
+            evidence = Evidence(self.activation, channel.expand_as(self.activation))
         return weighted(self.weighting(evidence), evidence.activation)
 
     def completeness(self) -> Float[Tensor, " n"] | None:

@@ -18,11 +18,10 @@ A weighting knows nothing of where the gradient comes from: see :mod:`faithmap.m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,19 +33,24 @@ class Evidence:
     Attributes:
         activation: A, what the weights multiply.
         gradient: g, or its mean.
-        square: of g, or the mean of the squares; nothing for a weighting of :data:`FIRST_ORDER`, which asks for none.
-        cube: likewise.
+        mean_square: mean of the squares of g; None of one pass, whose square is the gradient's own.
+        mean_cube: likewise.
     """
 
     activation: Float[Tensor, "n k h w"]
     gradient: Float[Tensor, "n k h w"]
-    square: Float[Tensor, "n k h w"] = field(default_factory=lambda: torch.empty(0))
-    cube: Float[Tensor, "n k h w"] = field(default_factory=lambda: torch.empty(0))
+    mean_square: Float[Tensor, "n k h w"] | None = None
+    mean_cube: Float[Tensor, "n k h w"] | None = None
 
-    @classmethod
-    def of(cls, activation: Float[Tensor, "n k h w"], gradient: Float[Tensor, "n k h w"]) -> Evidence:
-        """One pass."""
-        return cls(activation, gradient, gradient.square(), gradient.pow(3))
+    @property
+    def square(self) -> Float[Tensor, "n k h w"]:
+        """Of g, or the mean of the squares."""
+        return self.gradient.square() if self.mean_square is None else self.mean_square
+
+    @property
+    def cube(self) -> Float[Tensor, "n k h w"]:
+        """Of g, or the mean of the cubes."""
+        return self.gradient.pow(3) if self.mean_cube is None else self.mean_cube
 
 
 Weighting: TypeAlias = Callable[[Evidence], Float[Tensor, "n k #h #w"]]
@@ -70,8 +74,9 @@ def grad_cam_plus_plus(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
     The factor :math:`e^y` scales an image's whole map and is left out. Where g is 0, so is :math:`\alpha`. Smooth Grad-CAM++
     (Omeiza 2019) puts means over noisy images in the place of g and its powers.
     """
-    denominator = 2 * evidence.square + evidence.activation.sum(dim=(2, 3), keepdim=True) * evidence.cube
-    alpha = (evidence.square / denominator).where(denominator != 0, 0)
+    square = evidence.square
+    denominator = 2 * square + evidence.activation.sum(dim=(2, 3), keepdim=True) * evidence.cube
+    alpha = (square / denominator).where(denominator != 0, 0)
     return (alpha * evidence.gradient.relu()).sum(dim=(2, 3), keepdim=True)
 
 

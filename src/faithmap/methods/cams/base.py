@@ -99,7 +99,7 @@ class LayerExplainer(Explainer):
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
         passes = {"forward_passes": model.forward, "backward_passes": model.backward, **per_image}
         lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
-        top = {name: _largest(found[name].channel) for name in watched.layers}
+        top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in watched.layers}
         diagnostics = [
             {"target_layer": list(top), "top_channels": {name: channels[i] for name, channels in top.items()}}
             | {name: values[i] for name, values in lists.items()}
@@ -184,10 +184,6 @@ def fuse(
         largest = values.abs().amax(dim=(1, 2), keepdim=True)
         total += rows @ (values / largest).where(largest > 0, 0) @ columns.mT
     return total / len(maps)
-
-
-def _largest(channel: Float[Tensor, "n k"]) -> list[list[int]]:
-    return channel.topk(min(TOP, channel.shape[1]), dim=1).indices.tolist()
 
 
 def _key(entry: nn.Module | str | None) -> Any:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import faithmap
+from faithmap.methods.registry import METHODS
 
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
@@ -31,6 +32,7 @@ BinaryTarget DetectionTarget ImageTarget MultiLabelTarget RegressionTarget Segme
 BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve DeletionInsertion
 EmptyHeatmapWarning Explainer Explanation
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
+DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov
 __version__ deletion_insertion image_files image_generators load read_image sample_photo show
 """
 
@@ -38,6 +40,10 @@ __version__ deletion_insertion image_files image_generators load read_image samp
 def test_public_names_are_these() -> None:
     assert sorted(faithmap.__all__) == sorted(PUBLIC.split())
     assert all(getattr(faithmap, name) is not None for name in faithmap.__all__)
+
+
+def test_every_method_is_public() -> None:
+    assert {method.explainer.__name__ for method in METHODS.values()} <= set(faithmap.__all__)
 
 
 def room(path: Path) -> str:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         XGradCAM,
         channels_first,
     )
+    from faithmap.methods.captum_methods import LIME, LRP, DeconvNet, DeepLIFT, GradientSHAP, GuidedBackprop, KernelSHAP
     from faithmap.methods.controls import CentredGaussian, Edges, RandomMap
     from faithmap.methods.gradients import (
         ContrastiveExcitationBackprop,
@@ -64,7 +65,16 @@ if TYPE_CHECKING:
         SmoothGrad,
         VarGrad,
     )
-    from faithmap.methods.masks import RISE, ExtremalPerturbation, IGOSPlus, IGOSPlusPlus, Occlusion
+    from faithmap.methods.masks import (
+        RISE,
+        ExtremalPerturbation,
+        IGOSPlus,
+        IGOSPlusPlus,
+        LearnedMask,
+        Masker,
+        Nesterov,
+        Occlusion,
+    )
     from faithmap.metrics import Curve, DeletionInsertion, Protocol, deletion_insertion
     from faithmap.model import Classifier
     from faithmap.score import ImageTarget
@@ -106,6 +116,7 @@ _HOMES = {
         "XGradCAM",
         "channels_first",
     ),
+    "methods.captum_methods": ("DeconvNet", "DeepLIFT", "GradientSHAP", "GuidedBackprop", "KernelSHAP", "LIME", "LRP"),
     "methods.controls": ("CentredGaussian", "Edges", "RandomMap"),
     "methods.gradients": (
         "ContrastiveExcitationBackprop",
@@ -117,7 +128,16 @@ _HOMES = {
         "SmoothGrad",
         "VarGrad",
     ),
-    "methods.masks": ("ExtremalPerturbation", "IGOSPlus", "IGOSPlusPlus", "Occlusion", "RISE"),
+    "methods.masks": (
+        "ExtremalPerturbation",
+        "IGOSPlus",
+        "IGOSPlusPlus",
+        "LearnedMask",
+        "Masker",
+        "Nesterov",
+        "Occlusion",
+        "RISE",
+    ),
     "metrics": ("Curve", "DeletionInsertion", "Protocol", "deletion_insertion"),
     "model": ("Classifier",),
     "score": ("ImageTarget",),
@@ -131,6 +151,8 @@ __all__ = [
     "BASELINES",
     "CAM",
     "IGOS",
+    "LIME",
+    "LRP",
     "RISE",
     "AblationCAM",
     "BaselineWarning",
@@ -142,6 +164,8 @@ __all__ = [
     "Constant",
     "ContrastiveExcitationBackprop",
     "Curve",
+    "DeconvNet",
+    "DeepLIFT",
     "DeletionInsertion",
     "DetectionTarget",
     "Edges",
@@ -159,7 +183,9 @@ __all__ = [
     "GradCAM",
     "GradCAMPlusPlus",
     "Gradient",
+    "GradientSHAP",
     "GradientTimesInput",
+    "GuidedBackprop",
     "HiResCAM",
     "IGOSPlus",
     "IGOSPlusPlus",
@@ -169,15 +195,19 @@ __all__ = [
     "Integrated",
     "IntegratedGradCAM",
     "IntegratedGradients",
+    "KernelSHAP",
     "LayerCAM",
+    "LearnedMask",
     "LineSearch",
     "LowConfidenceWarning",
     "Mask",
+    "Masker",
     "Mean",
     "MedianBlur",
     "Mixture",
     "ModelError",
     "MultiLabelTarget",
+    "Nesterov",
     "Noise",
     "Occlusion",
     "Plain",

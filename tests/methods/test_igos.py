@@ -338,7 +338,7 @@ def test_autocast_stays_close(small_net: SmallNet, images: Tensor) -> None:
         ({"lambda1": -1.0}, "at least 0"),
         ({"path_points": 0}, "path_points"),
         ({"noise_std": -0.1}, "noise_std"),
-        ({"step": -1.0}, "give a LineSearch, or a step size above 0"),
+        ({"step": -1.0}, "give a LineSearch, Nesterov, or a step size above 0"),
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"patience": 0}, "patience"),
         ({"baseline": "fog"}, "'fog' is unknown"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from faithmap import deletion_insertion, image_generators
 from faithmap.masking import MaskedModel
-from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus
+from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus, Nesterov
 from faithmap.methods.masks.bilateral import BilateralModel
 from faithmap.methods.masks.objective import total_variation
 from faithmap.score import Score
@@ -112,6 +112,29 @@ def test_nothing_is_left_behind(explainer: type[IGOSPlus], small_net: SmallNet, 
     explainer(small_net, resolution=4, iterations=1, path_points=2)(images)
     with pytest.raises(ValueError, match="sigma is 0; give a pixel difference above 0"):
         explainer(small_net, sigma=0)(images)
+
+
+@pytest.mark.parametrize("explainer", [IGOS, IGOSPlus, IGOSPlusPlus])
+def test_nesterov_is_its_recurrence(explainer: type[IGOS], small_net: SmallNet, images: Tensor) -> None:
+    masked, everyone = bilateral(small_net.double(), images.double()), torch.arange(3)
+    explain = explainer(small_net, resolution=4, iterations=4, path_points=3, noise_std=0.0, average=False, step=Nesterov(5.0))
+    found, trace = explain._optimise(masked, image_generators(0, range(3)), lambda done, total: None)
+    before = mask = torch.ones(3, 4 * explain.masks, 4, dtype=torch.float64)
+    for done in range(4):
+        ahead = (mask + done / (done + 3) * (mask - before)).clamp(0, 1)
+        before, mask = mask, (ahead - 5 * explain.total_gradient(masked, ahead, everyone, None)).clamp(0, 1)
+        assert (mask < 1).double().mean() > 0.01
+    assert torch.allclose(found, explain._answer(mask), atol=1e-12)
+    assert torch.allclose(
+        torch.tensor(trace.as_dicts(masked)[1]["objective"][-1]).double(), explain._objective(masked, mask, everyone)[1]
+    )
+
+
+def test_a_step_that_is_none(small_net: SmallNet, images: Tensor) -> None:
+    with pytest.raises(ValueError, match="size is 0; give a step size above 0"):
+        Nesterov(0)
+    with pytest.raises(ValueError, match="step is -1; give a LineSearch, Nesterov, or a step size above 0"):
+        IGOSPlusPlus(small_net, step=-1)(images)
 
 
 def test_i_gos_itself_has_one_mask_and_the_plain_penalty(small_net: SmallNet) -> None:

@@ -6,6 +6,7 @@ from faithmap.methods.masks.igos_plus import IGOSPlus, IGOSPlusPlus
 from faithmap.methods.masks.line_search import LineSearch
 from faithmap.methods.masks.mask import Mask
 from faithmap.methods.masks.masker import LearnedMask, Masker
+from faithmap.methods.masks.nesterov import Nesterov
 from faithmap.methods.masks.occlusion import Occlusion
 from faithmap.methods.masks.pyramid import Pyramid
 from faithmap.methods.masks.rise import RISE
@@ -20,6 +21,7 @@ __all__ = [
     "LineSearch",
     "Mask",
     "Masker",
+    "Nesterov",
     "Occlusion",
     "Pyramid",
 ]

@@ -29,6 +29,7 @@ from faithmap.masking import MaskedModel
 from faithmap.methods.base import Progress
 from faithmap.methods.masks.base import MaskOptimiser
 from faithmap.methods.masks.line_search import LineSearch, Step, take_step
+from faithmap.methods.masks.nesterov import Nesterov
 from faithmap.methods.masks.noise import PathNoise
 from faithmap.methods.masks.objective import Penalty
 from faithmap.methods.masks.trace import Trace
@@ -42,7 +43,7 @@ class IGOS(MaskOptimiser):
         path_points: S. One point is the mask itself: with no noise, the plain gradient.
         noise_std: of the noise at the path's points, in the units of the images, [0, 1] pixels for a Classifier; 0 for none.
             The paper's 0.2 is in normalised units: 0.045 in pixels for the usual ImageNet std of 0.225.
-        step: the line search, or a number for a fixed step size.
+        step: the line search, a number for a fixed step size, or :class:`Nesterov`.
         patience: iterations in a row without an accepted step, after which an image has converged.
         average: answer with the mean of the masks over the iterations, not with the last.
 
@@ -57,7 +58,7 @@ class IGOS(MaskOptimiser):
 
     path_points: int = 20
     noise_std: float = 0.02
-    step: LineSearch | float = field(default_factory=LineSearch)
+    step: LineSearch | Nesterov | float = field(default_factory=LineSearch)
     patience: int = 3
     average: bool = True
 
@@ -65,8 +66,8 @@ class IGOS(MaskOptimiser):
         super()._check(size)
         if self.path_points < 1 or self.patience < 1 or self.noise_std < 0:
             raise ValueError("give path_points and patience of at least 1, and a noise_std of at least 0")
-        if not isinstance(self.step, LineSearch) and not self.step > 0:
-            raise ValueError(f"step is {self.step}; give a LineSearch, or a step size above 0")
+        if not isinstance(self.step, (LineSearch, Nesterov)) and not self.step > 0:
+            raise ValueError(f"step is {self.step}; give a LineSearch, Nesterov, or a step size above 0")
 
     def _optimise(
         self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
@@ -74,14 +75,16 @@ class IGOS(MaskOptimiser):
         count = len(masked.images)
         noise = PathNoise(self.noise_std, generators)
         active = torch.arange(count, device=masked.images.device)
-        mask = masked.images.new_ones(count, self.shape[0] * self.masks, self.shape[1])
+        before = mask = masked.images.new_ones(count, self.shape[0] * self.masks, self.shape[1])
         objective = self._objective(masked, mask, active)
         failures = torch.zeros_like(active)
         trace = Trace(count, self.iterations, objective)
         trace.record(0, active, self._answer(mask), objective, self._penalty(masked, active))
         total = torch.zeros_like(self._answer(mask))
         for iteration in range(1, self.iterations + 1):
-            step = self._iterate(masked, mask, objective, active, noise)
+            start = self.step.ahead(mask, before, iteration - 1) if isinstance(self.step, Nesterov) else mask
+            step = self._iterate(masked, start, objective, active, noise)
+            before = mask.clone()
             mask[active], objective[active] = step.mask, step.objective
             failures[active] = torch.where(step.accepted, 0, failures[active] + 1)
             penalty = self._penalty(masked, active)
@@ -116,9 +119,10 @@ class IGOS(MaskOptimiser):
 
         if isinstance(self.step, LineSearch):
             return self.step(evaluate, mask[active], direction, objective[active])
-        moved = take_step(mask[active], direction, self.step)
+        alpha = self.step.size if isinstance(self.step, Nesterov) else self.step
+        moved = take_step(mask[active], direction, alpha)
         everyone = torch.arange(len(active), device=active.device)
-        size = torch.full_like(objective[active], self.step)
+        size = torch.full_like(objective[active], alpha)
         return Step(torch.ones_like(everyone, dtype=torch.bool), size, moved, evaluate(moved, everyone))
 
     def total_gradient(

@@ -1,0 +1,132 @@
+"""Deletion and insertion of all methods of the registry, at their maps' own resolution and at 28x28, under both protocols.
+
+    python benchmarks/methods_quality.py --photos ../shared/photos --count 8
+
+Every method has its default settings and gives each photograph one map. That is played as it is, then resampled to 28x28 cells,
+each time as I-GOS plays (cells, one heavy blur) and as RISE does (pixels, grey and a light blur). One Markdown table for each
+of the four, the best first. Scores of different resolutions or protocols cannot be compared: where maps are played at their own
+resolutions, methods should be compared with their like. A learned mask takes part if ``--masker`` names a file that ``faithmap
+train-masker`` made; methods that the model or the installation cannot serve are named with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from common import Results, Row, arguments, autocast, difference, table, with_error
+from igos_quality import Bench
+from torch import Tensor
+
+import faithmap as fm
+from faithmap.methods.base import Explainer
+from faithmap.methods.masks.masker_files import read_masker
+from faithmap.methods.registry import METHODS
+from faithmap.metrics import PROTOCOLS
+
+CELLS = 28
+OWN = "own"
+"""The maps' own resolution, in the tables and in the file."""
+
+
+def explainers(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tuple[str, Explainer]]:
+    """The methods that were asked for, in the registry's order."""
+    settings = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
+    for name, method in METHODS.items():
+        if (options.only and name not in options.only) or name in options.skip:
+            continue
+        if "masker" not in method.needs:
+            yield name, method.explainer(model, **settings)
+        elif options.masker is not None:
+            yield name, fm.LearnedMask(model, masker=read_masker(options.masker, model), **settings)
+
+
+def entry(name: str, protocol: str, at: str) -> str:
+    """What stands for a method's game in the file."""
+    return f"{name}, {protocol}, {at}"
+
+
+def measure(bench: Bench, name: str, explainer: Explainer) -> str | None:
+    """All games of one method that were not played before; why it cannot play, if it cannot."""
+    for photo, image in zip(bench.photos, bench.images.split(1), strict=True):
+        known = {key[1] for key in bench.results.rows if key[0] == photo}
+        if {entry(name, protocol, at) for protocol in PROTOCOLS for at in (OWN, f"{CELLS}")} <= known:
+            continue
+        try:
+            start = time.perf_counter()
+            why = explainer(image)
+            seconds = time.perf_counter() - start
+        except (ValueError, NotImplementedError, ImportError) as error:
+            return str(error)
+        for row in list(games(bench, name, photo, image, why, seconds)):
+            bench.results.add(row)
+    return None
+
+
+def games(bench: Bench, name: str, photo: str, image: Tensor, why: fm.Explanation, seconds: float) -> Iterator[Row]:
+    """The four of one map; two where its own cells are those of 28x28."""
+    passes = [why.diagnostics[0][f"{kind}_passes"] for kind in ("forward", "backward")]
+    own = why.resolution == (CELLS, CELLS) and why.rows is None
+    maps: dict[str, fm.Explanation | Tensor] = {OWN: why} if own else {OWN: why, f"{CELLS}": why.at((CELLS, CELLS))}
+    for protocol in PROTOCOLS.values():
+        for at, heatmap in maps.items():
+            played = fm.deletion_insertion(bench.model, image, heatmap, why.target, protocol=protocol, chunk_size=bench.chunk)
+            areas = played.deletion.area.item(), played.insertion.area.item()
+            for label in (OWN, f"{CELLS}") if own else (at,):
+                yield Row(photo, entry(name, protocol.name, label), why.resolution[0], *areas, seconds, *passes)
+
+
+def report(results: Results, photos: list[str], names: list[str], protocol: str, at: str) -> str:
+    """One table, with paired differences to the best."""
+    found: dict[str, list[Row]] = {}
+    for name in names:
+        label = entry(name, protocol, at)
+        rows = [row for row in results.rows.values() if row.method == label and row.photo in photos]
+        if len(rows) == len(photos):
+            found[name] = sorted(rows, key=lambda row: photos.index(row.photo))
+    order = sorted(found, key=lambda name: -sum(row.difference for row in found[name]))
+    best = [row.difference for row in found[order[0]]]
+    lines = []
+    for name in order:
+        rows = found[name]
+        values = [row.difference for row in rows]
+        areas = [with_error([getattr(row, game) for row in rows]) for game in ("deletion", "insertion")]
+        costs = [f"{sum(getattr(row, kind) for row in rows) / len(rows):.0f}" for kind in ("forward", "backward")]
+        paired = "" if name == order[0] else difference(values, best)
+        lines.append([name, f"{rows[0].resolution}", *areas, with_error(values), paired, " + ".join(costs)])
+    return table(["method", "rows", "deletion", "insertion", "ins - del", f"to {order[0]}", "passes"], lines)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=8)
+    parser.add_argument("--only", nargs="+", default=None, help="methods, by name; all without it")
+    parser.add_argument("--skip", nargs="*", default=[], help="methods, by name")
+    parser.add_argument("--masker", type=Path, default=None, help="file of the learned mask")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    options = parser.parse_args()
+    bench = Bench.open(options)
+    out: dict[str, str] = {}
+    names = []
+    for name, explainer in explainers(bench.model, options):
+        obstacle = measure(bench, name, explainer)
+        if obstacle is None:
+            names.append(name)
+        else:
+            out[name] = obstacle
+        print(f"{name} {'done' if obstacle is None else obstacle}", file=sys.stderr, flush=True)
+    head = f"{options.model}, {len(bench.photos)} photographs ({options.part}), autocast {options.autocast}"
+    for protocol in PROTOCOLS:
+        for at in (OWN, f"{CELLS}"):
+            cells = "maps at their own resolution" if at == OWN else f"maps at {CELLS}x{CELLS}"
+            print(f"\n{head}, protocol {protocol}, {cells}\n")
+            print(report(bench.results, bench.photos, names, protocol, at), flush=True)
+    for name, obstacle in out.items():
+        print(f"\n{name} took no part: {obstacle}")
+
+
+if __name__ == "__main__":
+    main()

@@ -49,7 +49,7 @@ def entry(name: str, protocol: str, at: str) -> str:
     return f"{name}, {protocol}, {at}"
 
 
-def measure(bench: Bench, name: str, explainer: Explainer) -> str | None:
+def measure(bench: Bench, name: str, explainer: Explainer, steps: int | None) -> str | None:
     """All games of one method that were not played before; why it cannot play, if it cannot."""
     for photo, image in zip(bench.photos, bench.images.split(1), strict=True):
         known = {key[1] for key in bench.results.rows if key[0] == photo}
@@ -61,19 +61,23 @@ def measure(bench: Bench, name: str, explainer: Explainer) -> str | None:
             seconds = time.perf_counter() - start
         except (ValueError, NotImplementedError, ImportError) as error:
             return str(error)
-        for row in list(games(bench, name, photo, image, why, seconds)):
+        for row in list(games(bench, name, photo, image, why, seconds, steps)):
             bench.results.add(row)
     return None
 
 
-def games(bench: Bench, name: str, photo: str, image: Tensor, why: fm.Explanation, seconds: float) -> Iterator[Row]:
+def games(
+    bench: Bench, name: str, photo: str, image: Tensor, why: fm.Explanation, seconds: float, steps: int | None
+) -> Iterator[Row]:
     """The four of one map; two where its own cells are those of 28x28."""
     passes = [why.diagnostics[0][f"{kind}_passes"] for kind in ("forward", "backward")]
     own = why.resolution == (CELLS, CELLS) and why.rows is None
     maps: dict[str, fm.Explanation | Tensor] = {OWN: why} if own else {OWN: why, f"{CELLS}": why.at((CELLS, CELLS))}
     for protocol in PROTOCOLS.values():
         for at, heatmap in maps.items():
-            played = fm.deletion_insertion(bench.model, image, heatmap, why.target, protocol=protocol, chunk_size=bench.chunk)
+            played = fm.deletion_insertion(
+                bench.model, image, heatmap, why.target, protocol=protocol, steps=steps, chunk_size=bench.chunk
+            )
             areas = played.deletion.area.item(), played.insertion.area.item()
             for label in (OWN, f"{CELLS}") if own else (at,):
                 yield Row(photo, entry(name, protocol.name, label), why.resolution[0], *areas, seconds, *passes)
@@ -106,19 +110,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=None, help="methods, by name; all without it")
     parser.add_argument("--skip", nargs="*", default=[], help="methods, by name")
     parser.add_argument("--masker", type=Path, default=None, help="file of the learned mask")
+    parser.add_argument("--steps", type=int, default=None, help="of every game, instead of its protocol's own number")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
     out: dict[str, str] = {}
     names = []
     for name, explainer in explainers(bench.model, options):
-        obstacle = measure(bench, name, explainer)
+        obstacle = measure(bench, name, explainer, options.steps)
         if obstacle is None:
             names.append(name)
         else:
             out[name] = obstacle
         print(f"{name} {'done' if obstacle is None else obstacle}", file=sys.stderr, flush=True)
     head = f"{options.model}, {len(bench.photos)} photographs ({options.part}), autocast {options.autocast}"
+    head += "" if options.steps is None else f", {options.steps} steps"
     for protocol in PROTOCOLS:
         for at in (OWN, f"{CELLS}"):
             cells = "maps at their own resolution" if at == OWN else f"maps at {CELLS}x{CELLS}"

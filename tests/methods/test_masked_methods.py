@@ -9,8 +9,9 @@ import torch
 from oracles import Linear, Patch, SmallNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import resnet18
 
-from faithmap import image_generators
+from faithmap import Classifier, image_generators
 from faithmap.methods.controls import CentredGaussian, Edges, RandomMap
 from faithmap.methods.masks import RISE, Occlusion
 
@@ -83,6 +84,14 @@ def test_rise_finds_the_patch() -> None:
     top = int(heatmap.argmax())
     assert 4 <= top // 32 < 12
     assert 16 <= top % 32 < 24
+
+
+def test_the_papers_number_of_masks(small_net: SmallNet) -> None:
+    with torch.device("meta"):
+        resnet = resnet18()
+    assert RISE(resnet).most == RISE(Classifier(nn.Sequential(resnet))).most == 8000
+    assert RISE(resnet, masks=10).settings["masks"] == 10
+    assert RISE(small_net).settings["masks"] == 4000
 
 
 def test_rise_stops_when_it_is_sure_whatever_the_chunks() -> None:

@@ -166,7 +166,7 @@ _ALL = {
         _LAYER,
     ),
     "occlusion": Method(Occlusion, "the fall of the score when a patch goes", "1 forward a patch, about 600", "Zeiler 2014"),
-    "rise": Method(RISE, "random masks, weighted by the score of what they show", "4000 forward", "Petsiuk 2018"),
+    "rise": Method(RISE, "random masks, weighted by the score of what they show", "4000 forward, of a ResNet 8000", "Petsiuk 2018"),
     "guided_backprop": Method(
         GuidedBackprop, "the gradient, of which rectifiers let only positive parts through", "2", "Springenberg 2015", _CAPTUM
     ),

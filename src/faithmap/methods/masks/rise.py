@@ -38,7 +38,7 @@ class RISE(Explainer):
     """RISE.
 
     Args:
-        masks: N, at the most. The paper takes 4,000 for VGG16, and 8,000 for ResNet50.
+        masks: N, at the most. None takes the paper's: 8,000 for a ResNet, and 4,000, its number for VGG16, for all others.
         cells: of the grid, (rows, columns), or a number for both.
         probability: p, that a cell is shown.
         baseline: what is not shown becomes this; "zero" is 0 in the model's normalised space, as in the paper.
@@ -50,7 +50,7 @@ class RISE(Explainer):
     with the number of masks.
     """
 
-    masks: int = 4000
+    masks: int | None = None
     cells: int | tuple[int, int] = 7
     probability: float = 0.5
     baseline: Baseline = "zero"
@@ -60,7 +60,14 @@ class RISE(Explainer):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as plain data."""
-        return {**super().settings, "baseline": describe_baseline(self.baseline)}
+        return {**super().settings, "masks": self.most, "baseline": describe_baseline(self.baseline)}
+
+    @property
+    def most(self) -> int:
+        """N, the default filled in."""
+        if self.masks is not None:
+            return self.masks
+        return 8000 if any(type(module).__name__ == "ResNet" for module in self.model.modules()) else 4000
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -70,7 +77,7 @@ class RISE(Explainer):
         super()._check(size)
         if not all(1 <= cells <= pixels for cells, pixels in zip(self._grid, size, strict=True)):
             raise ValueError(f"cells are {self._grid}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
-        if self.masks < 1 or self.every < 2 or not 0 < self.probability < 1:
+        if self.most < 1 or self.every < 2 or not 0 < self.probability < 1:
             raise ValueError("give at least 1 mask, at least 2 from look to look, and a probability between 0 and 1")
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}; give a part of the map's range above 0, or None")
@@ -88,11 +95,12 @@ class RISE(Explainer):
         masked = self._masked(question, image)
         level = None if question.score.is_class_probability else question.clean[image]
         sums = _Sums(masked.size, masked.images.device, self.probability, level)
-        while sums.taken < self.masks:
-            for count in _chunks(min(self.every, self.masks - sums.taken), self.chunk_size):
+        most = self.most
+        while sums.taken < most:
+            for count in _chunks(min(self.every, most - sums.taken), self.chunk_size):
                 masks = self.draw(count, masked.size, question.generators[image]).to(masked.images)
                 sums.add(masked.scores(masks, torch.zeros(count, dtype=torch.long, device=masks.device)), masks)
-                question.progress(image * self.masks + sums.taken, len(question.images) * self.masks)
+                question.progress(image * most + sums.taken, len(question.images) * most)
             heatmap, error = sums.result()
             if self.tolerance is not None and bool(error <= self.tolerance * (heatmap.max() - heatmap.min())):
                 break

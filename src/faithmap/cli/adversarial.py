@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.explain import MethodName, as_resolution
+from faithmap.cli.explain import MethodName, as_method, as_resolution
 from faithmap.cli.report import Bar, Outcome, report_all
 
 _NUMBER = re.compile(r"(?P<over>\d{1,9}(\.\d{0,9})?|\.\d{1,9})(/(?P<under>\d{1,9}))?")
@@ -53,7 +53,7 @@ class AdversarialOptions:
         json: print one JSON document instead of text, and no progress.
     """
 
-    method: MethodName = "igos"
+    method: Annotated[MethodName, Parameter(converter=as_method, n_tokens=1)] = "igos"
     target: str | None = None
     radius: Annotated[
         float, Parameter(converter=as_part, n_tokens=1, negative="", metavar="PIXELS", show_default=lambda _: "8/255")

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.explain import MethodName
 from faithmap.cli.report import Bar, Outcome, report_all
+from faithmap.methods.registry import ALIASES, METHODS
 
 
 def as_methods(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """``igos,gradcam``: names with commas between them, each once."""
-    names = tuple(dict.fromkeys(name.strip() for name in tokens[0].value.split(",")))
+    """``igos,gradcam``: names with commas between them, each method once."""
+    given = (name.strip() for name in tokens[0].value.split(","))
+    names = tuple(dict.fromkeys(ALIASES.get(name, name) for name in given))
     for name in names:
-        if name not in get_args(MethodName):
-            raise ValueError(f'"{name}" is no method; give some of {", ".join(get_args(MethodName))}')
+        if name not in METHODS:
+            raise ValueError(f'"{name}" is no method; give some of {", ".join(METHODS)}')
     return names
 
 

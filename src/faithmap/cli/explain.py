@@ -6,54 +6,27 @@ import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from cyclopts import Parameter, Token
+from cyclopts import CoercionError, Parameter, Token
 from cyclopts.types import PositiveInt
 
 from faithmap.cli.report import Bar, Outcome, report_all
+from faithmap.methods.registry import ALIASES, METHODS
 
-MethodName = Literal[
-    "igos",
-    "igos_plus",
-    "igos_plus_plus",
-    "mask",
-    "extremal",
-    "learned_mask",
-    "expected_gradcam",
-    "gradcam",
-    "gradcam_plus_plus",
-    "xgradcam",
-    "layercam",
-    "hirescam",
-    "smooth_gradcam",
-    "smooth_gradcam_plus_plus",
-    "integrated_gradcam",
-    "scorecam",
-    "ablationcam",
-    "eigencam",
-    "gradient",
-    "gradient_times_input",
-    "smoothgrad",
-    "vargrad",
-    "integrated_gradients",
-    "expected_gradients",
-    "excitation_backprop",
-    "contrastive_excitation_backprop",
-    "occlusion",
-    "rise",
-    "guided_backprop",
-    "deconvnet",
-    "deeplift",
-    "lrp",
-    "lime",
-    "kernelshap",
-    "gradientshap",
-    "random_map",
-    "gaussian",
-    "edges",
-]
-"""The names in ``faithmap.methods.registry``, which needs torch."""
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Literal[tuple(METHODS)]
+"""A name in ``faithmap.methods.registry``, which is read without torch."""
+
+
+def as_method(names: Any, tokens: Sequence[Token]) -> str:
+    """``igos``, or another name that a method goes by, such as ``mwp``: the registry's own."""
+    name = ALIASES.get(tokens[0].value, tokens[0].value)
+    if name not in METHODS:
+        raise CoercionError(token=tokens[0], target_type=names)
+    return name
 
 
 def as_resolution(_: Any, tokens: Sequence[Token]) -> int | tuple[int, int]:
@@ -99,7 +72,7 @@ class Options:
         json: print one JSON document instead of text, and no progress.
     """
 
-    method: MethodName = "igos"
+    method: Annotated[MethodName, Parameter(converter=as_method, n_tokens=1)] = "igos"
     target: str | None = None
     model: str = "efficientnet_lite0"
     weights: Path | None = None

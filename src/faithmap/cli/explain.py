@@ -58,7 +58,8 @@ class Options:
             with a spatial output. Of excitation backprop, one name, or "input"; without it, one of the second coarsest
             resolution.
         iterations: of the methods that optimise a mask, at the most.
-        samples: passes of the smooth, integrated and expected maps; masks of rise.
+        samples: passes of the smooth, integrated and expected maps, and of lime and the like; masks of rise, which takes 4000
+            unless told otherwise, the paper's number for VGG16; for a ResNet it is 8000.
         masker: of learned_mask, a file that "faithmap train-masker" made for this model.
         baseline: what a method turns removed pixels into, or where its paths begin.
         score: what a method explains of the class; igos, mask and expected_gradcam take the probability unless told

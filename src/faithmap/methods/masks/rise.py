@@ -38,7 +38,8 @@ class RISE(Explainer):
     """RISE.
 
     Args:
-        masks: N, at the most. The paper takes 4,000 for VGG16, and 8,000 for ResNet50.
+        masks: N, at the most. The paper takes 4,000 for VGG16, which is the default, and 8,000 for ResNet50: give that for a
+            ResNet.
         cells: of the grid, (rows, columns), or a number for both.
         probability: p, that a cell is shown.
         baseline: what is not shown becomes this; "zero" is 0 in the model's normalised space, as in the paper.

@@ -57,6 +57,13 @@ def test_json(faith, photo):
     assert set(image["methods"]) == {"gradcam", "expected_gradcam", "mask", "random"}
 
 
+def test_a_method_by_two_of_its_names_is_compared_once(faith, photo):
+    photo("cat.png")
+    run = faith("compare", "cat.png", "--json", "--methods", "mwp,excitation_backprop, c_mwp", "--resolution", 6)
+    (image,) = json.loads(run.out)["images"]
+    assert list(image["methods"]) == ["excitation_backprop", "contrastive_excitation_backprop", "random"]
+
+
 def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
     photo("cat.png")
     (tmp_path / "text.jpg").write_text("no picture")

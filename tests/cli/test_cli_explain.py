@@ -22,7 +22,7 @@ from faithmap.cli import pipeline
 from faithmap.cli.explain import Options
 from faithmap.cli.methods import make_explainer
 from faithmap.cli.results import FILES
-from faithmap.methods.registry import METHODS
+from faithmap.methods.registry import ALIASES, METHODS
 
 pytestmark = pytest.mark.usefixtures("loads", "sketches")
 
@@ -397,6 +397,7 @@ def test_the_choices_are_the_library_s():
     hints = get_type_hints(Options)
     assert set(choices(hints["baseline"])) == set(faithmap.BASELINES)
     assert get_args(hints["method"]) == tuple(METHODS)
+    assert not set(ALIASES) & set(METHODS)
     assert set(get_args(hints["protocol"])) == set(faithmap.metrics.PROTOCOLS)
     assert choices(hints["score"]) == get_args(faithmap.score.ScoreKind)
 
@@ -452,6 +453,13 @@ def test_every_method_explains(name: str, faith, photo, tmp_path: Path, sketches
     assert record["passes"]["forward"] >= 1
 
 
+@pytest.mark.parametrize(("also", "name"), [("mwp", "ExcitationBackprop"), ("c_mwp", "ContrastiveExcitationBackprop")])
+def test_a_method_is_found_by_its_other_names(also: str, name: str, faith, photo, tmp_path: Path):
+    photo("cat.png")
+    assert faith("explain", "cat.png", "--method", also).code == 0
+    assert result(tmp_path / "faithmap-results" / "cat")["method"]["name"] == name
+
+
 def test_a_library_that_is_missing_is_told_in_one_line(faith, photo, monkeypatch: pytest.MonkeyPatch):
     photo("cat.png")
     monkeypatch.setitem(sys.modules, "captum", None)
@@ -466,6 +474,8 @@ def test_methods_are_listed(faith):
     for name, method in METHODS.items():
         assert name in run.out
         assert method.source.split()[0] in run.out
+    assert "down from the class; also mwp\n" in run.out
+    assert "against the class; also c_mwp\n" in run.out
 
 
 def test_only_so_many_photographs_are_in_memory(faith, photo, monkeypatch: pytest.MonkeyPatch):

@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
 LIGHT = """
 import sys
 from faithmap.cli import main
-for line in ("--version", "--help", "explain --help", "explain --sed 1", "explain --resolution x"):
+for line in ("--version", "--help", "explain --help", "methods", "explain --sed 1", "explain --resolution x"):
     main(line.split())
 heavy = {"torch", "numpy", "matplotlib", "PIL", "timm"} & set(sys.modules)
 assert not heavy, heavy

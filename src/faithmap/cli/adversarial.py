@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.explain import MethodName, as_resolution
+from faithmap.cli.explain import MethodName, as_method, as_resolution
+from faithmap.cli.options import Out, Shared
 from faithmap.cli.report import Bar, Outcome, report_all
 
 _NUMBER = re.compile(r"(?P<over>\d{1,9}(\.\d{0,9})?|\.\d{1,9})(/(?P<under>\d{1,9}))?")
@@ -30,7 +31,7 @@ def as_part(_: Any, tokens: Sequence[Token]) -> float:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class AdversarialOptions:
+class AdversarialOptions(Shared):
     """How to attack, and how to explain.
 
     Args:
@@ -41,37 +42,22 @@ class AdversarialOptions:
         steps: of the attack, at the most.
         early_stop: stop as soon as the model is fooled.
         share: of the full image's probability that is to be reached by inserting cells.
-        model: by name; see "faithmap models".
-        weights: a checkpoint file for the model, instead of the weights that its name stands for.
-        out: the folder for the results, one folder in it for each image, named after the file.
-        overwrite: replace results that exist already. The old ones stay until the new ones are complete.
         resolution: cells of the maps a side (28), or rows and columns (14x20), for igos and mask; class activation maps have
             their layer's.
         seed: of all random numbers. Both maps of an image are made with the same.
-        device: where to compute, such as cuda; without it, the CPU.
-        chunk: images in one pass of the model, at the most; fewer need less memory.
-        json: print one JSON document instead of text, and no progress.
     """
 
-    method: MethodName = "igos"
-    target: str | None = None
+    method: Annotated[MethodName, Parameter(converter=as_method, n_tokens=1)] = "igos"
     radius: Annotated[
         float, Parameter(converter=as_part, n_tokens=1, negative="", metavar="PIXELS", show_default=lambda _: "8/255")
     ] = 8 / 255
     steps: PositiveInt = 10
     early_stop: bool = True
     share: Annotated[float, Parameter(converter=as_part, n_tokens=1, negative="", metavar="SHARE")] = 0.5
-    model: str = "efficientnet_lite0"
-    weights: Path | None = None
-    out: Path = Path("faithmap-adversarial")
-    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    out: Out = Path("faithmap-adversarial")
     resolution: Annotated[
         int | tuple[int, int] | None, Parameter(converter=as_resolution, n_tokens=1, negative="", metavar="CELLS")
     ] = None
-    seed: int = 0
-    device: str | None = None
-    chunk: PositiveInt = 32
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
 
 _DEFAULTS = AdversarialOptions()

@@ -5,41 +5,35 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.explain import MethodName
+from faithmap.cli.options import Out, Shared
 from faithmap.cli.report import Bar, Outcome, report_all
+from faithmap.methods.registry import ALIASES, METHODS
 
 
 def as_methods(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """``igos,gradcam``: names with commas between them, each once."""
-    names = tuple(dict.fromkeys(name.strip() for name in tokens[0].value.split(",")))
+    """``igos,gradcam``: names with commas between them, each method once."""
+    given = (name.strip() for name in tokens[0].value.split(","))
+    names = tuple(dict.fromkeys(ALIASES.get(name, name) for name in given))
     for name in names:
-        if name not in get_args(MethodName):
-            raise ValueError(f'"{name}" is no method; give some of {", ".join(get_args(MethodName))}')
+        if name not in METHODS:
+            raise ValueError(f'"{name}" is no method; give some of {", ".join(METHODS)}')
     return names
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class CompareOptions:
+class CompareOptions(Shared):
     """What to compare, and how.
 
     Args:
         methods: by name, with commas between them; "faithmap methods" says what each does and costs.
-        target: the class to explain, by name ("tiger cat") or number; without it, the class that the model predicts.
-        model: by name; see "faithmap models".
-        weights: a checkpoint file for the model, instead of the weights that its name stands for.
-        out: the folder for the results, one folder in it for each image, named after the file.
         overwrite: replace comparisons that exist already. The old ones stay until the new ones are complete.
         resolution: cells a side at which deletion and insertion are played with every map, and of the maps that can have any.
-        seed: of all random numbers.
-        device: where to compute, such as cuda; without it, the CPU.
-        chunk: images in one pass of the model, at the most; fewer need less memory.
-        json: print one JSON document instead of text, and no progress.
     """
 
     methods: Annotated[tuple[str, ...], Parameter(converter=as_methods, n_tokens=1, negative="", metavar="NAMES")] = (
@@ -47,16 +41,8 @@ class CompareOptions:
         "expected_gradcam",
         "gradcam",
     )
-    target: str | None = None
-    model: str = "efficientnet_lite0"
-    weights: Path | None = None
-    out: Path = Path("faithmap-comparison")
-    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    out: Out = Path("faithmap-comparison")
     resolution: PositiveInt = 28
-    seed: int = 0
-    device: str | None = None
-    chunk: PositiveInt = 32
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
 
 _DEFAULTS = CompareOptions()

@@ -6,54 +6,28 @@ import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from cyclopts import Parameter, Token
+from cyclopts import CoercionError, Parameter, Token
 from cyclopts.types import PositiveInt
 
+from faithmap.cli.options import Shared
 from faithmap.cli.report import Bar, Outcome, report_all
+from faithmap.methods.registry import ALIASES, METHODS
 
-MethodName = Literal[
-    "igos",
-    "igos_plus",
-    "igos_plus_plus",
-    "mask",
-    "extremal",
-    "learned_mask",
-    "expected_gradcam",
-    "gradcam",
-    "gradcam_plus_plus",
-    "xgradcam",
-    "layercam",
-    "hirescam",
-    "smooth_gradcam",
-    "smooth_gradcam_plus_plus",
-    "integrated_gradcam",
-    "scorecam",
-    "ablationcam",
-    "eigencam",
-    "gradient",
-    "gradient_times_input",
-    "smoothgrad",
-    "vargrad",
-    "integrated_gradients",
-    "expected_gradients",
-    "excitation_backprop",
-    "contrastive_excitation_backprop",
-    "occlusion",
-    "rise",
-    "guided_backprop",
-    "deconvnet",
-    "deeplift",
-    "lrp",
-    "lime",
-    "kernelshap",
-    "gradientshap",
-    "random_map",
-    "gaussian",
-    "edges",
-]
-"""The names in ``faithmap.methods.registry``, which needs torch."""
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Literal[tuple(METHODS)]
+"""A name in ``faithmap.methods.registry``, which is read without torch."""
+
+
+def as_method(names: Any, tokens: Sequence[Token]) -> str:
+    """``igos``, or another name that a method goes by, such as ``mwp``: the registry's own."""
+    name = ALIASES.get(tokens[0].value, tokens[0].value)
+    if name not in METHODS:
+        raise CoercionError(token=tokens[0], target_type=names)
+    return name
 
 
 def as_resolution(_: Any, tokens: Sequence[Token]) -> int | tuple[int, int]:
@@ -68,24 +42,21 @@ def as_resolution(_: Any, tokens: Sequence[Token]) -> int | tuple[int, int]:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(Shared):
     """How to explain.
 
     Args:
         method: by name; "faithmap methods" says what each does and costs.
-        target: the class to explain, by name ("tiger cat") or number; without it, the class that the model predicts.
-        model: by name; see "faithmap models".
-        weights: a checkpoint file for the model, instead of the weights that its name stands for.
         out: the folder for the results, one folder in it for each image, named after the file. Files that share a name
             get a part of the SHA-256 of their path behind it.
-        overwrite: replace results that exist already. The old ones stay until the new ones are complete.
         resolution: cells of the heatmap a side (28), or rows and columns (14x20), for methods that look for a mask; class
             activation maps have their layer's, others the image's.
         target_layer: of a class activation map, by its dotted name; several with commas between them. Without it, the last
             with a spatial output. Of excitation backprop, one name, or "input"; without it, one of the second coarsest
             resolution.
         iterations: of the methods that optimise a mask, at the most.
-        samples: passes of the smooth, integrated and expected maps; masks of rise.
+        samples: passes of the smooth, integrated and expected maps, and of lime and the like; masks of rise, which takes 4000
+            unless told otherwise, for a ResNet 8000.
         masker: of learned_mask, a file that "faithmap train-masker" made for this model.
         baseline: what a method turns removed pixels into, or where its paths begin.
         score: what a method explains of the class; igos, mask and expected_gradcam take the probability unless told
@@ -94,17 +65,9 @@ class Options:
         animation: the format of the animation of deletion and insertion.
         seed: of all random numbers. Those of an image follow from this seed and the content of its file alone: its name,
             its neighbours and their order do not matter.
-        device: where to compute, such as cuda; without it, the CPU.
-        chunk: images in one pass of the model, at the most; fewer need less memory.
-        json: print one JSON document instead of text, and no progress.
     """
 
-    method: MethodName = "igos"
-    target: str | None = None
-    model: str = "efficientnet_lite0"
-    weights: Path | None = None
-    out: Path = Path("faithmap-results")
-    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    method: Annotated[MethodName, Parameter(converter=as_method, n_tokens=1)] = "igos"
     resolution: Annotated[
         int | tuple[int, int] | None, Parameter(converter=as_resolution, n_tokens=1, negative="", metavar="CELLS")
     ] = None
@@ -116,10 +79,6 @@ class Options:
     score: Literal["probability", "logit"] | None = None
     protocol: Literal["igos", "rise"] = "igos"
     animation: Annotated[Literal["gif", "webp"] | None, Parameter(negative_none="no-")] = "gif"
-    seed: int = 0
-    device: str | None = None
-    chunk: PositiveInt = 32
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
 
 _DEFAULTS = Options()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from faithmap.cli.errors import UserError
 from faithmap.cli.report import make_console
+from faithmap.methods.registry import METHODS
 
 if TYPE_CHECKING:
     import faithmap as fm
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 def methods() -> int:
     """List the methods: what each does, what an image costs in passes of the model, and where it comes from."""
-    from faithmap.methods.registry import METHODS  # noqa: PLC0415 - torch takes seconds; --help must not
-
     console = make_console()
     rows = [("method", "passes an image", "needs", "source", "what it does")]
-    rows += [(name, m.passes, ", ".join(m.needs) or "scores", m.source, m.summary) for name, m in METHODS.items()]
+    for name, method in METHODS.items():
+        also = f"; also {', '.join(method.also)}" if method.also else ""
+        rows.append((name, method.passes, ", ".join(method.needs) or "scores", method.source, method.summary + also))
     widths = [max(map(len, column)) + 2 for column in zip(*rows, strict=True)]
     for row in rows:
         console.print("".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -29,8 +30,6 @@ def methods() -> int:
 
 def has_resolution(name: str) -> bool:
     """Whether a method's map can have any number of cells."""
-    from faithmap.methods.registry import METHODS  # noqa: PLC0415
-
     return any(field.name == "resolution" for field in fields(METHODS[name].explainer))
 
 
@@ -41,7 +40,6 @@ def make_explainer(model: fm.Classifier, options: Options) -> fm.Explainer:
         UserError: for a setting that the method does not have.
     """
     from faithmap.methods.cams import Expected, Integrated, Smooth  # noqa: PLC0415
-    from faithmap.methods.registry import METHODS  # noqa: PLC0415
 
     explainer = METHODS[options.method].explainer
     own = {field.name for field in fields(explainer)}

@@ -11,12 +11,13 @@ from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
 from faithmap.cli.compare import as_methods
+from faithmap.cli.options import Out, Shared
 from faithmap.cli.report import Bar, Outcome, report_all
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class SaturationOptions:
+class SaturationOptions(Shared):
     """What to measure, and how.
 
     Args:
@@ -25,14 +26,6 @@ class SaturationOptions:
         baseline: where the path to the image begins.
         channels: of each method, the most important ones.
         target: the class, by name ("tiger cat") or number; without it, the class that the model predicts.
-        model: by name; see "faithmap models".
-        weights: a checkpoint file for the model, instead of the weights that its name stands for.
-        out: the folder for the results, one folder in it for each image, named after the file.
-        overwrite: replace results that exist already. The old ones stay until the new ones are complete.
-        seed: of all random numbers.
-        device: where to compute, such as cuda; without it, the CPU.
-        chunk: images in one pass of the model, at the most; fewer need less memory.
-        json: print one JSON document instead of text, and no progress.
     """
 
     methods: Annotated[tuple[str, ...], Parameter(converter=as_methods, n_tokens=1, negative="", metavar="NAMES")] = (
@@ -43,15 +36,7 @@ class SaturationOptions:
     target_layer: str | None = None
     baseline: Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"] = "blur"
     channels: PositiveInt = 4
-    target: str | None = None
-    model: str = "efficientnet_lite0"
-    weights: Path | None = None
-    out: Path = Path("faithmap-saturation")
-    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
-    seed: int = 0
-    device: str | None = None
-    chunk: PositiveInt = 32
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    out: Out = Path("faithmap-saturation")
 
 
 _DEFAULTS = SaturationOptions()

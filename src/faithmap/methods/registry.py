@@ -1,75 +1,14 @@
 """All methods by name: what the command line, the tables in the docs and the benchmarks know of them.
 
-A new method is a file of its own, and one entry here.
+A new method is a file of its own, and one entry here (docs/methods/adding.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias
 
-from faithmap.methods.base import Explainer
-from faithmap.methods.cams import (
-    AblationCAM,
-    EigenCAM,
-    ExpectedGradCAM,
-    GradCAM,
-    GradCAMPlusPlus,
-    HiResCAM,
-    IntegratedGradCAM,
-    LayerCAM,
-    ScoreCAM,
-    SmoothGradCAM,
-    SmoothGradCAMPlusPlus,
-    XGradCAM,
-)
-from faithmap.methods.captum_methods import (
-    LIME,
-    LRP,
-    DeconvNet,
-    DeepLIFT,
-    GradientSHAP,
-    GuidedBackprop,
-    KernelSHAP,
-)
-from faithmap.methods.controls import CentredGaussian, Edges, RandomMap
-from faithmap.methods.gradients import (
-    ContrastiveExcitationBackprop,
-    ExcitationBackprop,
-    ExpectedGradients,
-    Gradient,
-    GradientTimesInput,
-    IntegratedGradients,
-    SmoothGrad,
-    VarGrad,
-)
-from faithmap.methods.masks import IGOS, RISE, ExtremalPerturbation, IGOSPlus, IGOSPlusPlus, LearnedMask, Mask, Occlusion
-
-Need: TypeAlias = Literal["gradient", "layer", "references", "masker", "captum"]
-"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at; a network
-that was trained for the model; captum."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """One method.
-
-    Attributes:
-        explainer: its class.
-        summary: one line.
-        passes: what an image costs, in passes of the model; a pass is forward and backward unless it says otherwise.
-        source: where it comes from.
-        needs: what it cannot do without.
-    """
-
-    explainer: type[Explainer]
-    summary: str
-    passes: str
-    source: str
-    needs: tuple[Need, ...] = ()
-
+from faithmap.methods.entry import Method, Need
 
 _GRADIENT: tuple[Need, ...] = ("gradient",)
 _CAPTUM: tuple[Need, ...] = ("gradient", "captum")
@@ -78,115 +17,202 @@ _BOTH: tuple[Need, ...] = ("gradient", "layer")
 
 _ALL = {
     "igos": Method(
-        IGOS,
+        "masks.IGOS",
         "the smallest part whose removal makes the score fall, along integrated gradients",
-        "about 350",
+        "about 350 forward, 250 backward",
         "Qi 2020",
         _GRADIENT,
     ),
     "igos_plus": Method(
-        IGOSPlus,
+        "masks.IGOSPlus",
         "a part whose removal takes the score away, and which brings it back",
-        "about 700",
+        "about 700 forward, 500 backward",
         "Khorram 2021",
         _GRADIENT,
     ),
     "igos_plus_plus": Method(
-        IGOSPlusPlus, "the same with a mask for each of the two, and their product", "about 1400", "Khorram 2021", _GRADIENT
+        "masks.IGOSPlusPlus",
+        "the same with a mask for each of the two, and their product",
+        "about 1400 forward, 1000 backward",
+        "Khorram 2021",
+        _GRADIENT,
     ),
-    "mask": Method(Mask, "the objective of I-GOS along the plain gradient, with Adam", "500", "Fong 2017", _GRADIENT),
+    "mask": Method(
+        "masks.Mask",
+        "the objective of I-GOS along the plain gradient, with Adam",
+        "504 forward, 500 backward",
+        "Fong 2017",
+        _GRADIENT,
+    ),
     "extremal": Method(
-        ExtremalPerturbation,
+        "masks.ExtremalPerturbation",
         "of all smooth masks of an area the one that keeps the most of the score, at four areas",
-        "3200",
+        "3210 forward, 3200 backward",
         "Fong 2019",
         _GRADIENT,
     ),
     "learned_mask": Method(
-        LearnedMask,
+        "masks.LearnedMask",
         "what a small network answers that was trained to mask for this model",
         "1 forward, and 1 of the small network",
         "Dabkowski 2017",
         ("masker",),
     ),
     "expected_gradcam": Method(
-        ExpectedGradCAM,
+        "cams.ExpectedGradCAM",
         "gradients expected over paths from many references, at three layers",
-        "1 a sample",
+        "25 forward, 24 backward",
         "Buono 2024",
         (*_BOTH, "references"),
     ),
-    "gradcam": Method(GradCAM, "channels weighted by their mean gradient", "1", "Selvaraju 2017", _BOTH),
-    "gradcam_plus_plus": Method(
-        GradCAMPlusPlus, "positive gradients, whatever an object's size", "1", "Chattopadhay 2018", _BOTH
+    "gradcam": Method(
+        "cams.GradCAM", "channels weighted by their mean gradient", "1 forward, 1 backward", "Selvaraju 2017", _BOTH
     ),
-    "xgradcam": Method(XGradCAM, "mean gradients that count cells by their activation", "1", "Fu 2020", _BOTH),
-    "layercam": Method(LayerCAM, "each cell by its own positive gradient", "1", "Jiang 2021", _BOTH),
-    "hirescam": Method(HiResCAM, "each cell by its own gradient", "1", "Draelos 2020", _BOTH),
-    "smooth_gradcam": Method(SmoothGradCAM, "Grad-CAM with gradients of noisy copies", "1 a sample", "Smilkov 2017", _BOTH),
+    "gradcam_plus_plus": Method(
+        "cams.GradCAMPlusPlus",
+        "positive gradients, whatever an object's size",
+        "1 forward, 1 backward",
+        "Chattopadhay 2018",
+        _BOTH,
+    ),
+    "xgradcam": Method(
+        "cams.XGradCAM", "mean gradients that count cells by their activation", "1 forward, 1 backward", "Fu 2020", _BOTH
+    ),
+    "layercam": Method("cams.LayerCAM", "each cell by its own positive gradient", "1 forward, 1 backward", "Jiang 2021", _BOTH),
+    "hirescam": Method("cams.HiResCAM", "each cell by its own gradient", "1 forward, 1 backward", "Draelos 2020", _BOTH),
+    "smooth_gradcam": Method(
+        "cams.SmoothGradCAM", "Grad-CAM with gradients of noisy copies", "25 forward, 24 backward", "Smilkov 2017", _BOTH
+    ),
     "smooth_gradcam_plus_plus": Method(
-        SmoothGradCAMPlusPlus, "Grad-CAM++ with gradients of noisy copies", "1 a sample", "Omeiza 2019", _BOTH
+        "cams.SmoothGradCAMPlusPlus",
+        "Grad-CAM++ with gradients of noisy copies",
+        "25 forward, 24 backward",
+        "Omeiza 2019",
+        _BOTH,
     ),
     "integrated_gradcam": Method(
-        IntegratedGradCAM, "maps of the change from a baseline, averaged on the path", "1 a sample", "Sattarzadeh 2021", _BOTH
+        "cams.IntegratedGradCAM",
+        "maps of the change from a baseline, averaged on the path",
+        "26 forward, 25 backward",
+        "Sattarzadeh 2021",
+        _BOTH,
     ),
     "scorecam": Method(
-        ScoreCAM, "channels weighted by the score of what they show", "1 forward a channel", "Wang 2020", _LAYER
+        "cams.ScoreCAM", "channels weighted by the score of what they show", "1 forward, and 1 a channel", "Wang 2020", _LAYER
     ),
     "ablationcam": Method(
-        AblationCAM, "channels weighted by the fall of the score without them", "1 forward a channel", "Desai 2020", _LAYER
+        "cams.AblationCAM",
+        "channels weighted by the fall of the score without them",
+        "1 forward, and 1 a channel",
+        "Desai 2020",
+        _LAYER,
     ),
     "eigencam": Method(
-        EigenCAM, "first principal component of the activation, whatever the class", "1 forward", "Muhammad 2020", _LAYER
+        "cams.EigenCAM", "first principal component of the activation, whatever the class", "1 forward", "Muhammad 2020", _LAYER
     ),
-    "gradient": Method(Gradient, "the gradient to the pixels", "1", "Simonyan 2014", _GRADIENT),
+    "gradient": Method("gradients.Gradient", "the gradient to the pixels", "2 forward, 1 backward", "Simonyan 2014", _GRADIENT),
     "gradient_times_input": Method(
-        GradientTimesInput, "the gradient times the image, less a baseline", "1", "Shrikumar 2016", _GRADIENT
+        "gradients.GradientTimesInput",
+        "the gradient times the image, less a baseline",
+        "2 forward, 1 backward",
+        "Shrikumar 2016",
+        _GRADIENT,
     ),
-    "smoothgrad": Method(SmoothGrad, "the mean gradient of noisy copies", "1 a sample", "Smilkov 2017", _GRADIENT),
-    "vargrad": Method(VarGrad, "the variance of the gradients of noisy copies", "1 a sample", "Adebayo 2018", _GRADIENT),
+    "smoothgrad": Method(
+        "gradients.SmoothGrad", "the mean gradient of noisy copies", "51 forward, 50 backward", "Smilkov 2017", _GRADIENT
+    ),
+    "vargrad": Method(
+        "gradients.VarGrad",
+        "the variance of the gradients of noisy copies",
+        "51 forward, 50 backward",
+        "Adebayo 2018",
+        _GRADIENT,
+    ),
     "integrated_gradients": Method(
-        IntegratedGradients, "what each pixel adds on the way from a baseline", "1 a sample", "Sundararajan 2017", _GRADIENT
+        "gradients.IntegratedGradients",
+        "what each pixel adds on the way from a baseline",
+        "52 forward, 50 backward",
+        "Sundararajan 2017",
+        _GRADIENT,
     ),
     "expected_gradients": Method(
-        ExpectedGradients,
+        "gradients.ExpectedGradients",
         "the same from many references, at random places of the way",
-        "1 a sample",
+        "51 forward, 50 backward",
         "Erion 2021",
         (*_GRADIENT, "references"),
     ),
     "excitation_backprop": Method(
-        ExcitationBackprop, "where a walk from winner to winner passes, down from the class", "1", "Zhang 2016", _LAYER
-    ),
-    "contrastive_excitation_backprop": Method(
-        ContrastiveExcitationBackprop,
-        "the same, less the walk down from what speaks against the class",
-        "1",
+        "gradients.ExcitationBackprop",
+        "where a walk from winner to winner passes, down from the class",
+        "2 forward, 1 backward",
         "Zhang 2016",
         _LAYER,
+        ("mwp",),
     ),
-    "occlusion": Method(Occlusion, "the fall of the score when a patch goes", "1 forward a patch, about 600", "Zeiler 2014"),
-    "rise": Method(RISE, "random masks, weighted by the score of what they show", "4000 forward, of a ResNet 8000", "Petsiuk 2018"),
+    "contrastive_excitation_backprop": Method(
+        "gradients.ContrastiveExcitationBackprop",
+        "the same, less the walk down from what speaks against the class",
+        "2 forward, 1 backward",
+        "Zhang 2016",
+        _LAYER,
+        ("c_mwp",),
+    ),
+    "occlusion": Method(
+        "masks.Occlusion", "the fall of the score when a patch goes", "626 forward, of an image of 224x224", "Zeiler 2014"
+    ),
+    "rise": Method(
+        "masks.RISE", "random masks, weighted by the score of what they show", "4001 forward, of a ResNet 8001", "Petsiuk 2018"
+    ),
     "guided_backprop": Method(
-        GuidedBackprop, "the gradient, of which rectifiers let only positive parts through", "2", "Springenberg 2015", _CAPTUM
+        "captum_methods.GuidedBackprop",
+        "the gradient, of which open rectifiers let only positive parts through",
+        "3 forward, 1 backward",
+        "Springenberg 2015",
+        _CAPTUM,
     ),
-    "deconvnet": Method(DeconvNet, "the same, wherever the rectifiers are open", "2", "Zeiler 2014", _CAPTUM),
-    "deeplift": Method(DeepLIFT, "what each pixel adds to the change from a baseline", "4", "Shrikumar 2017", _CAPTUM),
-    "lrp": Method(LRP, "the score handed down, layer by layer", "5 forward, 2 backward", "Bach 2015", _CAPTUM),
-    "lime": Method(LIME, "a linear model of random parts shown, near the image", "1000 forward", "Ribeiro 2016", ("captum",)),
+    "deconvnet": Method(
+        "captum_methods.DeconvNet",
+        "the same, of which closed rectifiers let them through, too",
+        "3 forward, 1 backward",
+        "Zeiler 2014",
+        _CAPTUM,
+    ),
+    "deeplift": Method(
+        "captum_methods.DeepLIFT",
+        "what each pixel adds to the change from a baseline",
+        "5 forward, 2 backward",
+        "Shrikumar 2017",
+        _CAPTUM,
+    ),
+    "lrp": Method("captum_methods.LRP", "the score handed down, layer by layer", "6 forward, 2 backward", "Bach 2015", _CAPTUM),
+    "lime": Method(
+        "captum_methods.LIME",
+        "a linear model of random parts shown, near the image",
+        "1002 forward",
+        "Ribeiro 2016",
+        ("captum",),
+    ),
     "kernelshap": Method(
-        KernelSHAP, "the same, whose parts share the score fairly", "1000 forward", "Lundberg 2017", ("captum",)
+        "captum_methods.KernelSHAP",
+        "the same, whose parts share the score fairly",
+        "1002 forward",
+        "Lundberg 2017",
+        ("captum",),
     ),
     "gradientshap": Method(
-        GradientSHAP,
+        "captum_methods.GradientSHAP",
         "expected gradients, drawn plainly",
-        "1 a sample",
+        "51 forward, 50 backward",
         "Lundberg 2017",
         (*_CAPTUM, "references"),
     ),
-    "random_map": Method(RandomMap, "a control: independent random cells", "1 forward", "control"),
-    "gaussian": Method(CentredGaussian, "a control: a bump in the middle", "1 forward", "control"),
-    "edges": Method(Edges, "a control: where the image changes", "1 forward", "Adebayo 2018"),
+    "random_map": Method("controls.RandomMap", "a control: independent random cells", "1 forward", "control"),
+    "gaussian": Method("controls.CentredGaussian", "a control: a bump in the middle", "1 forward", "control"),
+    "edges": Method("controls.Edges", "a control: where the image changes", "1 forward", "Adebayo 2018"),
 }
 
 METHODS: Mapping[str, Method] = MappingProxyType(_ALL)
+
+ALIASES: Mapping[str, str] = MappingProxyType({also: name for name, method in METHODS.items() for also in method.also})
+"""Other names, and the method that each stands for."""

@@ -140,3 +140,10 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
 
     def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:
         return winning.relu() if self.relu else winning, [{} for _ in winning]
+
+
+MWP = ExcitationBackprop
+"""The name that tables of the pointing game have for it."""
+
+ContrastiveMWP = ContrastiveExcitationBackprop
+"""c-MWP, likewise."""

@@ -29,7 +29,8 @@ class Mask(MaskOptimiser):
     Args:
         iterations: all of them are done; the objective is not asked for between them.
         learning_rate: of Adam; the paper's public settings use 0.1.
-        jitter: largest shift of the composed image down and across, in pixels at 224; borders are repeated.
+        jitter: largest shift of the composed image down and across, in pixels at 224; what leaves on one side comes in on
+            the other.
 
     The rest is explained at :class:`MaskOptimiser` and :class:`faithmap.methods.Explainer`. An image takes one forward and
     backward pass an iteration.

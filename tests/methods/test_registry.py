@@ -74,6 +74,8 @@ def test_passes_are_those_that_are_taken(name: str) -> None:
     backward, forward = passes_at_the_defaults(name)
     if name in ("scorecam", "ablationcam"):
         assert said == f"{forward - CHANNELS} forward, and 1 a channel"
+    elif name == "rise":
+        assert said == f"{forward} forward, of a ResNet {forward + 4000}"
     elif name == "occlusion":
         assert said == f"{fm.Occlusion(nn.Identity()).cost((224, 224))} forward, of an image of 224x224"
     else:

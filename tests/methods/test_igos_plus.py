@@ -12,7 +12,7 @@ from torch import Tensor
 
 from faithmap import deletion_insertion, image_generators
 from faithmap.masking import MaskedModel
-from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus, Nesterov
+from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus, LineSearch, Nesterov
 from faithmap.methods.masks.bilateral import BilateralModel
 from faithmap.methods.masks.objective import total_variation
 from faithmap.score import Score
@@ -89,7 +89,7 @@ def test_the_mask_finds_the_patch_and_plays_both_games(explainer: type[IGOSPlus]
 def test_the_objective_never_rises_over_an_accepted_step(
     explainer: type[IGOSPlus], small_net: SmallNet, images: Tensor
 ) -> None:
-    for diagnostics in explainer(small_net, resolution=4, iterations=4, path_points=4)(images).diagnostics:
+    for diagnostics in explainer(small_net, resolution=4, iterations=4, path_points=4, step=LineSearch())(images).diagnostics:
         objective = diagnostics["objective"]
         assert all(later <= earlier + 1e-6 for earlier, later in itertools.pairwise(objective))
         assert diagnostics["backward_passes"] == 2 * explainer.masks * 4 * (len(objective) - 1)
@@ -131,7 +131,7 @@ def test_nesterov_is_its_recurrence(explainer: type[IGOS], small_net: SmallNet, 
 
 
 def test_a_step_that_is_none(small_net: SmallNet, images: Tensor) -> None:
-    with pytest.raises(ValueError, match="size is 0; give a step size above 0"):
+    with pytest.raises(ValueError, match="size is 0; give a step size above 0, or None"):
         Nesterov(0)
     with pytest.raises(ValueError, match="step is -1; give a LineSearch, Nesterov, or a step size above 0"):
         IGOSPlusPlus(small_net, step=-1)(images)

@@ -18,6 +18,7 @@ over all iterations (``average``) says how early a cell went and how long it sta
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -119,7 +120,7 @@ class IGOS(MaskOptimiser):
 
         if isinstance(self.step, LineSearch):
             return self.step(evaluate, mask[active], direction, objective[active])
-        alpha = self.step.size if isinstance(self.step, Nesterov) else self.step
+        alpha = self.step.size_for(math.prod(self.shape)) if isinstance(self.step, Nesterov) else self.step
         moved = take_step(mask[active], direction, alpha)
         everyone = torch.arange(len(active), device=active.device)
         size = torch.full_like(objective[active], alpha)

@@ -16,7 +16,7 @@ so that one objective is descended, and the weights are those of I-GOS.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -27,6 +27,8 @@ from faithmap.masking import MaskedModel
 from faithmap.methods.base import Question
 from faithmap.methods.masks.bilateral import BilateralModel, BilateralPenalty
 from faithmap.methods.masks.igos import IGOS
+from faithmap.methods.masks.line_search import LineSearch
+from faithmap.methods.masks.nesterov import Nesterov
 from faithmap.methods.masks.noise import PathNoise
 
 
@@ -84,11 +86,14 @@ class IGOSPlus(IGOS):
 class IGOSPlusPlus(IGOSPlus):
     """I-GOS++: a mask for each game, and their product for both.
 
-    The rest is explained at :class:`IGOSPlus`. An image takes 4 S forward and backward passes an iteration, and four forward
-    passes for each step that is tried.
+    The rest is explained at :class:`IGOSPlus`. The default step is Nesterov's, as in later versions of the method: with the
+    line search maps are worse (``benchmarks/tune_igos_plus.py``). An image takes 4 S forward and backward passes an
+    iteration, and four forward passes for each step that is tried; Nesterov's tries one.
     """
 
     masks: ClassVar[int] = 2
+
+    step: LineSearch | Nesterov | float = field(default_factory=Nesterov)
 
     def _answer(self, masks: Float[Tensor, "n k c"]) -> Float[Tensor, "n r c"]:
         deletion, insertion = masks.chunk(2, dim=1)

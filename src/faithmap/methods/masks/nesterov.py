@@ -21,14 +21,23 @@ class Nesterov:
     """Settings.
 
     Args:
-        size: alpha. Gradients of mean terms shrink as cells multiply: 8 at 28x28 cells is about 500 at 224x224.
+        size: alpha. None takes 8 at 28x28 cells, and in proportion to their number elsewhere, since the gradients of means
+            shrink as cells multiply.
     """
 
-    size: float = 8.0
+    size: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.size > 0:
-            raise ValueError(f"size is {self.size}; give a step size above 0")
+        if self.size is not None and not self.size > 0:
+            raise ValueError(f"size is {self.size}; give a step size above 0, or None")
+
+    def size_for(self, cells: int) -> float:
+        """Alpha for a mask of so many cells.
+
+        >>> Nesterov().size_for(14 * 14)
+        2.0
+        """
+        return 8.0 * cells / 28**2 if self.size is None else self.size
 
     def ahead(self, mask: Float[Tensor, "n r c"], before: Float[Tensor, "n r c"], done: int) -> Float[Tensor, "n r c"]:
         """Where the gradient is taken, after so many iterations.

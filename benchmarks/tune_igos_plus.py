@@ -1,0 +1,64 @@
+"""How the step of I-GOS++ was chosen, and what its weights do.
+
+    python benchmarks/tune_igos_plus.py --photos ../shared/photos --count 6 --autocast bfloat16
+
+The even photographs tune. One Markdown table with paired differences to I-GOS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from common import arguments, autocast, difference, table, with_error
+from igos_quality import Bench
+
+import faithmap as fm
+from faithmap.methods.masks.base import MaskOptimiser
+
+
+def candidates(model: fm.Classifier, **shared: Any) -> dict[str, MaskOptimiser]:
+    """I-GOS, and I-GOS++ with one setting changed after the other."""
+    searched, step = {"step": fm.LineSearch()}, fm.Nesterov
+    settings: dict[str, dict[str, Any]] = {
+        "line search": searched,
+        "line search, lambda1 1": {**searched, "lambda1": 1.0},
+        "Nesterov 8": {"step": step(8.0)},
+        "Nesterov 16": {"step": step(16.0)},
+        "Nesterov 8, lambda1 1": {"step": step(8.0), "lambda1": 1.0},
+        "Nesterov 8, lambda2 0.4": {"step": step(8.0), "lambda2": 0.4},
+        "Nesterov 8, plain total variation": {"step": step(8.0), "sigma": None},
+        "Nesterov 8, last mask": {"step": step(8.0), "average": False},
+    }
+    found: dict[str, MaskOptimiser] = {
+        "I-GOS": fm.IGOS(model, **shared),
+        "I-GOS, Nesterov 8": fm.IGOS(model, **shared, step=step(8.0)),
+    }
+    return found | {f"I-GOS++, {name}": fm.IGOSPlusPlus(model, **shared, **given) for name, given in settings.items()}
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=6)
+    parser.set_defaults(part="tune")
+    parser.add_argument("--resolution", type=int, default=28)
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    options = parser.parse_args()
+    bench = Bench.open(options)
+    shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
+    grid = candidates(bench.model, resolution=options.resolution, **shared)
+    rows = {name: bench.measure(name, options.resolution, explain) for name, explain in grid.items()}
+    ours, lines = rows["I-GOS"], []
+    for name, found in rows.items():
+        line = [name, with_error([row.deletion for row in found]), with_error([row.insertion for row in found])]
+        for part in ("deletion", "insertion", "difference"):
+            paired = difference([getattr(row, part) for row in found], [getattr(row, part) for row in ours])
+            line.append("" if name == "I-GOS" else paired)
+        lines.append([*line, f"{sum(row.forward for row in found) / len(found):.0f}"])
+    side = f"{options.resolution}x{options.resolution}"
+    print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {side}, autocast {options.autocast}\n")
+    print(table(["setting", "deletion", "insertion", "deletion to I-GOS", "insertion to I-GOS", "both", "forwards"], lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,13 @@ class Question:
         """Warn the user about one image, and keep the words for its diagnostics."""
         self.warnings[image].append(message)
         warnings.warn(f"image {image}: {message}", category, stacklevel=6)
+
+
+class Passes(NamedTuple):
+    """Of the model, that an image takes; a backward pass is counted beside the forward pass that it follows."""
+
+    forward: int
+    backward: int
 
 
 @dataclass
@@ -137,6 +144,11 @@ class Explainer(ABC):
             diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
             function=score.function,
         )
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
+        """What an image of that size will about take; None where it is not known before. Asks the model once at the most."""
+        del image
+        return None
 
     @property
     def settings(self) -> dict[str, Any]:

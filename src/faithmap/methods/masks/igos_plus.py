@@ -41,6 +41,8 @@ class IGOSPlus(IGOS):
     The rest is explained at :class:`IGOS`. An image takes 2 S forward and backward passes an iteration.
     """
 
+    scores: ClassVar[int] = 2
+
     sigma: float | None = 0.1
 
     def _check(self, size: tuple[int, int]) -> None:
@@ -89,6 +91,7 @@ class IGOSPlusPlus(IGOSPlus):
     """
 
     masks: ClassVar[int] = 2
+    scores: ClassVar[int] = 4
 
     def _answer(self, masks: Float[Tensor, "n k c"]) -> Float[Tensor, "n r c"]:
         deletion, insertion = masks.chunk(2, dim=1)

@@ -1,0 +1,38 @@
+"""What ``faithmap choose`` prints: the methods from the best to the worst, who was left out, and what to use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def ranking_lines(record: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    """The head of each line, and its text."""
+    ranking, count = record["ranking"], len(record["photographs"])
+    width = max(len(method["name"]) for method in ranking) + 12
+    side = record["protocol"]["resolution"][0]
+    name = record["score"]["name"].replace("_", " ")
+    order = "higher" if record["score"]["higher_is_better"] else "lower"
+    yield "", f"{record['model']['name']}, {count} photograph{'s' * (count > 1)}: {name} at {side} x {side} ({order} is better)"
+    yield (
+        "  " + "method".ljust(width),
+        "  score  95 % interval   to the best  95 % interval       p  forwards  backwards  seconds",
+    )
+    for method in ranking:
+        yield "  " + (method["name"] + " (control)" * method["control"]).ljust(width), _row(method, record["use"])
+    for method in record["left_out"]:
+        cost = "" if method["seconds"] is None else f", about {method['seconds']:.3g} s for all photographs"
+        yield "  left out  ", f"{method['name']}: {method['reason']}{cost}"
+    for i, sentence in enumerate(record["advice"]):
+        yield "  " + ("" if i else "advice").ljust(10), sentence
+    yield "  picture   ", str(folder / "ranking.png")
+
+
+def _row(method: Mapping[str, Any], best: str) -> str:
+    low, high = method["interval"]
+    passes, behind = method["passes"], method["to_best"]
+    areas = f"{method['score']:7.3f}  {low:6.3f} to {high:6.3f}"
+    ahead = f"{behind['mean']:11.3f}  {behind['interval'][0]:6.3f} to {behind['interval'][1]:6.3f}  {behind['p']:6.2g}"
+    cost = f"  {passes['forward']:8}  {passes['backward']:9}  {method['seconds']:7.2g}"
+    return areas + "  " + (" " * len(ahead) if method["name"] == best else ahead) + cost

@@ -1,0 +1,329 @@
+"""Choosing a method: known scores are ranked, known times are kept to, and what is said follows from both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from oracles import SmallNet
+from torch import Tensor, nn
+
+import faithmap as fm
+from faithmap.choosing import Choice, LeftOut, Ranked, choose, explainers_for
+from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.controls import CentredGaussian, RandomMap
+from faithmap.methods.gradients import SmoothGrad
+from faithmap.methods.registry import METHODS
+from faithmap.metrics.statistics import compare, holm
+
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+
+GAMES = 2 * 51 + 1
+"""Forward passes that judge a map: 51 points of both curves, and the clean image."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These models are not worth two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Timed(nn.Module):
+    """The middle of the image decides; each image takes a hundredth of a second of a clock of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.now += 0.01 * len(x)
+        z = 12 * (x[:, :, 6:10, 6:10].mean(dim=(1, 2, 3)) - 0.5)
+        return torch.stack([z, -z], dim=1)
+
+    def clock(self) -> float:
+        return self.now
+
+
+@dataclass(eq=False)
+class Given(Explainer):
+    """A map that is known: bright in the middle, to a degree; takes so many passes, of which it may tell."""
+
+    degree: float = 1.0
+    cost: int = 1
+    told: int | None = 1
+    fails: bool = False
+    asked: list[int] = field(default_factory=list)
+
+    def passes(self, image: Tensor) -> Passes | None:
+        return None if self.told is None else Passes(self.told, 0)
+
+    def _explain(self, question: Question) -> Answer:
+        if self.fails and self.asked:
+            raise ValueError("no second map")
+        self.asked.append(len(question.images))
+        for _ in range(self.cost - 1):
+            self.model(question.images)
+        heatmap = torch.rand(1, 16, 16, generator=question.generators[0]) * (1 - abs(self.degree))
+        heatmap[:, 6:10, 6:10] += self.degree
+        return Answer(heatmap, [{"forward_passes": self.cost, "backward_passes": 0}])
+
+
+def photographs(count: int) -> list[Tensor]:
+    noise = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.4
+    noise[..., 6:10, 6:10] += 0.55
+    return list(noise.split(1))
+
+
+def run(model: Timed, explainers: dict[str, Explainer], count: int = 3, budget: float = 1000.0, **settings: object) -> Choice:
+    entries = {**explainers, "random_map": RandomMap(model, resolution=8)}
+    return choose(model, photographs(count), explainers=entries, budget=budget, resolution=8, clock=model.clock, **settings)
+
+
+def test_methods_are_ranked_by_the_games_that_they_play() -> None:
+    model = Timed()
+    good, bad, fair = Given(model), Given(model, degree=-1.0, cost=5, told=5), Given(model, degree=0.1)
+    choice = run(model, {"bad": bad, "good": good, "fair": fair})
+    assert [method.name for method in choice.ranking] == ["good", "fair", "random_map", "bad"]
+    assert [method.control for method in choice.ranking] == [False, False, True, False]
+    for method, explainer in zip(choice.ranking, [good, fair, None, bad], strict=True):
+        for i, image in enumerate(photographs(3)):
+            if explainer is not None:
+                why = explainer(image, generator=fm.image_generators(0, [i]))
+                played = fm.deletion_insertion(model, image, why.at((8, 8)))
+                assert float(method.scores[i]) == pytest.approx(float(played.difference), abs=1e-6)
+    assert [method.passes for method in choice.ranking] == [Passes(1, 0), Passes(1, 0), Passes(1, 0), Passes(5, 0)]
+    assert [method.seconds for method in choice.ranking] == pytest.approx([0.01, 0.01, 0.01, 0.05])
+    assert choice.best.name == "good"
+    assert len(choice) == 3
+
+
+@pytest.mark.parametrize(("score", "best"), [("insertion", "good"), ("deletion", "good"), ("insertion_minus_deletion", "good")])
+def test_a_low_deletion_is_a_good_one(score: str, best: str) -> None:
+    model = Timed()
+    good, bad = Given(model), Given(model, degree=-1.0)
+    choice = run(model, {"bad": bad, "good": good}, count=2, score=score)
+    assert choice.best.name == best
+    why = good(photographs(2)[1], generator=fm.image_generators(0, [1]))
+    played = fm.deletion_insertion(model, photographs(2)[1], why.at((8, 8)))
+    value = played.difference if score == "insertion_minus_deletion" else getattr(played, score).area
+    assert float(choice.ranking[0].scores[1]) == pytest.approx(float(value), abs=1e-6)
+
+
+def test_what_would_break_the_budget_is_left_out_and_named_with_its_cost() -> None:
+    model = Timed()
+    dear, cheap = Given(model, cost=500, told=500), Given(model)
+    each = [3 * 0.01 * (passes + GAMES) for passes in (1, 500)]
+    choice = run(model, {"dear": dear, "cheap": cheap}, budget=2 * each[0] + each[1] - 0.1)
+    assert choice.left_out == (LeftOut("dear", "would break the budget", pytest.approx(each[1])),)
+    assert dear.asked == []
+    assert choice.seconds == pytest.approx(2 * each[0], abs=0.3)
+    enough = run(Timed(), {"dear": Given(model, cost=500, told=500), "cheap": cheap}, budget=2 * each[0] + each[1] + 0.3)
+    assert enough.left_out == ()
+
+
+def test_a_method_that_takes_longer_than_it_said_is_stopped_after_the_first_photograph() -> None:
+    model = Timed()
+    liar, unknown, last = Given(model, cost=900, told=2), Given(model, told=None), Given(model, told=4)
+    choice = run(model, {"unknown": unknown, "liar": liar, "last": last}, budget=25.0)
+    (out,) = choice.left_out
+    assert (out.name, out.seconds) == ("liar", pytest.approx(2 * 0.01 * (900 + GAMES)))
+    assert "by its time for the first photograph" in out.reason
+    assert liar.asked == [1]
+    assert {method.name for method in choice.ranking} == {"unknown", "last", "random_map"}
+
+
+def test_others_are_left_out_when_one_took_more_than_expected() -> None:
+    """Two photographs: the first method takes most of the time, though its first photograph alone would have fitted."""
+    model = Timed()
+    greedy, last = Given(model, cost=200, told=2), Given(model, told=80, cost=80)
+    choice = run(model, {"greedy": greedy, "last": last}, count=2, budget=11.0)
+    (out,) = choice.left_out
+    assert out.name == "last"
+    assert out.reason == "would break the budget, of which others took more than expected"
+    assert out.seconds == pytest.approx(2 * 0.01 * (80 + GAMES))
+    assert last.asked == []
+
+
+def test_a_budget_that_is_too_small_for_any_method_says_what_the_cheapest_takes() -> None:
+    model = Timed()
+    with pytest.raises(
+        ValueError, match=r"no method fits into 4 s: slow, the cheapest, would take about 6.09 s for 3 photographs"
+    ):
+        run(model, {"slow": Given(model, cost=100, told=100), "slower": Given(model, told=200)}, budget=4.0)
+
+
+def test_a_method_that_fails_is_left_out_with_its_words() -> None:
+    model = Timed()
+    choice = run(model, {"good": Given(model), "flaky": Given(model, fails=True)})
+    assert choice.left_out == (LeftOut("flaky", "failed on photograph 2: no second map"),)
+    with pytest.raises(ValueError, match="no method could be run; flaky: failed on photograph 2"):
+        run(model, {"flaky": Given(model, fails=True)})
+
+
+def test_what_does_not_fit_the_model_is_left_out(untouched: Callable) -> None:
+    """A model without a picture inside has no class activation maps; one without gradients neither those nor I-GOS."""
+    flat = untouched(nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 3)))
+    names = ["gradcam", "eigencam", "gradient", "igos"]
+    pictures = [torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    choice = choose(flat, pictures, explainers=explainers_for(flat, names, resolution=4), resolution=4, budget=1000)
+    reasons = {out.name: out.reason for out in choice.left_out}
+    assert set(reasons) == {"gradcam", "eigencam"}
+    assert all("does not fit the model: no layer of the model has a spatial output" in reason for reason in reasons.values())
+
+    class Cut(SmallNet):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    blind = untouched(Cut().train())
+    pictures = [torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    choice = choose(blind, pictures, explainers=explainers_for(blind, names, resolution=4), resolution=4, budget=1000)
+    assert {out.name for out in choice.left_out} == {"gradcam", "gradient", "igos"}
+    assert {method.name for method in choice.ranking} == {"eigencam", "random_map", "gaussian", "edges"}
+
+
+def test_random_numbers_follow_the_photograph_and_not_its_place() -> None:
+    model = Timed()
+    straight = run(model, {"fair": Given(model, degree=0.1)}, keys=[7, 8, 9])
+    turned = choose(
+        model,
+        photographs(3)[::-1],
+        explainers={"fair": Given(model, degree=0.1), "random_map": RandomMap(model, resolution=8)},
+        resolution=8,
+        keys=[9, 8, 7],
+        budget=1000,
+        clock=model.clock,
+    )
+    scores = [{method.name: method.scores for method in choice.ranking} for choice in (straight, turned)]
+    assert all(torch.equal(scores[0][name], scores[1][name].flip(0)) for name in scores[0])
+
+
+def test_a_target_of_each_photograph() -> None:
+    model = Timed()
+    entries = {"good": Given(model), "random_map": RandomMap(model, resolution=8)}
+    both = choose(model, photographs(2), [0, 1], explainers=entries, resolution=8, budget=1000, clock=model.clock)
+    scores = next(method.scores for method in both.ranking if method.name == "good")
+    for i in (0, 1):
+        why = Given(model)(photographs(2)[i], i, generator=fm.image_generators(0, [i]))
+        played = fm.deletion_insertion(model, photographs(2)[i], why.at((8, 8)), i)
+        assert float(scores[i]) == pytest.approx(float(played.difference), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"photographs": []}, "there are no photographs"),
+        ({"photographs": [torch.rand(2, 3, 16, 16)]}, "a photograph has shape"),
+        ({"resolution": 17}, "no more cells than pixels"),
+        ({"budget": 0.0}, "give seconds above 0"),
+        ({"score": "area"}, "score 'area'; give seconds above 0, and one of insertion_minus_deletion"),
+        ({"keys": [1]}, "1 keys for 3 photographs"),
+    ],
+)
+def test_what_cannot_be_chosen_from(settings: dict, message: str) -> None:
+    model = Timed()
+    given = {"photographs": photographs(3), "resolution": 8, **settings}
+    with pytest.raises(ValueError, match=message):
+        choose(model, given.pop("photographs"), **given)
+
+
+def made(**scores: list[float]) -> Choice:
+    """A choice from scores; a name's last letter says what an image takes, c a control."""
+    rows = [
+        Ranked(name, name.endswith("c"), torch.tensor(values), Passes(1, 0), {"s": 10.0, "f": 1.0}.get(name[-1], 0.1))
+        for name, values in scores.items()
+    ]
+    return Choice("insertion_minus_deletion", tuple(sorted(rows, key=lambda r: -r.mean)), (), 60.0, 10.0)
+
+
+SPREAD = torch.linspace(-0.1, 0.1, 20)
+
+
+def around(mean: float, seed: int, noise: float = 0.02) -> list[float]:
+    return (mean + SPREAD + noise * torch.randn(20, generator=torch.Generator().manual_seed(seed))).tolist()
+
+
+def test_what_differs_and_what_does_not() -> None:
+    """Photographs differ more than methods: only pair by pair is the first told from the third."""
+    choice = made(slow_s=around(0.5, 1), quick_f=around(0.495, 2), worse_f=around(0.45, 3), noise_c=around(0.1, 4))
+    assert choice.best.name == "slow_s"
+    assert [method.name for method in choice.alike] == ["quick_f"]
+    assert choice.cheaper.name == "quick_f"
+    assert choice.unbeaten == ()
+    assert choice.differ("slow_s", "worse_f")
+    pairs = {(c.first, c.second): c for c in choice.comparisons}
+    assert len(pairs) == 6
+    by_hand = compare({m.name: m.scores.double() for m in choice.ranking}, draws=20_000)
+    assert [c.corrected_p for c in choice.comparisons] == holm(
+        torch.tensor([c.paired.p for c in by_hand], dtype=torch.float64)
+    ).tolist()
+    interval = choice.ranking[2].ahead_of(choice.best)
+    assert interval.low < choice.ranking[2].mean - choice.best.mean < interval.high < 0
+    assert interval.high - interval.low < 0.3 * (choice.best.interval.high - choice.best.interval.low)
+    advice = list(choice.advice())
+    assert advice[0].startswith("use slow_s: insertion minus deletion 0.5")
+    assert "1 forward and 0 backward passes, 10 s an image" in advice[0]
+    assert advice[1].startswith("it does not differ from quick_f (p = ")
+    assert len(advice) == 2
+
+
+def test_a_best_method_that_does_not_beat_a_control_is_not_praised() -> None:
+    choice = made(edges_c=around(0.52, 1), method_s=around(0.5, 2, 0.3))
+    assert choice.best.name == "method_s"
+    assert [method.name for method in choice.unbeaten] == ["edges_c"]
+    assert any("not shown to beat edges_c: a control" in line for line in choice.advice())
+    assert made(edges_c=around(0.9, 1), method_s=around(0.5, 2)).unbeaten[0].name == "edges_c", "nor one that is beaten by it"
+
+
+def test_too_few_photographs_are_said() -> None:
+    """With n of them no p is below 2 / 2^n, and Holm takes the smallest times the number of pairs."""
+    few = made(a_s=[0.9, 0.8, 0.9, 0.8, 0.9], b_s=[0.1, 0.2, 0.1, 0.2, 0.1], c_c=[0.0, 0.1, 0.0, 0.1, 0.0])
+    assert few.photographs_needed == 7
+    assert not few.differ("a_s", "b_s")
+    assert list(few.advice())[-1] == "5 photographs cannot show a difference between 3 methods; give 7 or more"
+    enough = made(**{name: (m.scores.tolist() * 2)[:7] for name, m in zip(("a_s", "b_s", "c_c"), few.ranking, strict=True)})
+    assert enough.differ("a_s", "b_s")
+    assert not any("cannot show" in line for line in enough.advice())
+
+
+SETTINGS: dict[str, dict] = {
+    "rise": {"masks": 9},
+    "mask": {"iterations": 4},
+    "occlusion": {"patch": 8, "stride": 8},
+    "igos": {"iterations": 4, "patience": 9, "path_points": 3},
+    "igos_plus": {"iterations": 4, "patience": 9, "path_points": 3},
+    "igos_plus_plus": {"iterations": 4, "patience": 9, "path_points": 3},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_take_the_passes_that_they_foretell(
+    name: str, small_net: SmallNet, images: Tensor, untouched: Callable
+) -> None:
+    """To within two; a line search tries between half as many steps and twice as many."""
+    explain = METHODS[name].explainer(untouched(small_net), **SETTINGS.get(name, {}))
+    told, image = explain.passes(images[:1]), images[:1]
+    took = explain(image).diagnostics[0]
+    assert told is not None
+    if "igos" in name:
+        assert told.forward / 2 < took["forward_passes"] < 1.5 * told.forward
+    else:
+        assert abs(told.forward - took["forward_passes"]) <= 2
+    assert told.backward == took["backward_passes"]
+
+
+def test_foretold_passes_follow_the_settings(small_net: SmallNet, images: Tensor) -> None:
+    inner = fm.methods.gradients.IntegratedGradients(small_net, samples=5, completeness=False)
+    cases = [
+        (SmoothGrad(small_net, method=inner, samples=3), Passes(16, 15)),
+        (fm.ExpectedGradCAM(small_net, target_layer="conv2", gradient=fm.Expected(samples=6)), Passes(7, 6)),
+        (fm.IGOS(small_net, iterations=2, path_points=3, step=1.0), Passes(2 + 1 + 2 * (3 + 1), 6)),
+        (CentredGaussian(small_net), Passes(1, 0)),
+        (fm.ScoreCAM(small_net, target_layer=["conv1", "conv2"]), Passes(25, 0)),
+    ]
+    for explain, expected in cases:
+        assert explain.passes(images[:1]) == expected

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import faithmap as fm
 from faithmap.choosing import Choice, LeftOut, Ranked, choose, explainers_for
 from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.captum_methods import LRP, GradientSHAP
 from faithmap.methods.controls import CentredGaussian, RandomMap
 from faithmap.methods.gradients import SmoothGrad
+from faithmap.methods.masks.masker import Masker
 from faithmap.methods.registry import METHODS
 from faithmap.metrics.statistics import compare, holm
 
@@ -294,6 +296,10 @@ SETTINGS: dict[str, dict] = {
     "rise": {"masks": 9},
     "mask": {"iterations": 4},
     "occlusion": {"patch": 8, "stride": 8},
+    "extremal": {"iterations": 3},
+    "lime": {"samples": 60},
+    "kernelshap": {"samples": 60},
+    "learned_mask": {"masker": Masker(5)},
     "igos": {"iterations": 4, "patience": 9, "path_points": 3},
     "igos_plus": {"iterations": 4, "patience": 9, "path_points": 3},
     "igos_plus_plus": {"iterations": 4, "patience": 9, "path_points": 3},
@@ -324,6 +330,9 @@ def test_foretold_passes_follow_the_settings(small_net: SmallNet, images: Tensor
         (fm.IGOS(small_net, iterations=2, path_points=3, step=1.0), Passes(2 + 1 + 2 * (3 + 1), 6)),
         (CentredGaussian(small_net), Passes(1, 0)),
         (fm.ScoreCAM(small_net, target_layer=["conv1", "conv2"]), Passes(25, 0)),
+        (fm.ExtremalPerturbation(small_net, iterations=3, areas=(0.1, 0.3), variant="dual"), Passes(18, 12)),
+        (GradientSHAP(small_net, samples=7, completeness=True), Passes(22, 7)),
+        (LRP(small_net, rule="gamma"), Passes(9, 3)),
     ]
     for explain, expected in cases:
         assert explain.passes(images[:1]) == expected

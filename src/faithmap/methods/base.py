@@ -122,8 +122,7 @@ class Explainer(ABC):
             ValueError: for images, targets or settings that do not fit; says what would.
             RuntimeError: inside ``torch.inference_mode``.
         """
-        check_images(self.model, images)
-        self._check((images.shape[-2], images.shape[-1]))
+        self.check(images)
         images = images.detach()
         with undisturbed(self.model):
             logits, score, clean, kept = self._clean(images, target)
@@ -144,6 +143,16 @@ class Explainer(ABC):
             diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
             function=score.function,
         )
+
+    def check(self, images: Float[Tensor, "n c h w"]) -> None:
+        """See whether the settings and the images go together, as every call does first; the model is not asked.
+
+        Raises:
+            ValueError: for images or settings that do not fit; says what would.
+            ModuleNotFoundError: where the method is a library's that is not installed.
+        """
+        check_images(self.model, images)
+        self._check((images.shape[-2], images.shape[-1]))
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
         """What an image of that size will about take; None where it is not known before. Asks the model once at the most."""

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, mean_slope, relative, tensor_of, weighed
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
 from faithmap.methods.captum_methods.library import captum, silent
@@ -175,6 +176,16 @@ class LRP(CaptumExplainer):
     epsilon: float = SMALL
     gamma: float = 0.25
 
+    @property
+    def _is_held_against(self) -> bool:
+        """Whether the rule is the one that is held against the gradient."""
+        return (self.rule, self.epsilon) == ("epsilon", SMALL)
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, two for the gradient, and three for the relevance of each rule."""
+        del image
+        return Passes(6, 2) if self._is_held_against else Passes(9, 3)
+
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         if self.rule not in get_args(Rule):
@@ -196,7 +207,7 @@ class LRP(CaptumExplainer):
                 "from what it must be; attention, gates, layer normalisation and half precision are known causes; "
                 "give another method"
             )
-        if (self.rule, self.epsilon) != ("epsilon", SMALL):
+        if not self._is_held_against:
             relevance = self._relevance(part, _Relevance(self.rule, self.epsilon, self.gamma), output)
         clean = part.question.clean[part.numbers]
         return relevance, {"completeness_gap": relative((relevance.sum(dim=(1, 2, 3)) - clean).abs(), clean)}

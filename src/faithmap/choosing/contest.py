@@ -1,12 +1,12 @@
 """Contest: methods play deletion and insertion on the same photographs, the cheapest first, for as long as there is time.
 
-What a pass takes is measured on the first photograph, and what a method takes is estimated from it before any is run: those
-that would break the budget are left out. When a method has done the first photograph, its own time takes the estimate's place.
+What a pass takes is measured on the first photograph, and what a method takes is foretold from its passes before it is run.
+The games are the same for all: by what they take of the time that was foretold for them, all that is foretold is corrected as
+the contest goes on. What a method does not foretell is seen at its first photograph, for which it gets its share of the time.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -15,16 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.cautions import FaithmapWarning
+from faithmap.choosing.allowance import CONTROLS, Allowance, OutOfTimeError
 from faithmap.choosing.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
 from faithmap.choosing.entries import check_entries, explainers_for
+from faithmap.choosing.games import Games
 from faithmap.choosing.pace import Clock, Pace, clock_of
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
-from faithmap.metrics.functional import deletion_insertion
-from faithmap.metrics.functional.protocols import PROTOCOLS
-from faithmap.score import Target, target_of
-from faithmap.seeds import image_generators
+from faithmap.score import Target
 
 Progress: TypeAlias = Callable[[float, str], None]
 """Called with the methods done, parts of one included, and what is being done."""
@@ -37,6 +35,7 @@ def choose(
     *,
     explainers: Mapping[str, Explainer] | None = None,
     budget: float = 120.0,
+    spent: float = 0.0,
     score: ScoreName = "insertion_minus_deletion",
     resolution: int = 28,
     seed: int = 0,
@@ -51,8 +50,10 @@ def choose(
         model: a Classifier, or any module that takes the photographs.
         photographs: each as the model takes it; sizes may differ.
         target: what is explained; None for each one's predicted class.
-        explainers: by name; None for all of the registry. Controls among them are always run.
+        explainers: by name; None for all of the registry. Of the controls among them the first is run whatever happens, and
+            each other one if all of them take no more than a third of the budget.
         budget: seconds for everything.
+        spent: seconds of it that are gone.
         score: that ranks, from deletion and insertion under the ``igos`` protocol.
         resolution: cells a side at which both are played with every map.
         seed: of the run.
@@ -64,149 +65,142 @@ def choose(
     Raises:
         ValueError: for no photographs, settings that do not fit, or a budget that is too small for any method.
     """
-    check_entries(model, photographs, budget, score, resolution, keys)
-    contest = _Contest(
-        model,
-        photographs,
-        target,
-        {
-            **(
-                explainers_for(model, resolution=resolution, chunk_size=chunk_size, seed=seed)
-                if explainers is None
-                else explainers
-            )
-        },
-        budget,
-        score,
-        resolution,
-        seed,
-        keys or range(len(photographs)),
-        chunk_size,
-        progress or _silent,
-        clock or clock_of(photographs[0].device),
-    )
-    return contest.result()
+    check_entries(model, photographs, target, explainers, budget, score, resolution, keys, chunk_size)
+    allowance = Allowance(budget, clock or clock_of(photographs[0].device), spent)
+    given = explainers_for(model, resolution=resolution, chunk_size=chunk_size, seed=seed) if explainers is None else explainers
+    numbers = range(len(photographs)) if keys is None else keys
+    played = Games(model, photographs, target, score, resolution, seed, numbers, chunk_size)
+    return _Contest(played, dict(given), allowance, progress or _silent).result()
 
 
 @dataclass
 class _Contest:
-    """The settings, and what is known so far."""
+    """What is known so far."""
 
-    model: nn.Module
-    photographs: Sequence[Tensor]
-    target: Target
+    games: Games
     explainers: dict[str, Explainer]
-    budget: float
-    score: ScoreName
-    resolution: int
-    seed: int
-    keys: Sequence[int]
-    chunk_size: int
+    allowance: Allowance
     progress: Progress
-    clock: Clock
+    pace: Pace = field(init=False)
+    passes: dict[str, Passes | None] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     ranked: list[Ranked] = field(default_factory=list)
+    judged: float = 0.0
+    foretold: float = 0.0
 
     def result(self) -> Choice:
         """Measure, plan, run and rank."""
-        self.started = self.clock()
         self.progress(0.0, "timing the model")
+        self.pace = self.games.pace(self.allowance.clock)
         plan = self._plan()
-        for i, name in enumerate(plan):
-            self._run(name, plan[name], i)
-        if all(method.control for method in self.ranked):
-            raise ValueError(f"no method could be run; {self.left_out[0].name}: {self.left_out[0].reason}")
-        best_first = sorted(self.ranked, key=lambda method: method.mean, reverse=SCORES[self.score])
-        return Choice(self.score, tuple(best_first), tuple(self.left_out), self.budget, self.clock() - self.started)
+        if not self.allowance.fits(sum(self._expected(name) for name in self._least(plan))):
+            raise ValueError(self._too_little(self._least(plan)))
+        for number, name in enumerate(plan):
+            if self._may_begin(name):
+                self._run(name, number)
+        self._see_what_there_is(plan)
+        by_mean = sorted(self.ranked, key=lambda method: method.mean, reverse=SCORES[self.games.score])
+        return Choice(self.games.score, tuple(by_mean), tuple(self.left_out), self.allowance.budget, self.allowance.spent)
 
-    def _plan(self) -> dict[str, float | None]:
-        """The methods that are worth a try with the seconds that each will take; controls first, then the cheapest."""
-        first = self.photographs[0]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaithmapWarning)
-            pace = Pace.measured(self.model, first, self._target(0), self.chunk_size, self.clock)
-        games = 2 * ((PROTOCOLS["igos"].steps or first.shape[-2]) + 1) + 1
-        costs: dict[str, float | None] = {}
+    def _plan(self) -> list[str]:
+        """The methods that can be run; controls first, then the cheapest, those that do not foretell what they take last."""
+        first = self.games.photographs[0]
         for name, explainer in self.explainers.items():
-            obstacle = pace.obstacle(name)
-            if obstacle is not None:
-                self.left_out.append(LeftOut(name, f"does not fit the model: {obstacle}"))
-                continue
-            passes = explainer.passes(first)
-            judged = None if passes is None else Passes(passes.forward + games, passes.backward)
-            costs[name] = None if judged is None else pace.seconds(judged) * len(self.photographs)
-        order = sorted(costs, key=lambda name: (not self._is_control(name), costs[name] is None, costs[name] or 0.0))
-        return self._affordable({name: costs[name] for name in order})
+            obstacle = self.pace.obstacle(explainer, first)
+            if obstacle is None:
+                self.passes[name] = explainer.passes(first)
+            else:
+                self.left_out.append(LeftOut(name, obstacle))
+        return sorted(
+            self.passes,
+            key=lambda n: (not self._is_control(n), self.passes[n] is None, 0 if self._is_control(n) else self._expected(n)),
+        )
 
-    def _affordable(self, costs: dict[str, float | None]) -> dict[str, float | None]:
-        total, kept = self.clock() - self.started, {}
-        for name, seconds in costs.items():
-            if not self._is_control(name) and total + (seconds or 0.0) > self.budget:
-                self.left_out.append(LeftOut(name, "would break the budget", seconds))
-                continue
-            kept[name] = seconds
-            total += seconds or 0.0
-        cheapest = next((out for out in self.left_out if out.seconds is not None), None)
-        if cheapest is not None and all(map(self._is_control, kept)):
-            raise ValueError(
-                f"no method fits into {self.budget:.3g} s: {cheapest.name}, the cheapest, would take about "
-                f"{cheapest.seconds:.3g} s for {len(self.photographs)} photographs, beside the controls; give a larger budget "
-                "or fewer photographs"
-            )
-        return kept
+    def _least(self, plan: list[str]) -> list[str]:
+        """The first control, if there is one, and the cheapest method: with less there is no choice."""
+        controls = [name for name in plan if self._is_control(name)]
+        return controls[:1] + [name for name in plan if not self._is_control(name)][:1]
 
-    def _run(self, name: str, expected: float | None, number: int) -> None:
+    def _expected(self, name: str) -> float:
+        """Seconds for all photographs; of the games alone where a method foretells nothing."""
+        passes = self.passes[name] or Passes(0, 0)
+        each = self.pace.seconds(passes) + self._judging
+        return each * self._drift * self.games.sizes()
+
+    @property
+    def _judging(self) -> float:
+        """Seconds that were foretold for the games with one map, on a photograph of the first one's size."""
+        return self.pace.forward * self.games.passes
+
+    @property
+    def _drift(self) -> float:
+        """How much longer than foretold the games take."""
+        return self.judged / self.foretold if self.foretold > 0 else 1.0
+
+    def _may_begin(self, name: str) -> bool:
+        expected, known = self._expected(name), self.passes[name] is not None
+        controls = [method for method in self.ranked if method.control]
+        if self._is_control(name) and controls:
+            taken = expected * (1 + len(controls))
+            if taken > CONTROLS * self.allowance.budget:
+                self.left_out.append(LeftOut(name, "the controls would take more than a third of the budget", expected))
+                return False
+        if not self.allowance.fits(expected):
+            self.left_out.append(LeftOut(name, "would break the budget", expected if known else None))
+            return False
+        return True
+
+    def _run(self, name: str, number: int) -> None:
         """One method on all photographs, unless the time proves too short."""
-        if not self._is_control(name) and self._spent() + (expected or 0.0) > self.budget:
-            self.left_out.append(LeftOut(name, "would break the budget, of which others took more than expected", expected))
-            return
-        count, began = len(self.photographs), self.clock()
-        scores: list[float] = []
-        passes: list[Passes] = []
-        seconds: list[float] = []
+        count, began = len(self.games), self.allowance.clock()
+        found: list[tuple[float, Passes, float, float]] = []
         for i in range(count):
             self.progress(number + i / count, f"photograph {i + 1} of {count} by {name}")
+            judging = self._judging * self.games.size(i)
             try:
-                found = self._one(name, i)
+                found.append(self.games.play(self.explainers[name], i, self.allowance, judging * self._drift))
+            except OutOfTimeError as error:
+                whole = (error.seconds + judging * self._drift) * self.games.sizes() / self.games.size(i)
+                self.left_out.append(LeftOut(name, f"would break the budget; stopped at photograph {i + 1}", whole))
+                return
             except (ValueError, NotImplementedError) as error:
                 self.left_out.append(LeftOut(name, f"failed on photograph {i + 1}: {error}"))
                 return
-            scores.append(found[0])
-            passes.append(found[1])
-            seconds.append(found[2])
-            rest = (self.clock() - began) * (count - 1)
-            if i == 0 and not self._is_control(name) and self._spent() + rest > self.budget:
-                self.left_out.append(LeftOut(name, "would break the budget, by its time for the first photograph", rest))
+            self.judged, self.foretold = self.judged + found[-1][3], self.foretold + judging
+            speed = (self.allowance.clock() - began) / (self.games.sizes() - self.games.sizes(i + 1))
+            if not self.allowance.bears(speed * self.games.sizes(i + 1)) and i + 1 < count:
+                which = "the first photograph" if i == 0 else f"{i + 1} photographs"
+                reason = f"would break the budget, by its time for {which}"
+                self.left_out.append(LeftOut(name, reason, speed * self.games.sizes()))
                 return
+        scores, passes, seconds, _ = zip(*found, strict=True)
         mean = Passes(*(round(sum(kind) / count) for kind in zip(*passes, strict=True)))
         self.ranked.append(Ranked(name, self._is_control(name), torch.tensor(scores), mean, sum(seconds) / count))
 
-    def _one(self, name: str, i: int) -> tuple[float, Passes, float]:
-        """A method's score on one photograph, its passes and its seconds."""
-        image, began = self.photographs[i], self.clock()
-        generator = image_generators(self.seed, [self.keys[i]], image.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaithmapWarning)
-            why = self.explainers[name](image, self._target(i), generator=generator)
-        seconds = self.clock() - began
-        side = (self.resolution, self.resolution)
-        cells = why.cells if why.resolution == side else why.at(side)
-        played = deletion_insertion(self.model, image, cells.to(image), why.explained, chunk_size=self.chunk_size)
-        value = played.difference if self.score == "insertion_minus_deletion" else getattr(played, self.score).area
-        asked = (why.diagnostics[0].get(f"{kind}_passes", 0) for kind in ("forward", "backward"))
-        return float(value[0]), Passes(*asked), seconds
+    def _see_what_there_is(self, plan: list[str]) -> None:
+        """Raise ValueError where there is no method to choose."""
+        if any(not method.control for method in self.ranked):
+            return
+        dear = [out.name for out in self.left_out if out.seconds is not None and not self._is_control(out.name)]
+        if dear:
+            raise ValueError(self._too_little(self._least(plan)))
+        raise ValueError("no method could be run; " + "; ".join(f"{out.name}: {out.reason}" for out in self.left_out))
 
-    def _target(self, i: int) -> Target:
-        """Of one photograph."""
-        if isinstance(self.target, (list, tuple)):
-            return int(self.target[i])
-        return target_of(self.target, torch.tensor([i], device=self.photographs[i].device))
+    def _too_little(self, least: list[str]) -> str:
+        """What the budget is too little for, and what would do."""
+        name, count = least[-1], len(self.games)
+        needed = sum(self._expected(each) for each in least)
+        fewer = int(count * (self.allowance.budget - self.allowance.spent) / needed)
+        less = f", or {fewer} photograph{'s' * (fewer > 1)}" if 0 < fewer < count else ""
+        beside = f", and {least[0]} as a control as much again" if len(least) > 1 else ""
+        return (
+            f"no method fits into {self.allowance.budget:.3g} s: {name}, the cheapest, would take about "
+            f"{self._expected(name):.3g} s for {count} photograph{'s' * (count > 1)}{beside}; "
+            f"give {1.1 * (needed + self.allowance.spent):.2g} s or more{less}"
+        )
 
     def _is_control(self, name: str) -> bool:
         return isinstance(self.explainers[name], Control)
-
-    def _spent(self) -> float:
-        return self.clock() - self.started
 
 
 def _silent(done: float, what: str) -> None:

@@ -87,7 +87,7 @@ class ExtremalPerturbation(Explainer):
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """One of each kind an iteration for each area; the masks and what they hide are judged at the end, the baseline first."""
+        """One of each kind an iteration for each area; the masks, and what they hide, are judged at the end."""
         del image
         steps = len(self.areas) * self.iterations * (2 if self.variant == "dual" else 1)
         return Passes(2 + steps + 2 * len(self.areas), steps)

@@ -2,15 +2,22 @@ r"""Choice: methods ranked by their mean score on the same photographs, and what
 
 Means come with a bootstrap interval over the photographs, and so does each method's difference to the best. Whether two methods
 differ is tested pair by pair, on the differences photograph by photograph, and corrected for all pairs
-(:mod:`faithmap.metrics.statistics`). With n photographs a sign-flip test gives no p below :math:`2 / 2^n`.
+(:mod:`faithmap.metrics.statistics`). With n photographs a sign-flip test gives no p below :math:`2 / 2^n`, so that few of them
+show no difference at all. How many would tell two methods apart is reckoned from the differences seen,
+
+.. math:: n = \Bigl( \frac{z_{1 - \alpha / 2} + z_{0.8}}{\bar d / s} \Bigr)^2
+
+with :math:`\bar d` and s their mean and standard deviation, z the quantiles of the normal distribution, and :math:`\alpha` the
+level divided by the number of pairs: so many find a difference of that size four times out of five.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -29,10 +36,16 @@ LEVEL = 0.05
 """Corrected p below which two methods are said to differ."""
 
 DRAWS = 20_000
-"""Sign patterns of a test, where there are too many to count: p is known to half a thousandth, and there are many pairs."""
+"""Sign patterns of a test, where there are too many to count, at the least."""
 
-NAMED = 5
-"""Methods that a sentence names; of more it gives the number."""
+DRAWS_A_PAIR = 100
+"""With as many more, no corrected p is kept above 1/100 by the number of patterns alone."""
+
+POWER = 0.8
+"""Chance that a difference is found by the photographs that are reckoned to be needed."""
+
+MOST = 1000
+"""Photographs; what more would be needed for is not worth telling."""
 
 CHEAPER = 0.5
 """A method that costs less than this part of the best one's time is worth naming, if the two do not differ."""
@@ -62,13 +75,13 @@ class Ranked:
         return float(self.scores.mean())
 
     @cached_property
-    def interval(self) -> Interval:
-        """Where the mean lies."""
-        return bootstrap(self.scores)
+    def interval(self) -> Interval | None:
+        """Where the mean lies; None with a single photograph, which says nothing of others."""
+        return bootstrap(self.scores) if len(self.scores) > 1 else None
 
-    def ahead_of(self, other: Ranked) -> Interval:
-        """Where the mean of the differences lies, photograph by photograph."""
-        return bootstrap(self.scores - other.scores)
+    def to(self, other: Ranked) -> Interval | None:
+        """Where the mean of the differences, own less other, lies; from the differences photograph by photograph."""
+        return bootstrap(self.scores - other.scores) if len(self.scores) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,13 @@ class Choice:
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """Every pair, better one first, Holm-corrected over all of them."""
-        return tuple(compare({method.name: method.scores.double() for method in self.ranking}, draws=DRAWS))
+        scores = {method.name: method.scores.double() for method in self.ranking}
+        return tuple(compare(scores, draws=max(DRAWS, DRAWS_A_PAIR * self.pairs)))
+
+    @property
+    def pairs(self) -> int:
+        """Of methods, each of which is tested."""
+        return math.comb(len(self.ranking), 2)
 
     def differ(self, first: str, second: str) -> bool:
         """Whether two methods differ by more than chance."""
@@ -144,27 +163,19 @@ class Choice:
     @property
     def photographs_needed(self) -> int:
         """So many can show a difference at all, if it is there on every one of them."""
-        pairs = math.comb(len(self.ranking), 2)
-        return math.floor(1 + math.log2(max(1, pairs) / LEVEL)) + 1
+        return math.floor(1 + math.log2(max(1, self.pairs) / LEVEL)) + 1
 
-    def advice(self) -> Iterator[str]:
-        """What to do, in sentences."""
-        best, (low, high) = self.best, (self.best.interval.low, self.best.interval.high)
-        cost = f"{best.passes.forward} forward and {best.passes.backward} backward passes, {best.seconds:.2g} s an image"
-        yield f"use {best.name}: {self.score.replace('_', ' ')} {best.mean:.3f} ({low:.3f} to {high:.3f}), {cost}"
-        if self.cheaper is not None:
-            p = self.p(best.name, self.cheaper.name)
-            cheaper, cost = self.cheaper.name, f"{self.cheaper.seconds:.2g} s an image"
-            yield f"it does not differ from {cheaper} (p = {p:.2g}), which takes {cost}"
-        others = [method.name for method in self.alike if method is not self.cheaper]
-        if others:
-            names = " or ".join(others) if len(others) <= NAMED else f"{len(others)} others"
-            yield f"{'nor from' if self.cheaper else 'it does not differ from'} {names}"
-        if self.unbeaten:
-            names = " and ".join(method.name for method in self.unbeaten)
-            yield f"it is not shown to beat {names}: a control, which knows nothing of the model"
-        if len(self) < self.photographs_needed:
-            yield (
-                f"{len(self)} photograph{'s' * (len(self) > 1)} cannot show a difference between {len(self.ranking)} methods; "
-                f"give {self.photographs_needed} or more"
-            )
+    @property
+    def enough(self) -> bool:
+        """Whether there are so many."""
+        return len(self) >= self.photographs_needed
+
+    def photographs_to_tell(self, first: Ranked, second: Ranked) -> int | None:
+        """So many would tell two methods apart, if others show what these show; None of fewer than 3, or if alike."""
+        differences = (first.scores - second.scores).double()
+        if len(differences) < 3 or float(differences.mean()) == 0:
+            return None
+        normal, alpha = NormalDist(), LEVEL / max(1, self.pairs)
+        effect = float(differences.std() / differences.mean().abs())
+        reckoned = ((normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)) * effect) ** 2
+        return max(self.photographs_needed, len(self) + (0 if self.differ(first.name, second.name) else 1), math.ceil(reckoned))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.baselines import describe_baseline
-from faithmap.choosing import SCORES, Choice, Ranked, choose, explainers_for
+from faithmap.choosing import SCORES, Choice, Ranked, advice, choose, explainers_for
 from faithmap.cli.choose import ChooseOptions
 from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.inputs import find_files, read_photo
@@ -22,7 +22,9 @@ from faithmap.cli.report import Bar, Done, Failed, Outcome
 from faithmap.cli.results import CHOICE, Job, check, complete_or_absent, output_folder, write_record
 from faithmap.cli.runner import open_model
 from faithmap.data import sample_photo
+from faithmap.methods.masks.masker_files import read_masker
 from faithmap.metrics import PROTOCOLS
+from faithmap.metrics.statistics import Interval
 from faithmap.viz import ranking, save_figure
 
 
@@ -33,11 +35,19 @@ class Entry:
     image: Float[Tensor, "1 3 h w"]
     key: int
     record: dict[str, Any]
-    warnings: tuple[str, ...]
+    warnings: list[str]
 
 
-def choose_from_files(paths: Sequence[Path], options: ChooseOptions, bar: Bar) -> Generator[Outcome, None, None]:
+def choose_from_files(
+    paths: Sequence[Path], options: ChooseOptions, bar: Bar, spent: Callable[[], float]
+) -> Generator[Outcome, None, None]:
     """Rank the methods on all files together, and write one result; files that cannot be read come first.
+
+    Args:
+        paths: as the user gave them; none stand for the photograph that comes with faithmap.
+        options: likewise.
+        bar: draws progress.
+        spent: says how many seconds of the budget are gone.
 
     Raises:
         UserError: for what makes all of it impossible; before anything is computed, where that can be known so early.
@@ -50,29 +60,43 @@ def choose_from_files(paths: Sequence[Path], options: ChooseOptions, bar: Bar) -
         return
     with output_folder(options.out.parent):
         model, target = open_model(options)
-        entries: list[Entry] = []
+        entries: dict[str, Entry] = {}
         for file in files:
             try:
-                entries.append(_entry(Job(file, options.out), model, options.seed))
+                photo = read_photo(Job(file, options.out), model)
             except fm.ImageError as error:
                 yield Failed(file, str(error))
+                continue
+            if photo.digest in entries:
+                entries[photo.digest].warnings.append(f"{file} is the same photograph; it is counted once")
+                continue
+            described = described_photo(photo, model, options.seed)
+            entries[photo.digest] = Entry(photo.image, photo.index, described, list(photo.warnings))
         if entries:
-            choice = _chosen(entries, model, target, options, bar)
-            yield _written(choice, entries, target, model, options)
+            read = list(entries.values())
+            choice = _chosen(read, model, target, options, bar, spent)
+            yield _written(choice, read, target, model, options, spent)
 
 
-def _entry(job: Job, model: fm.Classifier, seed: int) -> Entry:
-    """Read a file; the photograph itself is forgotten."""
-    photo = read_photo(job, model)
-    return Entry(photo.image, photo.index, described_photo(photo, model, seed), tuple(photo.warnings))
-
-
-def _chosen(entries: Sequence[Entry], model: fm.Classifier, target: int | None, options: ChooseOptions, bar: Bar) -> Choice:
+def _chosen(
+    entries: Sequence[Entry],
+    model: fm.Classifier,
+    target: int | None,
+    options: ChooseOptions,
+    bar: Bar,
+    spent: Callable[[], float],
+) -> Choice:
     """The ranking, progress counted in methods."""
     try:
         with blaming_the_user():
+            masker = None if options.masker is None else read_masker(options.masker, model)
             explainers = explainers_for(
-                model, options.methods, resolution=options.resolution, chunk_size=options.chunk, seed=options.seed
+                model,
+                options.methods,
+                resolution=options.resolution,
+                chunk_size=options.chunk,
+                seed=options.seed,
+                masker=masker,
             )
             with bar(len(explainers)) as tell:
                 return choose(
@@ -81,6 +105,7 @@ def _chosen(entries: Sequence[Entry], model: fm.Classifier, target: int | None, 
                     target,
                     explainers=explainers,
                     budget=options.budget,
+                    spent=spent(),
                     score=options.score,
                     resolution=options.resolution,
                     seed=options.seed,
@@ -88,18 +113,26 @@ def _chosen(entries: Sequence[Entry], model: fm.Classifier, target: int | None, 
                     chunk_size=options.chunk,
                     progress=tell,
                 )
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise UserError(f"out of memory; give a --chunk below {options.chunk}, or another --device") from error
 
 
 def _written(
-    choice: Choice, entries: Sequence[Entry], target: int | None, model: fm.Classifier, options: ChooseOptions
+    choice: Choice,
+    entries: Sequence[Entry],
+    target: int | None,
+    model: fm.Classifier,
+    options: ChooseOptions,
+    spent: Callable[[], float],
 ) -> Outcome:
     """One folder, complete or absent."""
     record = _described(choice, entries, target, model, options)
     try:
         with complete_or_absent(options.out, overwrite=options.overwrite) as aside:
             save_figure(ranking(choice, title=f"Methods for {model.name}"), aside / "ranking.png")
+            record["budget"]["spent"] = spent()
             write_record(aside, record)
     except OSError as error:
         raise UserError(f"{options.out}: cannot be written ({os_problem(error)}); give another --out") from error
@@ -111,7 +144,7 @@ def _described(
 ) -> dict[str, Any]:
     """Everything that is needed to make the choice again, and everything that came out."""
     rules, first = PROTOCOLS["igos"], entries[0].record
-    record = {
+    record: dict[str, Any] = {
         "schema": CHOICE,
         "versions": first["versions"],
         "photographs": [{**entry.record["file"], "seed": entry.key} for entry in entries],
@@ -127,7 +160,7 @@ def _described(
         },
         "score": {"name": choice.score, "higher_is_better": SCORES[choice.score]},
         "budget": {"seconds": choice.budget, "spent": choice.seconds},
-        "advice": list(choice.advice()),
+        "advice": list(advice(choice)),
         "use": choice.best.name,
         "alike": [method.name for method in choice.alike],
         "ranking": [_ranked(method, choice) for method in choice.ranking],
@@ -140,18 +173,27 @@ def _described(
 
 def _ranked(method: Ranked, choice: Choice) -> dict[str, Any]:
     """One row of the ranking."""
-    behind = method.ahead_of(choice.best)
+    behind = method.to(choice.best)
     return {
         "name": method.name,
         "control": method.control,
         "score": method.mean,
-        "interval": (method.interval.low, method.interval.high),
+        "interval": _ends(method.interval),
         "to_best": {
             "mean": method.mean - choice.best.mean,
-            "interval": (behind.low, behind.high),
+            "interval": _ends(behind),
             "p": choice.p(method.name, choice.best.name),
         },
         "passes": method.passes._asdict(),
         "seconds": method.seconds,
         "scores": method.scores.tolist(),
     }
+
+
+def _ends(interval: Interval | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval.low, interval.high)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether that is what an error says; a processor's allocator raises a bare RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
@@ -32,10 +33,11 @@ class ChooseOptions:
     """What to choose from, and how.
 
     Args:
-        budget: the time for everything but reading and drawing, such as 90s, 2m or 1h; without it, 2m. Methods that would break
-            it are left out, and named with what they would take.
-        methods: by name, with commas between them; without it, all. The controls always take part.
+        budget: the time for everything, such as 90s, 2m or 1h; without it, 2m. Methods that would break it are left out, and
+            named with what they would take.
+        methods: by name, with commas between them; without it, all. Controls take part by themselves.
         score: what the methods are ranked by: areas under the curves of deletion and insertion.
+        masker: for learned_mask, a file that "faithmap train-masker" made for this model; without it, that is left out.
         target: the class to explain, by name ("tiger cat") or number; without it, the class that the model predicts.
         model: by name; see "faithmap models".
         weights: a checkpoint file for the model, instead of the weights that its name stands for.
@@ -53,6 +55,7 @@ class ChooseOptions:
     )
     methods: Annotated[tuple[str, ...] | None, Parameter(converter=as_methods, n_tokens=1, negative="", metavar="NAMES")] = None
     score: Literal["insertion_minus_deletion", "insertion", "deletion"] = "insertion_minus_deletion"
+    masker: Path | None = None
     target: str | None = None
     model: str = "efficientnet_lite0"
     weights: Path | None = None
@@ -80,10 +83,11 @@ def choose(*paths: Path, options: ChooseOptions = _DEFAULTS) -> int:
         paths: image files, and folders to search for them; without any, a photograph that comes with faithmap.
         options: what to choose from, and how.
     """
+    began = perf_counter()
 
     def start(bar: Bar) -> Generator[Outcome, None, None]:
         from faithmap.cli.choices import choose_from_files  # noqa: PLC0415 - torch takes seconds; --help must not
 
-        return choose_from_files(paths, options, bar)
+        return choose_from_files(paths, options, bar, lambda: perf_counter() - began)
 
     return report_all(start, as_json=options.json)

@@ -30,9 +30,14 @@ def ranking_lines(record: Mapping[str, Any], folder: Path) -> Iterator[tuple[str
 
 
 def _row(method: Mapping[str, Any], best: str) -> str:
-    low, high = method["interval"]
     passes, behind = method["passes"], method["to_best"]
-    areas = f"{method['score']:7.3f}  {low:6.3f} to {high:6.3f}"
-    ahead = f"{behind['mean']:11.3f}  {behind['interval'][0]:6.3f} to {behind['interval'][1]:6.3f}  {behind['p']:6.2g}"
+    areas = f"{method['score']:7.3f}  {_interval(method)}"
+    ahead = f"{behind['mean']:11.3f}  {_interval(behind)}  {behind['p']:6.2g}"
     cost = f"  {passes['forward']:8}  {passes['backward']:9}  {method['seconds']:7.2g}"
     return areas + "  " + (" " * len(ahead) if method["name"] == best else ahead) + cost
+
+
+def _interval(mean: Mapping[str, Any]) -> str:
+    """Where a mean lies; a dash with a single photograph."""
+    ends = mean["interval"]
+    return "-".rjust(16) if ends is None else f"{ends[0]:6.3f} to {ends[1]:6.3f}"

@@ -45,9 +45,9 @@ def _draw(ax: Axes, row: int, method: Ranked, choice: Choice) -> None:
     """The photographs as small marks, the mean with its interval, and the cost at the right."""
     colour = _colour(method, choice)
     ax.plot(method.scores.tolist(), [row] * len(method.scores), "|", color=colour, alpha=0.35, markersize=7, zorder=2)
-    ax.plot(
-        [method.interval.low, method.interval.high], [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt"
-    )
+    if method.interval is not None:
+        ends = [method.interval.low, method.interval.high]
+        ax.plot(ends, [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt")
     ax.plot([method.mean], [row], "o", color=colour, markersize=5.5, zorder=4)
     passes = f"{method.passes.forward} + {method.passes.backward} passes, {method.seconds:.2g} s"
     ax.text(1.02, row, passes, transform=ax.get_yaxis_transform(), va="center", size=8, color="0.25")

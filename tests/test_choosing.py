@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from oracles import SmallNet
 from torch import Tensor, nn
 
 import faithmap as fm
-from faithmap.choosing import Choice, LeftOut, Ranked, choose, explainers_for
+from faithmap.choosing import Choice, LeftOut, Ranked, advice, choose, explainers_for
+from faithmap.choosing.allowance import OVERRUN, Allowance, OutOfTimeError
+from faithmap.choosing.pace import Pace
 from faithmap.methods.base import Answer, Explainer, Passes, Question
 from faithmap.methods.captum_methods import LRP, GradientSHAP
 from faithmap.methods.controls import CentredGaussian, RandomMap
@@ -24,6 +28,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 
 GAMES = 2 * 51 + 1
 """Forward passes that judge a map: 51 points of both curves, and the clean image."""
+
+
+MEASURING = 0.01 * 4 * (3 + 2 * 3)
+"""Of 4 images on the clock below: three times a forward pass, and three times the gradient's two."""
 
 
 @pytest.fixture(autouse=True)
@@ -118,43 +126,160 @@ def test_a_low_deletion_is_a_good_one(score: str, best: str) -> None:
 
 def test_what_would_break_the_budget_is_left_out_and_named_with_its_cost() -> None:
     model = Timed()
-    dear, cheap = Given(model, cost=500, told=500), Given(model)
+    dear, cheap = Given(model, cost=500, told=500), Given(model, degree=0.9)
     each = [3 * 0.01 * (passes + GAMES) for passes in (1, 500)]
     choice = run(model, {"dear": dear, "cheap": cheap}, budget=2 * each[0] + each[1] - 0.1)
     assert choice.left_out == (LeftOut("dear", "would break the budget", pytest.approx(each[1])),)
     assert dear.asked == []
-    assert choice.seconds == pytest.approx(2 * each[0], abs=0.3)
-    enough = run(Timed(), {"dear": Given(model, cost=500, told=500), "cheap": cheap}, budget=2 * each[0] + each[1] + 0.3)
+    assert choice.seconds == pytest.approx(2 * each[0] + MEASURING, abs=0.05)
+    model = Timed()
+    dear, cheap = Given(model, cost=500, told=500), Given(model, degree=0.9)
+    enough = run(model, {"dear": dear, "cheap": cheap}, budget=2 * each[0] + each[1] + MEASURING + 0.1)
     assert enough.left_out == ()
+
+
+def test_what_is_spent_already_counts() -> None:
+    each = 2 * 0.01 * (1 + GAMES)
+    for spent, names in ((0.0, {"a", "b", "random_map"}), (20.0, {"a", "random_map"})):
+        model = Timed()
+        entries = {"a": Given(model), "b": Given(model, degree=0.5)}
+        choice = run(model, entries, count=2, budget=3 * each + MEASURING + 19.0, spent=spent)
+        assert {method.name for method in choice.ranking} == names
+        assert choice.seconds == pytest.approx(len(names) * each + MEASURING + spent, abs=0.05)
+
+
+def test_larger_photographs_count_for_more() -> None:
+    """The clock goes by pixels; the second photograph has four times as many."""
+
+    class ByPixels(Timed):
+        def forward(self, x: Tensor) -> Tensor:
+            self.now += 0.01 * len(x) * (x[0, 0].numel() / 256 - 1)
+            return super().forward(x)
+
+    large = torch.nn.functional.interpolate(photographs(2)[1], (32, 32))
+    for budget, kept in (
+        (30.0, False),
+        (36.0, True),
+    ):  # 5 GAMES of one pass of a hundredth for three methods, and 20 of explaining
+        model = ByPixels()
+        dear = fm.RISE(model, masks=400, chunk_size=4)
+        entries = {"good": Given(model), "dear": dear, "random_map": RandomMap(model, resolution=8)}
+        pictures = [photographs(1)[0], large]
+        choice = choose(model, pictures, explainers=entries, budget=budget, resolution=8, clock=model.clock)
+        assert ({m.name for m in choice.ranking} == set(entries)) == kept
+        if not kept:
+            assert choice.left_out == (LeftOut("dear", "would break the budget", pytest.approx(5 * 0.01 * (401 + GAMES))),)
 
 
 def test_a_method_that_takes_longer_than_it_said_is_stopped_after_the_first_photograph() -> None:
     model = Timed()
-    liar, unknown, last = Given(model, cost=900, told=2), Given(model, told=None), Given(model, told=4)
+    liar, unknown, last = Given(model, cost=900, told=2), Given(model, told=None, degree=0.9), Given(model, told=4, degree=0.8)
     choice = run(model, {"unknown": unknown, "liar": liar, "last": last}, budget=25.0)
     (out,) = choice.left_out
-    assert (out.name, out.seconds) == ("liar", pytest.approx(2 * 0.01 * (900 + GAMES)))
-    assert "by its time for the first photograph" in out.reason
+    assert (out.name, out.seconds) == ("liar", pytest.approx(3 * 0.01 * (900 + GAMES), rel=0.05))
+    assert out.reason == "would break the budget, by its time for the first photograph"
     assert liar.asked == [1]
     assert {method.name for method in choice.ranking} == {"unknown", "last", "random_map"}
+    assert choice.seconds <= 25.0 * OVERRUN
 
 
-def test_others_are_left_out_when_one_took_more_than_expected() -> None:
-    """Two photographs: the first method takes most of the time, though its first photograph alone would have fitted."""
+class Slow(Given):
+    """Says how far it has come, a pass at a time, and grows slower with every photograph."""
+
+    def _explain(self, question: Question) -> Answer:
+        for step in range(self.cost * (1 + len(self.asked))):
+            self.model(question.images)
+            question.progress(step + 1, self.cost * (1 + len(self.asked)))
+        return super()._explain(question)
+
+
+def test_a_method_is_stopped_in_the_middle_of_a_photograph() -> None:
+    """Of an unknown cost it gets a third of what is left for the first of three photographs."""
     model = Timed()
-    greedy, last = Given(model, cost=200, told=2), Given(model, told=80, cost=80)
-    choice = run(model, {"greedy": greedy, "last": last}, count=2, budget=11.0)
+    slow, good = Slow(model, cost=10_000, told=None), Given(model)
+    choice = run(model, {"slow": slow, "good": good}, budget=30.0)
     (out,) = choice.left_out
-    assert out.name == "last"
-    assert out.reason == "would break the budget, of which others took more than expected"
-    assert out.seconds == pytest.approx(2 * 0.01 * (80 + GAMES))
-    assert last.asked == []
+    assert (out.name, out.reason) == ("slow", "would break the budget; stopped at photograph 1")
+    assert out.seconds == pytest.approx(3 * 0.01 * (10_000 + GAMES), rel=0.02)
+    left = 30.0 * OVERRUN - 2 * 3 * 0.01 * (1 + GAMES) - MEASURING
+    assert choice.seconds == pytest.approx(30.0 * OVERRUN - left * 2 / 3, abs=1.1)
+
+
+def test_a_method_that_slows_down_is_stopped_later() -> None:
+    model = Timed()
+    slow, good = Slow(model, cost=320, told=640, degree=0.9), Given(model)
+    choice = run(model, {"slow": slow, "good": good}, budget=30.5)
+    (out,) = choice.left_out
+    assert (out.name, len(slow.asked)) == ("slow", 2)
+    assert out.reason == "would break the budget, by its time for 2 photographs"
+    assert choice.seconds <= 30.5 * OVERRUN
+
+
+@pytest.mark.parametrize("method", [fm.RISE, fm.IGOS, fm.methods.gradients.SmoothGrad])
+def test_a_method_that_is_stopped_leaves_the_model_as_it_was(method: type, small_net: SmallNet, untouched: Callable) -> None:
+    model, now = untouched(small_net.train()), [0.0]
+
+    def clock() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    with pytest.raises(OutOfTimeError):
+        method(model)(torch.rand(2, 3, 32, 32), progress=lambda *_: Allowance(10.0, clock, 11.0).watch(1.0, 0.0)(1, 2))
+
+
+def test_what_is_foretold_follows_what_the_games_take() -> None:
+    """The model is twice as slow as when it was timed: a method that would have fitted does not."""
+
+    class Tired(Timed):
+        def forward(self, x: Tensor) -> Tensor:
+            self.now += 0.01 * len(x) * (self.now > MEASURING)
+            return super().forward(x)
+
+    model = Tired()
+    entries = {"good": Given(model), "dear": Given(model, told=400, cost=400)}
+    choice = run(model, entries, count=2, budget=22.0)
+    assert choice.left_out == (LeftOut("dear", "would break the budget", pytest.approx(2 * 0.02 * (400 + GAMES), rel=0.01)),)
+    model = Timed()
+    entries = {"good": Given(model), "dear": Given(model, told=400, cost=400)}
+    assert run(model, entries, count=2, budget=22.0).left_out == ()
+
+
+def test_controls_take_no_more_than_a_third() -> None:
+    model = Timed()
+    controls = {"gaussian": CentredGaussian(model, resolution=8), "random_map": RandomMap(model, resolution=8)}
+    each = 3 * 0.01 * (1 + GAMES)
+    for budget, names in ((5.9 * each, {"gaussian"}), (6.1 * each, {"gaussian", "random_map"})):
+        choice = choose(
+            model,
+            photographs(3),
+            explainers={**controls, "good": Given(model)},
+            resolution=8,
+            budget=budget,
+            clock=model.clock,
+        )
+        assert {method.name for method in choice.ranking if method.control} == names
+        reasons = {out.name: out.reason for out in choice.left_out}
+        left_out = dict.fromkeys(controls.keys() - names, "the controls would take more than a third of the budget")
+        assert reasons == left_out
+
+
+def test_a_map_that_ranks_alike_is_judged_once() -> None:
+    model = Timed()
+    choice = run(model, {"one": Given(model), "two": Given(model), "other": Given(model, degree=0.5)}, count=2)
+    scores = {method.name: method.scores for method in choice.ranking}
+    assert torch.equal(scores["one"], scores["two"])
+    assert not torch.equal(scores["one"], scores["other"])
+    assert choice.seconds == pytest.approx(2 * 0.01 * (3 * (1 + GAMES) + 1) + MEASURING, abs=0.05)
 
 
 def test_a_budget_that_is_too_small_for_any_method_says_what_the_cheapest_takes() -> None:
     model = Timed()
     with pytest.raises(
-        ValueError, match=r"no method fits into 4 s: slow, the cheapest, would take about 6.09 s for 3 photographs"
+        ValueError,
+        match=(
+            r"no method fits into 4 s: slow, the cheapest, would take about 6.09 s for 3 photographs, "
+            r"and random_map as a control as much again; give 11 s or more, or 1 photograph$"
+        ),
     ):
         run(model, {"slow": Given(model, cost=100, told=100), "slower": Given(model, told=200)}, budget=4.0)
 
@@ -186,6 +311,71 @@ def test_what_does_not_fit_the_model_is_left_out(untouched: Callable) -> None:
     choice = choose(blind, pictures, explainers=explainers_for(blind, names, resolution=4), resolution=4, budget=1000)
     assert {out.name for out in choice.left_out} == {"gradcam", "gradient", "igos"}
     assert {method.name for method in choice.ranking} == {"eigencam", "random_map", "gaussian", "edges"}
+
+
+def test_what_is_missing_is_said_before_anything_is_run(small_net: SmallNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    names = ["learned_mask", "lime", "guided_backprop", "eigencam"]
+    pictures = [torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    told: list[str] = []
+    choice = choose(
+        small_net,
+        pictures,
+        explainers=explainers_for(small_net, names, resolution=4),
+        resolution=4,
+        budget=1000,
+        progress=lambda _, what: told.append(what),
+    )
+    reasons = {out.name: out.reason for out in choice.left_out}
+    assert reasons.keys() == {"learned_mask", "lime", "guided_backprop"}
+    assert reasons["lime"] == "cannot be run: this method is captum's; pip install 'faithmap[captum]'"
+    assert reasons["learned_mask"].startswith("cannot be run: masker is None; train one")
+    assert not any(name in what for name in reasons for what in told)
+    with pytest.raises(ValueError, match=r"no method could be run; lime: cannot be run: .*; and 1 more"):
+        choose(small_net, pictures, explainers=explainers_for(small_net, ["lime", "kernelshap"], resolution=4), resolution=4)
+    with pytest.raises(ValueError, match="'gradcamm' is no method; give some of igos"):
+        explainers_for(small_net, ["gradcamm"])
+    masked = explainers_for(small_net, ["learned_mask"], masker=Masker(5), resolution=4)
+    assert choose(small_net, pictures, explainers=masked, resolution=4, budget=1000).best.name == "learned_mask"
+
+
+def test_a_layer_that_is_given_need_not_be_found(small_net: SmallNet) -> None:
+    entries = {"mine": fm.GradCAM(small_net, target_layer="conv1"), "wrong": fm.ScoreCAM(small_net, target_layer="conv9")}
+    choice = choose(small_net, [torch.rand(1, 3, 32, 32)], explainers=entries, resolution=4, budget=1000)
+    (out,) = choice.left_out
+    assert out.name == "wrong"
+    assert out.reason.startswith("cannot be run: ")
+    assert "conv9" in out.reason
+
+
+class Steep(torch.autograd.Function):
+    """Its backward pass takes three hundredths of a second an image."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, model: Timed) -> Tensor:
+        ctx.model = model
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.model.now += 0.03 * len(gradient)
+        return gradient, None
+
+
+def test_both_kinds_of_passes_are_measured() -> None:
+    class Uphill(Timed):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(Steep.apply(x, self))
+
+    model = Uphill()
+    for chunk_size in (1, 4, 32):
+        pace = Pace.measured(model, photographs(1)[0], None, chunk_size, model.clock)
+        assert (pace.forward, pace.backward) == (pytest.approx(0.01), pytest.approx(0.03))
+        assert pace.seconds(Passes(10, 2)) == pytest.approx(0.16)
+    explain = fm.methods.gradients.SmoothGrad(model, samples=20)
+    entries = {"good": Given(model), "smoothgrad": explain, "random_map": RandomMap(model, resolution=8)}
+    choice = choose(model, photographs(2), explainers=entries, resolution=8, budget=7.0, clock=model.clock)
+    assert choice.left_out == (LeftOut("smoothgrad", "would break the budget", pytest.approx(2 * (0.01 * (21 + GAMES) + 0.6))),)
 
 
 def test_random_numbers_follow_the_photograph_and_not_its_place() -> None:
@@ -222,8 +412,14 @@ def test_a_target_of_each_photograph() -> None:
         ({"photographs": [torch.rand(2, 3, 16, 16)]}, "a photograph has shape"),
         ({"resolution": 17}, "no more cells than pixels"),
         ({"budget": 0.0}, "give seconds above 0"),
-        ({"score": "area"}, "score 'area'; give seconds above 0, and one of insertion_minus_deletion"),
+        ({"score": "area"}, "score 'area' and chunk_size 32; give seconds above 0, one of insertion_minus_deletion"),
         ({"keys": [1]}, "1 keys for 3 photographs"),
+        ({"budget": float("nan")}, "budget is nan"),
+        ({"chunk_size": 0}, "at least 1 image"),
+        ({"explainers": {}}, "no methods but controls"),
+        ({"explainers": {"edges": RandomMap(Timed())}}, "no methods but controls"),
+        ({"target": [0, 1]}, "target has 2 entries for 3 photographs"),
+        ({"target": torch.tensor([0])}, "target has 1 entries for 3 photographs"),
     ],
 )
 def test_what_cannot_be_chosen_from(settings: dict, message: str) -> None:
@@ -263,22 +459,36 @@ def test_what_differs_and_what_does_not() -> None:
     assert [c.corrected_p for c in choice.comparisons] == holm(
         torch.tensor([c.paired.p for c in by_hand], dtype=torch.float64)
     ).tolist()
-    interval = choice.ranking[2].ahead_of(choice.best)
+    interval = choice.ranking[2].to(choice.best)
     assert interval.low < choice.ranking[2].mean - choice.best.mean < interval.high < 0
     assert interval.high - interval.low < 0.3 * (choice.best.interval.high - choice.best.interval.low)
-    advice = list(choice.advice())
-    assert advice[0].startswith("use slow_s: insertion minus deletion 0.5")
-    assert "1 forward and 0 backward passes, 10 s an image" in advice[0]
-    assert advice[1].startswith("it does not differ from quick_f (p = ")
-    assert len(advice) == 2
+    said = list(advice(choice))
+    ends = f"{choice.best.interval.low:.3f} to {choice.best.interval.high:.3f}"
+    assert said[0] == f"use slow_s: insertion minus deletion {choice.best.mean:.3f} ({ends}), 1 forward pass, 10 s an image"
+    p, needed = choice.p("slow_s", "quick_f"), choice.photographs_to_tell(choice.best, choice.cheaper)
+    assert said[1:] == [
+        f"it cannot be told from quick_f (p = {p:.2g}), which takes 1 forward pass, 1 s",
+        f"photographs like these that would tell slow_s from others: about {needed} from quick_f",
+    ]
+
+
+def test_differences_can_be_told_between_many_methods() -> None:
+    """50 methods make 1225 pairs: no p that is drawn may be so coarse that none of them could differ."""
+    scores = {f"m{i}": around(0.9 - 0.015 * i, i, 0.001) for i in range(50)}
+    choice = made(**scores)
+    assert choice.enough
+    assert choice.differ("m0", "m49")
+    assert choice.p("m0", "m49") < 0.0101
 
 
 def test_a_best_method_that_does_not_beat_a_control_is_not_praised() -> None:
     choice = made(edges_c=around(0.52, 1), method_s=around(0.5, 2, 0.3))
     assert choice.best.name == "method_s"
     assert [method.name for method in choice.unbeaten] == ["edges_c"]
-    assert any("not shown to beat edges_c: a control" in line for line in choice.advice())
+    assert "it is not shown to beat edges_c: a control, which knows nothing of the model" in list(advice(choice))
     assert made(edges_c=around(0.9, 1), method_s=around(0.5, 2)).unbeaten[0].name == "edges_c", "nor one that is beaten by it"
+    both = made(edges_c=around(0.52, 1), noise_c=around(0.53, 3), method_s=around(0.5, 2, 0.3))
+    assert "it is not shown to beat noise_c and edges_c: controls, which know nothing of the model" in list(advice(both))
 
 
 def test_too_few_photographs_are_said() -> None:
@@ -286,10 +496,40 @@ def test_too_few_photographs_are_said() -> None:
     few = made(a_s=[0.9, 0.8, 0.9, 0.8, 0.9], b_s=[0.1, 0.2, 0.1, 0.2, 0.1], c_c=[0.0, 0.1, 0.0, 0.1, 0.0])
     assert few.photographs_needed == 7
     assert not few.differ("a_s", "b_s")
-    assert list(few.advice())[-1] == "5 photographs cannot show a difference between 3 methods; give 7 or more"
+    assert list(advice(few))[1:] == [
+        "5 photographs cannot show a difference between 3 methods: the order may be chance; give 7 or more",
+        "photographs like these that would tell a_s from others: about 7 from c_c, about 7 from b_s",
+    ]
     enough = made(**{name: (m.scores.tolist() * 2)[:7] for name, m in zip(("a_s", "b_s", "c_c"), few.ranking, strict=True)})
     assert enough.differ("a_s", "b_s")
-    assert not any("cannot show" in line for line in enough.advice())
+    assert len(list(advice(enough))) == 1
+    ahead = made(a_s=[0.1, 0.2], b_c=[0.3, 0.4])
+    assert "it is not shown to beat b_c: a control, which knows nothing of the model" in list(advice(ahead))
+
+
+def test_how_many_photographs_would_do() -> None:
+    """One pair of mean difference 0.1 and standard deviation 0.2: (1.960 + 0.842)^2 * 4 is 31.4."""
+    differences = torch.randn(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    differences = 0.1 + 0.2 * (differences - differences.mean()) / differences.std()
+    choice = made(a_s=(0.5 + differences).tolist(), b_s=[0.5] * 12)
+    assert choice.photographs_to_tell(*choice.ranking) == 32
+    more = made(a_s=(0.5 + differences).tolist(), b_s=[0.5] * 12, c_s=[0.0] * 12)
+    assert more.photographs_to_tell(*more.ranking[:2]) == 42, "(2.394 + 0.842)^2 * 4, for three pairs"
+    same = made(a_s=[0.5] * 12, b_s=[0.5] * 12)
+    assert same.photographs_to_tell(*same.ranking) is None
+    assert not any("photographs like these" in line for line in advice(same))
+    near = made(a_s=(0.45 + differences / 2 + 1e-3).tolist(), b_s=(0.5 * torch.ones(12)).tolist())
+    assert "more than 1000 from a_s" in list(advice(near))[-1] or "more than 1000 from b_s" in list(advice(near))[-1]
+
+
+def test_one_photograph_has_no_interval() -> None:
+    one = made(a_s=[0.9], b_c=[0.1])
+    assert one.best.interval is None
+    assert one.ranking[1].to(one.best) is None
+    assert list(advice(one)) == [
+        "use a_s: insertion minus deletion 0.900, 1 forward pass, 10 s an image",
+        "1 photograph cannot show a difference between 2 methods: the order may be chance; give 6 or more",
+    ]
 
 
 SETTINGS: dict[str, dict] = {
@@ -311,6 +551,8 @@ def test_methods_take_the_passes_that_they_foretell(
     name: str, small_net: SmallNet, images: Tensor, untouched: Callable
 ) -> None:
     """To within two; a line search tries between half as many steps and twice as many."""
+    if "captum" in METHODS[name].needs:
+        pytest.importorskip("captum")
     explain = METHODS[name].explainer(untouched(small_net), **SETTINGS.get(name, {}))
     told, image = explain.passes(images[:1]), images[:1]
     took = explain(image).diagnostics[0]

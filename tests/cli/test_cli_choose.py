@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,21 +78,71 @@ def test_the_scores_are_the_librarys(faith, photo, tmp_path: Path):
     assert means == sorted(means)
 
 
-def test_every_method_takes_part_unless_told_otherwise(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """By a clock that ticks a millisecond whenever it is looked at RISE is too dear for a second, and named with its cost."""
-    ticks = itertools.count()
-    monkeypatch.setattr("faithmap.choosing.contest.clock_of", lambda device: lambda: 1e-3 * next(ticks))
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image's pass takes a millisecond of the clock, and nothing else any time."""
+    now, forward = [0.0], faithmap.Classifier.forward
+
+    def ticks(model: faithmap.Classifier, images: torch.Tensor) -> object:
+        now[0] += 1e-3 * len(images)
+        return forward(model, images)
+
+    monkeypatch.setattr(faithmap.Classifier, "forward", ticks)
+    monkeypatch.setattr("faithmap.choosing.contest.clock_of", lambda device: lambda: now[0])
+    monkeypatch.setattr(sys.modules["faithmap.cli.choose"], "perf_counter", lambda: now[0])
+
+
+def test_every_method_takes_part_unless_told_otherwise(faith, photo, tmp_path: Path, ticking):
+    """RISE is too dear for four seconds, and named with its cost."""
     photo("cat.png")
-    run = faith("choose", "cat.png", "--resolution", 6, "--budget", "1s")
+    run = faith("choose", "cat.png", "--resolution", 6, "--budget", "4s")
     assert run.code == 0
     record = result(tmp_path / "faithmap-choice")
     left_out = {method["name"]: method for method in record["left_out"]}
     assert {method["name"] for method in record["ranking"]} | left_out.keys() == set(METHODS)
-    assert left_out["rise"]["seconds"] == pytest.approx((4001 + 103) * 1e-3 / 4)
-    assert "rise: would break the budget, about 1.03 s for all photographs" in run.out
+    assert left_out["rise"]["seconds"] == pytest.approx((4001 + 2 * 37 + 1) * 1e-3)
+    assert any("rise (4.1 s)" in line and line.endswith(": would break the budget") for line in run.out.splitlines())
+    assert left_out["learned_mask"]["reason"].startswith("cannot be run: masker is None")
     assert "gradcam" not in left_out
-    assert record["budget"]["seconds"] == 1.0
+    assert record["budget"]["seconds"] == 4.0
+    assert 0 < record["budget"]["spent"] <= 4.0 * 1.05
     assert {method["name"] for method in record["ranking"]} >= CONTROLS
+
+
+def test_the_budget_begins_with_the_command(faith, photo, tmp_path: Path, ticking, monkeypatch: pytest.MonkeyPatch):
+    """Of ten seconds 9.6 are gone when the photograph has been read."""
+    slow = itertools.chain([0.0], itertools.repeat(9.6))
+    monkeypatch.setattr(sys.modules["faithmap.cli.choose"], "perf_counter", lambda: next(slow))
+    photo("cat.png")
+    settings = ("--resolution", 6, "--methods", "smoothgrad,gradcam", "--budget")
+    assert faith("choose", "cat.png", *settings, "10s").code == 0
+    record = result(tmp_path / "faithmap-choice")
+    assert {method["name"] for method in record["ranking"]} == {*CONTROLS, "gradcam"}
+    assert record["budget"]["spent"] == 9.6
+
+
+def test_a_photograph_that_is_there_twice_counts_once(faith, photo, tmp_path: Path):
+    path = photo("cat.png")
+    (tmp_path / "copy.png").write_bytes(path.read_bytes())
+    run = faith("choose", "cat.png", "copy.png", *QUICK)
+    assert run.code == 0
+    record = result(tmp_path / "faithmap-choice")
+    assert [photograph["path"] for photograph in record["photographs"]] == ["cat.png"]
+    assert "cat.png: copy.png is the same photograph; it is counted once" in run.err
+
+
+def test_one_photograph_has_no_interval(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    assert faith("choose", "cat.png", *QUICK).code == 0
+    record = result(tmp_path / "faithmap-choice")
+    assert {method["interval"] for method in record["ranking"]} == {None}
+    assert {method["to_best"]["interval"] for method in record["ranking"]} == {None}
+
+
+def test_a_masker_takes_part(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    run = faith("choose", "cat.png", "--methods", "learned_mask", "--masker", "none.pt")
+    assert "none.pt" in run.complaint
 
 
 def test_json(faith, photo):
@@ -124,6 +175,11 @@ def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
         (("--resolution", "17"), "no more cells than pixels a side"),
         (("--methods", "gradcam", "--resolution", "6", "--budget", "0.000001s"), "no method fits into 1e-06 s: gradcam"),
         (("nowhere.png",), "nowhere.png: cannot be read"),
+        (("nowhere.png", "--budget", "1s"), "nowhere.png: cannot be read"),
+        (
+            ("--methods", "learned_mask", "--resolution", "6"),
+            "no method could be run; learned_mask: cannot be run: masker is None",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith, photo, tmp_path: Path):
@@ -141,15 +197,35 @@ def test_a_budget_in_seconds_minutes_or_hours(text: str, seconds: float, faith, 
     assert result(tmp_path / "faithmap-choice")["budget"]["seconds"] == seconds
 
 
-def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError(), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 99 bytes")],
+)
+def test_memory_does_not_suffice(error: Exception, faith, photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     photo("cat.png")
 
     def full(*args: object, **kwargs: object) -> None:
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(faithmap.GradCAM, "__call__", full)
     assert "out of memory; give a --chunk below 32" in faith("choose", "cat.png", *QUICK).complaint
     assert not (tmp_path / "faithmap-choice").exists()
+
+
+def test_an_interrupted_choice_leaves_nothing(faith, photo, monkeypatch: pytest.MonkeyPatch, tree):
+    photo("cat.png")
+    before = tree()
+
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    for place in ("faithmap.choosing.games.deletion_insertion", "faithmap.cli.choices.save_figure"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, interrupted)
+            run = faith("choose", "cat.png", *QUICK)
+        assert run.code == 130
+        assert "interrupted" in run.err
+        assert tree() == before
 
 
 def test_a_choice_is_known_as_a_result_and_replaced_as_a_whole(faith, photo, monkeypatch: pytest.MonkeyPatch, tree):

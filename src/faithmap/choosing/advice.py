@@ -46,7 +46,7 @@ def _needed(choice: Choice) -> Iterator[str]:
     told = [(method.name, choice.photographs_to_tell(best, method)) for method in asked]
     phrases = [f"{f'about {n}' if n <= MOST else f'more than {MOST}'} from {name}" for name, n in told if n is not None]
     if phrases:
-        yield f"to tell {best.name} from others takes, of photographs like these, {_listed(phrases)}"
+        yield f"photographs like these that would tell {best.name} from others: {', '.join(phrases)}"
 
 
 def _cost(method: Ranked) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from faithmap.choosing.allowance import CONTROLS, Allowance, OutOfTimeError
 from faithmap.choosing.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
 from faithmap.choosing.entries import check_entries, explainers_for
-from faithmap.choosing.games import Games
+from faithmap.choosing.games import Games, Turn
 from faithmap.choosing.pace import Clock, Pace, clock_of
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
@@ -93,7 +93,9 @@ class _Contest:
         self.progress(0.0, "timing the model")
         self.pace = self.games.pace(self.allowance.clock)
         plan = self._plan()
-        if not self.allowance.fits(sum(self._expected(name) for name in self._least(plan))):
+        if all(map(self._is_control, plan)):
+            raise ValueError(self._nothing())
+        if not self.allowance.fits(sum(map(self._expected, self._least(plan)))):
             raise ValueError(self._too_little(self._least(plan)))
         for number, name in enumerate(plan):
             if self._may_begin(name):
@@ -108,8 +110,11 @@ class _Contest:
         for name, explainer in self.explainers.items():
             obstacle = self.pace.obstacle(explainer, first)
             if obstacle is None:
-                self.passes[name] = explainer.passes(first)
-            else:
+                try:
+                    self.passes[name] = explainer.passes(first)
+                except ValueError as error:
+                    obstacle = f"cannot be run: {error}"
+            if obstacle is not None:
                 self.left_out.append(LeftOut(name, obstacle))
         return sorted(
             self.passes,
@@ -153,7 +158,7 @@ class _Contest:
     def _run(self, name: str, number: int) -> None:
         """One method on all photographs, unless the time proves too short."""
         count, began = len(self.games), self.allowance.clock()
-        found: list[tuple[float, Passes, float, float]] = []
+        found: list[Turn] = []
         for i in range(count):
             self.progress(number + i / count, f"photograph {i + 1} of {count} by {name}")
             judging = self._judging * self.games.size(i)
@@ -163,10 +168,11 @@ class _Contest:
                 whole = (error.seconds + judging * self._drift) * self.games.sizes() / self.games.size(i)
                 self.left_out.append(LeftOut(name, f"would break the budget; stopped at photograph {i + 1}", whole))
                 return
-            except (ValueError, NotImplementedError) as error:
+            except (ValueError, TypeError, NotImplementedError) as error:
                 self.left_out.append(LeftOut(name, f"failed on photograph {i + 1}: {error}"))
                 return
-            self.judged, self.foretold = self.judged + found[-1][3], self.foretold + judging
+            if found[-1].judging is not None:
+                self.judged, self.foretold = self.judged + found[-1].judging, self.foretold + judging
             speed = (self.allowance.clock() - began) / (self.games.sizes() - self.games.sizes(i + 1))
             if not self.allowance.bears(speed * self.games.sizes(i + 1)) and i + 1 < count:
                 which = "the first photograph" if i == 0 else f"{i + 1} photographs"
@@ -184,7 +190,12 @@ class _Contest:
         dear = [out.name for out in self.left_out if out.seconds is not None and not self._is_control(out.name)]
         if dear:
             raise ValueError(self._too_little(self._least(plan)))
-        raise ValueError("no method could be run; " + "; ".join(f"{out.name}: {out.reason}" for out in self.left_out))
+        raise ValueError(self._nothing())
+
+    def _nothing(self) -> str:
+        """Why there is no method at all: the first one's reason."""
+        first, *others = [out for out in self.left_out if not self._is_control(out.name)]
+        return f"no method could be run; {first.name}: {first.reason}" + (f"; and {len(others)} more" if others else "")
 
     def _too_little(self, least: list[str]) -> str:
         """What the budget is too little for, and what would do."""

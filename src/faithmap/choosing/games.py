@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,21 @@ from faithmap.cautions import FaithmapWarning
 from faithmap.choosing.allowance import Allowance
 from faithmap.choosing.choice import ScoreName
 from faithmap.choosing.pace import Clock, Pace
+from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer, Passes
 from faithmap.metrics.functional import deletion_insertion
-from faithmap.metrics.functional.protocols import PROTOCOLS
+from faithmap.metrics.functional.protocols import PROTOCOLS, ranks
 from faithmap.score import Target, target_of
 from faithmap.seeds import image_generators
+
+
+class Turn(NamedTuple):
+    """A method's score on one photograph, its passes, and seconds; None for judging what was judged before."""
+
+    score: float
+    passes: Passes
+    explaining: float
+    judging: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +43,7 @@ class Games:
     seed: int
     keys: Sequence[int]
     chunk_size: int
+    played: dict[tuple[int, int | None, bytes], float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -56,8 +68,8 @@ class Games:
             warnings.simplefilter("ignore", FaithmapWarning)
             return Pace.measured(self.model, self.photographs[0], self.target_of(0), self.chunk_size, clock)
 
-    def play(self, explainer: Explainer, i: int, allowance: Allowance, after: float) -> tuple[float, Passes, float, float]:
-        """A method's score on one photograph, its passes, and the seconds of explaining and of judging.
+    def play(self, explainer: Explainer, i: int, allowance: Allowance, after: float) -> Turn:
+        """Have a method explain one photograph, and judge its map.
 
         Args:
             explainer: the method.
@@ -76,12 +88,24 @@ class Games:
             step = allowance.watch(share, after)
             why = explainer(image, self.target_of(i), generator=generator, progress=step)
         explained = allowance.clock()
+        passes = Passes(*(why.diagnostics[0].get(f"{kind}_passes", 0) for kind in ("forward", "backward")))
+        known = len(self.played)
+        score = self._score(why, i)
+        judged = allowance.clock() - explained if len(self.played) > known else None
+        return Turn(score, passes, explained - began, judged)
+
+    def _score(self, why: Explanation, i: int) -> float:
+        """Of one map; one that ranks the cells as an earlier one did has the earlier one's."""
         side = (self.resolution, self.resolution)
         cells = why.cells if why.resolution == side else why.at(side)
-        played = deletion_insertion(self.model, image, cells.to(image), why.explained, chunk_size=self.chunk_size)
-        value = played.difference if self.score == "insertion_minus_deletion" else getattr(played, self.score).area
-        passes = Passes(*(why.diagnostics[0].get(f"{kind}_passes", 0) for kind in ("forward", "backward")))
-        return float(value[0]), passes, explained - began, allowance.clock() - explained
+        explained = None if why.target is None else int(why.target[0])
+        key = (i, explained, ranks(cells).to("cpu", torch.int32).numpy().tobytes())
+        if key not in self.played:
+            image = self.photographs[i]
+            found = deletion_insertion(self.model, image, cells.to(image), why.explained, chunk_size=self.chunk_size)
+            areas = found.difference if self.score == "insertion_minus_deletion" else getattr(found, self.score).area
+            self.played[key] = float(areas[0])
+        return self.played[key]
 
     def target_of(self, i: int) -> Target:
         """Of one photograph."""

@@ -21,12 +21,26 @@ def ranking_lines(record: Mapping[str, Any], folder: Path) -> Iterator[tuple[str
     )
     for method in ranking:
         yield "  " + (method["name"] + " (control)" * method["control"]).ljust(width), _row(method, record["use"])
-    for method in record["left_out"]:
-        cost = "" if method["seconds"] is None else f", about {method['seconds']:.3g} s for all photographs"
-        yield "  left out  ", f"{method['name']}: {method['reason']}{cost}"
+    for reason in dict.fromkeys(method["reason"] for method in record["left_out"]):
+        names = ", ".join(_costing(method) for method in record["left_out"] if method["reason"] == reason)
+        yield "  left out  ", f"{names}: {reason}"
     for i, sentence in enumerate(record["advice"]):
         yield "  " + ("" if i else "advice").ljust(10), sentence
     yield "  picture   ", str(folder / "ranking.png")
+
+
+def _costing(method: Mapping[str, Any]) -> str:
+    """A method, and what all photographs would take, where that is known."""
+    return str(method["name"]) + ("" if method["seconds"] is None else f" ({spoken(method['seconds'])})")
+
+
+def spoken(seconds: float) -> str:
+    """A time to two digits or so.
+
+    >>> spoken(4.24), spoken(94.1), spoken(640)
+    ('4.2 s', '94 s', '11 min')
+    """
+    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _row(method: Mapping[str, Any], best: str) -> str:

@@ -277,7 +277,7 @@ def test_a_budget_that_is_too_small_for_any_method_says_what_the_cheapest_takes(
     with pytest.raises(
         ValueError,
         match=(
-            r"no method fits into 4 s: slow, the cheapest, would take about 6.09 s for 3 photographs, "
+            r"no method fits into 4 s: slow, the cheapest, would take about 6.1 s for 3 photographs, "
             r"and random_map as a control as much again; give 11 s or more, or 1 photograph$"
         ),
     ):

@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 
 from faithmap.choosing import Choice, LeftOut, Ranked
 from faithmap.methods.base import Passes
+from faithmap.text import spoken
 from faithmap.viz import ranking
 
 
@@ -30,12 +31,37 @@ def test_rows_are_methods_from_the_best() -> None:
     for i, row in enumerate(rows):
         assert means[i].get_xdata()[0] == pytest.approx(row.mean)
         assert bars[i].get_xdata().tolist() == [row.interval.low, row.interval.high]
-        assert any(
-            f"{row.passes.forward} + {row.passes.backward} passes, {row.seconds:.2g} s" == t.get_text() for t in ax.texts
-        )
+        cost = [text.get_text() for text in ax.texts if text.get_position()[1] == i]
+        assert cost == [str(row.passes.forward), str(row.passes.backward), spoken(row.seconds)]
     colours = [to_hex(means[i].get_color()) for i in range(4)]
     assert len(set(colours)) == 4, "the best, one that cannot be told from it, a control, one that is worse"
     words = " ".join(text.get_text() for text in figure.texts)
     assert "Methods for a net" in words
     assert "16 photographs" in words
     assert "1 left out" in words
+
+
+@pytest.mark.parametrize(
+    "names", [["contrastive_excitation_backprop", "b", "edges"], [f"m{i}" for i in range(20)], ["x" * 99, "$a$"]]
+)
+@pytest.mark.parametrize("count", [1, 12])
+def test_nothing_is_cut_and_nothing_overlaps(names: list[str], count: int) -> None:
+    noise = torch.randn(len(names), count, generator=torch.Generator().manual_seed(0))
+    rows = [Ranked(n, n == "edges", 0.9 - 0.04 * i + noise[i], Passes(32110, 32000), 3000.0) for i, n in enumerate(names)]
+    choice = Choice("deletion", tuple(rows), (), 60.0, 20.0)
+    figure = ranking(choice, title="Methods for timm/vit_base_patch16_224.augreg_in21k_ft_in1k")
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    low, high = ax.get_xlim()
+    ticks = [label for label in ax.get_xticklabels() if low <= label.get_position()[0] <= high]  # others are not drawn
+    texts = [*figure.texts, *ax.texts, *ax.get_yticklabels(), *ticks, ax.xaxis.label]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    for i, box in enumerate(boxes):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in boxes[:i])
+    words = " ".join(text.get_text() for text in figure.texts)
+    assert ("95 % intervals" in words) == (count > 1)
+    assert "too few to show any difference" in words if count == 1 else "lower is better" in words

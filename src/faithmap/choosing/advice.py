@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from faithmap.choosing.choice import MOST, Choice, Ranked
+from faithmap.text import spoken
 
 NAMED = 5
 """Methods that a sentence names; of more it gives the number."""
@@ -50,7 +51,7 @@ def _needed(choice: Choice) -> Iterator[str]:
 
 
 def _cost(method: Ranked) -> str:
-    passes, seconds = method.passes, f"{method.seconds:.2g} s"
+    passes, seconds = method.passes, spoken(method.seconds)
     forward = f"{passes.forward} forward pass{'es' * (passes.forward != 1)}"
     return f"{forward} and {passes.backward} backward, {seconds}" if passes.backward else f"{forward}, {seconds}"
 

@@ -23,6 +23,7 @@ from faithmap.choosing.pace import Clock, Pace, clock_of
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
 from faithmap.score import Target
+from faithmap.text import spoken
 
 Progress: TypeAlias = Callable[[float, str], None]
 """Called with the methods done, parts of one included, and what is being done."""
@@ -205,9 +206,9 @@ class _Contest:
         less = f", or {fewer} photograph{'s' * (fewer > 1)}" if 0 < fewer < count else ""
         beside = f", and {least[0]} as a control as much again" if len(least) > 1 else ""
         return (
-            f"no method fits into {self.allowance.budget:.3g} s: {name}, the cheapest, would take about "
-            f"{self._expected(name):.3g} s for {count} photograph{'s' * (count > 1)}{beside}; "
-            f"give {1.1 * (needed + self.allowance.spent):.2g} s or more{less}"
+            f"no method fits into {spoken(self.allowance.budget)}: {name}, the cheapest, would take about "
+            f"{spoken(self._expected(name))} for {count} photograph{'s' * (count > 1)}{beside}; "
+            f"give {spoken(1.1 * (needed + self.allowance.spent))} or more{less}"
         )
 
     def _is_control(self, name: str) -> bool:

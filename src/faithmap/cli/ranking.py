@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from faithmap.text import spoken
+
 
 def ranking_lines(record: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     """The head of each line, and its text."""
@@ -17,7 +19,7 @@ def ranking_lines(record: Mapping[str, Any], folder: Path) -> Iterator[tuple[str
     yield "", f"{record['model']['name']}, {count} photograph{'s' * (count > 1)}: {name} at {side} x {side} ({order} is better)"
     yield (
         "  " + "method".ljust(width),
-        "  score  95 % interval   to the best  95 % interval       p  forwards  backwards  seconds",
+        "  score  95 % interval   to the best  95 % interval       p  forwards  backwards  an image",
     )
     for method in ranking:
         yield "  " + (method["name"] + " (control)" * method["control"]).ljust(width), _row(method, record["use"])
@@ -34,20 +36,11 @@ def _costing(method: Mapping[str, Any]) -> str:
     return str(method["name"]) + ("" if method["seconds"] is None else f" ({spoken(method['seconds'])})")
 
 
-def spoken(seconds: float) -> str:
-    """A time to two digits or so.
-
-    >>> spoken(4.24), spoken(94.1), spoken(640)
-    ('4.2 s', '94 s', '11 min')
-    """
-    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
 def _row(method: Mapping[str, Any], best: str) -> str:
     passes, behind = method["passes"], method["to_best"]
     areas = f"{method['score']:7.3f}  {_interval(method)}"
     ahead = f"{behind['mean']:11.3f}  {_interval(behind)}  {behind['p']:6.2g}"
-    cost = f"  {passes['forward']:8}  {passes['backward']:9}  {method['seconds']:7.2g}"
+    cost = f"  {passes['forward']:8}  {passes['backward']:9}  {spoken(method['seconds']):>8}"
     return areas + "  " + (" " * len(ahead) if method["name"] == best else ahead) + cost
 
 

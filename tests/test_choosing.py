@@ -244,23 +244,30 @@ def test_what_is_foretold_follows_what_the_games_take() -> None:
     assert run(model, entries, count=2, budget=22.0).left_out == ()
 
 
-def test_controls_take_no_more_than_a_third() -> None:
-    model = Timed()
-    controls = {"gaussian": CentredGaussian(model, resolution=8), "random_map": RandomMap(model, resolution=8)}
+def test_controls_that_take_more_than_a_third_come_last() -> None:
+    controls = {"gaussian": CentredGaussian, "random_map": RandomMap}
     each = 3 * 0.01 * (1 + GAMES)
-    for budget, names in ((5.9 * each, {"gaussian"}), (6.1 * each, {"gaussian", "random_map"})):
+    cases = {
+        2.9 * each: ["gaussian", "good"],
+        5.9 * each: ["gaussian", "good", "random_map"],
+        6.1 * each: ["gaussian", "random_map", "good"],
+    }
+    for budget, names in cases.items():
+        model, told = Timed(), []
+        made = {name: control(model, resolution=8) for name, control in controls.items()}
         choice = choose(
             model,
             photographs(3),
-            explainers={**controls, "good": Given(model)},
+            explainers={**made, "good": Given(model)},
             resolution=8,
             budget=budget,
             clock=model.clock,
+            progress=lambda _, what, told=told: told.append(what.split()[-1]),
         )
-        assert {method.name for method in choice.ranking if method.control} == names
-        reasons = {out.name: out.reason for out in choice.left_out}
-        left_out = dict.fromkeys(controls.keys() - names, "the controls would take more than a third of the budget")
-        assert reasons == left_out
+        assert list(dict.fromkeys(told[1:])) == names
+        assert {method.name for method in choice.ranking} == set(names)
+        left_out = {out.name: out.reason for out in choice.left_out}
+        assert left_out == ({} if len(names) == 3 else {"random_map": "would break the budget"})
 
 
 def test_a_map_that_ranks_alike_is_judged_once() -> None:
@@ -346,6 +353,28 @@ def test_a_layer_that_is_given_need_not_be_found(small_net: SmallNet) -> None:
     assert out.name == "wrong"
     assert out.reason.startswith("cannot be run: ")
     assert "conv9" in out.reason
+
+
+def test_a_method_with_a_layer_of_its_own_fits_where_none_is_found(small_net: SmallNet) -> None:
+    pace, image = Pace(0.01, 0.01, {"layer": "no layer"}), torch.rand(1, 3, 32, 32)
+    assert pace.obstacle(fm.GradCAM(small_net), image) == "does not fit the model: no layer"
+    assert pace.obstacle(fm.GradCAM(small_net, target_layer="conv1"), image) is None
+    assert pace.obstacle(fm.methods.gradients.Gradient(small_net), image) is None
+    assert Pace(0.01, None, {"gradient": "none"}).obstacle(fm.IGOS(small_net), image) == "does not fit the model: none"
+
+
+def test_what_is_unknown_comes_last_and_the_dearest_before_it() -> None:
+    model, told = Timed(), []
+    entries = {"unknown": Given(model, told=None), "dear": Given(model, told=9), "cheap": Given(model)}
+    run(model, entries, count=2, progress=lambda done, what: told.append((done, what)))
+    assert told == [
+        (0.0, "timing the model"),
+        *(
+            (i + part / 2, f"photograph {part + 1} of 2 by {name}")
+            for i, name in enumerate(("random_map", "cheap", "dear", "unknown"))
+            for part in (0, 1)
+        ),
+    ]
 
 
 class Steep(torch.autograd.Function):
@@ -470,6 +499,46 @@ def test_what_differs_and_what_does_not() -> None:
         f"it cannot be told from quick_f (p = {p:.2g}), which takes 1 forward pass, 1 s",
         f"photographs like these that would tell slow_s from others: about {needed} from quick_f",
     ]
+
+
+def test_pairs_are_corrected_for_their_number() -> None:
+    """Six photographs give p = 2 / 64 at the least: enough for one pair, not for three."""
+    scores = {
+        "a_s": [0.9, 0.8, 0.9, 0.8, 0.9, 0.8],
+        "b_s": [0.1, 0.2, 0.1, 0.2, 0.1, 0.2],
+        "c_s": [0.0, 0.1, 0.0, 0.1, 0.0, 0.1],
+    }
+    assert made(a_s=scores["a_s"], b_s=scores["b_s"]).differ("a_s", "b_s")
+    assert made(a_s=scores["a_s"], b_s=scores["b_s"]).p("b_s", "a_s") == pytest.approx(2 / 64)
+    assert not made(**scores).differ("a_s", "b_s")
+    assert made(**scores).p("a_s", "b_s") == pytest.approx(6 / 64)
+    assert made(**scores).p("a_s", "a_s") == 1.0
+
+
+def test_the_cheapest_of_those_that_are_alike_and_no_control() -> None:
+    base, signs = 0.5 + SPREAD, torch.tensor([1.0, -1.0]).repeat(10)
+    choice = made(
+        slow_s=base.tolist(),
+        quick_f=(base - 0.001 + 0.05 * signs).tolist(),
+        quicker_x=(base - 0.002 - 0.05 * signs).tolist(),
+        edges_c=(base - 0.003 + 0.04 * signs).tolist(),
+    )
+    assert {method.name for method in choice.alike} == {"quick_f", "quicker_x"}
+    assert choice.best.name == "slow_s"
+    assert choice.cheaper.name == "quicker_x"
+    said = list(advice(choice))
+    assert said[1].startswith("it cannot be told from quicker_x")
+    assert said[2] == "nor from quick_f"
+    assert said[3] == "it is not shown to beat edges_c: a control, which knows nothing of the model"
+    even = made(slow_s=base.tolist(), other_s=(base - 0.001 + 0.05 * signs).tolist())
+    assert even.cheaper is None, "no cheaper than the best"
+    assert list(advice(even))[1] == "it cannot be told from other_s"
+
+
+def test_what_it_costs_is_said_in_both_kinds_of_passes() -> None:
+    best = Ranked("best", False, torch.tensor(around(0.5, 1)), Passes(25, 24), 250.0)
+    choice = Choice("insertion", (best,), (), 60.0, 10.0)
+    assert next(advice(choice)).endswith("), 25 forward passes and 24 backward, 4.2 min an image")
 
 
 def test_differences_can_be_told_between_many_methods() -> None:

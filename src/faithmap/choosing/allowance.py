@@ -1,7 +1,7 @@
 """Allowance: the time that there is, what is gone of it, and what stops a method that takes more.
 
 A method is begun only if what it is expected to take fits into the budget. One that then takes longer is stopped, at the
-latest when the budget is overrun by a twentieth: between two photographs, or at its next step.
+latest when the budget is overrun by 3 %: between two photographs, or at its next step.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from faithmap.choosing.pace import Clock
 from faithmap.methods.base import Progress
 
-OVERRUN = 1.05
+OVERRUN = 1.03
 """Part of the budget to which a method that has been begun may run: what is nearly done is not thrown away."""
 
 CONTROLS = 1 / 3
-"""Part of the budget for all controls but the first; the rest of it is for methods."""
+"""Part of the budget that controls may take before the methods; more of them come last, if there is time left."""
 
 
 class OutOfTimeError(Exception):

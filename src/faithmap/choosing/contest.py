@@ -7,7 +7,7 @@ the contest goes on. What a method does not foretell is seen at its first photog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -51,8 +51,8 @@ def choose(
         model: a Classifier, or any module that takes the photographs.
         photographs: each as the model takes it; sizes may differ.
         target: what is explained; None for each one's predicted class.
-        explainers: by name; None for all of the registry. Of the controls among them the first is run whatever happens, and
-            each other one if all of them take no more than a third of the budget.
+        explainers: by name; None for all of the registry. Of the controls among them the first is run first, and the others
+            next, if all controls take no more than a third of the budget; else they come last.
         budget: seconds for everything.
         spent: seconds of it that are gone.
         score: that ranks, from deletion and insertion under the ``igos`` protocol.
@@ -98,9 +98,12 @@ class _Contest:
             raise ValueError(self._nothing())
         if not self.allowance.fits(sum(map(self._expected, self._least(plan)))):
             raise ValueError(self._too_little(self._least(plan)))
-        for number, name in enumerate(plan):
-            if self._may_begin(name):
+        for number, name in enumerate(self._in_turn(plan)):
+            expected, known = self._expected(name), self.passes[name] is not None
+            if self.allowance.fits(expected):
                 self._run(name, number)
+            else:
+                self.left_out.append(LeftOut(name, "would break the budget", expected if known else None))
         self._see_what_there_is(plan)
         by_mean = sorted(self.ranked, key=lambda method: method.mean, reverse=SCORES[self.games.score])
         return Choice(self.games.score, tuple(by_mean), tuple(self.left_out), self.allowance.budget, self.allowance.spent)
@@ -143,18 +146,16 @@ class _Contest:
         """How much longer than foretold the games take."""
         return self.judged / self.foretold if self.foretold > 0 else 1.0
 
-    def _may_begin(self, name: str) -> bool:
-        expected, known = self._expected(name), self.passes[name] is not None
-        controls = [method for method in self.ranked if method.control]
-        if self._is_control(name) and controls:
-            taken = expected * (1 + len(controls))
-            if taken > CONTROLS * self.allowance.budget:
-                self.left_out.append(LeftOut(name, "the controls would take more than a third of the budget", expected))
-                return False
-        if not self.allowance.fits(expected):
-            self.left_out.append(LeftOut(name, "would break the budget", expected if known else None))
-            return False
-        return True
+    def _in_turn(self, plan: list[str]) -> Iterator[str]:
+        """The methods as they are planned; last the controls that would take too much of the time."""
+        late = []
+        for name in plan:
+            controls = 1 + sum(method.control for method in self.ranked)
+            if self._is_control(name) and controls > 1 and controls * self._expected(name) > CONTROLS * self.allowance.budget:
+                late.append(name)
+            else:
+                yield name
+        yield from late
 
     def _run(self, name: str, number: int) -> None:
         """One method on all photographs, unless the time proves too short."""

@@ -43,7 +43,7 @@ class Games:
     seed: int
     keys: Sequence[int]
     chunk_size: int
-    played: dict[tuple[int, int | None, bytes], float] = field(default_factory=dict)
+    played: dict[tuple[int, bytes], float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -98,8 +98,7 @@ class Games:
         """Of one map; one that ranks the cells as an earlier one did has the earlier one's."""
         side = (self.resolution, self.resolution)
         cells = why.cells if why.resolution == side else why.at(side)
-        explained = None if why.target is None else int(why.target[0])
-        key = (i, explained, ranks(cells).to("cpu", torch.int32).numpy().tobytes())
+        key = (i, ranks(cells).to("cpu", torch.int32).numpy().tobytes())
         if key not in self.played:
             image = self.photographs[i]
             found = deletion_insertion(self.model, image, cells.to(image), why.explained, chunk_size=self.chunk_size)

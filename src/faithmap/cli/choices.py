@@ -27,6 +27,9 @@ from faithmap.metrics import PROTOCOLS
 from faithmap.metrics.statistics import Interval
 from faithmap.viz import ranking, save_figure
 
+CLOSING, CLOSING_SHARE = 3.0, 0.05
+"""Seconds that are kept for statistics, the picture and the files, and the part of the budget that they are at the most."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -105,7 +108,7 @@ def _chosen(
                     target,
                     explainers=explainers,
                     budget=options.budget,
-                    spent=spent(),
+                    spent=spent() + min(CLOSING, CLOSING_SHARE * options.budget),
                     score=options.score,
                     resolution=options.resolution,
                     seed=options.seed,

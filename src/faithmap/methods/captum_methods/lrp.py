@@ -69,10 +69,9 @@ class _Affine(Stage):
     def own_weights(self) -> None:
         """Take copies of weight and bias, for a rule to change."""
         for i, name in enumerate(("weight", "bias"), start=1):
-            place: Place = i if i < len(self.call.arguments) else name
             value = self.call.get(i, name)
             if isinstance(value, Tensor):
-                self.places[name] = place
+                self.places[name] = i if i < len(self.call.arguments) else name
                 self.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=False))
 
     def forward(self, *data: Tensor) -> Tensor:
@@ -176,15 +175,10 @@ class LRP(CaptumExplainer):
     epsilon: float = SMALL
     gamma: float = 0.25
 
-    @property
-    def _is_held_against(self) -> bool:
-        """Whether the rule is the one that is held against the gradient."""
-        return (self.rule, self.epsilon) == ("epsilon", SMALL)
-
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean one, two for the gradient, and three for the relevance of each rule."""
         del image
-        return Passes(6, 2) if self._is_held_against else Passes(9, 3)
+        return Passes(6, 2) if (self.rule, self.epsilon) == ("epsilon", SMALL) else Passes(9, 3)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
@@ -207,7 +201,7 @@ class LRP(CaptumExplainer):
                 "from what it must be; attention, gates, layer normalisation and half precision are known causes; "
                 "give another method"
             )
-        if not self._is_held_against:
+        if (self.rule, self.epsilon) != ("epsilon", SMALL):
             relevance = self._relevance(part, _Relevance(self.rule, self.epsilon, self.gamma), output)
         clean = part.question.clean[part.numbers]
         return relevance, {"completeness_gap": relative((relevance.sum(dim=(1, 2, 3)) - clean).abs(), clean)}

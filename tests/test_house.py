@@ -1,4 +1,7 @@
-"""The house: what is public, which way imports go, what an import costs."""
+"""The house: what is public, which way imports go, what an import costs.
+
+Methods and metrics share a floor and do not know each other; choosing, above them, asks both.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ FLOORS = [
     {"_version", "cautions", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation", "model"}
     | {"capture"},
     {"methods", "metrics"},
+    {"choosing"},
     {"zoo", "data", "viz"},
     {"cli"},
 ]

@@ -10,3 +10,16 @@ def one_line(text: str) -> str:
     cat\n\x1b[2J.jpg
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def spoken(seconds: float) -> str:
+    """A time to two digits.
+
+    >>> [spoken(seconds) for seconds in (0.0314, 4.24, 99.8, 640, 7300)]
+    ['0.031 s', '4.2 s', '100 s', '11 min', '2.0 h']
+    """
+    if seconds < 99.5:
+        return f"{seconds:.2g} s"
+    if seconds < 119.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

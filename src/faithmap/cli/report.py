@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from faithmap.cli.errors import USER_ERROR, UserError
+from faithmap.cli.ranking import ranking_lines
 from faithmap.text import one_line
 
 Tell: TypeAlias = Callable[[float, str], None]
@@ -99,7 +100,8 @@ class Report:
             self.summaries.append({"file": str(outcome.file), "error": outcome.message})
             return
         for warning in outcome.record["warnings"]:
-            say(self.err, f"{outcome.record['file']['path']}: {warning}", "warning: ", "yellow")
+            whose = f"{outcome.record['file']['path']}: " if "file" in outcome.record else ""
+            say(self.err, whose + warning, "warning: ", "yellow")
         if self.as_json:
             self.summaries.append(summary(outcome))
         else:
@@ -158,7 +160,8 @@ def report_all(start: Callable[[Bar], Generator[Outcome, None, None]], *, as_jso
 
 _HEART = (
     *("target", "predicted", "scores", "methods", "saturated", "features"),
-    *("attack", "clean", "adversarial", "difference", "correlation", "saved", "warnings"),
+    *("attack", "clean", "adversarial", "difference", "correlation", "saved"),
+    *("score", "budget", "use", "alike", "advice", "ranking", "left_out", "warnings"),
 )
 
 
@@ -166,12 +169,16 @@ def summary(done: Done) -> dict[str, Any]:
     """What the document says of one image: the heart of its result.json, and where that is."""
     record = done.record
     kept = [key for key in _HEART if key in record]
-    return {"file": record["file"]["path"], "folder": str(done.folder), **{key: record[key] for key in kept}}
+    asked = {"file": record["file"]["path"]} if "file" in record else {"files": [p["path"] for p in record["photographs"]]}
+    return {**asked, "folder": str(done.folder), **{key: record[key] for key in kept}}
 
 
 def lines(done: Done) -> Iterator[tuple[str, str]]:
     """The same for people: the head of each line, and its text."""
     record = done.record
+    if "ranking" in record:
+        yield from ranking_lines(record, done.folder)
+        return
     if "methods" in record or "features" in record:
         yield from (_compared(done) if "methods" in record else _walked(done))
         return

@@ -23,11 +23,12 @@ from faithmap.cli.errors import UserError, os_problem
 
 SCHEMA = "faithmap.result/1"
 COMPARISON, SATURATION, ADVERSARIAL = "faithmap.comparison/1", "faithmap.saturation/1", "faithmap.adversarial/1"
-_KINDS = frozenset(schema.partition("/")[0] for schema in (SCHEMA, COMPARISON, SATURATION, ADVERSARIAL))
+CHOICE = "faithmap.choice/1"
+_KINDS = frozenset(schema.partition("/")[0] for schema in (SCHEMA, COMPARISON, SATURATION, ADVERSARIAL, CHOICE))
 RECORD = "result.json"
 FILES = frozenset(
     {RECORD, "overlay.png", "panel.png", "strip.png", "heatmap.npy", "deletion_insertion.gif", "deletion_insertion.webp"}
-    | {"comparison.png", "saturation.png", "features.png"}
+    | {"comparison.png", "saturation.png", "features.png", "ranking.png"}
     | {"check.png", "adversarial.png", "adversarial.npy", "clean_heatmap.npy", "adversarial_heatmap.npy"}
 )
 """All that a result folder may hold; one that holds more is not replaced."""

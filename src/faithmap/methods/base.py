@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -61,6 +61,13 @@ class Question:
         """Warn the user about one image, and keep the words for its diagnostics."""
         self.warnings[image].append(message)
         warnings.warn(f"image {image}: {message}", category, stacklevel=6)
+
+
+class Passes(NamedTuple):
+    """Of the model, that an image takes; a backward pass is counted beside the forward pass that it follows."""
+
+    forward: int
+    backward: int
 
 
 @dataclass
@@ -115,8 +122,7 @@ class Explainer(ABC):
             ValueError: for images, targets or settings that do not fit; says what would.
             RuntimeError: inside ``torch.inference_mode``.
         """
-        check_images(self.model, images)
-        self._check((images.shape[-2], images.shape[-1]))
+        self.check(images)
         images = images.detach()
         with undisturbed(self.model):
             logits, score, clean, kept = self._clean(images, target)
@@ -137,6 +143,21 @@ class Explainer(ABC):
             diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
             function=score.function,
         )
+
+    def check(self, images: Float[Tensor, "n c h w"]) -> None:
+        """See whether the settings and the images go together, as every call does first; the model is not asked.
+
+        Raises:
+            ValueError: for images or settings that do not fit; says what would.
+            ModuleNotFoundError: where the method is a library's that is not installed.
+        """
+        check_images(self.model, images)
+        self._check((images.shape[-2], images.shape[-1]))
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
+        """What an image of that size will about take; None where it is not known before. Asks the model once at the most."""
+        del image
+        return None
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -16,12 +16,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question
 
 
 @dataclass(eq=False)
 class Control(Explainer):
     """Base of the controls: the model is asked for the clean score alone."""
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one."""
+        del image
+        return Passes(1, 0)
 
     def _answer(self, heatmap: Float[Tensor, "n r c"]) -> Answer:
         passes: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0}

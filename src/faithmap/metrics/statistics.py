@@ -12,7 +12,7 @@ r"""What many per-image values say together: a mean with its error, an interval,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -119,12 +119,7 @@ def paired(first: Float[Tensor, " n"], second: Float[Tensor, " n"], *, draws: in
     >>> paired(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 1.0])).p
     0.25
     """
-    if first.shape != second.shape:
-        raise ValueError(f"{len(first)} values for {len(second)}; both methods need one value for each of the same images")
-    differences = _checked(first) - _checked(second)
-    summary = summarise(differences)
-    moving = differences[differences != 0]
-    return Paired(summary.mean, summary.standard_error, _sign_flip(moving, draws, seed), len(differences))
+    return _paired([_differences(first, second)], draws, seed)[0]
 
 
 def holm(p: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
@@ -148,26 +143,53 @@ def compare(methods: Mapping[str, Float[Tensor, " n"]], *, draws: int = 100_000,
         seed: likewise.
     """
     pairs = list(itertools.combinations(methods, 2))
-    found = [paired(methods[first], methods[second], draws=draws, seed=seed) for first, second in pairs]
+    found = _paired([_differences(methods[first], methods[second]) for first, second in pairs], draws, seed)
     corrected = holm(torch.tensor([result.p for result in found], dtype=torch.float64)).tolist()
     return [Comparison(*names, result, p) for names, result, p in zip(pairs, found, corrected, strict=True)]
 
 
-def _sign_flip(differences: Float[Tensor, " n"], draws: int, seed: int) -> float:
-    if len(differences) == 0:
-        return 1.0
+def _differences(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} values for {len(second)}; both methods need one value for each of the same images")
+    return _checked(first) - _checked(second)
+
+
+def _paired(pairs: list[Float[Tensor, " n"]], draws: int, seed: int) -> list[Paired]:
+    """Of the differences of each pair; those with equally many that are not 0 share what is drawn."""
+    moving = [differences[differences != 0] for differences in pairs]
+    p = [0.0] * len(pairs)
+    for columns in {len(row) for row in moving}:
+        rows = [i for i, row in enumerate(moving) if len(row) == columns]
+        for i, value in zip(rows, _sign_flips(torch.stack([moving[i] for i in rows]), draws, seed), strict=True):
+            p[i] = value
+    summaries = [summarise(differences) for differences in pairs]
+    return [Paired(s.mean, s.standard_error, p[i], s.count) for i, s in enumerate(summaries)]
+
+
+def _sign_flips(differences: Float[Tensor, "m k"], draws: int, seed: int) -> list[float]:
+    """The test of each row, the same sign patterns for all."""
+    count, columns = differences.shape
+    if columns == 0:
+        return [1.0] * count
     # rounding must not make a pattern smaller than itself
-    seen = differences.sum().abs() * (1 - 1e-12)
-    if len(differences) <= EXACT:
-        patterns = torch.arange(2 ** len(differences), device=differences.device).unsqueeze(1)
-        bits = (patterns >> torch.arange(len(differences), device=differences.device)) & 1
-        return float(((bits * 2 - 1).to(differences) @ differences).abs().ge(seen).double().mean())
-    generator = torch.Generator(differences.device).manual_seed(seed)
-    as_far = 1  # the pattern that was seen
-    for count in _chunks(draws, len(differences)):
-        bits = torch.randint(2, (count, len(differences)), generator=generator, device=differences.device)
-        as_far += int(((bits * 2 - 1).to(differences) @ differences).abs().ge(seen).sum())
-    return as_far / (draws + 1)
+    seen = differences.sum(dim=1).abs() * (1 - 1e-12)
+    as_far = torch.zeros(count, dtype=torch.long, device=differences.device)
+    for patterns in _patterns(columns, draws, seed, differences.device):
+        for some in patterns.split(max(1, CHUNK // count)):
+            as_far += ((some * 2 - 1).to(differences) @ differences.mT).abs().ge(seen).sum(dim=0)
+    if columns <= EXACT:
+        return [number / 2**columns for number in as_far.tolist()]
+    return [(number + 1) / (draws + 1) for number in as_far.tolist()]  # the pattern that was seen is one of them
+
+
+def _patterns(columns: int, draws: int, seed: int, device: torch.device) -> Iterator[Int[Tensor, "rows columns"]]:
+    """Zeros and ones: every pattern, or drawn ones where there are too many."""
+    if columns <= EXACT:
+        yield (torch.arange(2**columns, device=device).unsqueeze(1) >> torch.arange(columns, device=device)) & 1
+        return
+    generator = torch.Generator(device).manual_seed(seed)
+    for count in _chunks(draws, columns):
+        yield torch.randint(2, (count, columns), generator=generator, device=device)
 
 
 def _chunks(rows: int, columns: int) -> list[int]:

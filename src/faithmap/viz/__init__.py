@@ -8,6 +8,7 @@ from faithmap.viz.curves import curves
 from faithmap.viz.files import save_figure, save_image
 from faithmap.viz.overlay import overlay, placed
 from faithmap.viz.panel import show
+from faithmap.viz.ranking import ranking
 from faithmap.viz.sanity import sanity
 from faithmap.viz.saturation import saturation_curves
 from faithmap.viz.strip import strip
@@ -23,6 +24,7 @@ __all__ = [
     "limits",
     "overlay",
     "placed",
+    "ranking",
     "sanity",
     "saturation_curves",
     "save_figure",

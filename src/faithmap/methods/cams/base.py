@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.explanation import interpolation_matrix
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question
 from faithmap.methods.cams.estimators import Estimator, Plain
 from faithmap.methods.cams.expectation import Expectation
 from faithmap.methods.cams.passes import Pass
@@ -124,6 +124,11 @@ class CAM(LayerExplainer):
     @property
     def _gradient_of_clean(self) -> bool:
         return self.gradient.is_plain
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and those of the estimator."""
+        drawn = 0 if self.gradient.is_plain else len(self.gradient.draw(image, torch.Generator(image.device)).position)
+        return Passes(1 + drawn, drawn or 1)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

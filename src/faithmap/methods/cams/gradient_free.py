@@ -18,16 +18,26 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Question
+from faithmap.methods.base import Answer, Passes, Question
 from faithmap.methods.cams.base import LayerExplainer
 from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.cams.pooling import weighted
-from faithmap.model import normalised_zero
+from faithmap.model import normalised_zero, undisturbed
 from faithmap.score import at_least_single
 
 
 class WeighsChannels(LayerExplainer):
     """Base of the methods that find one weight for each channel of an image's activation."""
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one for each channel."""
+        with undisturbed(self.model):
+            watched = self._watch(image)
+            layers = watched.asked(self.model, self.chunk_size, self.autocast)
+            with torch.no_grad(), layers.capture.watch():
+                self.model(image)
+        grids = (watched.reshape[name](values) for name, values in layers.capture.activations.items())
+        return Passes(1 + sum(grid.shape[1] for grid in grids), 0)
 
     def _explain(self, question: Question) -> Answer:
         _, _, answer = question.kept
@@ -103,6 +113,11 @@ class EigenCAM(WeighsChannels):
     A singular vector has no sign of its own; it is turned so that the map's sum is not negative. Nothing is subtracted from
     the activation first, as in the paper's equations.
     """
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one."""
+        del image
+        return Passes(1, 0)
 
     def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         del question, image, layer

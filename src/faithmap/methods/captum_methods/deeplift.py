@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.cautions import CompletenessWarning
+from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import (
     CaptumExplainer,
     asking,
@@ -114,6 +115,11 @@ class DeepLIFT(CaptumExplainer):
     def settings(self) -> dict[str, Any]:
         """All settings as plain data."""
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and image and baseline twice, once with their gradients."""
+        del image
+        return Passes(5, 2)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

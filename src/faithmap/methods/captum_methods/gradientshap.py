@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.library import captum, drawing, silent
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
 from faithmap.methods.references import RandomBlurs, References, draw_references
@@ -42,6 +43,11 @@ class GradientSHAP(GradientExplainer):
     references: References = field(default_factory=RandomBlurs)
     noise_std: float = 0.0
     completeness: bool = False
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one a sample; of completeness two more a sample."""
+        del image
+        return Passes(1 + self.samples * (3 if self.completeness else 1), self.samples)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, mean_slope, relative, tensor_of, weighed
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
 from faithmap.methods.captum_methods.library import captum, silent
@@ -68,10 +69,9 @@ class _Affine(Stage):
     def own_weights(self) -> None:
         """Take copies of weight and bias, for a rule to change."""
         for i, name in enumerate(("weight", "bias"), start=1):
-            place: Place = i if i < len(self.call.arguments) else name
             value = self.call.get(i, name)
             if isinstance(value, Tensor):
-                self.places[name] = place
+                self.places[name] = i if i < len(self.call.arguments) else name
                 self.register_parameter(name, nn.Parameter(value.detach().clone(), requires_grad=False))
 
     def forward(self, *data: Tensor) -> Tensor:
@@ -174,6 +174,11 @@ class LRP(CaptumExplainer):
     rule: Rule = "epsilon"
     epsilon: float = SMALL
     gamma: float = 0.25
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, two for the gradient, and three for the relevance of each rule."""
+        del image
+        return Passes(6, 2) if (self.rule, self.epsilon) == ("epsilon", SMALL) else Passes(9, 3)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

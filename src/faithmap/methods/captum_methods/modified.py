@@ -20,6 +20,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, rows_of
 from faithmap.methods.captum_methods.calls import CURVED, Call, bounds
 from faithmap.methods.captum_methods.library import captum, silent
@@ -63,6 +64,11 @@ class ModifiedGradient(CaptumExplainer):
 
     library: ClassVar[str]
     """captum's name of it."""
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, one that finds the rectifiers, and one with its gradient."""
+        del image
+        return Passes(3, 1)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """One pass, after one that finds the rectifiers."""

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question
 from faithmap.methods.captum_methods.least_squares import LeastSquares
 from faithmap.methods.captum_methods.library import captum, drawing, silent
 from faithmap.methods.gradients.base import InputModel
@@ -64,6 +64,11 @@ class Surrogate(Explainer):
     @property
     def _grid(self) -> tuple[int, int]:
         return (self.cells, self.cells) if isinstance(self.cells, int) else self.cells
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """One a sample, the clean one, and the baseline."""
+        del image
+        return Passes(self.samples + 2, 0)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

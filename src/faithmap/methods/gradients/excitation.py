@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from faithmap.capture import Capture
 from faithmap.cautions import FaithmapWarning
 from faithmap.masking import autocasting
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question
 from faithmap.methods.gradients.steps import Value
 from faithmap.methods.gradients.stops import Stop, find_stop
 from faithmap.methods.gradients.tape import Tape
@@ -64,6 +64,11 @@ class ExcitationBackprop(Explainer):
         given = self.target_layer
         name = found.name if found is not None else given if given is None or isinstance(given, str) else type(given).__name__
         return {**super().settings, "target_layer": name}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one that is followed and walked down."""
+        del image
+        return Passes(2, 1)
 
     def _explain(self, question: Question) -> Answer:
         stop, count = self._stop(question.images[:1]), len(question.images)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.methods.base import Passes
 from faithmap.methods.gradients.base import GradientExplainer, Part
 from faithmap.methods.gradients.plain import Gradient
 from faithmap.methods.sampling import Samples, Stream, noise_of_passes
@@ -53,6 +54,11 @@ class SmoothGrad(GradientExplainer):
         self._method._check(size)
         if self.samples < 1 or self.noise_std < 0:
             raise ValueError("give at least 1 sample and a noise_std of at least 0")
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
+        """The clean one, and the method's own for each copy."""
+        inner = self._method.passes(image)
+        return None if inner is None else Passes(1 + self.samples * (inner.forward - 1), self.samples * inner.backward)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """As many attributions as there are samples."""

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.methods.base import Passes
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
 from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
@@ -95,6 +96,12 @@ class IntegratedGradients(PathGradients):
         if self.samples < 1 + (self.quadrature == "trapezoid"):
             raise ValueError(f"samples is {self.samples}; give at least 1, for the trapezoid rule 2")
 
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and so many on each path; to say how complete they are, one for its beginning."""
+        del image
+        paths = len(self.baseline) if isinstance(self.baseline, Tensor) and self.baseline.ndim == 4 else 1
+        return Passes(1 + paths * (self.samples + self.completeness), paths * self.samples)
+
     def _samples(self, part: Part, image: int) -> Samples:
         given = _given(part, image, self.baseline)
         paths = len(given) if isinstance(given, Tensor) and given.ndim == 4 else 1
@@ -125,6 +132,11 @@ class ExpectedGradients(PathGradients):
         super()._check(size)
         if self.samples < 1 or self.noise_std < 0:
             raise ValueError("give at least 1 sample and a noise_std of at least 0")
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and the samples; to say how complete they are, their references."""
+        del image
+        return Passes(1 + self.samples * (1 + self.completeness), self.samples)
 
     def _samples(self, part: Part, image: int) -> Samples:
         generator, given = part.generators[image], _given(part, image, self.references)

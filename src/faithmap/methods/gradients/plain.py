@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.methods.base import Passes
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
 from faithmap.model import normalised_zero
 
@@ -22,6 +23,11 @@ from faithmap.model import normalised_zero
 @dataclass(eq=False)
 class Gradient(GradientExplainer):
     """The gradient (Simonyan et al. 2014), which the pointing game's table calls AM."""
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one with its gradient."""
+        del image
+        return Passes(2, 1)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """One pass."""
@@ -43,6 +49,11 @@ class GradientTimesInput(GradientExplainer):
     def settings(self) -> dict[str, object]:
         """All settings as plain data."""
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one with its gradient."""
+        del image
+        return Passes(2, 1)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """One pass."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Clean, Explainer, Question
+from faithmap.methods.base import Answer, Clean, Explainer, Passes, Question
 from faithmap.methods.masks.area import area_gradient, area_penalty
 from faithmap.methods.masks.base import warn_if_recognised
 from faithmap.methods.masks.pyramid import Pyramid, PyramidModel
@@ -85,6 +85,12 @@ class ExtremalPerturbation(Explainer):
     def settings(self) -> dict[str, Any]:
         """All settings as plain data."""
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """One of each kind an iteration for each area; the masks, and what they hide, are judged at the end."""
+        del image
+        steps = len(self.areas) * self.iterations * (2 if self.variant == "dual" else 1)
+        return Passes(2 + steps + 2 * len(self.areas), steps)
 
     def _shape(self, size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the masks."""

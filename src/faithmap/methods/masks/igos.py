@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Progress
+from faithmap.methods.base import Passes, Progress
 from faithmap.methods.masks.base import MaskOptimiser
 from faithmap.methods.masks.line_search import LineSearch, Step, take_step
 from faithmap.methods.masks.nesterov import Nesterov
@@ -70,6 +70,13 @@ class IGOS(MaskOptimiser):
         if not isinstance(self.step, (LineSearch, Nesterov)) and not self.step > 0:
             raise ValueError(f"step is {self.step}; give a LineSearch, Nesterov, or a step size above 0")
 
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """If no image converges before the last iteration, and a search takes two waves of steps, as most do."""
+        del image
+        tried = 2 * self.step.wave if isinstance(self.step, LineSearch) else 1
+        asked = self.scores * self.path_points
+        return Passes(2 + self.scores + self.iterations * (asked + self.scores * tried), self.iterations * asked)
+
     def _optimise(
         self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
     ) -> tuple[Float[Tensor, "n r c"], Trace]:
@@ -100,6 +107,9 @@ class IGOS(MaskOptimiser):
 
     masks: ClassVar[int] = 1
     """That are optimised together, one below the other."""
+
+    scores: ClassVar[int] = 1
+    """That the objective adds up."""
 
     def _answer(self, masks: Float[Tensor, "n k c"]) -> Float[Tensor, "n r c"]:
         """The mask that the optimised ones stand for."""

@@ -43,6 +43,8 @@ class IGOSPlus(IGOS):
     The rest is explained at :class:`IGOS`. An image takes 2 S forward and backward passes an iteration.
     """
 
+    scores: ClassVar[int] = 2
+
     sigma: float | None = 0.1
 
     def _check(self, size: tuple[int, int]) -> None:
@@ -92,6 +94,7 @@ class IGOSPlusPlus(IGOSPlus):
     """
 
     masks: ClassVar[int] = 2
+    scores: ClassVar[int] = 4
 
     step: LineSearch | Nesterov | float = field(default_factory=Nesterov)
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Progress
+from faithmap.methods.base import Passes, Progress
 from faithmap.methods.masks.base import MaskOptimiser
 from faithmap.methods.masks.noise import Jitter
 from faithmap.methods.masks.trace import Trace
@@ -47,6 +47,11 @@ class Mask(MaskOptimiser):
         super()._check(size)
         if self.learning_rate <= 0 or self.jitter < 0:
             raise ValueError("give a learning_rate above 0, and a jitter of at least 0 pixels")
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """One an iteration, and the objective at the start and at the end, with the baseline alone."""
+        del image
+        return Passes(self.iterations + 3, self.iterations)
 
     def _optimise(
         self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress

@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.methods.base import Answer, Clean, Explainer, Question
+from faithmap.methods.base import Answer, Clean, Explainer, Passes, Question
 from faithmap.model import describe
 from faithmap.score import Target
 
@@ -123,6 +123,11 @@ class LearnedMask(Explainer):
         """All settings as plain data; of the masker where it comes from."""
         known = None if self.masker is None else {"digest": self.masker.digest, "steps": self.masker.steps}
         return {**super().settings, "masker": known}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one; the masker's own is none of the model's."""
+        del image
+        return Passes(1, 0)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

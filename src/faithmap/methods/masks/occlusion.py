@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question
 from faithmap.model import normalised_zero
 
 
@@ -50,6 +50,10 @@ class Occlusion(Explainer):
         626
         """
         return 1 + math.prod(len(starts) for starts in self._starts(size))
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """As :meth:`cost` says."""
+        return Passes(self.cost((image.shape[-2], image.shape[-1])), 0)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

@@ -29,7 +29,7 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.explanation import interpolation_matrix
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question
 from faithmap.model import normalised_zero
 
 
@@ -81,6 +81,11 @@ class RISE(Explainer):
             raise ValueError("give at least 1 mask, at least 2 from look to look, and a probability between 0 and 1")
         if self.tolerance is not None and not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}; give a part of the map's range above 0, or None")
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """One for each mask, at the most, and the clean one."""
+        del image
+        return Passes(self.masks + 1, 0)
 
     def _explain(self, question: Question) -> Answer:
         maps, diagnostics = [], []

@@ -1,0 +1,96 @@
+"""Entries: the methods that enter by themselves, and what is checked before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from torch import Tensor, nn
+
+from faithmap.choosing.choice import SCORES
+from faithmap.methods.base import Explainer
+from faithmap.methods.controls import Control
+from faithmap.methods.masks.masker import Masker
+from faithmap.methods.registry import METHODS
+from faithmap.model import check_images
+from faithmap.score import ImageTarget, Target
+
+
+def explainers_for(
+    model: nn.Module,
+    names: Sequence[str] | None = None,
+    *,
+    resolution: int = 28,
+    chunk_size: int = 32,
+    seed: int = 0,
+    masker: Masker | None = None,
+) -> dict[str, Explainer]:
+    """Methods of the registry with their own defaults, those whose maps can have any number of cells at the resolution.
+
+    Args:
+        model: that is asked.
+        names: of methods; None for all. Controls come by themselves.
+        resolution: cells a side.
+        chunk_size: images in one pass at the most.
+        seed: of the run.
+        masker: a network that was trained for the model, for the learned mask; without one, that is left out.
+
+    Raises:
+        ValueError: for a name that no method has.
+    """
+    for name in names or ():
+        if name not in METHODS:
+            raise ValueError(f"{name!r} is no method; give some of {', '.join(METHODS)}")
+    controls = [name for name, method in METHODS.items() if issubclass(method.explainer, Control)]
+    made: dict[str, Explainer] = {}
+    for name in METHODS if names is None else dict.fromkeys([*names, *controls]):
+        explainer: Any = METHODS[name].explainer
+        given = {"resolution": resolution, "masker": masker}
+        settings = {setting.name: given[setting.name] for setting in fields(explainer) if setting.name in given}
+        made[name] = explainer(model, chunk_size=chunk_size, seed=seed, **settings)
+    return made
+
+
+def check_entries(
+    model: nn.Module,
+    photographs: Sequence[Tensor],
+    target: Target,
+    explainers: Mapping[str, Explainer] | None,
+    budget: float,
+    score: str,
+    resolution: int,
+    keys: Sequence[int] | None,
+    chunk_size: int,
+) -> None:
+    """Raise ValueError for what cannot be done."""
+    if not photographs:
+        raise ValueError("there are no photographs; give at least one")
+    for photograph in photographs:
+        check_images(model, photograph)
+        if len(photograph) != 1 or not 1 <= resolution <= min(photograph.shape[-2:]):
+            raise ValueError(
+                f"a photograph has shape {tuple(photograph.shape)} and the resolution is {resolution}; give "
+                "(1, channels, height, width), and no more cells than pixels a side"
+            )
+    if not budget > 0 or score not in SCORES or chunk_size < 1:
+        raise ValueError(
+            f"budget is {budget}, score {score!r} and chunk_size {chunk_size}; give seconds above 0, one of "
+            f"{', '.join(SCORES)}, and at least 1 image"
+        )
+    if explainers is not None and all(isinstance(explainer, Control) for explainer in explainers.values()):
+        raise ValueError("explainers has no methods but controls to choose from; give at least one, or None for all")
+    count = _targets(target)
+    if count not in (None, len(photographs)):
+        raise ValueError(f"target has {count} entries for {len(photographs)} photographs; give one for each, or one for all")
+    if keys is not None and len(keys) != len(photographs):
+        raise ValueError(f"{len(keys)} keys for {len(photographs)} photographs; give one for each")
+
+
+def _targets(target: Target) -> int | None:
+    """For how many photographs there are classes or settings; None where one is for all."""
+    if isinstance(target, Tensor):
+        return len(target) if target.ndim else None
+    if isinstance(target, ImageTarget):
+        return target.count
+    return len(target) if isinstance(target, Sequence) else None

@@ -85,7 +85,7 @@ class RISE(Explainer):
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """One for each mask, at the most, and the clean one."""
         del image
-        return Passes(self.masks + 1, 0)
+        return Passes(self.most + 1, 0)
 
     def _explain(self, question: Question) -> Answer:
         maps, diagnostics = [], []

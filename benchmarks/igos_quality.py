@@ -1,4 +1,4 @@
-"""Deletion and insertion of I-GOS and Mask at five resolutions, and the ablations of the paper's Table 4.
+"""Deletion and insertion of I-GOS, I-GOS++ and Mask at five resolutions, and the ablations of the paper's Table 4.
 
     python benchmarks/igos_quality.py --photos ../shared/photos
 
@@ -48,6 +48,7 @@ def methods(
     shared = {"resolution": resolution, "seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     rows: dict[str, Callable[[Tensor], fm.Explanation]] = {
         "I-GOS": fm.IGOS(model, **shared),
+        "I-GOS++": fm.IGOSPlusPlus(model, **shared),
         "Mask": fm.Mask(model, **shared),
         "Grad-CAM, resampled": lambda images: grad_cam(model, images, resolution),
         "random": lambda images: random_map(images, resolution, options.seed),

@@ -1,0 +1,182 @@
+r"""Rank descent: an order of cells, found down the areas under both curves.
+
+Deletion and insertion look at nothing but the order in which a heatmap puts its cells. So what is descended here is what they
+measure. Let :math:`u_i` in [0, 1] be the place of cell i, 1 for the highest, and
+
+.. math:: R_i(t) = \sigma\Bigl(\frac{u_i - (1 - t)}{\tau}\Bigr), \qquad
+    A(u) = E_{t, t' \sim U(0, 1)} \bigl[ f(\Phi(I, 1 - R(t))) - f(\Phi(I, R(t'))) \bigr]
+
+:math:`R(t)` is about 1 in the first share t of the cells and about 0 in the others, with a soft edge of width :math:`\tau`
+between them. A is the deletion area less the insertion area of a game with soft edges. Its gradient at one random t and t' an
+iteration is an expectation over masks, as expected gradients are one over images, where I-GOS integrates along one path:
+
+.. math::
+    g = K_\sigma * \frac{\partial A}{\partial u}, \qquad v \leftarrow \mu v + (1 - \mu) \frac{g}{|g|}, \qquad
+    h \leftarrow h - \eta \frac{v}{|v|}, \qquad u = rank(h)
+
+with :math:`|\cdot|` the root of the mean square over an image's cells: a score in any unit gives the same map. No penalty asks
+for a small or smooth mask: the areas themselves reward the shortest list of cells, and the Gaussian :math:`K_\sigma` smooths
+the step. Cells never tie, since h is a sum of steps and not a mask that ends in 0 and 1.
+
+The moments t follow the golden section, :math:`t_{k + 1} = t_k + 0.618\ldots \bmod 1`, from a random start: any few of them are
+spread over the whole curve. t' is half a turn away.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.masking import MaskedModel
+from faithmap.methods.base import Answer, Explainer, Passes, Question
+
+GOLDEN = (5**0.5 - 1) / 2
+TAIL = 3
+"""The map is the mean of h over the iterations k, weighted by k to this power: the last third counts for four fifths."""
+
+
+@dataclass(eq=False)
+class RankDescent(Explainer):
+    """Rank descent.
+
+    Args:
+        resolution: cells a side, or (rows, columns); up to the image's own size.
+        iterations: each takes a forward and backward pass for either game.
+        softness: tau, of the edge between the cells that are shown and those that are not, as a part of all places.
+        step: eta; after one, cells differ by about twice as much.
+        momentum: mu.
+        smoothing: sigma, in cells of a grid of 28 a side.
+        baseline: what a removed cell becomes, unless the call says otherwise.
+
+    The rest is explained at :class:`faithmap.methods.Explainer`. A ``progress`` with a method ``maps(first, heatmaps)`` is
+    given the maps as they stand after each iteration, and the number of the first image that they belong to.
+    """
+
+    resolution: int | tuple[int, int] = 28
+    iterations: int = 30
+    softness: float = 0.07
+    step: float = 0.1
+    momentum: float = 0.7
+    smoothing: float = 0.7
+    baseline: Baseline = "blur"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the map."""
+        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data."""
+        return {**super().settings, "baseline": describe_baseline(self.baseline)}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one of each game an iteration."""
+        del image
+        return Passes(1 + 2 * self.iterations, 2 * self.iterations)
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if not all(1 <= cells <= pixels for cells, pixels in zip(self.shape, size, strict=True)):
+            raise ValueError(f"resolution is {self.shape}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
+        if self.iterations < 1 or not 0 <= self.momentum < 1:
+            raise ValueError("give at least 1 iteration, and a momentum of at least 0 and below 1")
+        if min(self.softness, self.step) <= 0 or self.smoothing < 0:
+            raise ValueError("give a softness and a step above 0, and a smoothing of at least 0")
+
+    def _explain(self, question: Question) -> Answer:
+        """Both games of as many images at once as fill one pass, so that memory does not grow with their number."""
+        everything = torch.arange(len(question.images), device=question.images.device)
+        heatmaps, diagnostics = [], []
+        for images in everything.split(max(1, self.chunk_size // 2)):
+            masked = self._masked(question, images)
+            heatmaps.append(self._descend(masked, question, images))
+            forward, backward = (count.view(2, -1).sum(dim=0).tolist() for count in (masked.forward, masked.backward))
+            diagnostics += [{"forward_passes": f + 1, "backward_passes": b} for f, b in zip(forward, backward, strict=True)]
+        return Answer(torch.cat(heatmaps), diagnostics)
+
+    def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
+        """The model and some of the images over their baselines, each twice: once for deletion, once for insertion."""
+        images = question.images[index]
+        baseline = make_baseline(question.baseline_for(index, self.baseline), images)
+        images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
+        return MaskedModel(self.model, question.score.of(index.repeat(2)), images, baseline, self.chunk_size, self.autocast)
+
+    def _descend(self, masked: MaskedModel, question: Question, index: Int[Tensor, " m"]) -> Float[Tensor, "m r c"]:
+        first, count, total = int(index[0]), len(index), self.iterations * len(question.images)
+        show = getattr(question.progress, "maps", None)
+        start = torch.stack([_uniform(question.generators[i]) for i in index.tolist()]).to(masked.images)
+        h = masked.images.new_zeros(count, *self.shape)
+        velocity, mean = torch.zeros_like(h), torch.zeros_like(h)
+        for k in range(self.iterations):
+            slope = self.gradient(masked, places(h), (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1)
+            velocity = self.momentum * velocity + (1 - self.momentum) * normalised(slope)
+            h = h - self.step * normalised(velocity)
+            mean += (h - mean) * (k + 1) ** TAIL / sum((j + 1) ** TAIL for j in range(k + 1))
+            question.progress(self.iterations * first + (k + 1) * count, total)
+            if show is not None:
+                show(first, mean.clone())
+        return mean
+
+    def gradient(
+        self, masked: MaskedModel, u: Float[Tensor, "m r c"], t: Float[Tensor, " m"], other: Float[Tensor, " m"]
+    ) -> Float[Tensor, "m r c"]:
+        """K * dA/du of each image at one moment of either game.
+
+        Args:
+            masked: the images, twice.
+            u: the places of their cells.
+            t: share of the cells that are deleted.
+            other: share of the cells that are inserted.
+        """
+        went, came = (torch.sigmoid((u - (1 - share.view(-1, 1, 1))) / self.softness) for share in (t, other))
+        everyone = torch.arange(2 * len(u), device=u.device)
+        slope = masked.gradients(torch.cat([1 - went, came]), everyone, torch.ones_like(torch.cat([t, other])))
+        deletion, insertion = slope.chunk(2)
+        edges = (went * (1 - went) / self.softness, came * (1 - came) / self.softness)
+        return blurred(-deletion * edges[0] - insertion * edges[1], self.smoothing)
+
+
+def places(h: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
+    """Of each cell in its map's order, 0 for the lowest and 1 for the highest; a half where all are equal.
+
+    >>> places(torch.tensor([[[3.0, 5.0, 4.0]], [[2.0, 2.0, 2.0]]]))
+    tensor([[[0.0000, 1.0000, 0.5000]],
+    <BLANKLINE>
+            [[0.5000, 0.5000, 0.5000]]])
+    """
+    flat = h.flatten(1)
+    order = flat.argsort(dim=1, stable=True).argsort(dim=1).to(h.dtype) / max(1, flat.shape[1] - 1)
+    return order.where(flat.amin(dim=1, keepdim=True) < flat.amax(dim=1, keepdim=True), 0.5).view(h.shape)
+
+
+def normalised(values: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
+    """Over the root of the mean square of each map; zero stays zero."""
+    size = values.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    return (values / size).where(size > 0, 0)
+
+
+def blurred(values: Float[Tensor, "m r c"], sigma: float) -> Float[Tensor, "m r c"]:
+    """By a Gaussian of so many cells of a grid of 28 a side, cut at three sigmas, the border repeated."""
+    for dim in (1, 2):
+        width = sigma * values.shape[dim] / 28
+        reach = math.ceil(3 * width)
+        if reach == 0 or values.shape[dim] == 1:
+            continue
+        distance = torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype)
+        kernel = torch.softmax(-distance.square() / (2 * width**2), dim=0)
+        index = (torch.arange(values.shape[dim], device=values.device).unsqueeze(1) + distance.long()).clamp(
+            0, values.shape[dim] - 1
+        )
+        values = (values.movedim(dim, -1)[..., index] @ kernel).movedim(-1, dim)
+    return values
+
+
+def _uniform(generator: torch.Generator) -> Tensor:
+    return torch.rand((), generator=generator, device=generator.device)

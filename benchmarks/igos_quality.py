@@ -48,6 +48,7 @@ def methods(
     shared = {"resolution": resolution, "seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     rows: dict[str, Callable[[Tensor], fm.Explanation]] = {
         "I-GOS": fm.IGOS(model, **shared),
+        "rank descent": fm.RankDescent(model, **shared),
         "I-GOS++": fm.IGOSPlusPlus(model, **shared),
         "Mask": fm.Mask(model, **shared),
         "Grad-CAM, resampled": lambda images: grad_cam(model, images, resolution),

@@ -36,7 +36,7 @@ BinaryTarget DetectionTarget ImageTarget MultiLabelTarget RegressionTarget Segme
 BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve DeletionInsertion
 EmptyHeatmapWarning Explainer Explanation
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
-DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov
+DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov RankDescent
 __version__ deletion_insertion image_files image_generators load read_image sample_photo show
 """
 

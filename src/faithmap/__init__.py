@@ -75,6 +75,7 @@ if TYPE_CHECKING:
         Nesterov,
         Occlusion,
     )
+    from faithmap.methods.rank_descent import RankDescent
     from faithmap.metrics import Curve, DeletionInsertion, Protocol, deletion_insertion
     from faithmap.model import Classifier
     from faithmap.score import ImageTarget
@@ -84,68 +85,34 @@ if TYPE_CHECKING:
     from faithmap.zoo import ModelError, load
 
 _HOMES = {
-    "baselines": ("BASELINES", "Blur", "Constant", "Mean", "MedianBlur", "Noise"),
-    "cautions": ("BaselineWarning", "CompletenessWarning", "EmptyHeatmapWarning", "FaithmapWarning", "LowConfidenceWarning"),
-    "data": ("ImageError", "image_files", "read_image", "sample_photo"),
-    "explanation": ("Explanation",),
-    "geometry": ("Geometry",),
-    "methods": ("IGOS", "Explainer", "LineSearch", "Mask"),
+    "baselines": "BASELINES Blur Constant Mean MedianBlur Noise",
+    "cautions": "BaselineWarning CompletenessWarning EmptyHeatmapWarning FaithmapWarning LowConfidenceWarning",
+    "data": "ImageError image_files read_image sample_photo",
+    "explanation": "Explanation",
+    "geometry": "Geometry",
+    "methods": "IGOS Explainer LineSearch Mask",
     "methods.cams": (
-        "CAM",
-        "AblationCAM",
-        "EigenCAM",
-        "Expected",
-        "ExpectedGradCAM",
-        "GradCAM",
-        "GradCAMPlusPlus",
-        "HiResCAM",
-        "ImageSet",
-        "Integrated",
-        "IntegratedGradCAM",
-        "LayerCAM",
-        "Mixture",
-        "Plain",
-        "RandomBlurs",
-        "RandomConstants",
-        "RandomNoise",
-        "ScoreCAM",
-        "Smooth",
-        "SmoothGradCAM",
-        "SmoothGradCAMPlusPlus",
-        "TokenGrid",
-        "XGradCAM",
-        "channels_first",
+        "CAM AblationCAM EigenCAM Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet Integrated "
+        "IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise ScoreCAM Smooth "
+        "SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first"
     ),
-    "methods.captum_methods": ("DeconvNet", "DeepLIFT", "GradientSHAP", "GuidedBackprop", "KernelSHAP", "LIME", "LRP"),
-    "methods.controls": ("CentredGaussian", "Edges", "RandomMap"),
+    "methods.captum_methods": "DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP",
+    "methods.controls": "CentredGaussian Edges RandomMap",
     "methods.gradients": (
-        "ContrastiveExcitationBackprop",
-        "ExcitationBackprop",
-        "ExpectedGradients",
-        "Gradient",
-        "GradientTimesInput",
-        "IntegratedGradients",
-        "SmoothGrad",
-        "VarGrad",
+        "ContrastiveExcitationBackprop ExcitationBackprop ExpectedGradients Gradient GradientTimesInput "
+        "IntegratedGradients SmoothGrad VarGrad"
     ),
-    "methods.masks": (
-        "ExtremalPerturbation",
-        "IGOSPlus",
-        "IGOSPlusPlus",
-        "LearnedMask",
-        "Masker",
-        "Nesterov",
-        "Occlusion",
-        "RISE",
-    ),
-    "metrics": ("Curve", "DeletionInsertion", "Protocol", "deletion_insertion"),
-    "model": ("Classifier",),
-    "score": ("ImageTarget",),
-    "seeds": ("image_generators",),
-    "targets": ("BinaryTarget", "DetectionTarget", "MultiLabelTarget", "RegressionTarget", "SegmentationTarget"),
-    "viz": ("show",),
-    "zoo": ("ModelError", "load"),
+    "methods.masks": "ExtremalPerturbation IGOSPlus IGOSPlusPlus LearnedMask Masker Nesterov Occlusion RISE",
+    "methods.rank_descent": "RankDescent",
+    "metrics": "Curve DeletionInsertion Protocol deletion_insertion",
+    "model": "Classifier",
+    "score": "ImageTarget",
+    "seeds": "image_generators",
+    "targets": "BinaryTarget DetectionTarget MultiLabelTarget RegressionTarget SegmentationTarget",
+    "viz": "show",
+    "zoo": "ModelError load",
 }
+"""Module to public names."""
 
 __all__ = [
     "BASELINES",
@@ -216,6 +183,7 @@ __all__ = [
     "RandomConstants",
     "RandomMap",
     "RandomNoise",
+    "RankDescent",
     "RegressionTarget",
     "ScoreCAM",
     "SegmentationTarget",
@@ -241,7 +209,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name from its home."""
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return getattr(import_module(f"faithmap.{home}"), name)
     raise AttributeError(f"module 'faithmap' has no attribute {name!r}")
 

@@ -439,7 +439,9 @@ def test_every_method_explains(name: str, faith, photo, tmp_path: Path, sketches
         pytest.importorskip("captum")
     photo("cat.png")
     masks = (
-        ("--resolution", 3, "--iterations", 2) if name in ("igos", "igos_plus", "igos_plus_plus", "mask", "extremal") else ()
+        ("--resolution", 3, "--iterations", 2)
+        if name in ("igos", "igos_plus", "igos_plus_plus", "mask", "extremal", "rank_descent")
+        else ()
     )
     masks = ("--resolution", 3) if name in ("random_map", "gaussian") else masks
     masks = ("--samples", 3) if name in ("rise", "smoothgrad", "vargrad", "expected_gradients", "gradientshap") else masks

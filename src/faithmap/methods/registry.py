@@ -58,6 +58,13 @@ _ALL = {
         "Dabkowski 2017",
         ("masker",),
     ),
+    "rank_descent": Method(
+        "rank_descent.RankDescent",
+        "the order of cells that is best at both games, from Expected Grad-CAM's on",
+        "62 forward, 60 backward",
+        "faithmap",
+        _GRADIENT,
+    ),
     "expected_gradcam": Method(
         "cams.ExpectedGradCAM",
         "gradients expected over paths from many references, at three layers",

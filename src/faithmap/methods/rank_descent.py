@@ -1,4 +1,4 @@
-r"""Rank descent: an order of cells, found down the areas under both curves.
+r"""Rank descent: an order of cells, found down the areas under both curves, from where Expected Grad-CAM begins.
 
 Deletion and insertion look at nothing but the order in which a heatmap puts its cells. So what is descended here is what they
 measure. Let :math:`u_i` in [0, 1] be the place of cell i, 1 for the highest, and
@@ -7,7 +7,7 @@ measure. Let :math:`u_i` in [0, 1] be the place of cell i, 1 for the highest, an
     A(u) = E_{t, t' \sim U(0, 1)} \bigl[ f(\Phi(I, 1 - R(t))) - f(\Phi(I, R(t'))) \bigr]
 
 :math:`R(t)` is about 1 in the first share t of the cells and about 0 in the others, with a soft edge of width :math:`\tau`
-between them. A is the deletion area less the insertion area of a game with soft edges. Its gradient at one random t and t' an
+between them. A is the deletion area less the insertion area of games with soft edges. Its gradient at one random t and t' an
 iteration is an expectation over masks, as expected gradients are one over images, where I-GOS integrates along one path:
 
 .. math::
@@ -18,6 +18,9 @@ with :math:`|\cdot|` the root of the mean square over an image's cells: a score 
 for a small or smooth mask: the areas themselves reward the shortest list of cells, and the Gaussian :math:`K_\sigma` smooths
 the step. Cells never tie, since h is a sum of steps and not a mask that ends in 0 and 1.
 
+h begins with the places that a *prior* gives the cells. The areas hardly care in which order the unimportant cells come, but
+the path of a descent does: without a prior, other noise in the image gives another map.
+
 The moments t follow the golden section, :math:`t_{k + 1} = t_k + 0.618\ldots \bmod 1`, from a random start: any few of them are
 spread over the whole curve. t' is half a turn away.
 """
@@ -25,16 +28,20 @@ spread over the whole curve. t' is half a turn away.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.cautions import FaithmapWarning
 from faithmap.masking import MaskedModel
 from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.cams import Expected, ExpectedGradCAM
+from faithmap.score import Target
 
 GOLDEN = (5**0.5 - 1) / 2
 TAIL = 3
@@ -48,9 +55,13 @@ class RankDescent(Explainer):
     Args:
         resolution: cells a side, or (rows, columns); up to the image's own size.
         iterations: each takes a forward and backward pass for either game.
-        softness: tau, of the edge between the cells that are shown and those that are not, as a part of all places.
-        step: eta; after one, cells differ by about twice as much.
+        prior: what the descent begins with: Expected Grad-CAM, an explainer of your own, or None for nothing. Where a model has
+            no layer that Expected Grad-CAM can look at, there is none, and the diagnostics say why.
+        prior_samples: of Expected Grad-CAM.
+        step: eta, in places: the prior's lie from 0 to 1. The larger, the better the areas; the smaller, the nearer the map is
+            to the prior's, and the less it changes with noise in the image.
         momentum: mu.
+        softness: tau, of the edge between the cells that are shown and those that are not, as a part of all places.
         smoothing: sigma, in cells of a grid of 28 a side.
         baseline: what a removed cell becomes, unless the call says otherwise.
 
@@ -59,12 +70,15 @@ class RankDescent(Explainer):
     """
 
     resolution: int | tuple[int, int] = 28
-    iterations: int = 30
-    softness: float = 0.07
-    step: float = 0.1
-    momentum: float = 0.7
-    smoothing: float = 0.7
+    iterations: int = 25
+    prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
+    prior_samples: int = 10
+    step: float = 0.02
+    momentum: float = 0.8
+    softness: float = 0.05
+    smoothing: float = 0.5
     baseline: Baseline = "blur"
+    _expected: ExpectedGradCAM | None = field(default=None, init=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -74,12 +88,14 @@ class RankDescent(Explainer):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as plain data."""
-        return {**super().settings, "baseline": describe_baseline(self.baseline)}
+        prior = type(self.prior).__name__ if isinstance(self.prior, Explainer) else self.prior
+        return {**super().settings, "prior": prior, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and one of each game an iteration."""
-        del image
-        return Passes(1 + 2 * self.iterations, 2 * self.iterations)
+        """The clean one, those of the prior, and one of each game an iteration."""
+        explainer = self._prior()
+        prior = Passes(0, 0) if explainer is None else explainer.passes(image) or Passes(0, 0)
+        return Passes(1 + prior.forward + 2 * self.iterations, prior.backward + 2 * self.iterations)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
@@ -89,17 +105,59 @@ class RankDescent(Explainer):
             raise ValueError("give at least 1 iteration, and a momentum of at least 0 and below 1")
         if min(self.softness, self.step) <= 0 or self.smoothing < 0:
             raise ValueError("give a softness and a step above 0, and a smoothing of at least 0")
+        if self.prior not in (None, "expected_gradcam") and not isinstance(self.prior, Explainer):
+            raise ValueError(f"prior is {self.prior!r}; give 'expected_gradcam', an explainer, or None")
+        if self.prior_samples < 1:
+            raise ValueError(f"prior_samples is {self.prior_samples}; give at least 1")
 
     def _explain(self, question: Question) -> Answer:
         """Both games of as many images at once as fill one pass, so that memory does not grow with their number."""
         everything = torch.arange(len(question.images), device=question.images.device)
-        heatmaps, diagnostics = [], []
+        heatmaps: list[Tensor] = []
+        diagnostics: list[dict[str, Any]] = []
         for images in everything.split(max(1, self.chunk_size // 2)):
+            h, told = self._start(question, images)
             masked = self._masked(question, images)
-            heatmaps.append(self._descend(masked, question, images))
-            forward, backward = (count.view(2, -1).sum(dim=0).tolist() for count in (masked.forward, masked.backward))
-            diagnostics += [{"forward_passes": f + 1, "backward_passes": b} for f, b in zip(forward, backward, strict=True)]
+            heatmaps.append(self._descend(masked, question, images, h))
+            for kind, counts in (("forward_passes", masked.forward), ("backward_passes", masked.backward)):
+                own = counts.view(2, -1).sum(dim=0).tolist()
+                for one, count in zip(told, own, strict=True):
+                    one[kind] += count
+            diagnostics += told
         return Answer(torch.cat(heatmaps), diagnostics)
+
+    def _prior(self) -> Explainer | None:
+        """The explainer that the descent begins with; Expected Grad-CAM is kept, since its layers have to be looked for."""
+        if self.prior is None or isinstance(self.prior, Explainer):
+            return self.prior
+        if self._expected is None:
+            self._expected = ExpectedGradCAM(self.model, relu=False)
+        expected = self._expected
+        expected.gradient = Expected(samples=self.prior_samples)
+        expected.score, expected.chunk_size, expected.autocast = self.score, self.chunk_size, self.autocast
+        return expected
+
+    def _start(self, question: Question, index: Int[Tensor, " m"]) -> tuple[Float[Tensor, "m r c"], list[dict[str, Any]]]:
+        """Places by the prior, and its passes with that of the clean image."""
+        explainer, images, score = self._prior(), question.images[index], question.score.of(index)
+        nothing: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0, "prior": None}
+        h = images.new_full((len(index), *self.shape), 0.5)
+        if explainer is None:
+            return h, [dict(nothing) for _ in h]
+        target: Target = score.function if score.classes is None else score.classes
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FaithmapWarning)
+                why = explainer(images, target, generator=[question.generators[i] for i in index.tolist()])
+        except ValueError as error:
+            if isinstance(self.prior, Explainer):
+                raise
+            return h, [{**nothing, "prior": f"none: {error}"} for _ in h]
+        told = [
+            {"forward_passes": 1 + d["forward_passes"], "backward_passes": d["backward_passes"], "prior": why.method}
+            for d in why.diagnostics
+        ]
+        return places(why.at(self.shape)).to(h), told
 
     def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
         """The model and some of the images over their baselines, each twice: once for deletion, once for insertion."""
@@ -108,11 +166,12 @@ class RankDescent(Explainer):
         images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
         return MaskedModel(self.model, question.score.of(index.repeat(2)), images, baseline, self.chunk_size, self.autocast)
 
-    def _descend(self, masked: MaskedModel, question: Question, index: Int[Tensor, " m"]) -> Float[Tensor, "m r c"]:
+    def _descend(
+        self, masked: MaskedModel, question: Question, index: Int[Tensor, " m"], h: Float[Tensor, "m r c"]
+    ) -> Float[Tensor, "m r c"]:
         first, count, total = int(index[0]), len(index), self.iterations * len(question.images)
         show = getattr(question.progress, "maps", None)
         start = torch.stack([_uniform(question.generators[i]) for i in index.tolist()]).to(masked.images)
-        h = masked.images.new_zeros(count, *self.shape)
         velocity, mean = torch.zeros_like(h), torch.zeros_like(h)
         for k in range(self.iterations):
             slope = self.gradient(masked, places(h), (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1)

@@ -13,6 +13,7 @@ from cyclopts import Parameter, Token
 from cyclopts.types import PositiveInt
 
 from faithmap.cli.compare import as_methods
+from faithmap.cli.options import Out, Shared
 from faithmap.cli.report import Bar, Outcome, report_all
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
@@ -29,7 +30,7 @@ def as_budget(_: Any, tokens: Sequence[Token]) -> float:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ChooseOptions:
+class ChooseOptions(Shared):
     """What to choose from, and how.
 
     Args:
@@ -38,16 +39,9 @@ class ChooseOptions:
         methods: by name, with commas between them; without it, all. Controls take part by themselves.
         score: what the methods are ranked by: areas under the curves of deletion and insertion.
         masker: for learned_mask, a file that "faithmap train-masker" made for this model; without it, that is left out.
-        target: the class to explain, by name ("tiger cat") or number; without it, the class that the model predicts.
-        model: by name; see "faithmap models".
-        weights: a checkpoint file for the model, instead of the weights that its name stands for.
         out: the folder for the result.
         overwrite: replace a result that exists already. The old one stays until the new one is complete.
         resolution: cells a side at which deletion and insertion are played with every map, and of the maps that can have any.
-        seed: of all random numbers.
-        device: where to compute, such as cuda; without it, the CPU.
-        chunk: images in one pass of the model, at the most; fewer need less memory.
-        json: print one JSON document instead of text, and no progress.
     """
 
     budget: Annotated[float, Parameter(converter=as_budget, n_tokens=1, negative="", metavar="TIME", show_default=False)] = (
@@ -56,16 +50,8 @@ class ChooseOptions:
     methods: Annotated[tuple[str, ...] | None, Parameter(converter=as_methods, n_tokens=1, negative="", metavar="NAMES")] = None
     score: Literal["insertion_minus_deletion", "insertion", "deletion"] = "insertion_minus_deletion"
     masker: Path | None = None
-    target: str | None = None
-    model: str = "efficientnet_lite0"
-    weights: Path | None = None
-    out: Path = Path("faithmap-choice")
-    overwrite: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    out: Out = Path("faithmap-choice")
     resolution: PositiveInt = 28
-    seed: int = 0
-    device: str | None = None
-    chunk: PositiveInt = 32
-    json: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
 
 _DEFAULTS = ChooseOptions()

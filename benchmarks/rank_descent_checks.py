@@ -1,0 +1,84 @@
+"""Whether rank descent is steady, forgets with its model, and tells adversarial images; its prior and I-GOS beside it.
+
+    python benchmarks/rank_descent_checks.py --photos ../shared/photos --count 4 --autocast bfloat16
+
+- ``sensitivity``: the largest relative change of the map under noise within 0.02 of each pixel, over three draws; maps are
+  compared as the places of their cells, so that scales cannot differ.
+- ``seeds``: Spearman between the maps of two seeds.
+- ``random model``: Spearman to the map of the model with random weights throughout (less is better), maps without their sign.
+- ``adversarial``: Spearman between the maps of an image and of its MI-FGSM example, and the share of the cells that has to be
+  inserted for half of the score, of both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from common import arguments, autocast, table, with_error
+from igos_quality import Bench
+from jaxtyping import Float
+from torch import Tensor
+from tune_rank_descent import correlation
+
+import faithmap as fm
+from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.rank_descent import places
+from faithmap.metrics.functional import adversarial_check, randomisation, sensitivity
+
+CELLS = 28
+
+
+@dataclass(eq=False)
+class Places(Explainer):
+    """Another explainer's map at 28x28 cells, as the places of its cells."""
+
+    inner: Explainer | None = None
+
+    def _explain(self, question: Question) -> Answer:
+        assert self.inner is not None
+        inner = replace(self.inner, model=self.model)
+        why = inner(question.images, question.score.classes, generator=question.generators)
+        return Answer(places(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
+
+
+def spearman(first: fm.Explanation, second: fm.Explanation) -> str:
+    """Between maps, the mean over the images."""
+    return f"{correlation(first.heatmap, second.heatmap):.2f}"
+
+
+def row(name: str, explain: Places, images: Float[Tensor, "n 3 h w"], layers: list[str | torch.nn.Module]) -> list[str]:
+    """All checks of one method."""
+    largest = sensitivity(explain, images, draws=3).maximum.tolist()
+    other = replace(explain, seed=explain.seed + 1)(images)
+    forgot = randomisation(explain, images, layers=layers, seed=explain.seed).spearman[:, -1].tolist()
+    attacked = adversarial_check(explain, images, seed=explain.seed)
+    needed = [with_error(values.tolist()) for values in (attacked.clean_needed, attacked.adversarial_needed)]
+    same = spearman(attacked.clean, attacked.adversarial)
+    return [name, with_error(largest), spearman(explain(images), other), with_error(forgot), same, *needed]
+
+
+def main() -> None:
+    """Check, print."""
+    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=4)
+    parser.set_defaults(save=None)
+    options = parser.parse_args()
+    bench = Bench.open(options)
+    images = bench.images
+    shared = {"chunk_size": options.chunk, "autocast": autocast(options), "seed": options.seed}
+    methods = {
+        "rank descent": fm.RankDescent(bench.model, **shared),
+        "Expected Grad-CAM": fm.ExpectedGradCAM(bench.model, **shared),
+        "I-GOS": fm.IGOS(bench.model, **shared),
+    }
+    rows = [
+        row(name, Places(bench.model, inner=explain, seed=options.seed), images, ["classifier", bench.model])
+        for name, explain in methods.items()
+    ]
+    print(f"\n{options.model}, {len(images)} photographs ({options.part}), autocast {options.autocast}\n")
+    header = ["method", "sensitivity", "seeds", "random model", "adversarial", "needed", "needed of the adversarial"]
+    print(table(header, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 import faithmap
 from faithmap.cli import pipeline
@@ -153,10 +154,13 @@ def test_together_images_get_what_they_get_alone(faith, photo, tmp_path: Path, m
     files = [f"{seed}.png" for seed in range(5)]
     faith("explain", *files, "--out", "alone", *QUICK)
     calls = []
-    explain = faithmap.IGOS.__call__
-    monkeypatch.setattr(
-        faithmap.IGOS, "__call__", lambda self, images, *a, **k: calls.append(len(images)) or explain(self, images, *a, **k)
-    )
+    explain = faithmap.RankDescent.__call__
+
+    def counting(self: faithmap.RankDescent, images: Tensor, *a: object, **k: object) -> faithmap.Explanation:
+        calls.append(len(images))
+        return explain(self, images, *a, **k)
+
+    monkeypatch.setattr(faithmap.RankDescent, "__call__", counting)
     monkeypatch.setattr(pipeline.Session, "together", 3)
     (tmp_path / "2.png").write_text("no image")
     run = faith("explain", *files, "--out", "together", *QUICK)
@@ -338,7 +342,7 @@ def test_an_interrupt_before_the_first_result_leaves_nothing(faith, photo, tree,
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(faithmap.IGOS, "_optimise", interrupt)
+    monkeypatch.setattr(faithmap.RankDescent, "_descend", interrupt)
     run = faith("explain", "a.png", "--json", "--out", "x/y", *QUICK)
     assert run.code == 130
     assert strictly(run.out) == {"schema": "faithmap.summary/1", "error": "interrupted", "images": []}
@@ -371,7 +375,7 @@ def test_memory_that_runs_out_is_the_chunk_s_fault(faith, photo, monkeypatch: py
     def greedy(*_: object, **__: object) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(faithmap.IGOS, "_optimise", greedy)
+    monkeypatch.setattr(faithmap.RankDescent, "_descend", greedy)
     assert faith("explain", "a.png", *QUICK).complaint == "out of memory; give a --chunk below 256, or another --device"
 
 

@@ -37,6 +37,7 @@ class CompareOptions(Shared):
     """
 
     methods: Annotated[tuple[str, ...], Parameter(converter=as_methods, n_tokens=1, negative="", metavar="NAMES")] = (
+        "rank_descent",
         "igos",
         "expected_gradcam",
         "gradcam",

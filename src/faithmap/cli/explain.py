@@ -67,7 +67,7 @@ class Options(Shared):
             its neighbours and their order do not matter.
     """
 
-    method: Annotated[MethodName, Parameter(converter=as_method, n_tokens=1)] = "igos"
+    method: Annotated[MethodName, Parameter(converter=as_method, n_tokens=1)] = "rank_descent"
     resolution: Annotated[
         int | tuple[int, int] | None, Parameter(converter=as_resolution, n_tokens=1, negative="", metavar="CELLS")
     ] = None

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
@@ -65,8 +65,8 @@ class RankDescent(Explainer):
         smoothing: sigma, in cells of a grid of 28 a side.
         baseline: what a removed cell becomes, unless the call says otherwise.
 
-    The rest is explained at :class:`faithmap.methods.Explainer`. A ``progress`` with a method ``maps(first, heatmaps)`` is
-    given the maps as they stand after each iteration, and the number of the first image that they belong to.
+    The rest is explained at :class:`faithmap.methods.Explainer`. A ``progress`` with a method ``maps(image, heatmap)`` is given
+    the map as it stands after each iteration, and the number of its image.
     """
 
     resolution: int | tuple[int, int] = 28
@@ -111,19 +111,19 @@ class RankDescent(Explainer):
             raise ValueError(f"prior_samples is {self.prior_samples}; give at least 1")
 
     def _explain(self, question: Question) -> Answer:
-        """Both games of as many images at once as fill one pass, so that memory does not grow with their number."""
-        everything = torch.arange(len(question.images), device=question.images.device)
-        heatmaps: list[Tensor] = []
-        diagnostics: list[dict[str, Any]] = []
-        for images in everything.split(max(1, self.chunk_size // 2)):
-            h, told = self._start(question, images)
-            masked = self._masked(question, images)
-            heatmaps.append(self._descend(masked, question, images, h))
-            for kind, counts in (("forward_passes", masked.forward), ("backward_passes", masked.backward)):
-                own = counts.view(2, -1).sum(dim=0).tolist()
-                for one, count in zip(told, own, strict=True):
-                    one[kind] += count
-            diagnostics += told
+        """One image after the other, both games in one pass.
+
+        Where two cells are nearly alike, rounding decides which comes first, and later steps magnify it. Beside other images in
+        a pass an image's numbers would be rounded otherwise.
+        """
+        heatmaps, diagnostics = [], []
+        for image in range(len(question.images)):
+            masked = self._masked(question, image)
+            h, told = self._start(question, image)
+            heatmaps.append(self._descend(masked, question, image, h))
+            told["forward_passes"] += int(masked.forward.sum())
+            told["backward_passes"] += int(masked.backward.sum())
+            diagnostics.append(told)
         return Answer(torch.cat(heatmaps), diagnostics)
 
     def _prior(self) -> Explainer | None:
@@ -137,50 +137,49 @@ class RankDescent(Explainer):
         expected.score, expected.chunk_size, expected.autocast = self.score, self.chunk_size, self.autocast
         return expected
 
-    def _start(self, question: Question, index: Int[Tensor, " m"]) -> tuple[Float[Tensor, "m r c"], list[dict[str, Any]]]:
+    def _start(self, question: Question, image: int) -> tuple[Float[Tensor, "1 r c"], dict[str, Any]]:
         """Places by the prior, and its passes with that of the clean image."""
-        explainer, images, score = self._prior(), question.images[index], question.score.of(index)
-        nothing: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0, "prior": None}
-        h = images.new_full((len(index), *self.shape), 0.5)
-        if explainer is None:
-            return h, [dict(nothing) for _ in h]
+        explainer, shown = self._prior(), question.images[image : image + 1]
+        score = question.score.of(torch.tensor([image], device=shown.device))
         target: Target = score.function if score.classes is None else score.classes
+        told: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0, "prior": None}
+        h = shown.new_full((1, *self.shape), 0.5)
+        if explainer is None:
+            return h, told
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FaithmapWarning)
-                why = explainer(images, target, generator=[question.generators[i] for i in index.tolist()])
+                why = explainer(shown, target, generator=[question.generators[image]])
         except ValueError as error:
             if isinstance(self.prior, Explainer):
                 raise
-            return h, [{**nothing, "prior": f"none: {error}"} for _ in h]
-        told = [
-            {"forward_passes": 1 + d["forward_passes"], "backward_passes": d["backward_passes"], "prior": why.method}
-            for d in why.diagnostics
-        ]
-        return places(why.at(self.shape)).to(h), told
+            return h, {**told, "prior": f"none: {error}"}
+        passes = {kind: told[kind] + why.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
+        return places(why.at(self.shape)).to(h), {**passes, "prior": why.method}
 
-    def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
-        """The model and some of the images over their baselines, each twice: once for deletion, once for insertion."""
+    def _masked(self, question: Question, image: int) -> MaskedModel:
+        """The model and an image over its baseline, twice: for deletion, and for insertion."""
+        index = torch.tensor([image], device=question.images.device)
         images = question.images[index]
         baseline = make_baseline(question.baseline_for(index, self.baseline), images)
         images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
         return MaskedModel(self.model, question.score.of(index.repeat(2)), images, baseline, self.chunk_size, self.autocast)
 
     def _descend(
-        self, masked: MaskedModel, question: Question, index: Int[Tensor, " m"], h: Float[Tensor, "m r c"]
-    ) -> Float[Tensor, "m r c"]:
-        first, count, total = int(index[0]), len(index), self.iterations * len(question.images)
-        show = getattr(question.progress, "maps", None)
-        start = torch.stack([_uniform(question.generators[i]) for i in index.tolist()]).to(masked.images)
+        self, masked: MaskedModel, question: Question, image: int, h: Float[Tensor, "1 r c"]
+    ) -> Float[Tensor, "1 r c"]:
+        total, show = self.iterations * len(question.images), getattr(question.progress, "maps", None)
+        generator = question.generators[image]
+        start = torch.rand(1, generator=generator, device=generator.device).to(h)
         velocity, mean = torch.zeros_like(h), torch.zeros_like(h)
         for k in range(self.iterations):
             slope = self.gradient(masked, places(h), (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1)
             velocity = self.momentum * velocity + (1 - self.momentum) * normalised(slope)
             h = h - self.step * normalised(velocity)
             mean += (h - mean) * (k + 1) ** TAIL / sum((j + 1) ** TAIL for j in range(k + 1))
-            question.progress(self.iterations * first + (k + 1) * count, total)
+            question.progress(self.iterations * image + k + 1, total)
             if show is not None:
-                show(first, mean.clone())
+                show(image, mean.clone())
         return mean
 
     def gradient(
@@ -235,7 +234,3 @@ def blurred(values: Float[Tensor, "m r c"], sigma: float) -> Float[Tensor, "m r 
         )
         values = (values.movedim(dim, -1)[..., index] @ kernel).movedim(-1, dim)
     return values
-
-
-def _uniform(generator: torch.Generator) -> Tensor:
-    return torch.rand((), generator=generator, device=generator.device)

@@ -38,7 +38,7 @@ def explainers(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tu
     for name, method in METHODS.items():
         if (options.only and name not in options.only) or name in options.skip:
             continue
-        if "masker" not in method.needs:
+        if "masker" not in method.needs or options.known:
             yield name, method.explainer(model, **settings)
         elif options.masker is not None:
             yield name, fm.LearnedMask(model, masker=read_masker(options.masker, model), **settings)
@@ -84,24 +84,27 @@ def games(
 
 
 def report(results: Results, photos: list[str], names: list[str], protocol: str, at: str) -> str:
-    """One table, with paired differences to the best."""
-    found: dict[str, list[Row]] = {}
+    """One table, with differences to the best, paired over the photographs that both have."""
+    known = {(row.photo, row.method): row for row in results.rows.values()}
+    found: dict[str, dict[str, Row]] = {}
     for name in names:
-        label = entry(name, protocol, at)
-        rows = [row for row in results.rows.values() if row.method == label and row.photo in photos]
-        if len(rows) == len(photos):
-            found[name] = sorted(rows, key=lambda row: photos.index(row.photo))
-    order = sorted(found, key=lambda name: -sum(row.difference for row in found[name]))
-    best = [row.difference for row in found[order[0]]]
-    lines = []
+        rows = {photo: row for photo in photos if (row := known.get((photo, entry(name, protocol, at))))}
+        if rows:
+            found[name] = rows
+    order = sorted(found, key=lambda name: -sum(row.difference for row in found[name].values()) / len(found[name]))
+    best, lines = max(found.values(), key=lambda rows: (len(rows), sum(row.difference for row in rows.values()))), []
     for name in order:
         rows = found[name]
-        values = [row.difference for row in rows]
-        areas = [with_error([getattr(row, game) for row in rows]) for game in ("deletion", "insertion")]
-        costs = [f"{sum(getattr(row, kind) for row in rows) / len(rows):.0f}" for kind in ("forward", "backward")]
-        paired = "" if name == order[0] else difference(values, best)
-        lines.append([name, f"{rows[0].resolution}", *areas, with_error(values), paired, " + ".join(costs)])
-    return table(["method", "rows", "deletion", "insertion", "ins - del", f"to {order[0]}", "passes"], lines)
+        some = list(rows.values())
+        values = [row.difference for row in some]
+        areas = [with_error([getattr(row, game) for row in some]) for game in ("deletion", "insertion")]
+        costs = [f"{sum(getattr(row, kind) for row in some) / len(some):.0f}" for kind in ("forward", "backward")]
+        both = [photo for photo in rows if photo in best]
+        paired = [[side[photo].difference for photo in both] for side in (rows, best)]
+        last = [" + ".join(costs), f"{len(rows)}"]
+        to_best = "" if rows is best else difference(*paired)
+        lines.append([name, f"{some[0].resolution}", *areas, with_error(values), to_best, *last])
+    return table(["method", "rows", "deletion", "insertion", "ins - del", "to the best", "passes", "photographs"], lines)
 
 
 def main() -> None:
@@ -111,13 +114,14 @@ def main() -> None:
     parser.add_argument("--skip", nargs="*", default=[], help="methods, by name")
     parser.add_argument("--masker", type=Path, default=None, help="file of the learned mask")
     parser.add_argument("--steps", type=int, default=None, help="of every game, instead of its protocol's own number")
+    parser.add_argument("--known", action="store_true", help="measure nothing, print what the file has")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
     out: dict[str, str] = {}
     names = []
     for name, explainer in explainers(bench.model, options):
-        obstacle = measure(bench, name, explainer, options.steps)
+        obstacle = None if options.known else measure(bench, name, explainer, options.steps)
         if obstacle is None:
             names.append(name)
         else:

@@ -24,7 +24,7 @@ import faithmap as fm
 from faithmap.methods.rank_descent import places
 
 GRID: dict[str, tuple[Any, ...]] = {
-    "step": (0.01, 0.04),
+    "step": (0.005, 0.02, 0.04),
     "softness": (0.03, 0.08),
     "smoothing": (0.0, 1.0),
     "momentum": (0.6, 0.9),

@@ -73,7 +73,7 @@ class RankDescent(Explainer):
     iterations: int = 25
     prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
     prior_samples: int = 10
-    step: float = 0.02
+    step: float = 0.01
     momentum: float = 0.8
     softness: float = 0.05
     smoothing: float = 0.5

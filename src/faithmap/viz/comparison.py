@@ -44,7 +44,7 @@ def compare(
         photo: the original photograph; None shows the image itself.
         geometry: how the image was cut from it.
         labels: one name per class.
-        columns: pictures in a row.
+        columns: pictures in a row, at the most; rows are about equally long.
         title: instead of the class and its probability.
         colormap: one of matplotlib's, by name.
 
@@ -61,7 +61,8 @@ def compare(
     words = title or what(first, proof, labels), _rules([proof for _, proof in methods.values()])
     cells = 1 + len(methods)
     wide = _HEIGHT * min(max(original.shape[-1] / original.shape[-2], 0.6), 2.0)
-    across, down = min(columns, cells), -(-cells // columns)
+    down = -(-cells // columns)
+    across = -(-cells // down)
     width = 2 * _SIDE + across * (wide + _GAP) - _GAP
     heading = Heading.of(*words, width - 2 * _SIDE)
     figure = Picture(figsize=(width, heading.height + down * (_HEIGHT + _BELOW)))

@@ -30,6 +30,12 @@ def test_rows_of_pictures(image, why):
     assert tops[0] > tops[3]
 
 
+def test_rows_are_about_equally_long(image, why):
+    figure = compare(image, {str(i): (why, None) for i in range(4)}, columns=4)
+    tops = [round(ax.get_position().y1, 3) for ax in figure.axes]
+    assert [tops.count(top) for top in sorted(set(tops), reverse=True)] == [3, 2]
+
+
 def test_areas_that_cannot_be_compared(model, image, why, proof):
     coarse = Explanation(torch.rand(1, 5, 5), (40, 60), target=why.target)
     figure = compare(image, {"fine": (why, proof), "coarse": (coarse, deletion_insertion(model, image, coarse))})

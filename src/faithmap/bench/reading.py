@@ -113,7 +113,7 @@ def _toml(text: str, name: str) -> tuple[Any, Callable[[Field], int | None]]:
 def toml_lines(text: str) -> dict[Field, int]:
     r"""The line of each table and key; what stands in a value has the line of its key.
 
-    >>> toml_lines('a = 1\\n[[b]]\\nc.d = 2')
+    >>> toml_lines('a = 1\n[[b]]\nc.d = 2')
     {('a',): 1, ('b',): 2, ('b', 0): 2, ('b', 0, 'c', 'd'): 3}
     """
     table: Field = ()

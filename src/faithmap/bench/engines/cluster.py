@@ -71,12 +71,12 @@ class Cluster:
 
     def _dealt(self, ray: Any, setup: Setup, work: Sequence[list[Task]]) -> Iterator[Finished]:
         actor = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(Actor)
-        shared = ray.put(setup)
-        free = [actor.remote(shared, self.cpus, list(sys.path)) for _ in range(min(self.actors, len(work)))]
+        free = [actor.remote(setup, self.cpus, list(sys.path)) for _ in range(min(self.actors, len(work)))]
         running: dict[Any, Any] = {}
         left = iter(work)
         for batch in left:
-            running[free[0].do.remote(batch)] = free.pop(0)
+            worker = free.pop(0)
+            running[worker.do.remote(batch)] = worker
             if not free:
                 yield from _first(ray, running, free)
         while running:

@@ -108,6 +108,7 @@ class RunFolder:
         """
         known = {} if verify else self._journalled()
         found: dict[str, Present] = {}
+        news: dict[str, Present] = {}
         with os.scandir(self.units) as entries:
             for entry in entries:
                 key, _, suffix = entry.name.rpartition(".")
@@ -115,11 +116,12 @@ class RunFolder:
                     continue
                 status = entry.stat()
                 noted = known.get(key)
-                if noted is None or (noted.size, noted.time) != (status.st_size, status.st_mtime_ns):
-                    noted = self._verified(key, Path(entry.path))
-                if noted is not None:
+                if noted is not None and (noted.size, noted.time) == (status.st_size, status.st_mtime_ns):
                     found[key] = noted
-        return found
+                elif (seen := self._verified(key, Path(entry.path))) is not None:
+                    news[key] = seen
+        self.note(news)
+        return found | news
 
     def tidy(self, planned: Mapping[str, Unit], *, alone: bool) -> int:
         """Set units aside that are no longer planned, and return how many.
@@ -149,7 +151,7 @@ class RunFolder:
         path = self.units / f"{key}.parquet"
         self._write(path, data)
         status = path.stat()
-        self._note(key, Present(status.st_size, status.st_mtime_ns, failed))
+        self.note({key: Present(status.st_size, status.st_mtime_ns, failed)})
 
     def _write(self, path: Path, data: bytes) -> None:
         """A file, complete or absent."""
@@ -170,11 +172,11 @@ class RunFolder:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
 
-    def _note(self, key: str, present: Present) -> None:
-        """A line of the journal; one that is lost costs a reading of the file, no more."""
-        line = json.dumps([key, present.size, present.time, present.failed])
+    def note(self, noted: Mapping[str, Present]) -> None:
+        """Lines of the journal; one that is lost costs a reading of the file, no more."""
+        lines = (json.dumps([key, unit.size, unit.time, unit.failed]) for key, unit in noted.items())
         with suppress(OSError), (self.path / self.journal).open("a") as file:
-            file.write(f"{line}\n")
+            file.writelines(f"{line}\n" for line in lines)
 
     def _journalled(self) -> dict[str, Present]:
         known: dict[str, Present] = {}
@@ -185,21 +187,18 @@ class RunFolder:
 
     def _verified(self, key: str, path: Path) -> Present | None:
         """The unit, if its file is what it was; else the file is taken away."""
-        from faithmap.bench.store import header_of, is_intact  # noqa: PLC0415 - pyarrow is an extra
+        from faithmap.bench.store import is_intact, unit_of  # noqa: PLC0415 - pyarrow is an extra
 
-        try:
+        told: tuple[str, int] | None = None
+        with suppress(OSError):
             data, status = path.read_bytes(), path.stat()
-            header = header_of(data) if is_intact(data) else {}
-        except (OSError, ValueError):
-            header = {}
-        if header.get("unit") != key:
+            told = unit_of(data) if is_intact(data) else None
+        if told is None or told[0] != key:
             self.corrupt.append(key)
             with suppress(OSError):
                 path.unlink()
             return None
-        present = Present(status.st_size, status.st_mtime_ns, int(header.get("failed", 0)))
-        self._note(key, present)
-        return present
+        return Present(status.st_size, status.st_mtime_ns, told[1])
 
 
 def _lines(lines: Iterable[str]) -> Iterator[tuple[str, Present]]:

@@ -136,6 +136,12 @@ def is_intact(data: bytes) -> bool:
     return hashlib.sha256(data[:start] + _ZEROS + data[start + 64 :]).hexdigest().encode() == found[0]
 
 
+def unit_of(data: bytes) -> tuple[str, int] | None:
+    """The key in an intact file's header, and how many of its images failed; without a parser, for there may be many files."""
+    found = re.search(rb'"unit": "([^"\\]{1,200})".{1,100000}?"failed": ([0-9]{1,9})', data[-_TAIL:], re.DOTALL)
+    return (found[1].decode(), int(found[2])) if found else None
+
+
 def header_of(data: bytes) -> dict[str, Any]:
     """The plain data about the unit in an intact file."""
     metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from faithmap.text import one_line
 
 
@@ -14,6 +16,13 @@ class BenchError(ValueError):
 
 class NoRoomError(BenchError):
     """A result could not be written; those that are there are complete."""
+
+
+def check_installed() -> None:
+    """Raise BenchError where a library that every benchmark needs is missing."""
+    for module in ("pydantic", "pyarrow"):
+        if find_spec(module) is None:
+            raise needs(module)
 
 
 def needs(module: str, extra: str = "bench") -> BenchError:

@@ -47,7 +47,8 @@ def make_explainer(
         BenchError: for settings that the method does not have or take.
     """
     kind: Any = METHODS[name].explainer
-    own = {field.name for field in fields(kind) if not field.name.startswith("_")}
+    defaults = {field.name: field.default for field in fields(kind) if not field.name.startswith("_")}
+    own = set(defaults)
     given = {key: plain_value(value) for key, value in settings.items()}
     try:
         if "masker" in own:
@@ -55,9 +56,11 @@ def make_explainer(
         inner = _estimator_settings(kind, model, given, own)
         if resolution is not None:
             given["resolution"] = resolution
-        for key in given:
+        for key, value in given.items():
             if key not in own or (key in RUN and key != "resolution"):
                 raise BenchError(f"{name} has no setting {key!r}; its settings are {', '.join(sorted(own - RUN))}")
+            if not _alike(value, defaults[key]):
+                raise BenchError(f"method {name}: {key} is {value!r}; give a value like its default, {defaults[key]!r}")
         if inner is not None:
             given["gradient"] = inner
         precision = None if autocast is None else getattr(torch, autocast)
@@ -65,6 +68,13 @@ def make_explainer(
     except (TypeError, ValueError, ModuleNotFoundError) as error:
         raise error if isinstance(error, BenchError) else BenchError(f"method {name}: {error}") from error
     return made
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a value can be meant where a number or a yes or no stands; of other settings the method decides."""
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    return not isinstance(default, (int, float)) or not isinstance(value, (str, bool))
 
 
 def _estimator_settings(kind: Any, model: nn.Module, given: dict[str, Any], own: set[str]) -> Any:

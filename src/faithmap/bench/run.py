@@ -100,11 +100,11 @@ def run(
     shard = work.shard
     journal = "journal.jsonl" if shard is None else f"journal-{shard[0]}-of-{shard[1]}.jsonl"
     folder = RunFolder(out, journal)
-    folder.made()
     models = Models(getattr(work, "device", None) or next(iter(getattr(work, "devices", ())), None))
+    plan = make_plan(spec, base, models, published)
+    folder.made()
     with holding(out, shard):
         with planning(out):
-            plan = make_plan(spec, base, models, published)
             changed = folder.settle(plan, accept_changes=accept_changes, spec=source)
         return execute(plan, folder, work, models=models, changed=changed, retry_failed=retry_failed, verify=verify, tell=tell)
 

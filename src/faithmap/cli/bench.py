@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.report import make_console, say
+
+if TYPE_CHECKING:
+    from faithmap.bench.asking import Asked
 
 _FLAG = Parameter(negative="", show_default=False)
 _MANY = Parameter(negative="", metavar="NAME")
@@ -118,9 +121,10 @@ def plan(specification: str, *, options: PlanOptions = _PLAN) -> int:
         options: what to foretell.
     """
     with blaming_the_user():
+        request = _asked(specification, options)
         from faithmap.cli.bench_plans import show_plan  # noqa: PLC0415 - torch takes seconds; --help must not
 
-        return show_plan(specification, options)
+        return show_plan(request, options)
 
 
 def run(specification: str, *, options: RunOptions = _RUN) -> int:
@@ -136,9 +140,19 @@ def run(specification: str, *, options: RunOptions = _RUN) -> int:
         options: where and how to run.
     """
     with blaming_the_user():
+        request = _asked(specification, options)
         from faithmap.cli.bench_runs import run_benchmark  # noqa: PLC0415 - torch takes seconds; --help must not
 
-        return run_benchmark(specification, options)
+        return run_benchmark(request, options)
+
+
+def _asked(specification: str, options: Changes) -> Asked:
+    """The specification, read and checked before anything heavy is loaded."""
+    from faithmap.bench.asking import asked  # noqa: PLC0415
+    from faithmap.bench.errors import check_installed  # noqa: PLC0415
+
+    check_installed()
+    return asked(specification, models=options.model, images=options.images, sample=options.sample)
 
 
 def make_bench() -> App:

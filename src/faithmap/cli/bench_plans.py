@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from faithmap.bench.asking import asked
+from faithmap.bench.asking import Asked
 from faithmap.bench.estimate import Estimate, Part, estimate, given_pace, measured_pace
 from faithmap.bench.models import Models
 from faithmap.bench.planning import first_image, make_plan
@@ -17,9 +17,8 @@ from faithmap.cli.report import make_console, say
 from faithmap.text import spoken
 
 
-def show_plan(specification: str, options: PlanOptions) -> int:
+def show_plan(request: Asked, options: PlanOptions) -> int:
     """Plan, estimate, print."""
-    request = asked(specification, models=options.model, images=options.images, sample=options.sample)
     models = Models(options.device[0] if options.device else None)
     plan = make_plan(request.spec, request.base, models, request.published)
     source = open_source(plan.setup.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faithmap.bench.asking import asked
+from faithmap.bench.asking import Asked
 from faithmap.bench.engines import Engine, Local, Shard
 from faithmap.bench.engines.cluster import Cluster
 from faithmap.bench.engines.local import all_devices
@@ -15,10 +15,9 @@ from faithmap.cli.bench_progress import progress
 from faithmap.cli.errors import UserError
 
 
-def run_benchmark(specification: str, options: RunOptions) -> int:
+def run_benchmark(request: Asked, options: RunOptions) -> int:
     """Run it, and say how it went."""
     engine = engine_of(options)
-    request = asked(specification, models=options.model, images=options.images, sample=options.sample)
     out = options.out or Path("faithmap-bench") / "".join(c if c.isalnum() or c in "-_." else "_" for c in request.spec.name)
     with progress(out, json_lines=options.json_lines) as tell:
         run(

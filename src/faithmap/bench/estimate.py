@@ -91,12 +91,14 @@ def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None
     parts = []
     for method in plan.setup.methods:
         own = None if method.passes is None else Passes(*method.passes)
-        judging = judging_passes(plan.setup.metrics, own, cells_of(method, size))
+        judging = judging_passes(plan.setup.metrics, own, cells_of(method, size), size[0])
         seconds = None
         if paces is not None:
             whole = Passes(*(a + b for a, b in zip(own or (0, 0), judging, strict=True)))
             seconds = images * sum(paces[model].seconds(whole) for model in models)
-        points = sum(_steps(m, cells_of(method, size)) + 1 for m in plan.setup.metrics if m.name == "deletion_insertion")
+        points = sum(
+            _steps(m, cells_of(method, size), size[0]) + 1 for m in plan.setup.metrics if m.name == "deletion_insertion"
+        )
         row = ROW_BYTES + CURVE_BYTES * points + 2 * cells_of(method, size)
         parts.append(Part(method.id, own, judging, seconds, images * len(models) * row))
     return Estimate(len(plan), images * len(models), parts)
@@ -124,13 +126,13 @@ def cells_of(method: PlannedMethod, size: tuple[int, int]) -> int:
     return LAYER_CELLS if "target_layer" in method.settings else math.prod(size)
 
 
-def judging_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int) -> Passes:
-    """Of all metrics, for one image."""
+def judging_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int, height: int) -> Passes:
+    """Of all metrics, for one image of that height whose map has so many cells."""
     forward = backward = 0
     for metric in metrics:
         asked: Mapping[str, Any] = metric.settings
         if metric.name == "deletion_insertion":
-            forward += 2 * (_steps(metric, cells) + 1) + 1
+            forward += 2 * (_steps(metric, cells, height) + 1) + 1
         elif metric.name == "infidelity":
             forward += asked.get("draws", 1000) + 1
         elif metric.name == "sensitivity":
@@ -145,10 +147,10 @@ def judging_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int
     return Passes(forward, backward)
 
 
-def _steps(metric: MetricSpec, cells: int) -> int:
+def _steps(metric: MetricSpec, cells: int, height: int) -> int:
     """Points of a curve, less one."""
     protocol = PROTOCOLS[metric.settings.get("protocol", "igos")]
     if metric.settings.get("resolution"):
         cells = int(metric.settings["resolution"]) ** 2
-    wanted = metric.settings.get("steps") or protocol.steps or 224
+    wanted = metric.settings.get("steps") or protocol.steps or height
     return min(int(wanted), cells) if protocol.unit == "cells" else int(wanted)

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,10 +20,13 @@ from faithmap.bench.models import Models
 from faithmap.bench.plan import Plan, PlannedMethod, PlannedModel, Setup
 from faithmap.bench.sources import Source, open_source, resolved, targets_of
 from faithmap.data import FileError, read_image
-from faithmap.model import Classifier
+from faithmap.model import Classifier, undisturbed
 
 if TYPE_CHECKING:
-    from faithmap.bench.spec import MethodSpec, Spec
+    from faithmap.bench.spec import DataSpec, MethodSpec, Spec
+
+CLASSES = {"voc": 20, "coco": 80, "imagenet": 1000}
+"""Of each data set that has an order of its own."""
 
 TRIED = 20
 """Images that are looked at for one that can be read, to see the settings against."""
@@ -48,9 +52,11 @@ def make_plan(spec: Spec, base: Path, models: Models, published: Any = None) -> 
     for model_spec in spec.models:
         absolute = model_spec.model_copy(update={"weights": base / model_spec.weights} if model_spec.weights else {})
         model, digest = models.get(absolute)
-        _check_targets(model, items)
-        planned.append(PlannedModel(absolute, digest, _classes(model)))
-        methods = methods or _methods(spec, model, first_image(source, items, model))
+        image = first_image(source, items, model)
+        classes = _classes(model, image)
+        check_targets(model, items, data, classes)
+        planned.append(PlannedModel(absolute, digest, classes))
+        methods = methods or _methods(spec, model, image)
     setup = Setup(
         spec.seed, spec.chunk_size, spec.autocast, tuple(planned), tuple(methods), tuple(spec.metrics), data, versions()
     )
@@ -118,14 +124,32 @@ def _data(value: Any) -> Any:
     return [_data(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _check_targets(model: Classifier, items: Items) -> None:
-    """Raise BenchError where a class that is named is none of the model's."""
+def check_targets(model: Classifier, items: Items, data: DataSpec, classes: int) -> None:
+    """Raise BenchError where a class that is to be explained is none of the model's, or is counted by another order.
+
+    Args:
+        model: that is asked.
+        items: whose classes are explained.
+        data: where they are from.
+        classes: of the model.
+    """
     for name in sorted(targets_of(items.items)):
         try:
             model.find(name)
         except ValueError as error:
             raise BenchError(f"target: {error}") from error
+    numbers = {item.target: item for item in items.items if isinstance(item.target, int)}
+    own = [item for item in numbers.values() if item.label not in data.classes]
+    if own and CLASSES.get(data.kind, classes) != classes:
+        raise BenchError(
+            f"model {model.name} has {classes} classes, {data.kind} has {CLASSES[data.kind]}; say in [data.classes] which of "
+            f"the model's is {own[0].label!r}, by name or number, or give a model that was trained on {data.kind}"
+        )
+    beyond = [number for number in numbers if not 0 <= number < classes]
+    if beyond:
+        raise BenchError(f"target: {beyond[0]} is no class of {model.name}, which has {classes}; count them from 0")
 
 
-def _classes(model: Classifier) -> int | None:
-    return len(model.labels) if model.labels else None
+def _classes(model: Classifier, image: Float[Tensor, "1 3 h w"]) -> int:
+    with undisturbed(model), torch.no_grad():
+        return int(model(image).shape[1])

@@ -102,8 +102,9 @@ class Table(Source):
             if self.data.asks_for_labels and "target" not in (rows.fieldnames or ()):
                 raise BenchError(f"{name}: has no column 'target'; give one, or explain the predicted class")
             for index, row in enumerate(rows):
-                target = (row.get("target") or "").strip() or None
-                yield self._item(index, inside(self.root, row["path"] or "", name), _number(target), target)
+                target = _number((row.get("target") or "").strip() or None)
+                label = target if isinstance(target, str) else None
+                yield self._item(index, inside(self.root, row["path"] or "", name), target, label)
         except (UnicodeDecodeError, csv.Error) as error:
             raise BenchError(f"{name}: no table ({error}); give a CSV file in UTF-8") from error
 

@@ -151,6 +151,8 @@ def test_passes_and_disk_are_foretold(bench: Bench) -> None:
     assert games.passes == 7 * sum(sum(part.passes or ()) + sum(part.judging) for part in games.parts)
     assert games.seconds == pytest.approx(games.passes / 100)
     run(read_spec(bench.spec), bench.home / "out", base=bench.home)
+    written = sum(path.stat().st_size for path in (bench.home / "out" / "units").iterdir())
+    assert games.size == pytest.approx(written, rel=0.4)
     taken = rows(bench.home / "out")
     assert sum(row["forward"] for row in taken if row["method"] == "gradcam") == 7 * games.parts[2].passes.forward
 

@@ -27,8 +27,8 @@ from faithmap.model import Classifier
 if TYPE_CHECKING:
     from faithmap.bench.spec import MetricSpec
 
-ROW_BYTES, CURVE_BYTES = 700, 13
-"""Of a row without its heatmap and curves, and of a point of the three curves; measured on files of 16 rows."""
+FILE_BYTES, ROW_BYTES, CURVE_BYTES = 12_500, 200, 12
+"""Of a file without rows, of a row without its heatmap and curves, and of a point of the three curves; measured."""
 
 LAYER_CELLS = 14 * 14
 """Of a class activation map, about."""
@@ -96,11 +96,11 @@ def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None
         if paces is not None:
             whole = Passes(*(a + b for a, b in zip(own or (0, 0), judging, strict=True)))
             seconds = images * sum(paces[model].seconds(whole) for model in models)
-        points = sum(
-            _steps(m, cells_of(method, size), size[0]) + 1 for m in plan.setup.metrics if m.name == "deletion_insertion"
-        )
-        row = ROW_BYTES + CURVE_BYTES * points + 2 * cells_of(method, size)
-        parts.append(Part(method.id, own, judging, seconds, images * len(models) * row))
+        cells, games = cells_of(method, size), [m for m in plan.setup.metrics if m.name == "deletion_insertion"]
+        points = sum(_steps(game, cells, size[0]) + 1 for game in games)
+        row = ROW_BYTES + CURVE_BYTES * points + 2 * cells
+        disk = len(models) * (images * row + plan.items.shards * FILE_BYTES)
+        parts.append(Part(method.id, own, judging, seconds, disk))
     return Estimate(len(plan), images * len(models), parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -201,6 +202,7 @@ print(state.done)
 """
 
 
+@pytest.mark.skipif("FAITHMAP_RAY" not in os.environ, reason="starts Ray, which takes 20 seconds: set FAITHMAP_RAY=1")
 def test_two_actors_of_ray_make_the_same_tables(bench: Bench, undisturbed: Undisturbed) -> None:
     pytest.importorskip("ray")
     done = subprocess.run([sys.executable, "-c", RAY, str(bench.home)], capture_output=True, text=True, check=False)

@@ -298,3 +298,11 @@ def test_an_unreadable_record_is_said(bench: Bench) -> None:
     (bench.home / "out" / "run.json").write_text("{")
     with pytest.raises(BenchError, match="cannot be read"):
         RunFolder(bench.home / "out").record()
+
+
+def test_other_versions_are_told(bench: Bench) -> None:
+    go(bench)
+    path = bench.home / "out" / "run.json"
+    path.write_text(path.read_text().replace(f'"torch": "{torch.__version__.partition("+")[0]}', '"torch": "1.0'))
+    (told,) = go(bench).versions
+    assert told.startswith("torch 1.0")

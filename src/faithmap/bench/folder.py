@@ -39,11 +39,16 @@ class RunFolder:
     Args:
         path: of the folder.
         journal: this writer's own; shards have one each.
+
+    Attributes:
+        corrupt: units whose files were damaged, and were taken away.
+        versions: of libraries that are others than the run was begun with, as they were then.
     """
 
     path: Path
     journal: str = "journal.jsonl"
     corrupt: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
 
     @property
     def units(self) -> Path:
@@ -85,6 +90,8 @@ class RunFolder:
             BenchError: for a run of another plan.
         """
         before, now = self.record(), plan.record()
+        older: Mapping[str, str] = before.get("versions") or now["versions"]
+        self.versions = [f"{name} {older.get(name)}" for name, new in now["versions"].items() if older.get(name) != new]
         changed = differences(before, now) if before else []
         if changed and not accept_changes:
             parts = ", ".join(changed)

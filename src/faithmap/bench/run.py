@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from faithmap.bench.engines import Engine, Local
+from faithmap.bench.engines import Engine, Local, Shard
 from faithmap.bench.engines.shard import assigned
 from faithmap.bench.folder import RunFolder
 from faithmap.bench.locks import holding, planning
@@ -36,6 +36,7 @@ class State:
         corrupt: units whose files were damaged, and are done again.
         aside: units of an older plan that were set aside.
         changed: parts of the plan that are others than the run was begun with.
+        versions: of libraries that are others than the run was begun with.
         began: by a clock that only runs forward.
     """
 
@@ -48,6 +49,7 @@ class State:
     corrupt: Sequence[str] = ()
     aside: int = 0
     changed: Sequence[str] = ()
+    versions: Sequence[str] = ()
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -100,7 +102,7 @@ def run(
     shard = work.shard
     journal = "journal.jsonl" if shard is None else f"journal-{shard[0]}-of-{shard[1]}.jsonl"
     folder = RunFolder(out, journal)
-    models = Models(getattr(work, "device", None) or next(iter(getattr(work, "devices", ())), None))
+    models = Models(_device(work))
     plan = make_plan(spec, base, models, published)
     folder.made()
     with holding(out, shard):
@@ -129,7 +131,14 @@ def execute(
     again = {key for key, unit in present.items() if retry_failed and unit.failed}
     todo = [unit for unit in mine if unit.key not in present or unit.key in again]
     before = sum(unit.failed for key, unit in present.items() if key not in again)
-    state = State(len(mine), len(mine) - len(todo), failed_before=before, corrupt=folder.corrupt, aside=aside, changed=changed)
+    state = State(
+        *(len(mine), len(mine) - len(todo)),
+        failed_before=before,
+        corrupt=folder.corrupt,
+        aside=aside,
+        changed=changed,
+        versions=folder.versions,
+    )
     say = tell or _silent
     say(state, None)
     if todo:
@@ -146,6 +155,12 @@ def _do(plan: Plan, todo: Sequence[Unit], folder: RunFolder, engine: Engine, mod
             state.images += finished.images
             state.failed += finished.failed
             say(state, finished)
+
+
+def _device(engine: Engine) -> str | None:
+    """Where an engine that works in this process does; planning loads the models there, and they are loaded once."""
+    devices = engine.devices if isinstance(engine, Local) else (engine.device,) if isinstance(engine, Shard) else ()
+    return devices[0] if len(devices) == 1 else None
 
 
 def _silent(state: State, finished: Finished | None) -> None:

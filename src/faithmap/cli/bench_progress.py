@@ -82,6 +82,8 @@ def line_of(state: State) -> str:
 def _summary(state: State, out: Path) -> Iterator[str]:
     if state.changed:
         yield f"changed since it was begun: {', '.join(state.changed)}; {state.aside} units set aside"
+    if state.versions:
+        yield f"it was begun with {', '.join(state.versions)}; results of other versions may differ"
     if state.corrupt:
         yield f"{len(state.corrupt)} damaged files were done again, {state.corrupt[0]} among them"
     done = f"{state.done} units done in {spoken(state.seconds)}" if state.done else "nothing left to do"

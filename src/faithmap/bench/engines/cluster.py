@@ -65,7 +65,9 @@ class Cluster:
         if self.address is None and self.gpus:
             alone["num_gpus"] = self.actors * self.gpus
         try:
-            ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **alone)
+            ray.init(
+                address=self.address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **alone
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise BenchError(f"no Ray cluster at {self.address or 'this computer'} ({error})") from error
 

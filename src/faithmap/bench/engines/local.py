@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -47,9 +48,14 @@ class Local:
         for device in self.devices:
             free.put(device)
         arguments = (setup, free, self.threads, list(sys.path))
+        before = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(len(self.devices), context, _begin, arguments)
         try:
             yield from _dealt(pool, batches(tasks, len(self.devices)), 2 * len(self.devices))
+        except (KeyboardInterrupt, GeneratorExit):  # nobody waits for what is under way
+            for child in set(multiprocessing.active_children()) - before:
+                child.terminate()
+            raise
         except BrokenProcessPool as error:
             raise BenchError(
                 "a worker died, perhaps for want of memory; what is there is complete: start the same command again, "
@@ -76,6 +82,7 @@ def _dealt(pool: ProcessPoolExecutor, work: Sequence[list[Task]], ahead: int) ->
 
 
 def _begin(setup: Setup, free: Queue[str], threads: int | None, paths: list[str]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began it decides
     sys.path[:] = paths
     if threads is not None:
         torch.set_num_threads(threads)

@@ -306,3 +306,19 @@ def test_other_versions_are_told(bench: Bench) -> None:
     path.write_text(path.read_text().replace(f'"torch": "{torch.__version__.partition("+")[0]}', '"torch": "1.0'))
     (told,) = go(bench).versions
     assert told.startswith("torch 1.0")
+
+
+def test_the_file_that_was_brought_to_the_disk_is_the_one_that_gets_the_name(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    sync = os.fsync
+
+    def noted(number: int) -> None:
+        sync(number)
+        synced.add(os.fstat(number).st_ino)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    go(bench)
+    out = bench.home / "out"
+    assert {path.stat().st_ino for path in [*(out / "units").iterdir(), out / "units", out / "run.json"]} <= synced

@@ -34,6 +34,19 @@ def make():
     return faithmap.Classifier(Spots(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(16, (16, 16)), name="tiny")
 
 
+class Picky(Spots):
+    """Takes no white image."""
+
+    def forward(self, x):
+        if (x.mean(dim=(1, 2, 3)) > 0.9).any():
+            raise RuntimeError("too white")
+        return super().forward(x)
+
+
+def picky():
+    return faithmap.Classifier(Picky(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(16, (16, 16)), name="tiny")
+
+
 def other():
     model = make()
     model.module.head.weight.data *= 2

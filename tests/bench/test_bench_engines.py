@@ -74,6 +74,13 @@ def test_a_shard_leaves_what_others_are_writing(bench: Bench) -> None:
     assert not theirs.exists()
 
 
+def test_a_shard_tells_of_its_own_failures(bench: Bench) -> None:
+    (bench.home / "photos" / "0.png").write_bytes(b"x")
+    assert go(bench, Shard(0, 3)).failed == 3
+    assert go(bench, Shard(1, 3)).failed_before == 0
+    assert go(bench, Shard(0, 3)).failed_before == 3
+
+
 def test_where_a_shard_stands_is_read_from_the_scheduler() -> None:
     assert shard_of(None, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "RANK": "0", "WORLD_SIZE": "1"}) == (3, 8)
     assert shard_of("0/2", {"RANK": "1", "WORLD_SIZE": "4"}) == (0, 2)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from bench_tools import Bench, rows, tiny_model
+from PIL import Image
 
 from faithmap.bench.errors import BenchError, NoRoomError
 from faithmap.bench.folder import RunFolder
@@ -222,6 +223,27 @@ def test_an_image_that_cannot_be_explained_disturbs_no_other(
         if row["error"] is None:
             assert row["heatmap"] == pytest.approx(was["heatmap"], abs=2e-3)
             assert row["deletion"] == pytest.approx(was["deletion"], abs=1e-6)
+
+
+def test_an_image_that_the_model_cannot_take_disturbs_no_other(bench: Bench, undisturbed: Undisturbed) -> None:
+    before = undisturbed()
+    Image.new("RGB", (20, 20), "white").save(bench.home / "photos" / "3.png")
+    bench.write("tiny_bench_model:make", "tiny_bench_model:picky")
+    assert go(bench).failed == 3
+    found = rows(bench.home / "out")
+    assert {(row["image"], row["error"]) for row in found if row["error"]} == {("3.png", "3.png: the model failed: too white")}
+    for row, was in zip(found, before, strict=True):
+        if row["error"] is None:
+            assert row["heatmap"] == pytest.approx(was["heatmap"], abs=2e-3)
+
+
+def test_names_that_are_no_text_are_read_and_escaped(bench: Bench) -> None:
+    odd = os.fsdecode(b"caf\xe9\n.png")
+    (bench.home / "photos" / "0.png").rename(bench.home / "photos" / odd)
+    assert go(bench).failed == 0
+    assert {row["image"] for row in rows(bench.home / "out")} >= {"caf\\udce9\n.png"}
+    (bench.home / "photos" / odd).write_bytes(b"no image")
+    assert go(bench, accept_changes=True).failed == 3
 
 
 def test_a_second_run_on_the_folder_is_refused(bench: Bench) -> None:

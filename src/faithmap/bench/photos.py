@@ -16,10 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.bench.errors import BenchError
 from faithmap.bench.items import Item
 from faithmap.bench.sources import Source
-from faithmap.data import FileError, read_image
+from faithmap.data import read_image
 from faithmap.data.files import file_bytes
 from faithmap.model import Classifier
 
@@ -69,7 +68,9 @@ def read_photo(item: Item, source: Source, model: Classifier, *, boxes: bool) ->
         photo.size = (whole.shape[-2], whole.shape[-1])
         photo.objects = source.boxes(item) if boxes else None
         photo.image = model.preprocess(whole)
-    except (FileError, BenchError, ModuleNotFoundError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, OSError, ImportError) as error:
         photo.error = item.path + text.removeprefix("image bytes") if (text := str(error)).startswith("image bytes") else text
     finally:
         _heard.words = None

@@ -56,6 +56,18 @@ class Group:
         return Group(self.photos[i : i + 1], self.images[i : i + 1], self.probabilities[i : i + 1])
 
 
+def seen(model: Classifier, photos: Sequence[Photo], chunk_size: int) -> list[Group]:
+    """Photographs of one size that the model has looked at; one that it cannot take has an error, and disturbs no other."""
+    try:
+        return [Group.of(model, photos, chunk_size)]
+    except FAILURES as error:
+        _refuse(error, chunk_size)
+        if len(photos) == 1:
+            photos[0].error = f"{photos[0].item.path}: the model failed: {error or type(error).__name__}"
+            return []
+    return [group for photo in photos for group in seen(model, [photo], chunk_size)]
+
+
 @dataclass(frozen=True, eq=False)
 class Question:
     """A method that is asked about groups of images."""

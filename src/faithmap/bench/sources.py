@@ -72,7 +72,7 @@ class Source(ABC):
     def _item(self, index: int, path: Path, target: int | str | None = None, label: str | None = None) -> Item:
         name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
         wanted = target if self.data.asks_for_labels else None
-        return Item(index, name.encode("utf-8", "backslashreplace").decode(), _size(path), wanted, label)
+        return Item(index, name, _size(path), wanted, label)
 
 
 class Folder(Source):

@@ -90,7 +90,17 @@ def encode(
 
 
 def _column(rows: Sequence[Row], name: str, kind: pa.DataType, same: Mapping[str, Any]) -> pa.Array:
-    return pa.array([same[name]] * len(rows) if name in same else [getattr(row, name) for row in rows], kind)
+    values = [same[name]] * len(rows) if name in same else [getattr(row, name) for row in rows]
+    if kind == pa.string():
+        values = [_text(value) for value in values]
+    elif kind == _WORDS:
+        values = [[_text(word) for word in words] for words in values]
+    return pa.array(values, kind)
+
+
+def _text(value: str | None) -> str | None:
+    """As UTF-8 can say it: the name of a file need not be."""
+    return None if value is None else value.encode("utf-8", "backslashreplace").decode()
 
 
 def _scale(heatmap: Any) -> float:

@@ -18,7 +18,7 @@ from faithmap.bench.explainers import make_explainer
 from faithmap.bench.models import Models
 from faithmap.bench.photos import Photo, Reader, alike, listening
 from faithmap.bench.plan import Setup, Task
-from faithmap.bench.question import Group, Question, unread
+from faithmap.bench.question import Group, Question, seen, unread
 from faithmap.bench.sources import open_source
 from faithmap.bench.store import encode
 from faithmap.methods.base import Explainer
@@ -99,7 +99,7 @@ class Worker:
         started = time.perf_counter()
         photos = [future.result() for future in asked]
         model = self._model(tasks[0].unit.model)
-        groups = [Group.of(model, group, self.setup.chunk_size) for group in alike(photos)]
+        groups = [group for same in alike(photos) for group in seen(model, same, self.setup.chunk_size)]
         for task in tasks:
             yield self._unit(task, photos, groups, model, started)
             started = time.perf_counter()

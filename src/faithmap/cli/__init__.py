@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from faithmap._version import __version__
 from faithmap.cli.adversarial import adversarial
+from faithmap.cli.bench import make_bench
 from faithmap.cli.choose import choose
 from faithmap.cli.compare import compare
 from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_problem
@@ -43,6 +44,7 @@ def make_app() -> App:
         result_action="return_value",
     )
     app.command(adversarial)
+    app.command(make_bench())
     app.command(choose)
     app.command(compare)
     app.command(explain)

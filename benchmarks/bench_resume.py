@@ -1,0 +1,101 @@
+"""A run of many units: how long planning and resuming take: python benchmarks/bench_resume.py [--units 100000].
+
+The units are fakes of 16 rows each, written without a model. Resumed twice: with the journal, which knows every file, and
+without it, where every file is read and held against its digest. Memory is that of the process at its highest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from faithmap.bench.folder import Present, RunFolder
+from faithmap.bench.items import Item, Items
+from faithmap.bench.models import Models
+from faithmap.bench.plan import Plan, PlannedMethod, PlannedModel, Setup, Task
+from faithmap.bench.rows import Row
+from faithmap.bench.run import execute
+from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
+from faithmap.bench.store import encode
+from faithmap.bench.worker import Finished
+
+METHODS = 10
+
+
+class Nobody:
+    """An engine that is never asked for anything."""
+
+    shard = None
+
+    def run(self, setup: Setup, tasks: Sequence[Task], models: Models) -> Iterator[Finished]:
+        """There must be nothing to do."""
+        del setup, models
+        raise AssertionError(f"{len(tasks)} tasks are left")
+
+
+def planned(units: int, shard_size: int = 16) -> Plan:
+    """Ten methods on as many images as that takes."""
+    images = units // METHODS * shard_size
+    items = Items([Item(i, f"val/n{i % 1000:08d}/image-{i:08d}.JPEG", 100_000 + i) for i in range(images)], shard_size)
+    methods = [PlannedMethod(f"method-{i}", "igos", "IGOS", {}, {"resolution": i}) for i in range(METHODS)]
+    setup = Setup(
+        *(0, 32, None),
+        [PlannedModel(ModelSpec(name="fake"), "f" * 64)],
+        methods,
+        [MetricSpec(name="deletion_insertion")],
+        DataSpec(path=Path("/fake")),
+    )
+    return Plan("fake", setup, items)
+
+
+def fake(key: str) -> bytes:
+    """A unit's file."""
+    rows = [
+        Row(i, f"{i}.png", values={"deletion": 0.1, "insertion": 0.9}, heatmap=np.ones((7, 7), np.float32)) for i in range(16)
+    ]
+    same = {"model": "fake", "method": "m", "shard": 0, "device": "cpu"}
+    return encode(rows, same, {"unit": key, "failed": 0}, ["deletion", "insertion"])
+
+
+def megabytes() -> float:
+    """Of memory, at the highest so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Print the times."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--units", type=int, default=100_000)
+    parser.add_argument("--folder", type=Path, help="where the files are written; without it, a temporary folder")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as home:
+        folder = RunFolder(Path(home) / "run")
+        before = megabytes()
+        began = time.perf_counter()
+        folder.made()
+        plan = planned(asked.units)
+        folder.settle(plan)
+        units = list(plan.units())
+        print(f"planned {len(units)} units in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB")
+        for unit in units:  # no fsync: the disk is not what is measured
+            path = folder.units / f"{unit.key}.parquet"
+            path.write_bytes(fake(unit.key))
+            status = path.stat()
+            folder.note({unit.key: Present(status.st_size, status.st_mtime_ns, 0)})
+        for name in ("with the journal", "without it"):
+            began = time.perf_counter()
+            again = planned(asked.units)
+            folder.settle(again)
+            state = execute(again, folder, Nobody())
+            print(f"resumed {state.present} units {name} in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB")
+            (folder.path / folder.journal).unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""RunFolder: where a run keeps its plan and its units, and what of them is there.
+
+A unit is written aside, brought to the disk and renamed: a name stands for a complete file. What was written is noted in a
+journal, with the file's size and time; what the journal does not know, or knows otherwise, is held against its own digest.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faithmap.bench.errors import BenchError, NoRoomError
+from faithmap.bench.plan import Plan, Unit, differences
+
+RECORD = "run.json"
+
+
+@dataclass(frozen=True)
+class Present:
+    """A unit that is there: its file's size and time, and how many of its images failed."""
+
+    size: int
+    time: int
+    failed: int
+
+
+@dataclass
+class RunFolder:
+    """A run.
+
+    Args:
+        path: of the folder.
+        journal: this writer's own; shards have one each.
+
+    Attributes:
+        corrupt: units whose files were damaged, and were taken away.
+        versions: of libraries that are others than the run was begun with, as they were then.
+    """
+
+    path: Path
+    journal: str = "journal.jsonl"
+    corrupt: list[str] = field(default_factory=list)
+    versions: list[str] = field(default_factory=list)
+
+    @property
+    def units(self) -> Path:
+        """The folder of the results."""
+        return self.path / "units"
+
+    def made(self) -> None:
+        """Make the folders.
+
+        Raises:
+            BenchError: where that cannot be done, or the folder holds something else.
+        """
+        try:
+            if self.path.is_dir() and not self.record() and any(self.path.glob("[!.]*")) and not self.units.is_dir():
+                raise BenchError(f"{self.path}: holds what is no benchmark; give another --out")
+            self.units.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BenchError(f"{self.path}: cannot be written ({error.strerror}); give another --out") from error
+
+    def record(self) -> dict[str, Any]:
+        """The plan that the run was begun with; empty where there is none."""
+        try:
+            found = json.loads((self.path / RECORD).read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise BenchError(f"{self.path / RECORD}: cannot be read ({error}); move the folder away, or repair it") from error
+        return found if isinstance(found, dict) else {}
+
+    def settle(self, plan: Plan, *, accept_changes: bool = False, spec: tuple[str, bytes] | None = None) -> list[str]:
+        """See that the run is of this plan, or make it so; returns what changed.
+
+        Args:
+            plan: of the run that is about to begin.
+            accept_changes: whether a run of another plan may become one of this.
+            spec: the specification's name and content, kept beside the plan.
+
+        Raises:
+            BenchError: for a run of another plan.
+        """
+        before, now = self.record(), plan.record()
+        older: Mapping[str, str] = before.get("versions") or now["versions"]
+        self.versions = [f"{name} {older.get(name)}" for name, new in now["versions"].items() if older.get(name) != new]
+        changed = differences(before, now) if before else []
+        if changed and not accept_changes:
+            parts = ", ".join(changed)
+            raise BenchError(
+                f"{self.path}: the run there was begun with other {parts}; give --accept-changes to keep what still fits, "
+                "or another --out"
+            )
+        if not before or changed:
+            now = {**now, "created": before.get("created") or time.strftime("%FT%TZ", time.gmtime())}
+            if spec is not None:
+                self._write(self.path / spec[0], spec[1])
+            self._write(self.path / RECORD, json.dumps(now, indent=1, default=str).encode())
+        return changed
+
+    def present(self, planned: Mapping[str, Unit], *, verify: bool = False) -> dict[str, Present]:
+        """The planned units that are there and intact; corrupt files are taken away and named in ``corrupt``.
+
+        Args:
+            planned: by key.
+            verify: hold every file against its digest, also those that the journal knows.
+        """
+        known = {} if verify else self._journalled()
+        found: dict[str, Present] = {}
+        news: dict[str, Present] = {}
+        with os.scandir(self.units) as entries:
+            for entry in entries:
+                key, _, suffix = entry.name.rpartition(".")
+                if suffix != "parquet" or key not in planned:
+                    continue
+                status = entry.stat()
+                noted = known.get(key)
+                if noted is not None and (noted.size, noted.time) == (status.st_size, status.st_mtime_ns):
+                    found[key] = noted
+                elif (seen := self._verified(key, Path(entry.path))) is not None:
+                    news[key] = seen
+        self.note(news)
+        return found | news
+
+    def tidy(self, planned: Mapping[str, Unit], *, alone: bool) -> int:
+        """Set units aside that are no longer planned, and return how many.
+
+        Args:
+            planned: by key.
+            alone: nobody else is writing; what a killed run left half-written is taken away.
+        """
+        aside = 0
+        with os.scandir(self.units) as entries:
+            names = [entry.name for entry in entries]
+        for name in names:
+            if alone and name.endswith(".partial"):
+                (self.units / name).unlink(missing_ok=True)
+            elif name.endswith(".parquet") and name.removesuffix(".parquet") not in planned:
+                (self.path / "set-aside").mkdir(exist_ok=True)
+                (self.units / name).rename(self.path / "set-aside" / name)
+                aside += 1
+        return aside
+
+    def keep(self, key: str, data: bytes, failed: int) -> None:
+        """Write a unit.
+
+        Raises:
+            NoRoomError: where the disk is full or cannot be written; no part of the unit stays.
+        """
+        path = self.units / f"{key}.parquet"
+        self._write(path, data)
+        status = path.stat()
+        self.note({key: Present(status.st_size, status.st_mtime_ns, failed)})
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """A file, complete or absent."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            _sync(path.parent)
+        except OSError as error:
+            remedy = "make room, and start the same command again"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            problem = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
+            raise NoRoomError(f"{path}: {problem}; what is there is complete: {remedy}") from error
+        finally:
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+    def note(self, noted: Mapping[str, Present]) -> None:
+        """Lines of the journal; one that is lost costs a reading of the file, no more."""
+        lines = (json.dumps([key, unit.size, unit.time, unit.failed]) for key, unit in noted.items())
+        with suppress(OSError), (self.path / self.journal).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    def _journalled(self) -> dict[str, Present]:
+        known: dict[str, Present] = {}
+        for path in sorted(self.path.glob("journal*.jsonl")):
+            with suppress(OSError):
+                known |= dict(_lines(path.read_text(errors="replace").splitlines()))
+        return known
+
+    def _verified(self, key: str, path: Path) -> Present | None:
+        """The unit, if its file is what it was; else the file is taken away."""
+        from faithmap.bench.store import is_intact, unit_of  # noqa: PLC0415 - pyarrow is an extra
+
+        told: tuple[str, int] | None = None
+        with suppress(OSError):
+            data, status = path.read_bytes(), path.stat()
+            told = unit_of(data) if is_intact(data) else None
+        if told is None or told[0] != key:
+            self.corrupt.append(key)
+            with suppress(OSError):
+                path.unlink()
+            return None
+        return Present(status.st_size, status.st_mtime_ns, told[1])
+
+
+def _lines(lines: Iterable[str]) -> Iterator[tuple[str, Present]]:
+    """What a journal says; a torn line says nothing."""
+    for line in lines:
+        try:
+            key, size, when, failed = json.loads(line)
+        except (ValueError, TypeError):
+            continue
+        yield key, Present(size, when, failed)
+
+
+def _sync(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

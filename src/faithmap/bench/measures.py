@@ -1,0 +1,150 @@
+"""Measures: each metric of the catalogue on a few explained images, one value an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.bench.errors import BenchError
+from faithmap.bench.explainers import plain_value
+from faithmap.bench.photos import Photo
+from faithmap.bench.plan import canonical
+from faithmap.explanation import Explanation
+from faithmap.methods.base import Explainer
+from faithmap.methods.cams.saturation import saturation
+from faithmap.metrics import functional
+from faithmap.model import Classifier
+from faithmap.seeds import derived
+
+if TYPE_CHECKING:
+    from faithmap.bench.spec import MetricSpec
+
+Values = Mapping[str, Sequence[Any]]
+"""Of each column, one entry an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Explained images of one size."""
+
+    model: Classifier
+    explainer: Explainer
+    images: Float[Tensor, "n c h w"]
+    photos: Sequence[Photo]
+    why: Explanation
+    seed: int
+    chunk_size: int
+    autocast: torch.dtype | None
+
+    def generators(self, name: str) -> list[torch.Generator]:
+        """Of each image, for a metric with these settings: the same draws for every method."""
+        seed = derived(self.seed, name)
+        return [torch.Generator(self.images.device).manual_seed(derived(seed, photo.key)) for photo in self.photos]
+
+    @property
+    def passes(self) -> dict[str, Any]:
+        """How the model is asked."""
+        return {"chunk_size": self.chunk_size, "autocast": self.autocast}
+
+
+def measured(metric: MetricSpec, case: Case) -> dict[str, Sequence[Any]]:
+    """The metric's columns, named as in the store; those of curves among them.
+
+    Raises:
+        ValueError: where it cannot be measured with these maps or settings.
+    """
+    settings = {key: plain_value(value) for key, value in metric.settings.items()}
+    found = _MEASURES[metric.name](case, canonical([metric.name, metric.settings]), **settings)
+    return {metric.column(name): values for name, values in found.items()}
+
+
+def _games(case: Case, name: str, *, resolution: int | None = None, **settings: Any) -> Values:
+    del name
+    why = case.why
+    maps = why if resolution is None else why.at((resolution, resolution)).to(case.images)
+    found = functional.deletion_insertion(case.model, case.images, maps, why.explained, **settings, **case.passes)
+    fractions = found.deletion.fractions.tolist()
+    return {
+        "deletion": found.deletion.area.tolist(),
+        "insertion": found.insertion.area.tolist(),
+        "deletion_curve": found.deletion.scores.tolist(),
+        "insertion_curve": found.insertion.scores.tolist(),
+        "curve_fractions": [fractions] * len(why),
+    }
+
+
+def _infidelity(case: Case, name: str, **settings: Any) -> Values:
+    drawn = case.generators(name)
+    found = functional.infidelity(case.model, case.images, case.why, generator=drawn, **settings, **case.passes)
+    return {"infidelity": found.value.tolist()}
+
+
+def _sensitivity(case: Case, name: str, **settings: Any) -> Values:
+    drawn = case.generators(name)
+    found = functional.sensitivity(
+        case.explainer, case.images, case.why.explained, generator=drawn, chunk_size=case.chunk_size, **settings
+    )
+    return {"max_sensitivity": found.maximum.tolist(), "mean_sensitivity": found.mean.tolist()}
+
+
+def _confidence(case: Case, name: str, **settings: Any) -> Values:
+    del name
+    found = functional.confidence(case.model, case.images, case.why, **settings, **case.passes)
+    columns = {"average_drop": found.drop, "increase_in_confidence": found.increase, "average_gain": found.gain}
+    return {column: values.tolist() for column, values in columns.items()}
+
+
+def _road(case: Case, name: str, **settings: Any) -> Values:
+    drawn = case.generators(name)
+    found = functional.road(case.model, case.images, case.why, generator=drawn, **settings, **case.passes)
+    return {"road": found.difference.tolist()}
+
+
+def _complexity(case: Case, name: str) -> Values:
+    del name
+    return {"complexity": functional.entropy(case.why).tolist(), "sparseness": functional.gini(case.why).tolist()}
+
+
+def _objective(case: Case, name: str) -> Values:
+    del name
+    last = [diagnostics.get("objective") for diagnostics in case.why.diagnostics]
+    return {"objective": [float(values[-1]) if isinstance(values, list) and values else None for values in last]}
+
+
+def _saturation(case: Case, name: str, *, tolerance: float = 0.05, **settings: Any) -> Values:
+    del name
+    found = saturation(case.model, case.images, case.why.explained, **settings, **case.passes)
+    return {"saturation": found.share(tolerance).tolist()}
+
+
+def _located(column: str, function: Callable[..., Tensor]) -> Callable[..., Values]:
+    def measure(case: Case, name: str, **settings: Any) -> Values:
+        del name
+        objects = [photo.objects for photo in case.photos]
+        if any(boxes is None for boxes in objects):
+            raise BenchError("the image has no objects")
+        sizes = [photo.size for photo in case.photos]
+        found = function(case.why, objects, photos=sizes, geometry=case.model.geometry, **settings)
+        return {column: found.double().tolist()}
+
+    return measure
+
+
+_MEASURES: dict[str, Callable[..., Values]] = {
+    "deletion_insertion": _games,
+    "infidelity": _infidelity,
+    "sensitivity": _sensitivity,
+    "confidence": _confidence,
+    "road": _road,
+    "complexity": _complexity,
+    "objective": _objective,
+    "saturation": _saturation,
+    "pointing_game": _located("pointing_game", functional.pointing_game),
+    "energy_pointing_game": _located("energy_pointing_game", functional.energy_pointing_game),
+    "relevance_rank": _located("relevance_rank", functional.relevance_rank),
+}

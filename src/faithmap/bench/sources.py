@@ -1,0 +1,194 @@
+"""Sources: a data set as a list of items, and what can be asked of one: its file, its objects.
+
+Nothing but names and sizes is read when a source is listed, and annotations where there are boxes.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faithmap.bench.errors import BenchError
+from faithmap.bench.items import Item
+from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, image_files, imagenet_classes
+from faithmap.data.annotations import inside
+from faithmap.data.files import AnnotationError, file_bytes
+from faithmap.seeds import derived
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from faithmap.bench.spec import DataSpec
+
+MAX_TABLE = 256 * 2**20
+
+
+class Source(ABC):
+    """A data set.
+
+    Args:
+        data: as it was specified, its paths resolved.
+    """
+
+    def __init__(self, data: DataSpec) -> None:
+        self.data = data
+        self.root = data.path
+
+    @abstractmethod
+    def listed(self) -> Iterator[Item]:
+        """All items, in an order that is always the same."""
+
+    def items(self, seed: int) -> list[Item]:
+        """Those that were asked for: all, or a sample in the data set's order.
+
+        Raises:
+            BenchError: for a data set that cannot be read or is empty.
+        """
+        try:
+            every = list(self.listed())
+        except FileError as error:
+            raise BenchError(error) from error
+        if not every:
+            raise BenchError(f"{self.root}: holds no images of kind {self.data.kind!r}; give another data set")
+        wanted = self.data.sample
+        if wanted is None or wanted >= len(every):
+            return every
+        chosen = random.Random(derived(seed, "sample")).sample(range(len(every)), wanted)  # noqa: S311 - no secret
+        return [every[i] for i in sorted(chosen)]
+
+    def file(self, item: Item) -> Path:
+        """Where the image lies."""
+        return self.root / item.path
+
+    def boxes(self, item: Item) -> Float[Tensor, "k 4"] | Tensor:
+        """The objects of the item's class: boxes, or masks where the data set has outlines."""
+        raise BenchError(f"{self.data.kind} has no boxes of {item.path}")
+
+    def _item(self, index: int, path: Path, target: int | str | None = None, label: str | None = None) -> Item:
+        name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        wanted = target if self.data.asks_for_labels else None
+        return Item(index, name, _size(path), wanted, label)
+
+
+class Folder(Source):
+    """All images in a folder and its subfolders."""
+
+    def listed(self) -> Iterator[Item]:
+        """By path."""
+        for index, path in enumerate(image_files([self.root])):
+            yield self._item(index, path)
+
+
+class Table(Source):
+    """A CSV file: a column ``path``, relative to the file, and perhaps ``target``, a class by name or number."""
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__(data)
+        self.root = data.path.parent
+
+    def listed(self) -> Iterator[Item]:
+        """In the table's order."""
+        name = self.data.path
+        try:
+            text = file_bytes(name, MAX_TABLE, AnnotationError).decode("utf-8-sig")
+            rows = csv.DictReader(text.splitlines(), strict=True)
+            if "path" not in (rows.fieldnames or ()):
+                raise BenchError(f"{name}: has no column 'path'; give one with the images' paths, relative to the file")
+            if self.data.asks_for_labels and "target" not in (rows.fieldnames or ()):
+                raise BenchError(f"{name}: has no column 'target'; give one, or explain the predicted class")
+            for index, row in enumerate(rows):
+                target = _number((row.get("target") or "").strip() or None)
+                label = target if isinstance(target, str) else None
+                yield self._item(index, inside(self.root, row["path"] or "", name), target, label)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise BenchError(f"{name}: no table ({error}); give a CSV file in UTF-8") from error
+
+
+class ImageNet(Source):
+    """The validation images, one folder for each class, named by its WordNet id; or in one folder, without labels."""
+
+    def listed(self) -> Iterator[Item]:
+        """By path."""
+        classes = imagenet_classes() if self.data.asks_for_labels else {}
+        for index, path in enumerate(image_files([self.root])):
+            label = path.parent.name
+            if self.data.asks_for_labels and label not in classes:
+                raise BenchError(f"{path}: lies in no folder of a class such as n01440764; explain the predicted class")
+            yield self._item(index, path, classes.get(label), label)
+
+
+class Boxed(Source):
+    """An annotated data set: an item is an image and a class in it."""
+
+    def __init__(self, data: DataSpec) -> None:
+        super().__init__(data)
+        try:
+            self.images, self.root = self._open()
+        except FileError as error:
+            raise BenchError(error) from error
+
+    def _open(self) -> tuple[AnnotatedImages, Path]:
+        data = self.data
+        if data.kind == "voc":
+            return VOCBoxes(data.path, data.split), data.path
+        assert data.annotations is not None  # noqa: S101 - the specification was checked
+        reader = COCOInstances if data.kind == "coco" else ImageNetBoxes
+        return reader(data.path, data.annotations), data.path
+
+    def listed(self) -> Iterator[Item]:
+        """By photograph, its classes in the annotation's order; difficult objects and crowds alone make no item."""
+        index = 0
+        for number in range(len(self.images)):
+            photo = self.images[number]
+            for name in photo.classes:
+                if photo.of(name, difficult=False, crowd=False):
+                    known = self.data.classes.get(name, photo.of(name)[0].index)
+                    yield self._item(index, photo.path, known, name)._replace(photo=number)
+                    index += 1
+
+    def boxes(self, item: Item) -> Float[Tensor, "k 4"] | Tensor:
+        """Outlines of COCO, boxes of others; all objects of the class."""
+        assert item.photo is not None  # noqa: S101
+        photo = self.images[item.photo]
+        if self.data.kind == "coco":
+            return photo.mask(item.label).unsqueeze(0)
+        return photo.boxes(item.label)
+
+
+def open_source(data: DataSpec) -> Source:
+    """The data set that a specification names.
+
+    Raises:
+        BenchError: where it cannot be read.
+    """
+    if data.boxed:
+        return Boxed(data)
+    kinds: dict[str, Callable[[DataSpec], Source]] = {"folder": Folder, "csv": Table, "imagenet": ImageNet}
+    return kinds[data.kind](data)
+
+
+def resolved(data: DataSpec, base: Path) -> DataSpec:
+    """The same with absolute paths; relative ones begin at the base."""
+    places = {name: getattr(data, name) for name in ("path", "annotations")}
+    return data.model_copy(update={name: base.resolve() / p for name, p in places.items() if p is not None})
+
+
+def targets_of(items: Sequence[Item]) -> set[str]:
+    """The classes that are named rather than numbered, for a model to look up."""
+    return {item.target for item in items if isinstance(item.target, str)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _number(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isascii() and text.isdecimal() else text

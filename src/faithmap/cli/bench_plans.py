@@ -1,0 +1,91 @@
+"""What ``faithmap bench plan`` says: the part that needs torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from faithmap.bench.asking import Asked
+from faithmap.bench.estimate import Estimate, Part, estimate, given_pace, measured_pace
+from faithmap.bench.models import Models
+from faithmap.bench.planning import first_image, make_plan
+from faithmap.bench.sources import open_source
+from faithmap.cli.bench import PlanOptions
+from faithmap.cli.report import make_console, say
+from faithmap.text import spoken
+
+
+def show_plan(request: Asked, options: PlanOptions) -> int:
+    """Plan, estimate, print."""
+    models = Models(options.device[0] if options.device else None)
+    plan = make_plan(request.spec, request.base, models, request.published)
+    source = open_source(plan.setup.data)
+    paces, size = {}, (224, 224)
+    for planned in plan.setup.models:
+        model, _ = models.get(planned.spec)
+        image = first_image(source, plan.items, model)
+        size = (image.shape[-2], image.shape[-1])
+        pace = options.passes_per_second
+        paces[planned.id] = measured_pace(model, image, plan.setup.chunk_size) if pace is None else given_pace(pace)
+    found = estimate(plan, size, paces)
+    if options.json and sys.stdout is not None:
+        sys.stdout.write(json.dumps(_document(found, options.devices), indent=2) + "\n")
+        return 0
+    for line in _lines(found, options.devices):
+        say(make_console(), line)
+    return 0
+
+
+def _document(found: Estimate, devices: int) -> dict[str, Any]:
+    return {
+        "schema": "faithmap.bench_plan/1",
+        "units": found.units,
+        "images": found.images,
+        "passes": found.passes,
+        "seconds": None if found.seconds is None else found.seconds / devices,
+        "bytes": found.size,
+        "methods": [
+            {
+                "id": part.method,
+                "passes": None if part.passes is None else part.passes._asdict(),
+                "metric_passes": part.judging._asdict(),
+                "seconds": None if part.seconds is None else part.seconds / devices,
+                "bytes": part.size,
+            }
+            for part in found.parts
+        ],
+    }
+
+
+def _lines(found: Estimate, devices: int) -> Iterator[str]:
+    """A table of the methods, and the sum."""
+    width = max(map(len, (part.method for part in found.parts)), default=6) + 2
+    yield f"{'method':<{width}}  passes an image      of the metrics       time      disk"
+    for part in found.parts:
+        yield f"{part.method:<{width}}{_row(part, devices)}"
+    whole = "" if found.seconds is None else f", {spoken(found.seconds / devices)} on {devices} device{'s' * (devices > 1)}"
+    yield f"{found.units} units, {found.images} images, {found.passes:,} passes{whole}, {_bytes(found.size)}"
+    if any(part.passes is None for part in found.parts):
+        yield "methods with ? do not foretell their passes: they come on top"
+
+
+def _row(part: Part, devices: int) -> str:
+    own = "?" if part.passes is None else f"{part.passes.forward} + {part.passes.backward}"
+    judging = f"{part.judging.forward} + {part.judging.backward}"
+    seconds = "" if part.seconds is None else spoken(part.seconds / devices)
+    return f"{own:>17}  {judging:>18}  {seconds:>9}  {_bytes(part.size):>8}"
+
+
+def _bytes(size: float) -> str:
+    """A size to two digits.
+
+    >>> _bytes(512), _bytes(1.5e9)
+    ('512 B', '1.5 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"

@@ -1,0 +1,55 @@
+"""What ``faithmap bench run`` does: the part that needs torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faithmap.bench.asking import Asked
+from faithmap.bench.engines import Engine, Local, Shard
+from faithmap.bench.engines.cluster import Cluster
+from faithmap.bench.engines.local import all_devices
+from faithmap.bench.engines.shard import device_here, shard_of
+from faithmap.bench.run import run
+from faithmap.cli.bench import RunOptions
+from faithmap.cli.bench_progress import progress
+from faithmap.cli.errors import UserError
+
+
+def run_benchmark(request: Asked, options: RunOptions) -> int:
+    """Run it, and say how it went."""
+    engine = engine_of(options)
+    out = options.out or Path("faithmap-bench") / "".join(c if c.isalnum() or c in "-_." else "_" for c in request.spec.name)
+    with progress(out, json_lines=options.json_lines) as tell:
+        run(
+            request.spec,
+            out,
+            base=request.base,
+            engine=engine,
+            source=request.source,
+            published=request.published,
+            accept_changes=options.accept_changes,
+            retry_failed=options.retry_failed,
+            verify=options.verify,
+            tell=tell,
+        )
+    return 0
+
+
+def engine_of(options: RunOptions) -> Engine:
+    """The engine that the options ask for.
+
+    Raises:
+        UserError: for options that belong to another.
+    """
+    if options.shard is not None and options.engine != "shard":
+        raise UserError("--shard belongs to --engine shard; give that, too")
+    if options.address is not None and options.engine != "ray":
+        raise UserError("--address belongs to --engine ray; give that, too")
+    if options.engine == "ray":
+        return Cluster(options.address, options.workers or 2, options.gpus, options.cpus)
+    if options.engine == "shard":
+        number, count = shard_of(options.shard)
+        return Shard(number, count, options.device[0] if options.device else device_here())
+    devices = options.device or all_devices()
+    workers = options.workers or len(devices)
+    return Local(tuple(devices[i % len(devices)] for i in range(max(workers, len(devices)))), options.threads)

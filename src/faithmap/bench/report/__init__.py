@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from faithmap.bench.report import tables
 from faithmap.bench.report.analysis import analyse
 from faithmap.bench.report.csvs import csv_files
 from faithmap.bench.report.folder import RunError, open_run
@@ -67,7 +66,7 @@ def write_report(
         raise RunError(f"{run}: no row is of a model and a method of the plan; give the run that these results are of")
     each = BUDGET // len(found.sections)
     albums = [album(found, section, shown, data, each) for section in found.sections]
-    page = make_page(found, albums, tables.interval if spread == "interval" else tables.standard_error)
+    page = make_page(found, albums, spread)
     html = as_html(page)
     folder = run / "report" if out is None else out
     write_folder(folder, {PAGE: html, PROSE: as_markdown(page), **csv_files(found)})

@@ -1,7 +1,7 @@
 """What the rows say: everything that the tables and charts show, as plain data, before anything is written.
 
 Scores at different resolutions are not comparable. Methods are therefore tested, ranked and drawn in groups of one model and one
-resolution: the one that the plan gives the method, or that of its heatmaps.
+resolution: the one that all games were played at, or the one that the plan gives the method, or that of its heatmaps.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from faithmap.bench.report.costs import Cost, cost
 from faithmap.bench.report.folder import Model, Run, Size
 from faithmap.bench.report.numbers import Pair, Score, pairs, score
 from faithmap.bench.report.ranks import Contradiction, contradictions, ranked, tau
-from faithmap.bench.report.rows import DIFFERENCE, GAMES, Series, Table
-
-_DIRECTIONS = {"deletion": False, "insertion": True, DIFFERENCE: True}
+from faithmap.bench.report.rows import GAMES, Series, Table, difference, protocols
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +74,8 @@ class Group:
 
     @property
     def _single(self) -> dict[str, bool]:
-        return {metric: higher for metric, higher in self.directions.items() if metric != DIFFERENCE}
+        combined = {difference(prefix) for prefix in protocols(self.directions)}
+        return {metric: higher for metric, higher in self.directions.items() if metric not in combined}
 
     def _means(self, metric: str) -> dict[str, float]:
         return {e.name: s.mean for e in self.entries if (s := e.scores.get(metric)) is not None}
@@ -115,7 +114,8 @@ class Analysis:
     @property
     def headline(self) -> str | None:
         """The metric that charts show as faithfulness: insertion minus deletion where both were played."""
-        return DIFFERENCE if DIFFERENCE in self.metrics else next(iter(self.directions), None)
+        both = [difference(prefix) for prefix in protocols(self.metrics) if difference(prefix) in self.directions]
+        return next(iter([*both, *self.directions]), None)
 
     @property
     def images(self) -> int:
@@ -126,7 +126,9 @@ class Analysis:
 def analyse(run: Run, table: Table) -> Analysis:
     """Group, summarise and count."""
     metrics = _metrics(table)
-    directions = {**_DIRECTIONS, **{m.id: m.higher_is_better for m in run.plan.metrics if m.higher_is_better is not None}}
+    directions = {prefix + game: game == "insertion" for prefix in protocols(metrics) for game in GAMES}
+    directions |= {m.id: m.higher_is_better for m in run.plan.metrics if m.higher_is_better is not None}
+    directions |= {difference(prefix): True for prefix in protocols(metrics)}
     known = {metric: directions[metric] for metric in metrics if metric in directions}
     sections = [Section(model, _groups(run, table, model, metrics, known)) for model in run.plan.models]
     sections = [section for section in sections if section.groups]
@@ -140,24 +142,26 @@ def resolution_name(cells: Size | None) -> str:
     >>> resolution_name((28, 28))
     '28x28'
     """
-    return "not known" if cells is None else f"{cells[0]}x{cells[1]}"
+    return "each map's own" if cells is None else f"{cells[0]}x{cells[1]}"
 
 
 def _metrics(table: Table) -> list[str]:
     """Those that have a number anywhere."""
     there = {name for series in table.series.values() for name in series.numbers if len(series.values(name)[0])}
-    games = [name for name in (*GAMES, DIFFERENCE) if name in there]
+    played = protocols(table.metrics)
+    games = [name for prefix in played for name in (*(prefix + game for game in GAMES), difference(prefix)) if name in there]
     return [*games, *(name for name in table.metrics if name in there and name not in games)]
 
 
 def _groups(run: Run, table: Table, model: Model, metrics: list[str], directions: dict[str, bool]) -> list[Group]:
     """The finest resolution first, as the papers do. Where two methods of a group share a name, their ids tell them apart."""
     found = [(method, table.series.get((model.name, method.id))) for method in run.plan.methods]
-    there = [(method, series, method.cells or series.cells) for method, series in found if series is not None]
-    shared = Counter((method.name, cells) for method, _, cells in there)
+    played = next((size for metric in metrics if (size := run.plan.played_at(metric))), None)
+    there = [(method, series, played or method.cells or series.cells) for method, series in found if series is not None]
+    shared = Counter((method.title, cells) for method, _, cells in there)
     groups: dict[Size | None, Group] = {}
     for method, series, cells in there:
-        name = method.name if method.name and shared[method.name, cells] == 1 else method.id
+        name = method.title if shared[method.title, cells] == 1 else method.id
         scores = {metric: score(series.values(metric)[1]) for metric in metrics}
         group = groups.setdefault(cells, Group(model.name, cells, directions=directions))
         group.entries.append(Entry(method.id, name, cells, series, scores, cost(series)))

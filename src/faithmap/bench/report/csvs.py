@@ -124,7 +124,7 @@ def _published(analysis: Analysis) -> str:
     return _text(
         ["table", "model", "method", "resolution", "metric", "published", "ours"],
         (
-            [one.table, one.model, one.method, one.column, one.metric, one.published, one.ours]
+            [one.table, one.model, one.method, one.resolution, one.metric, one.published, one.ours]
             for _, _, found in beside(analysis)
             for one in found
         ),

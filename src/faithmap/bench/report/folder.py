@@ -1,7 +1,7 @@
 """A run's folder: what was planned, which files of rows are there, and published numbers to lay beside them.
 
-``run.json`` says what was planned, ``units/*.parquet`` hold one row an image, ``published.json``, which may be missing, holds
-the tables of a paper.
+``run.json`` says what was planned, ``units/*.parquet`` hold one row an image. Tables of a paper stand under ``published`` in
+``run.json``, or in a file ``published.json`` of the same form, which goes first.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ class Model(_Entry):
 
 
 class Method(_Entry):
-    """A method with its settings; ``id`` is what the rows call it."""
+    """A method with its settings; ``id`` is what the rows call it, ``label`` what readers do."""
 
     id: str
     name: str = ""
+    label: str | None = None
     class_name: str | None = Field(None, alias="class")
     settings: dict[str, Any] = {}
     resolution: int | str | tuple[int, int] | None = None
@@ -66,10 +67,12 @@ class Method(_Entry):
     @property
     def cells(self) -> Size | None:
         """Rows and columns of cells, where the plan says them."""
-        if self.resolution is None or isinstance(self.resolution, tuple):
-            return self.resolution
-        sides = [int(side) for side in re.findall(r"\d+", str(self.resolution))]
-        return (sides[0], sides[-1]) if sides else None
+        return size_of(self.resolution)
+
+    @property
+    def title(self) -> str:
+        """For readers."""
+        return self.label or self.name or self.id
 
 
 class Metric(_Entry):
@@ -82,7 +85,9 @@ class Metric(_Entry):
 
 
 class Data(_Entry):
-    """Where the images are."""
+    """Where the images are, and whatever else the plan says of them."""
+
+    model_config = ConfigDict(extra="allow")
 
     kind: str = ""
     path: str | None = None
@@ -90,11 +95,39 @@ class Data(_Entry):
     digest: str | None = None
 
 
+class PublishedRow(_Entry):
+    """Numbers of one method at one resolution; text where it is no number ("< 1"). ``method`` is ours, by id, if we have it."""
+
+    method: str | None = None
+    label: str
+    resolution: str = ""
+    values: dict[str, float | str | None]
+
+
+class PublishedTable(_Entry):
+    """A table of a paper; its metrics are our columns, or ``seconds``."""
+
+    title: str
+    model: str | None = None
+    note: str = ""
+    metrics: list[str]
+    rows: list[PublishedRow]
+
+
+class Published(_Entry):
+    """The tables of a paper, and where they are from."""
+
+    source: str = ""
+    title: str = ""
+    note: str = ""
+    tables: list[PublishedTable]
+
+
 class Plan(_Entry):
     """``run.json``."""
 
     name: str = ""
-    created: str = ""
+    created: str | None = None
     versions: dict[str, Any] = {}
     models: list[Model]
     methods: list[Method]
@@ -102,40 +135,11 @@ class Plan(_Entry):
     data: Data = Data()
     seed: int | None = None
     units: int | None = None
+    published: Published | None = None
 
-
-class PublishedRow(_Entry):
-    """A method's numbers, one entry a column; None where there is none, text where it is no number ("< 1")."""
-
-    method: str
-    ours: str | None = None
-    values: list[list[float | str | None] | None]
-
-
-class PublishedTable(_Entry):
-    """A table of a paper: ``metrics`` names what stands in each entry."""
-
-    name: str
-    model: str | None = None
-    note: str = ""
-    metrics: list[str] = ["deletion", "insertion"]
-    columns: list[str]
-    rows: list[PublishedRow]
-
-    @model_validator(mode="after")
-    def _fits(self) -> PublishedTable:
-        for row in self.rows:
-            if len(row.values) != len(self.columns):
-                raise ValueError(f"method {row.method!r} has {len(row.values)} values for {len(self.columns)} columns")
-            if any(value is not None and len(value) != len(self.metrics) for value in row.values):
-                raise ValueError(f"method {row.method!r} has an entry without one value for each of {', '.join(self.metrics)}")
-        return self
-
-
-class Published(_Entry):
-    """``published.json``."""
-
-    tables: list[PublishedTable]
+    def played_at(self, column: str) -> Size | None:
+        """The cells that a game was played with, where all methods were given the same."""
+        return next((size_of(m.settings.get("resolution")) for m in self.metrics if m.id == column), None)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class Run:
     folder: Path
     plan: Plan
     files: Sequence[Path]
-    published: Sequence[PublishedTable] = ()
+    published: Published | None = None
 
 
 def open_run(folder: Path) -> Run:
@@ -154,17 +158,27 @@ def open_run(folder: Path) -> Run:
     Raises:
         RunError: where the folder is no run, or of a layout that is not understood.
     """
-    plan = _read(folder / "run.json", Plan)
+    plan = _read(folder / "run.json", Plan, numbered=True)
     if plan is None:
         raise RunError(f"{folder} is no run: it holds no run.json; give the folder that `faithmap bench run` wrote")
-    files = sorted((folder / "units").glob("*.parquet"))
+    files = sorted(path for path in (folder / "units").glob("*.parquet") if not path.name.startswith("."))
     if not files:
         raise RunError(f"{folder} holds no results yet: units/ has no Parquet file; run `faithmap bench run` first")
     published = _read(folder / "published.json", Published)
-    return Run(folder, plan, files, published.tables if published else ())
+    return Run(folder, plan, files, published or plan.published)
 
 
-def _read(path: Path, kind: type[Entry]) -> Entry | None:
+def size_of(resolution: Any) -> Size | None:
+    """Rows and columns of a resolution in any of its spellings.
+
+    >>> size_of(28), size_of("7x14"), size_of(None)
+    ((28, 28), (7, 14), None)
+    """
+    sides = [int(side) for side in re.findall(r"\d+", str(resolution))]
+    return (sides[0], sides[-1]) if sides else None
+
+
+def _read(path: Path, kind: type[Entry], *, numbered: bool = False) -> Entry | None:
     """A JSON file, checked; None where there is none."""
     try:
         found = json.loads(path.read_bytes())
@@ -175,7 +189,7 @@ def _read(path: Path, kind: type[Entry]) -> Entry | None:
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: is no JSON ({error})") from error
     number = found.get("schema") if isinstance(found, dict) else None
-    if number != SCHEMA or isinstance(number, bool):
+    if numbered and (number != SCHEMA or isinstance(number, bool)):
         raise RunError(f"{path}: its schema is {number!r}, and {SCHEMA} is understood; use the faithmap that wrote it")
     try:
         return kind.model_validate(found)

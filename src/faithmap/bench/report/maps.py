@@ -17,10 +17,11 @@ from torch import Tensor
 from faithmap.bench.report.analysis import Entry, Section
 from faithmap.bench.report.curves import Numbers, on_grid
 from faithmap.bench.report.folder import Run, Size
-from faithmap.bench.report.rows import GAMES, reading
+from faithmap.bench.report.rows import GAMES, protocols, reading
 from faithmap.explanation import Explanation
 
-_COLUMNS = ("image", "label", "target", "predicted", "probability", "heatmap", "rows_at", "columns_at")
+_WORDS = ("image", "label", "target", "predicted", "probability")
+_COLUMNS = (*_WORDS, "size", "heatmap", "heatmap_shape", "rows_at", "columns_at")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Row:
         entry: the method.
         image: its index.
         words: image, label, target, predicted and probability.
+        size: height and width of what the model saw; None where nobody knows.
         heatmap: as stored; None where the row has none.
         rows: centres of its cells in pixels of the model's view, or None; ``columns`` likewise.
         curves: of each game on the grid, where there is one.
@@ -39,24 +41,19 @@ class Row:
     entry: Entry
     image: int
     words: dict[str, Any]
+    size: Size | None
     heatmap: Float[Tensor, "r c"] | None
     rows: Float[Tensor, " r"] | None
     columns: Float[Tensor, " c"] | None
     curves: dict[str, Numbers]
 
-    def cells(self, view: Size | None) -> Float[Tensor, "r c"] | None:
-        """The map at the cells that the games were played with.
-
-        Args:
-            view: height and width of what the model saw; None where nobody knows, and cells placed about the middle tell.
-        """
+    def cells(self) -> Float[Tensor, "r c"] | None:
+        """The map at the cells that the games were played with."""
         if self.heatmap is None:
             return None
-        rows, columns = self.rows, self.columns
-        if view is None:
-            sides = [224 if at is None else round(float(at[0] + at[-1])) + 1 for at in (rows, columns)]
-            view = (sides[0], sides[1])
-        why = Explanation(self.heatmap.float().unsqueeze(0), view, rows=rows, columns=columns)
+        placed = self.size is not None
+        rows, columns = (self.rows, self.columns) if placed else (None, None)
+        why = Explanation(self.heatmap.float().unsqueeze(0), self.size or (224, 224), rows=rows, columns=columns)
         wanted = self.entry.cells or why.resolution
         return (why.cells if wanted == why.resolution else why.at(wanted))[0]
 
@@ -80,11 +77,12 @@ def read_maps(run: Run, section: Section, images: Sequence[int]) -> dict[int, li
 
 def _rows(file: pq.ParquetFile, jobs: list[tuple[int, int, int, int]]) -> Iterator[tuple[tuple[int, int, int, int], pa.Table]]:
     """Each job's row; a row group is read once for all jobs in it."""
-    names = [name for name in (*_COLUMNS, "curve_fractions", *(f"{g}_curve" for g in GAMES)) if name in file.schema_arrow.names]
-    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)])
-    for number, some in groupby(jobs, key=lambda job: int(np.searchsorted(ends, job[1], side="right"))):
+    ends = ("curve_fractions", *(f"{game}_curve" for game in GAMES))
+    names = [name for name in file.schema_arrow.names if name in _COLUMNS or name.endswith(ends)]
+    stops = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)])
+    for number, some in groupby(jobs, key=lambda job: int(np.searchsorted(stops, job[1], side="right"))):
         table = file.read_row_group(number, columns=names)
-        start = int(ends[number]) - table.num_rows
+        start = int(stops[number]) - table.num_rows
         for job in some:
             yield job, table.slice(job[1] - start, 1)
 
@@ -93,21 +91,26 @@ def _row(entry: Entry, image: int, table: pa.Table) -> Row:
     def get(name: str) -> Any:
         return table.column(name)[0].as_py() if name in table.column_names else None
 
-    words = {name: get(name) for name in _COLUMNS[:5]}
     rows, columns = (None if at is None else torch.tensor(at, dtype=torch.float64) for at in (get("rows_at"), get("columns_at")))
     curves = {}
+    prefix = next(iter(protocols(name.removesuffix("_curve") for name in table.column_names)), "")
     for game in GAMES:
-        fractions, scores = get("curve_fractions"), get(f"{game}_curve")
+        fractions, scores = get(f"{prefix}curve_fractions"), get(f"{prefix}{game}_curve")
         if fractions and scores and len(fractions) == len(scores):
             curves[game] = on_grid(np.asarray(fractions), np.asarray(scores, np.float64))
-    return Row(entry, image, words, _heatmap(table), rows, columns, curves)
+    size = get("size")
+    seen = (size[0], size[1]) if size else None
+    return Row(entry, image, {name: get(name) for name in _WORDS}, seen, _heatmap(table, get("heatmap_shape")), rows, columns, curves)
 
 
-def _heatmap(table: pa.Table) -> Float[Tensor, "r c"] | None:
+def _heatmap(table: pa.Table, shape: Sequence[int] | None) -> Float[Tensor, "r c"] | None:
+    """A tensor of fixed shape, or a list with its shape beside it."""
     if "heatmap" not in table.column_names:
         return None
     cell = table.column("heatmap").combine_chunks()
-    if cell.null_count or not hasattr(cell.type, "shape"):
+    shape = shape or getattr(cell.type, "shape", None)
+    if cell.null_count or not shape:
         return None
-    values = cell.storage.flatten().to_numpy(zero_copy_only=False)
-    return torch.from_numpy(np.array(values)).view(*cell.type.shape)
+    storage = cell.storage if isinstance(cell, pa.ExtensionArray) else cell
+    values = storage.flatten().to_numpy(zero_copy_only=False)
+    return torch.from_numpy(np.array(values)).view(*shape) if len(values) == shape[0] * shape[1] else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
@@ -13,7 +13,7 @@ from faithmap.bench.report import charts, published, tables
 from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
 from faithmap.bench.report.costs import pareto
 from faithmap.bench.report.pictures import Album
-from faithmap.bench.report.rows import DIFFERENCE, GAMES
+from faithmap.bench.report.rows import GAMES, difference, protocols
 from faithmap.bench.report.tables import Cell, Grid, Reach
 
 _FAILED = 50
@@ -57,10 +57,19 @@ class Page:
     models: list[ModelPart]
     troubles: list[Grid]
     settings: list[Grid]
+    spread: str
+    published: str
 
 
-def make_page(analysis: Analysis, albums: Sequence[Album], reach: Reach) -> Page:
-    """Lay out a report."""
+def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["interval", "error"] = "interval") -> Page:
+    """Lay out a report.
+
+    Args:
+        analysis: what it says.
+        albums: one a model.
+        spread: what stands below a mean: its 95 % interval, or its standard error.
+    """
+    reach = tables.interval if spread == "interval" else tables.standard_error
     parts = [_model(analysis, section, album, reach) for section, album in zip(analysis.sections, albums, strict=True)]
     by_name = {section.model.name: part for section, part in zip(analysis.sections, parts, strict=True)}
     for table, section, found in published.beside(analysis):
@@ -74,18 +83,23 @@ def make_page(analysis: Analysis, albums: Sequence[Album], reach: Reach) -> Page
         models=parts,
         troubles=[grid for grid in troubles if grid is not None],
         settings=_settings(analysis),
+        spread="the 95 % interval" if spread == "interval" else "the standard error",
+        published=_source(analysis),
     )
 
 
 def _model(analysis: Analysis, section: Section, album: Album, reach: Reach) -> ModelPart:
-    found = [tables.games(section, analysis.metrics, reach), tables.others(section, analysis.metrics, reach)]
+    found = [tables.games(section, analysis.metrics, reach, prefix) for prefix in protocols(analysis.metrics)]
+    found.append(tables.others(section, analysis.metrics, reach))
     groups = [_group(analysis, group) for group in section.groups]
     return ModelPart(section.model.name, [grid for grid in found if grid], groups, tables.runtime(section), album)
 
 
 def _group(analysis: Analysis, group: Group) -> GroupPart:
     grids = {metric: tables.matrix(group, metric) for metric in group.tests if group.tests[metric]}
-    first = [metric for metric in (*GAMES, DIFFERENCE) if metric in grids] or list(grids)[:1]
+    names = [prefix + game for prefix in protocols(analysis.metrics) for game in GAMES]
+    played = {*names, *(difference(prefix) for prefix in protocols(names))}
+    first = [metric for metric in grids if metric in played] or list(grids)[:1]
     drawn = [_costs(analysis, group, *axis) for axis in (("passes", "passes, forward and backward"), ("mean", "seconds an image"))]
     return GroupPart(
         name=group.resolution,
@@ -97,14 +111,14 @@ def _group(analysis: Analysis, group: Group) -> GroupPart:
             f"{found.method} is better than {found.other} by {found.better_by}, and worse by {found.worse_by}"
             for found in group.contradictions
         ],
-        curves=[chart for game in GAMES if (chart := _curves(analysis, group, game)) is not None],
+        curves=[chart for game in names if (chart := _curves(analysis, group, game)) is not None],
         costs=[chart for chart, _ in drawn if chart is not None],
         fronts=[front for _, front in drawn if front],
     )
 
 
 def _curves(analysis: Analysis, group: Group, game: str) -> Markup | None:
-    means = [(entry, entry.series.curves[game].mean) for entry in group.entries]
+    means = [(entry, entry.series.curves[game].mean) for entry in group.entries if game in entry.series.curves]
     lines = [charts.Line(e.name, analysis.colours[e.name], mean) for e, mean in means if mean is not None]
     return charts.curves(f"mean {game} curve", lines) if lines else None
 
@@ -137,7 +151,7 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     data = plan.data
     images = f"{analysis.images:,}" + (f" of {data.images:,}" if data.images is not None else "")
     units = f"{len(analysis.run.files):,}" + (f" of {plan.units:,}" if plan.units is not None else "")
-    facts = [("created", plan.created), ("data", " ".join(filter(None, (data.kind, data.path)))), ("images", images), ("units", units)]
+    facts = [("created", plan.created or ""), ("data", " ".join(filter(None, (data.kind, data.path)))), ("images", images), ("units", units)]
     facts += [("seed", "" if plan.seed is None else str(plan.seed)), ("failures", f"{analysis.table.failed.total():,}")]
     return [(name, value) for name, value in facts if value]
 
@@ -158,9 +172,15 @@ def _alarms(analysis: Analysis) -> list[str]:
     return said
 
 
+def _source(analysis: Analysis) -> str:
+    """Where the published numbers are from."""
+    paper = analysis.run.published
+    return "" if paper is None else ". ".join(part.rstrip(".") for part in (paper.title, paper.source, paper.note) if part)
+
+
 def _settings(analysis: Analysis) -> list[Grid]:
     plan = analysis.run.plan
-    methods = [[m.id, m.class_name or "", "" if m.resolution is None else str(m.resolution), _plain(m.settings)] for m in plan.methods]
+    methods = [[m.id, m.class_name or m.name, "" if m.resolution is None else str(m.resolution), _plain(m.settings)] for m in plan.methods]
     metrics = [[m.id, m.name, {True: "higher", False: "lower", None: ""}[m.higher_is_better], _plain(m.settings)] for m in plan.metrics]
     grids = [
         _grid("Models", ["model", "digest"], [[m.name, m.digest] for m in plan.models]),

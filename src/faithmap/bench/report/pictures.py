@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from faithmap.baselines import Blur
 from faithmap.bench.report.analysis import Analysis, Section
 from faithmap.bench.report.choosing import choose
+from faithmap.bench.report.folder import Size
 from faithmap.bench.report.maps import Row, read_maps
+from faithmap.bench.report.rows import GAMES, protocols
 from faithmap.data import ImageError, read_image
 from faithmap.geometry import Geometry
 from faithmap.viz.colours import flaw, limits
@@ -80,7 +82,8 @@ def album(analysis: Analysis, section: Section, each: int, data: Path | None, bu
     cards: list[Card] = []
     for one in chosen:
         try:
-            card = _card(section, rows[one.index], folder, f"{one.reason}: {metric} {one.score:.3f} on average", analysis.colours)
+            reason = f"{one.reason}: {metric} {one.score:.3f} on average"
+            card = _card(analysis, section, rows[one.index], folder, reason)
         except (ImageError, _MissingError) as error:
             notes.append(str(error))
             continue
@@ -91,7 +94,7 @@ def album(analysis: Analysis, section: Section, each: int, data: Path | None, bu
     return Album(cards, notes)
 
 
-_UNKNOWN_VIEW = "The plan does not say how the model cuts its images: the middle square is shown."
+_UNKNOWN_VIEW = "The plan does not say how the model cuts its images: their middle is shown."
 
 
 class _MissingError(Exception):
@@ -108,42 +111,51 @@ def _folder(analysis: Analysis) -> Path | None:
     return found.parent if found.is_file() else found
 
 
-def _card(section: Section, rows: Sequence[Row], folder: Path | None, reason: str, colours: Mapping[str, int]) -> Card:
+def _card(analysis: Analysis, section: Section, rows: Sequence[Row], folder: Path | None, reason: str) -> Card:
     words = rows[0].words
     name = str(words["image"])
     if folder is None or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise _MissingError(f"{name}: is not shown, for it lies in no known folder.")
-    view, size = _view(read_image(folder / name), section.model.view)
+    view = _view(read_image(folder / name), section.model.view, rows[0].size)
     maps, spoken = [], []
     for row in rows:
-        scores = {game: score for game in ("deletion", "insertion") if (score := _score(row, game)) is not None}
-        maps.append({**_map(row, size), "colour": colours[row.entry.name], "curves": _curves(row)})
+        scores = {game: score for game in _games(analysis) if (score := _score(row, game)) is not None}
+        maps.append({**_map(row), "colour": analysis.colours[row.entry.name], "curves": _curves(row)})
         spoken.append((row.entry.name, " / ".join(f"{score:.3f}" for score in scores.values())))
     height, width = view.shape[-2:]
     blurred = _jpeg(Blur()(view), 60)
     return Card(name, reason, _facts(words), _jpeg(view, 80), blurred, height, width, maps, spoken)
 
 
-def _view(photo: Float[Tensor, "1 3 H W"], geometry: Geometry | None) -> tuple[Float[Tensor, "1 3 h w"], tuple[int, int] | None]:
-    """What the model saw, made small, and the size that it had; None where that is not known."""
-    side = min(photo.shape[-2:])
-    seen = (geometry or Geometry(crop=(side, side)))(photo)
-    size = (seen.shape[-2], seen.shape[-1])
-    scale = SIDE / max(size)
+def _view(photo: Float[Tensor, "1 3 H W"], geometry: Geometry | None, size: Size | None) -> Float[Tensor, "1 3 h w"]:
+    """What the model saw, made small; where its geometry is not known, the middle in the right shape."""
+    height, width = photo.shape[-2:]
+    if geometry is None:
+        shape = size or (1, 1)
+        scale = min(height / shape[0], width / shape[1])
+        geometry = Geometry(crop=(max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
+    seen = geometry(photo)
+    scale = SIDE / max(seen.shape[-2:])
     if scale < 1:
-        small = (max(2, round(size[0] * scale)), max(2, round(size[1] * scale)))
+        small = (max(2, round(seen.shape[-2] * scale)), max(2, round(seen.shape[-1] * scale)))
         seen = F.interpolate(seen, small, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
-    return seen, size if geometry else None
+    return seen
 
 
-def _map(row: Row, size: tuple[int, int] | None) -> dict[str, Any]:
+def _map(row: Row) -> dict[str, Any]:
     """A method's map for the browser."""
-    cells = row.cells(size)
+    cells = row.cells()
     if cells is None:
         return {"name": row.entry.name, "rows": 0, "columns": 0, "data": "", "ends": None}
     ends = None if flaw(cells) else limits(cells)
     data = base64.b64encode(cells.half().numpy().astype("<f2").tobytes()).decode()
     return {"name": row.entry.name, "rows": cells.shape[0], "columns": cells.shape[1], "data": data, "ends": ends}
+
+
+def _games(analysis: Analysis) -> list[str]:
+    """The columns of the first protocol's games."""
+    prefix = next(iter(protocols(analysis.metrics)), "")
+    return [prefix + game for game in GAMES]
 
 
 def _curves(row: Row) -> dict[str, list[float]]:

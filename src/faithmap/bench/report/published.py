@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from faithmap.bench.report.analysis import Analysis, Entry, Section
-from faithmap.bench.report.folder import PublishedRow, PublishedTable
+from faithmap.bench.report.folder import PublishedRow, PublishedTable, size_of
 from faithmap.bench.report.tables import Cell, Grid
 from faithmap.bench.report.text import NONE, number
 
@@ -24,7 +24,7 @@ class Beside:
     table: str
     model: str
     method: str
-    column: str
+    resolution: str
     metric: str
     published: float | str | None
     ours: float | None
@@ -32,44 +32,39 @@ class Beside:
 
 def beside(analysis: Analysis) -> Iterator[tuple[PublishedTable, Section, list[Beside]]]:
     """Every published table with each model that it can stand beside: the one that it names, or all where that is not there."""
-    for table in analysis.run.published:
+    for table in analysis.run.published.tables if analysis.run.published else ():
         named = [section for section in analysis.sections if table.model and _plain(section.model.name) == _plain(table.model)]
         for section in named or analysis.sections:
             yield table, section, list(_pairs(table, section))
 
 
 def grid(table: PublishedTable, section: Section, found: list[Beside]) -> Grid:
-    """As a table: the published numbers, ours below."""
-    at = {(one.method, one.column, one.metric): one for one in found}
+    """Methods by resolutions: the published numbers, ours below."""
+    at = {(one.method, one.resolution, one.metric): one for one in found}
+    methods, columns = (list(dict.fromkeys(names)) for names in ([o.method for o in found], [o.resolution for o in found]))
     rows = []
-    for row in table.rows:
-        cells = [[at[row.method, column, metric] for metric in table.metrics] for column in table.columns]
-        rows.append([Cell(row.method), *(_cell(entries) for entries in cells)])
-    other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f" Published of {table.model}."
-    what = " / ".join(table.metrics)
-    note = f"{what}; published above, this run's {section.model.name} below.{other} {table.note}".strip()
-    return Grid(table.name, ["method", *table.columns], rows, note)
+    for method in methods:
+        cells = [[at.get((method, column, metric)) for metric in table.metrics] for column in columns]
+        rows.append([Cell(method), *(_cell([one for one in entries if one is not None]) for entries in cells)])
+    other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f"Published of {table.model}."
+    what = f"{' / '.join(table.metrics)}: published above, {section.model.name} of this run below."
+    return Grid(table.title, ["method", *(column or "value" for column in columns)], rows, " ".join(filter(None, (what, other, table.note))))
 
 
 def _pairs(table: PublishedTable, section: Section) -> Iterator[Beside]:
     for row in table.rows:
-        for column, values in zip(table.columns, row.values, strict=True):
-            entry = _ours(row, column, section)
-            for i, metric in enumerate(table.metrics):
-                published = None if values is None else values[i]
-                yield Beside(table.name, section.model.name, row.method, column, metric, published, _value(entry, metric))
+        entry = _ours(row, section)
+        for metric in table.metrics:
+            published = row.values.get(metric)
+            yield Beside(table.title, section.model.name, row.label, row.resolution, metric, published, _value(entry, metric))
 
 
-def _ours(row: PublishedRow, column: str, section: Section) -> Entry | None:
-    """The method of that name or id at that resolution; ``28`` and ``28x28`` are the same."""
-    wanted = _plain(row.ours or row.method)
-    sides = re.findall(r"\d+", column)
-    for group in section.groups:
-        if group.cells is not None and sides and group.cells == (int(sides[0]), int(sides[-1])):
-            for entry in group.entries:
-                if wanted in (_plain(entry.name), _plain(entry.id)):
-                    return entry
-    return None
+def _ours(row: PublishedRow, section: Section) -> Entry | None:
+    """The method that the row names, else the one of that label; of several resolutions the row's (``28`` is ``28x28``)."""
+    wanted = {_plain(row.method)} if row.method else {_plain(row.label)}
+    fits = [entry for entry in section.entries if wanted & {_plain(entry.id), _plain(entry.name)}]
+    size = size_of(row.resolution)
+    return next((entry for entry in fits if size is None or size in (entry.cells, entry.series.cells)), None)
 
 
 def _value(entry: Entry | None, metric: str) -> float | None:

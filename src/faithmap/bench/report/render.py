@@ -32,7 +32,7 @@ def as_html(page: Page) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_text), trim_blocks=True, lstrip_blocks=True)
     environment.filters["line"] = one_line
     return environment.get_template("report.html").render(
-        page=page, policy=policy, style=Markup(style), script=Markup(script), show=_show(), cards=_cards(page), spread=spread  # noqa: S704 - the package's own files
+        page=page, policy=policy, style=Markup(style), script=Markup(script), show=_show(), cards=_cards(page)  # noqa: S704 - the package's own files
     )
 
 

@@ -7,7 +7,7 @@ not read here, and of the curves only their sum stays. Nothing is read from a ru
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +26,10 @@ Key = tuple[str, str]
 
 COSTS = ("forward", "backward", "seconds", "metric_seconds", "peak_memory")
 GAMES = ("deletion", "insertion")
-DIFFERENCE = "insertion - deletion"
 
 _BATCH = 1024
 _REQUIRED = ("model", "method", "image", "index", "error")
-_NO_METRIC = {*COSTS, "probability", "score"}
+_NO_METRIC = {*COSTS, "probability", "score", "heatmap_scale"}
 _LISTED = 1000
 """Failures and kinds of warnings that are named one by one; all are counted."""
 
@@ -46,6 +45,20 @@ class Failure:
     error: str
 
 
+def difference(prefix: str) -> str:
+    """What insertion minus deletion of a protocol is called; the prefix tells protocols apart."""
+    return f"{prefix}insertion - {prefix}deletion"
+
+
+def protocols(names: Iterable[str]) -> list[str]:
+    """The prefixes of all games.
+
+    >>> protocols(["rise_deletion", "deletion", "insertion", "infidelity"])
+    ['', 'rise_']
+    """
+    return sorted({name.removesuffix(game) for name in names for game in GAMES if name.endswith(game)})
+
+
 @dataclass
 class Series:
     """What one method gave on one model: an entry an image, in the order of the data set.
@@ -54,8 +67,8 @@ class Series:
         index: of the images.
         file: the number of the file, by the order of names, that a row is in, and ``row`` its place there.
         numbers: metrics and costs; NaN where a row has none.
-        cells: rows and columns of the heatmaps.
-        curves: the mean of each game.
+        cells: rows and columns of the heatmaps; None where they differ.
+        curves: the mean of each game, by the game's column.
     """
 
     index: NDArray[np.int64]
@@ -134,13 +147,14 @@ def read_rows(run: Run) -> Table:
                         table.strangers += len(some)
                         continue
                     parts.setdefault(key, []).append(_part(some, number, start + at, metrics, file.schema_arrow))
-                    _add_curves(curves.setdefault(key, {game: MeanCurve() for game in GAMES}), some)
+                    _add_curves(curves.setdefault(key, {}), some)
                     _note(table, key, some)
     table.series = {key: _joined(parts[key], curves[key], table) for key in parts}
-    if all(game in table.metrics for game in GAMES):
-        for series in table.series.values():
-            if all(game in series.numbers for game in GAMES):
-                series.numbers[DIFFERENCE] = series.numbers["insertion"] - series.numbers["deletion"]
+    for series in table.series.values():
+        for prefix in protocols(series.numbers):
+            gone, come = (series.numbers.get(prefix + game) for game in GAMES)
+            if gone is not None and come is not None:
+                series.numbers[difference(prefix)] = come - gone
     return table
 
 
@@ -150,9 +164,11 @@ def _floats(schema: pa.Schema) -> list[str]:
 
 def _batches(file: pq.ParquetFile, metrics: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The columns that are needed, and the number of the first row."""
-    wanted = {*_REQUIRED, *COSTS, *metrics, "warnings", "curve_fractions", *(f"{game}_curve" for game in GAMES)}
+    wanted = {*_REQUIRED, *COSTS, *metrics, "warnings", "heatmap_shape"}
+    ends = (*(f"{game}_curve" for game in GAMES), "curve_fractions")
+    columns = [name for name in file.schema_arrow.names if name in wanted or name.endswith(ends)]
     start = 0
-    for batch in file.iter_batches(_BATCH, columns=[name for name in file.schema_arrow.names if name in wanted]):
+    for batch in file.iter_batches(_BATCH, columns=columns):
         yield start, batch
         start += len(batch)
 
@@ -171,20 +187,29 @@ class _Part:
     file: int
     row: NDArray[np.int64]
     numbers: dict[str, Numbers]
-    cells: Size | None
+    shapes: set[Size]
 
 
 def _part(batch: pa.RecordBatch, file: int, row: NDArray[np.int64], metrics: list[str], schema: pa.Schema) -> _Part:
     names = [name for name in (*metrics, *COSTS) if name in batch.schema.names]
     numbers = {name: batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names}
+    return _Part(batch.column("index").to_numpy(), file, row, numbers, _shapes(batch, schema))
+
+
+def _shapes(batch: pa.RecordBatch, schema: pa.Schema) -> set[Size]:
+    """Rows and columns of the heatmaps: as the rows say, else as the column's type does."""
+    if "heatmap_shape" in batch.schema.names:
+        return {(shape[0], shape[1]) for shape in batch.column("heatmap_shape").to_pylist() if shape is not None}
     shape = getattr(schema.field("heatmap").type, "shape", None) if "heatmap" in schema.names else None
-    return _Part(batch.column("index").to_numpy(), file, row, numbers, tuple(shape) if shape else None)
+    return {(shape[0], shape[1])} if shape else set()
 
 
 def _add_curves(curves: dict[str, MeanCurve], batch: pa.RecordBatch) -> None:
-    for game, mean in curves.items():
-        if {"curve_fractions", f"{game}_curve"} <= set(batch.schema.names):
-            mean.add(batch.column("curve_fractions"), batch.column(f"{game}_curve"))
+    for column in batch.schema.names:
+        game = column.removesuffix("_curve")
+        fractions = f"{protocols([game])[0]}curve_fractions" if game.endswith(GAMES) and game != column else None
+        if fractions in batch.schema.names:
+            curves.setdefault(game, MeanCurve()).add(batch.column(fractions), batch.column(column))
 
 
 def _note(table: Table, key: Key, batch: pa.RecordBatch) -> None:
@@ -221,5 +246,5 @@ def _joined(parts: list[_Part], curves: dict[str, MeanCurve], table: Table) -> S
             table.repeated += int(there.sum()) - len(np.unique(place[there]))
     file = np.concatenate([np.full(len(part.index), part.file) for part in parts])
     row = np.concatenate([part.row for part in parts])
-    cells = next((part.cells for part in parts if part.cells), None)
-    return Series(images, file[first], row[first], numbers, cells, curves)
+    shapes = set().union(*(part.shapes for part in parts))
+    return Series(images, file[first], row[first], numbers, shapes.pop() if len(shapes) == 1 else None, curves)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
 from faithmap.bench.report.numbers import Pair, Score
 from faithmap.bench.report.ranks import better
-from faithmap.bench.report.rows import GAMES
+from faithmap.bench.report.rows import GAMES, protocols
 from faithmap.bench.report.text import NONE, amount, number, p_value
 from faithmap.text import spoken
 
@@ -46,9 +46,9 @@ def standard_error(score: Score) -> str:
     return f"± {number(score.standard_error)}"
 
 
-def games(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | None:
-    """The papers' table: methods by resolutions, deletion / insertion."""
-    shown = [game for game in GAMES if game in metrics]
+def games(section: Section, metrics: Sequence[str], reach: Reach, prefix: str = "") -> Grid | None:
+    """The papers' table: methods by resolutions, deletion / insertion; the prefix says of which protocol."""
+    shown = [prefix + game for game in GAMES if prefix + game in metrics]
     if not shown:
         return None
     names = dict.fromkeys(entry.name for entry in section.entries)
@@ -59,7 +59,8 @@ def games(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | None
 
 def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | None:
     """All other metrics: methods and resolutions by metrics."""
-    shown = [metric for metric in metrics if metric not in GAMES]
+    played = {prefix + game for prefix in protocols(metrics) for game in GAMES}
+    shown = [metric for metric in metrics if metric not in played]
     if not shown:
         return None
     rows = []
@@ -68,7 +69,7 @@ def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | Non
             scores = [_scores(group, entry, [metric], reach) for metric in shown]
             rows.append([Cell(entry.name), Cell(group.resolution), *scores])
     arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in shown]
-    return Grid("All other metrics" if set(metrics) & set(GAMES) else "Metrics", ["method", "resolution", *arrows], rows)
+    return Grid("All other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
 
 
 def matrix(group: Group, metric: str) -> Grid:

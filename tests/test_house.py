@@ -20,6 +20,7 @@ FLOORS = [
     {"methods", "metrics"},
     {"choosing"},
     {"zoo", "data", "viz"},
+    {"bench"},
     {"cli"},
 ]
 ON_DEMAND = {("model", "data"), ("methods", "data")}

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from faithmap.bench.report.curves import GRID, Numbers
 
 WIDTH, HEIGHT = 440, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 26, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 22, 26, 44
 _COLOURS = 8
 
 
@@ -87,7 +87,7 @@ def costs(title: str, axis: str, points: Sequence[Point]) -> Markup:
     front = sorted((point for point in points if point.front), key=lambda point: point.cost)
     steps = " ".join(f"{x(p.cost)},{y(w)}" for before, p in zip([front[0], *front], front, strict=False) for w in (before.worth, p.worth))
     drawn = [_tag("polyline", points=f"{steps} {x.end},{y(front[-1].worth)}", class_="front")]
-    taken: list[tuple[float, float, float, float]] = []
+    taken = [(x(p.cost) - 6, y(p.worth) - 6, x(p.cost) + 6, y(p.worth) + 6) for p in points]
     for point in sorted(points, key=lambda point: -point.worth):
         at = (x(point.cost), y(point.worth))
         if not math.isnan(point.low):
@@ -102,15 +102,15 @@ def _label(name: str, at: tuple[float, float], taken: list[tuple[float, float, f
     """Beside its point, at the first of a few places where it covers no other label."""
     short = name if len(name) <= 24 else name[:23] + "…"
     width = 6.2 * len(short)
-    right = at[0] + 10 + width < WIDTH
-    for shift in (4, -9, 17, -22, 30, 43, -35):
-        left = at[0] + 10 if right else at[0] - 10 - width
+    right = at[0] + 7 + width < WIDTH
+    for shift in (-6, 16, -19, 29, -32, 42, -45):
+        left = at[0] + 7 if right else at[0] - 7 - width
         box = (left, at[1] + shift - 10, left + width, at[1] + shift + 2)
         if not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
             break
     taken.append(box)
     anchor = "start" if right else "end"
-    return _tag("text", escape(short), x=round(at[0] + (10 if right else -10), 2), y=round(at[1] + shift, 2), text_anchor=anchor, class_="name")
+    return _tag("text", escape(short), x=round(at[0] + (7 if right else -7), 2), y=round(at[1] + shift, 2), text_anchor=anchor, class_="name")
 
 
 def _frame(x: _Axis, y: _Axis, title: str, below: str, across: Sequence[str]) -> Markup:

@@ -29,7 +29,7 @@ class GroupPart:
     tests: list[Grid]
     more_tests: list[Grid]
     ranks: list[Grid]
-    contradictions: list[str]
+    contradictions: list[tuple[str, list[str]]]
     curves: list[Markup]
     costs: list[Markup]
     fronts: list[str]
@@ -107,14 +107,23 @@ def _group(analysis: Analysis, group: Group) -> GroupPart:
         tests=[grids[metric] for metric in first],
         more_tests=[grid for metric, grid in grids.items() if metric not in first],
         ranks=[grid for grid in (tables.ranks(group), tables.agreement(group)) if grid],
-        contradictions=[
-            f"{found.method} is better than {found.other} by {found.better_by}, and worse by {found.worse_by}"
-            for found in group.contradictions
-        ],
+        contradictions=_contradictions(group),
         curves=[chart for game in names if (chart := _curves(analysis, group, game)) is not None],
         costs=[chart for chart, _ in drawn if chart is not None],
         fronts=[front for _, front in drawn if front],
     )
+
+
+def _contradictions(group: Group) -> list[tuple[str, list[str]]]:
+    """By each two metrics: how many pairs of methods they contradict each other about, and which."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in group.contradictions:
+        sentence = f"{one.method} is better than {one.other} by {one.better_by}, and worse by {one.worse_by}"
+        found.setdefault((one.better_by, one.worse_by), []).append(sentence)
+    return [
+        (f"{a} and {b}: {len(said)} of {len(group.tests[a])} pairs of methods", said)
+        for (a, b), said in sorted(found.items(), key=lambda item: -len(item[1]))
+    ]
 
 
 def _curves(analysis: Analysis, group: Group, game: str) -> Markup | None:
@@ -139,7 +148,7 @@ def _costs(analysis: Analysis, group: Group, cost: str, axis: str) -> tuple[Mark
         for s in [_score(e, metric)]
     ]
     words = f"By {axis}, no method beats: {', '.join(front)}."
-    return charts.costs(f"{metric} against {axis}", axis, points), words
+    return charts.costs(f"{metric} against {'time' if cost == 'mean' else cost}", axis, points), words
 
 
 def _score(entry: Entry, metric: str) -> Any:
@@ -162,13 +171,13 @@ def _alarms(analysis: Analysis) -> list[str]:
     said = []
     if plan.units is not None and len(analysis.run.files) < plan.units:
         there = len(analysis.run.files)
-        said.append(f"The run is not complete: {there:,} of {plan.units:,} units are there. `faithmap bench run` goes on with it.")
+        said.append(f"The run is not complete: {there:,} of {plan.units:,} units are there. Run faithmap bench run again to go on.")
     if table.failed:
-        said.append(f"{table.failed.total():,} rows failed and are in no table; see Failures.")
+        said.append(f"Rows that failed, and are in no table: {table.failed.total():,}. See Failures.")
     if table.strangers:
-        said.append(f"{table.strangers:,} rows are of a model or method that the plan does not hold, and were left out.")
+        said.append(f"Rows of a model or method that the plan does not hold, which were left out: {table.strangers:,}.")
     if table.repeated:
-        said.append(f"{table.repeated:,} numbers were there twice; the one of the last file counts.")
+        said.append(f"Numbers that were there twice, of which the one of the last file counts: {table.repeated:,}.")
     return said
 
 

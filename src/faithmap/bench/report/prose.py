@@ -45,7 +45,11 @@ def _group(group: GroupPart) -> Iterator[str]:
     yield from (f"### At {markdown(group.name)}", "")
     for grid in (*group.tests, *group.more_tests, *group.ranks):
         yield from _grid(grid, level=4)
-    yield from (f"- {markdown(found)}" for found in (*group.contradictions, *group.fronts))
+    if group.contradictions:
+        yield from ("#### Where metrics contradict each other", "")
+        yield from (f"- {markdown(title)}: {markdown('; '.join(found))}" for title, found in group.contradictions)
+        yield ""
+    yield from (f"- {markdown(front)}" for front in group.fronts)
     yield ""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from faithmap.bench.report.analysis import Analysis, Entry, Section
 from faithmap.bench.report.folder import PublishedRow, PublishedTable, size_of
 from faithmap.bench.report.tables import Cell, Grid
-from faithmap.bench.report.text import NONE, number
+from faithmap.bench.report.text import NONE, amount, number
 
 _COSTS = {"seconds": "mean", "forward": "forward", "backward": "backward", "passes": "passes"}
 
@@ -78,10 +78,17 @@ def _value(entry: Entry | None, metric: str) -> float | None:
 
 
 def _cell(entries: list[Beside]) -> Cell:
-    published = [one.published if isinstance(one.published, str) else number(one.published, 4) for one in entries]
+    published = [_written(one, one.published) for one in entries]
     above = NONE if all(one.published is None for one in entries) else " / ".join(published)
-    below = "" if all(one.ours is None for one in entries) else " / ".join(number(one.ours, 4) for one in entries)
+    below = "" if all(one.ours is None for one in entries) else " / ".join(_written(one, one.ours) for one in entries)
     return Cell(above, below)
+
+
+def _written(one: Beside, value: float | str | None) -> str:
+    """Four decimals, as the papers do; costs to three digits."""
+    if isinstance(value, str):
+        return value
+    return amount(value) if one.metric in _COSTS else number(value, 4)
 
 
 def _plain(name: str) -> str:

@@ -53,10 +53,10 @@ def difference(prefix: str) -> str:
 def protocols(names: Iterable[str]) -> list[str]:
     """The prefixes of all games.
 
-    >>> protocols(["rise_deletion", "deletion", "insertion", "infidelity"])
+    >>> protocols(["rise_deletion", "deletion", "insertion", difference(""), "infidelity"])
     ['', 'rise_']
     """
-    return sorted({name.removesuffix(game) for name in names for game in GAMES if name.endswith(game)})
+    return sorted({name.removesuffix(game) for name in names for game in GAMES if name.endswith(game) and " - " not in name})
 
 
 @dataclass

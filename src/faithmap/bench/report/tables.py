@@ -54,7 +54,8 @@ def games(section: Section, metrics: Sequence[str], reach: Reach, prefix: str = 
     names = dict.fromkeys(entry.name for entry in section.entries)
     cells = {(e.name, group.resolution): _scores(group, e, shown, reach) for group in section.groups for e in group.entries}
     rows = [[Cell(name), *(cells.get((name, group.resolution), Cell(NONE)) for group in section.groups)] for name in names]
-    return Grid(" / ".join(shown).capitalize(), ["method", *(group.resolution for group in section.groups)], rows)
+    title = " / ".join(f"{game} {_arrow(section.groups[0], game)}" for game in shown)
+    return Grid(title, ["method", *(group.resolution for group in section.groups)], rows)
 
 
 def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | None:
@@ -69,7 +70,7 @@ def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | Non
             scores = [_scores(group, entry, [metric], reach) for metric in shown]
             rows.append([Cell(entry.name), Cell(group.resolution), *scores])
     arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in shown]
-    return Grid("All other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
+    return Grid("Other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
 
 
 def matrix(group: Group, metric: str) -> Grid:
@@ -169,7 +170,16 @@ def _against(found: dict[tuple[str, str], Pair], row: str, column: str, higher: 
         return Cell(NONE if row != column else "")
     winner = better(pair, higher_is_better=higher)
     mark = "" if winner is None else "better" if winner == row else "worse"
-    return Cell(f"{sign * pair.difference:+.3f}", f"p {p_value(pair.corrected_p)}", mark)
+    return Cell(_signed(sign * pair.difference), f"p {p_value(pair.corrected_p)}", mark)
+
+
+def _signed(value: float) -> str:
+    """To three decimals; what is 0 to these has no sign.
+
+    >>> _signed(-0.25), _signed(-0.0001)
+    ('-0.250', '0.000')
+    """
+    return f"{value:+.3f}" if round(value, 3) else number(0)
 
 
 def _tau(value: float) -> Cell:

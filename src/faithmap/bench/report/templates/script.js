@@ -130,12 +130,15 @@
   }
 
   async function start(card, data) {
-    const pictures = [card.querySelector(".stage img"), card.querySelector(".blurred")];
+    const pictures = [card.querySelector(".photograph"), card.querySelector(".blurred")];
     await Promise.all(pictures.map(ready));
     const [photo, blurred] = pictures.map((picture) => pixelsOf(picture, data.width, data.height));
     const slider = card.querySelector("input");
     const buttons = [...card.querySelectorAll(".thumbs button")];
     const canvases = { deletion: card.querySelector("canvas.deletion"), insertion: card.querySelector("canvas.insertion") };
+    const map = card.querySelector("canvas.map");
+    map.hidden = false;
+    pictures[0].hidden = true;
     let chosen, mark;
 
     function play() {
@@ -157,14 +160,15 @@
     function choose(number) {
       chosen = data.maps[number];
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
+      overlay(map, chosen, photo);
       mark = plot(card.querySelector(".plot"), chosen);
       play();
     }
 
-    data.maps.forEach((map, i) => {
-      map.values = halves(map.data);
-      map.places = placesOf(map.values);
-      overlay(buttons[i].querySelector("canvas"), map, photo);
+    data.maps.forEach((one, i) => {
+      one.values = halves(one.data);
+      one.places = placesOf(one.values);
+      overlay(buttons[i].querySelector("canvas"), one, photo);
       buttons[i].addEventListener("click", () => choose(i));
     });
     slider.addEventListener("input", play);

@@ -70,7 +70,9 @@ def row(method: str, index: int, *, image: str | None = None, **values: Any) -> 
 
 def failed(method: str, index: int, error: str, image: str | None = None) -> dict[str, Any]:
     """A row whose image went wrong."""
-    gone = dict.fromkeys(("target", "predicted", "label", "probability", "score", "forward", "backward", "seconds", "metric_seconds"))
+    gone = dict.fromkeys(
+        ("target", "predicted", "label", "probability", "score", "forward", "backward", "seconds", "metric_seconds")
+    )
     return row(method, index, image=image, heatmap=None, error=error, **gone)
 
 
@@ -81,9 +83,13 @@ class RunWriter:
     folder: Path
     plan: dict[str, Any] = field(default_factory=dict)
 
-    def start(self, methods: Sequence[str | dict[str, Any]], metrics: dict[str, bool | None] = ALL_METRICS, **plan: Any) -> None:
+    def start(
+        self, methods: Sequence[str | dict[str, Any]], metrics: dict[str, bool | None] = ALL_METRICS, **plan: Any
+    ) -> None:
         """Write run.json."""
-        entries = [{"id": m, "name": m, "class": m, "settings": {}, "resolution": None} if isinstance(m, str) else m for m in methods]
+        entries = [
+            {"id": m, "name": m, "class": m, "settings": {}, "resolution": None} if isinstance(m, str) else m for m in methods
+        ]
         self.plan = {
             "schema": 1,
             "name": "toy",

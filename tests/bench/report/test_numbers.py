@@ -21,7 +21,6 @@ from faithmap.bench.report.rows import Series, read_rows
 from faithmap.bench.report.tables import Cell, Grid
 
 
-
 def analysed(writer: RunWriter) -> Analysis:
     run = open_run(writer.folder)
     return analyse(run, read_rows(run))
@@ -141,7 +140,16 @@ def test_costs_and_the_front(writer: RunWriter) -> None:
     writer.start(["a", "b", "c"])
     for name, worth, forward, seconds in (("a", 0.3, 1, (1.0, 3.0)), ("b", 0.2, 10, (2.0, 2.0)), ("c", 0.7, 100, (8.0, 9.0))):
         rows = [
-            row(name, i, deletion=0.1, insertion=0.1 + worth, forward=forward, backward=0, seconds=seconds[i], peak_memory=2**20 * (i + 1))
+            row(
+                name,
+                i,
+                deletion=0.1,
+                insertion=0.1 + worth,
+                forward=forward,
+                backward=0,
+                seconds=seconds[i],
+                peak_memory=2**20 * (i + 1),
+            )
             for i in range(2)
         ]
         writer.unit(name, rows)
@@ -201,7 +209,11 @@ def test_units_of_the_same_images_are_laid_together(writer: RunWriter) -> None:
 
 def test_failures_and_warnings_are_counted_and_in_no_mean(writer: RunWriter) -> None:
     writer.start(["a"], units=3)
-    rows = [row("a", 0, deletion=0.5, warnings=["dim"]), row("a", 1, deletion=0.7, warnings=["dim", "flat"]), failed("a", 2, "damaged")]
+    rows = [
+        row("a", 0, deletion=0.5, warnings=["dim"]),
+        row("a", 1, deletion=0.7, warnings=["dim", "flat"]),
+        failed("a", 2, "damaged"),
+    ]
     writer.unit("a", rows)
     writer.unit("z", [row("stranger", 0, deletion=0.0)])
     found = analysed(writer)
@@ -257,8 +269,8 @@ def test_published_numbers_stand_above_ours(writer: RunWriter) -> None:
     first, second = page.models[0].published
     assert first.head == ["method", "4x4", "4", "9x9"]
     cells = [[(cell.text, cell.below) for cell in line] for line in first.rows]
-    assert cells[0] == [("A+", ""), ("0.0336 / 0.5246", "0.2500 / 0.5000"), ("–", ""), ("–", "")]
-    assert cells[1] == [("the second", ""), ("–", ""), ("0.1000 / –", "0.5000 / 1.0000"), ("0.3000 / –", "")]
+    assert cells[0] == [("A+", ""), ("0.0336 / 0.5246", "0.2500 / 0.5000"), ("-", ""), ("-", "")]
+    assert cells[1] == [("the second", ""), ("-", ""), ("0.1000 / -", "0.5000 / 1.0000"), ("0.3000 / -", "")]
     assert first.note == "deletion / insertion: published above, net of this run below. Published of VGG."
     assert texts(second) == [["A+", "< 1"]]
     assert second.rows[0][1].below == "0.5"

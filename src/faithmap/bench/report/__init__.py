@@ -4,8 +4,8 @@
 
     write_report(Path("runs/mine"))      # runs/mine/report/report.html, report.md, scores.csv, ...
 
-Read in this order: ``folder`` (what was planned), ``rows`` (what was measured), ``analysis`` (what that says), ``page`` (what is
-shown), ``render``, ``prose`` and ``csvs`` (how it is written).
+Read in this order: ``folder`` (what was planned), ``rows`` (what was measured), ``analysis`` (what that says), ``page`` (what
+is shown), ``render``, ``prose`` and ``csvs`` (how it is written).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the rows say: everything that the tables and charts show, as plain data, before anything is written.
 
-Scores at different resolutions are not comparable. Methods are therefore tested, ranked and drawn in groups of one model and one
-resolution: the one that all games were played at, or the one that the plan gives the method, or that of its heatmaps.
+Scores at different resolutions are not comparable. Methods are therefore tested, ranked and drawn in groups of one model and
+one resolution: the one that all games were played at, or the one that the plan gives the method, or that of its heatmaps.
 """
 
 from __future__ import annotations

@@ -72,7 +72,12 @@ def curves(title: str, lines: Sequence[Line]) -> Markup:
     x = _Axis(0, 1, _LEFT, WIDTH - _RIGHT, [0, 0.25, 0.5, 0.75, 1])
     y = _vertical(min(0.0, float(scores.min())), float(scores.max()))
     drawn = [
-        _tag("polyline", _named(line.name), points=" ".join(f"{x(f)},{y(s)}" for f, s in zip(GRID, line.scores, strict=True)), **_class("line", line.colour))
+        _tag(
+            "polyline",
+            _named(line.name),
+            points=" ".join(f"{x(f)},{y(s)}" for f, s in zip(GRID, line.scores, strict=True)),
+            **_class("line", line.colour),
+        )
         for line in lines
     ]
     frame = _frame(x, y, title, "cells played", [f"{tick:.0%}" for tick in x.ticks])
@@ -85,14 +90,18 @@ def costs(title: str, axis: str, points: Sequence[Point]) -> Markup:
     ends = [end for point in points for end in (point.low, point.high, point.worth) if not math.isnan(end)]
     y = _vertical(min(ends), max(ends))
     front = sorted((point for point in points if point.front), key=lambda point: point.cost)
-    steps = " ".join(f"{x(p.cost)},{y(w)}" for before, p in zip([front[0], *front], front, strict=False) for w in (before.worth, p.worth))
+    steps = " ".join(
+        f"{x(p.cost)},{y(w)}" for before, p in zip([front[0], *front], front, strict=False) for w in (before.worth, p.worth)
+    )
     drawn = [_tag("polyline", points=f"{steps} {x.end},{y(front[-1].worth)}", class_="front")]
     taken = [(x(p.cost) - 6, y(p.worth) - 6, x(p.cost) + 6, y(p.worth) + 6) for p in points]
     for point in sorted(points, key=lambda point: -point.worth):
         at = (x(point.cost), y(point.worth))
         if not math.isnan(point.low):
             drawn.append(_tag("line", x1=at[0], x2=at[0], y1=y(point.low), y2=y(point.high), **_class("bar", point.colour)))
-        drawn.append(_tag("circle", _named(point.name), cx=at[0], cy=at[1], r=6 if point.front else 4.5, **_class("dot", point.colour)))
+        drawn.append(
+            _tag("circle", _named(point.name), cx=at[0], cy=at[1], r=6 if point.front else 4.5, **_class("dot", point.colour))
+        )
         drawn.append(_label(point.name, at, taken))
     frame = _frame(x, y, title, axis, [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in x.ticks])
     return _svg(title, Markup("").join([frame, *drawn]))
@@ -110,7 +119,14 @@ def _label(name: str, at: tuple[float, float], taken: list[tuple[float, float, f
             break
     taken.append(box)
     anchor = "start" if right else "end"
-    return _tag("text", escape(short), x=round(at[0] + (7 if right else -7), 2), y=round(at[1] + shift, 2), text_anchor=anchor, class_="name")
+    return _tag(
+        "text",
+        escape(short),
+        x=round(at[0] + (7 if right else -7), 2),
+        y=round(at[1] + shift, 2),
+        text_anchor=anchor,
+        class_="name",
+    )
 
 
 def _frame(x: _Axis, y: _Axis, title: str, below: str, across: Sequence[str]) -> Markup:
@@ -130,7 +146,12 @@ def _frame(x: _Axis, y: _Axis, title: str, below: str, across: Sequence[str]) ->
 def _vertical(low: float, high: float) -> _Axis:
     """Round ticks that hold all values."""
     span = (high - low) or abs(high) or 1.0
-    step = next(s for power in (10.0 ** math.floor(math.log10(span / 5)),) for s in (power, 2 * power, 5 * power, 10 * power) if span / s <= 6)
+    step = next(
+        s
+        for power in (10.0 ** math.floor(math.log10(span / 5)),)
+        for s in (power, 2 * power, 5 * power, 10 * power)
+        if span / s <= 6
+    )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
     ticks = [round(i * step, 10) for i in range(first, last + 1)]
@@ -162,4 +183,6 @@ def _tag(kind: str, inside: str | Markup = "", **attributes: str | float) -> Mar
 
 
 def _svg(title: str, inside: Markup) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(WIDTH, HEIGHT, title, inside)
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, title, inside
+    )

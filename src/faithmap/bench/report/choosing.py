@@ -65,6 +65,8 @@ def _judged(entries: Sequence[Entry], metric: str | None) -> list[Entry]:
     return kept
 
 
-def _at(entry: Entry, metric: str, images: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _at(
+    entry: Entry, metric: str, images: np.ndarray[tuple[int], np.dtype[np.int64]]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     index, values = entry.series.values(metric)
     return values[np.searchsorted(index, images)]

@@ -12,7 +12,15 @@ from faithmap.bench.report.rows import Series
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one method, an image: mean passes; median, mean and 95th percentile of seconds; the largest memory. None: not measured."""
+    """Of one method, an image; None where it was not measured.
+
+    Attributes:
+        forward: passes on average; ``backward`` likewise.
+        median: seconds; ``mean`` and ``slow``, the 95th percentile, likewise.
+        metrics: seconds of all metrics together, on average.
+        memory: the largest peak, in bytes.
+        count: images that have a time.
+    """
 
     forward: float | None
     backward: float | None

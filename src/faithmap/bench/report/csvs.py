@@ -88,7 +88,16 @@ def _agreement(analysis: Analysis) -> str:
 
 def _runtime(analysis: Analysis) -> str:
     head = ["forward", "backward", "median", "mean", "slow", "metrics", "memory", "count"]
-    names = ["forward", "backward", "median_seconds", "mean_seconds", "p95_seconds", "metric_seconds", "peak_memory_bytes", "images"]
+    names = [
+        "forward",
+        "backward",
+        "median_seconds",
+        "mean_seconds",
+        "p95_seconds",
+        "metric_seconds",
+        "peak_memory_bytes",
+        "images",
+    ]
     return _text(
         ["model", "method", "name", "resolution", *names],
         (
@@ -117,7 +126,9 @@ def _curves(analysis: Analysis) -> str:
 
 def _failures(analysis: Analysis) -> str:
     listed = analysis.table.failures
-    return _text(["model", "method", "image", "index", "error"], ([f.model, f.method, f.image, f.index, f.error] for f in listed))
+    return _text(
+        ["model", "method", "image", "index", "error"], ([f.model, f.method, f.image, f.index, f.error] for f in listed)
+    )
 
 
 def _published(analysis: Analysis) -> str:

@@ -91,7 +91,9 @@ def _row(entry: Entry, image: int, table: pa.Table) -> Row:
     def get(name: str) -> Any:
         return table.column(name)[0].as_py() if name in table.column_names else None
 
-    rows, columns = (None if at is None else torch.tensor(at, dtype=torch.float64) for at in (get("rows_at"), get("columns_at")))
+    rows, columns = (
+        None if at is None else torch.tensor(at, dtype=torch.float64) for at in (get("rows_at"), get("columns_at"))
+    )
     curves = {}
     prefix = next(iter(protocols(name.removesuffix("_curve") for name in table.column_names)), "")
     for game in GAMES:
@@ -100,7 +102,9 @@ def _row(entry: Entry, image: int, table: pa.Table) -> Row:
             curves[game] = on_grid(np.asarray(fractions), np.asarray(scores, np.float64))
     size = get("size")
     seen = (size[0], size[1]) if size else None
-    return Row(entry, image, {name: get(name) for name in _WORDS}, seen, _heatmap(table, get("heatmap_shape")), rows, columns, curves)
+    return Row(
+        entry, image, {name: get(name) for name in _WORDS}, seen, _heatmap(table, get("heatmap_shape")), rows, columns, curves
+    )
 
 
 def _heatmap(table: pa.Table, shape: Sequence[int] | None) -> Float[Tensor, "r c"] | None:

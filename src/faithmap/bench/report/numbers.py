@@ -1,8 +1,10 @@
-"""Statistics of the rows, with what they cost kept in bounds for tens of thousands of images.
+r"""Statistics of the rows, with what they cost kept in bounds for tens of thousands of images.
 
-Bootstrap intervals and sign-flip tests are those of :mod:`faithmap.metrics.statistics`. From :data:`MANY` images on the sums that
-they draw are normal by the central limit theorem, and the normal law takes their place: of the mean, its standard error times
-the quantile; of the paired test, :math:`p = \\operatorname{erfc}(|\\sum d| / \\sqrt{2 \\sum d^2})`.
+Bootstrap intervals and sign-flip tests are those of :mod:`faithmap.metrics.statistics`. From :data:`MANY` images on the sums
+that they draw are normal by the central limit theorem, and the normal law takes their place: of the mean, its standard error
+times the quantile; of the paired test,
+
+.. math:: p = \operatorname{erfc}\left(\Big|\sum d\Big| \Big/ \sqrt{2 \sum d^2}\right)
 """
 
 from __future__ import annotations

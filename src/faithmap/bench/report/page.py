@@ -100,7 +100,9 @@ def _group(analysis: Analysis, group: Group) -> GroupPart:
     names = [prefix + game for prefix in protocols(analysis.metrics) for game in GAMES]
     played = {*names, *(difference(prefix) for prefix in protocols(names))}
     first = [metric for metric in grids if metric in played] or list(grids)[:1]
-    drawn = [_costs(analysis, group, *axis) for axis in (("passes", "passes, forward and backward"), ("mean", "seconds an image"))]
+    drawn = [
+        _costs(analysis, group, *axis) for axis in (("passes", "passes, forward and backward"), ("mean", "seconds an image"))
+    ]
     return GroupPart(
         name=group.resolution,
         methods=[(entry.name, charts.style_of(analysis.colours[entry.name])) for entry in group.entries],
@@ -160,7 +162,12 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
     data = plan.data
     images = f"{analysis.images:,}" + (f" of {data.images:,}" if data.images is not None else "")
     units = f"{len(analysis.run.files):,}" + (f" of {plan.units:,}" if plan.units is not None else "")
-    facts = [("created", plan.created or ""), ("data", " ".join(filter(None, (data.kind, data.path)))), ("images", images), ("units", units)]
+    facts = [
+        ("created", plan.created or ""),
+        ("data", " ".join(filter(None, (data.kind, data.path)))),
+        ("images", images),
+        ("units", units),
+    ]
     facts += [("seed", "" if plan.seed is None else str(plan.seed)), ("failures", f"{analysis.table.failed.total():,}")]
     return [(name, value) for name, value in facts if value]
 
@@ -171,7 +178,9 @@ def _alarms(analysis: Analysis) -> list[str]:
     said = []
     if plan.units is not None and len(analysis.run.files) < plan.units:
         there = len(analysis.run.files)
-        said.append(f"The run is not complete: {there:,} of {plan.units:,} units are there. Run faithmap bench run again to go on.")
+        said.append(
+            f"The run is not complete: {there:,} of {plan.units:,} units are there. Run faithmap bench run again to go on."
+        )
     if table.failed:
         said.append(f"Rows that failed, and are in no table: {table.failed.total():,}. See Failures.")
     if table.strangers:
@@ -189,8 +198,13 @@ def _source(analysis: Analysis) -> str:
 
 def _settings(analysis: Analysis) -> list[Grid]:
     plan = analysis.run.plan
-    methods = [[m.id, m.class_name or m.name, "" if m.resolution is None else str(m.resolution), _plain(m.settings)] for m in plan.methods]
-    metrics = [[m.id, m.name, {True: "higher", False: "lower", None: ""}[m.higher_is_better], _plain(m.settings)] for m in plan.metrics]
+    methods = [
+        [m.id, m.class_name or m.name, "" if m.resolution is None else str(m.resolution), _plain(m.settings)]
+        for m in plan.methods
+    ]
+    metrics = [
+        [m.id, m.name, {True: "higher", False: "lower", None: ""}[m.higher_is_better], _plain(m.settings)] for m in plan.metrics
+    ]
     grids = [
         _grid("Models", ["model", "digest"], [[m.name, m.digest] for m in plan.models]),
         _grid("Methods", ["method", "class", "resolution", "settings"], methods),

@@ -48,7 +48,12 @@ def grid(table: PublishedTable, section: Section, found: list[Beside]) -> Grid:
         rows.append([Cell(method), *(_cell([one for one in entries if one is not None]) for entries in cells)])
     other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f"Published of {table.model}."
     what = f"{' / '.join(table.metrics)}: published above, {section.model.name} of this run below."
-    return Grid(table.title, ["method", *(column or "value" for column in columns)], rows, " ".join(filter(None, (what, other, table.note))))
+    return Grid(
+        table.title,
+        ["method", *(column or "value" for column in columns)],
+        rows,
+        " ".join(filter(None, (what, other, table.note))),
+    )
 
 
 def _pairs(table: PublishedTable, section: Section) -> Iterator[Beside]:

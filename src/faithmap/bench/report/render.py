@@ -29,17 +29,26 @@ def as_html(page: Page) -> str:
     """The page."""
     style, script = _text("style.css"), _text("script.js")
     policy = f"default-src 'none'; img-src data:; style-src {_digest(style)}; script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_text), trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_text), trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["line"] = one_line
     return environment.get_template("report.html").render(
-        page=page, policy=policy, style=Markup(style), script=Markup(script), show=_show(), cards=_cards(page)  # noqa: S704 - the package's own files
+        page=page,
+        policy=policy,
+        style=Markup(style),
+        script=Markup(script),
+        show=_show(),
+        cards=_cards(page),
     )
 
 
 def _cards(page: Page) -> list[dict[str, Any]]:
     """What the script needs of each card, in the order of the page."""
     return [
-        {"height": card.height, "width": card.width, "maps": list(card.maps)} for model in page.models for card in model.album.cards
+        {"height": card.height, "width": card.width, "maps": list(card.maps)}
+        for model in page.models
+        for card in model.album.cards
     ]
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -120,11 +119,15 @@ def reading(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             missing = [name for name in _REQUIRED if name not in file.schema_arrow.names]
             if missing:
-                raise RunError(f"{path}: has no column {missing[0]!r}; it is none of the files that `faithmap bench run` writes")
+                raise RunError(
+                    f"{path}: has no column {missing[0]!r}; it is none of the files that `faithmap bench run` writes"
+                )
             yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0][:200]
-        raise RunError(f"{path}: is no intact Parquet file ({reason}); run `faithmap bench run` again, which makes it anew") from error
+        raise RunError(
+            f"{path}: is no intact Parquet file ({reason}); run `faithmap bench run` again, which makes it anew"
+        ) from error
 
 
 def read_rows(run: Run) -> Table:
@@ -219,7 +222,9 @@ def _note(table: Table, key: Key, batch: pa.RecordBatch) -> None:
             continue
         _count(table.failed, (*key, error))
         if len(table.failures) < _LISTED:
-            table.failures.append(Failure(*key, batch.column("image")[at].as_py() or "", batch.column("index")[at].as_py(), error))
+            table.failures.append(
+                Failure(*key, batch.column("image")[at].as_py() or "", batch.column("index")[at].as_py(), error)
+            )
     if "warnings" in batch.schema.names:
         for said in batch.column("warnings").to_pylist():
             for warning in said or ():

@@ -103,12 +103,25 @@ def agreement(group: Group) -> Grid | None:
         return None
     both = {**group.agreement, **{(b, a): value for (a, b), value in group.agreement.items()}}
     rows = [[Cell(a), *(_tau(both[a, b]) if a != b else Cell(NONE) for b in group.ranks)] for a in group.ranks]
-    return Grid("How far metrics order the methods alike", ["Kendall's tau", *group.ranks], rows, "1: alike; -1: the other way round.")
+    return Grid(
+        "How far metrics order the methods alike", ["Kendall's tau", *group.ranks], rows, "1: alike; -1: the other way round."
+    )
 
 
 def runtime(section: Section) -> Grid:
     """Passes, seconds and memory."""
-    head = ["method", "resolution", "forward", "backward", "median", "mean", "95th percentile", "metrics", "peak memory", "images"]
+    head = [
+        "method",
+        "resolution",
+        "forward",
+        "backward",
+        "median",
+        "mean",
+        "95th percentile",
+        "metrics",
+        "peak memory",
+        "images",
+    ]
     rows = []
     for entry in section.entries:
         cost = entry.cost
@@ -117,7 +130,9 @@ def runtime(section: Section) -> Grid:
         group = next(group for group in section.groups if entry in group.entries)
         texts = [group.resolution, amount(cost.forward), amount(cost.backward), *seconds, memory, f"{cost.count:,}"]
         rows.append([Cell(entry.name), *map(Cell, texts)])
-    return Grid("An image's cost", head, rows, "Passes are means; times are seconds of the method, and of all metrics together.")
+    return Grid(
+        "An image's cost", head, rows, "Passes are means; times are seconds of the method, and of all metrics together."
+    )
 
 
 def failures(analysis: Analysis) -> Grid | None:
@@ -150,7 +165,9 @@ def _scores(group: Group, entry: Entry, metrics: Sequence[str], reach: Reach) ->
     if all(score is None for score in found):
         return Cell(NONE)
     best = [_is_best(group, entry, metric) for metric in metrics]
-    text = " / ".join(NONE if score is None else number(score.mean) + "*" * mark for score, mark in zip(found, best, strict=True))
+    text = " / ".join(
+        NONE if score is None else number(score.mean) + "*" * mark for score, mark in zip(found, best, strict=True)
+    )
     below = " / ".join(NONE if score is None else reach(score) for score in found)
     return Cell(text, below, "best" if all(best) else "")
 
@@ -192,5 +209,3 @@ def _arrow(group: Group, metric: str) -> str:
 
 def _words(higher: bool) -> str:
     return "higher is better" if higher else "lower is better"
-
-

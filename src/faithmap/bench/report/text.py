@@ -11,7 +11,7 @@ import re
 
 from faithmap.text import one_line
 
-NONE = "–"
+NONE = "-"
 """Where there is no number."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
@@ -22,7 +22,7 @@ def number(value: float | None, digits: int = 3) -> str:
     """With so many decimals.
 
     >>> number(-0.00001), number(0.1234), number(None)
-    ('0.000', '0.123', '–')
+    ('0.000', '0.123', '-')
     """
     if value is None or math.isnan(value):
         return NONE
@@ -33,7 +33,7 @@ def amount(value: float | None) -> str:
     """To three digits, for what has no natural scale.
 
     >>> amount(12345.6), amount(0.01234), amount(None)
-    ('12,346', '0.0123', '–')
+    ('12,346', '0.0123', '-')
     """
     if value is None or math.isnan(value):
         return NONE

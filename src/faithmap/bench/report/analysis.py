@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from faithmap.bench.report.columns import GAMES, difference, protocols
 from faithmap.bench.report.costs import Cost, cost
 from faithmap.bench.report.folder import Model, Run, Size
 from faithmap.bench.report.numbers import Pair, Score, pairs, score
 from faithmap.bench.report.ranks import Contradiction, contradictions, ranked, tau
-from faithmap.bench.report.rows import GAMES, Series, Table, difference, protocols
+from faithmap.bench.report.rows import Series, Table
 
 
 @dataclass(frozen=True, eq=False)

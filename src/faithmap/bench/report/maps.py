@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.bench.report.analysis import Entry, Section
+from faithmap.bench.report.columns import GAMES, protocols
 from faithmap.bench.report.curves import Numbers, on_grid
 from faithmap.bench.report.folder import Run, Size
-from faithmap.bench.report.rows import GAMES, protocols, reading
+from faithmap.bench.report.rows import reading
 from faithmap.explanation import Explanation
 
 _WORDS = ("image", "label", "target", "predicted", "probability")

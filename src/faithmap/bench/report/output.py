@@ -1,5 +1,6 @@
-"""A report's folder, complete or absent: written aside, brought to the disk, and renamed. An older report goes when the new one is
-there, and comes back if that fails.
+"""A report's folder, complete or absent: written aside, brought to the disk, and renamed.
+
+An older report goes when the new one is there, and comes back if that fails.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from faithmap.bench.report import charts, published, tables
 from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
+from faithmap.bench.report.columns import GAMES, difference, protocols
 from faithmap.bench.report.costs import pareto
 from faithmap.bench.report.pictures import Album
-from faithmap.bench.report.rows import GAMES, difference, protocols
 from faithmap.bench.report.tables import Cell, Grid, Reach
 
 _FAILED = 50

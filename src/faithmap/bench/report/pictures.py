@@ -1,7 +1,7 @@
 """What the page shows of an image: the photograph as the model saw it, the same blurred, and each method's map.
 
-From these the browser makes the pictures of a game in which k cells are gone. Both pictures are small JPEG files, maps half-precision
-numbers, so that a page with dozens of maps stays in megabytes.
+From these the browser makes the pictures of a game in which k cells are gone. Both pictures are small JPEG files, and maps are
+half-precision numbers, so that a page with dozens of maps stays in megabytes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from faithmap.baselines import Blur
 from faithmap.bench.report.analysis import Analysis, Section
 from faithmap.bench.report.choosing import choose
+from faithmap.bench.report.columns import GAMES, protocols
 from faithmap.bench.report.folder import Size
 from faithmap.bench.report.maps import Row, read_maps
-from faithmap.bench.report.rows import GAMES, protocols
 from faithmap.data import ImageError, read_image
 from faithmap.geometry import Geometry
 from faithmap.viz.colours import flaw, limits

@@ -1,7 +1,8 @@
 r"""The order of methods by each metric, and where two metrics contradict each other.
 
-A rank is that of the mean over images, 1 for the best, equal means sharing the mean of their ranks. How far two metrics order the
-methods alike is Kendall's tau-b (Kendall 1945): of all pairs of methods, those ordered alike less those ordered the other way,
+A rank is that of the mean over images, 1 for the best, equal means sharing the mean of their ranks. How far two metrics order
+the methods alike is Kendall's tau-b (Kendall 1945): of all pairs of methods, those ordered alike less those ordered the other
+way,
 
 .. math:: \tau_b = \frac{C - D}{\sqrt{(P - T_1) (P - T_2)}}
 

@@ -7,7 +7,7 @@ not read here, and of the curves only their sum stays. Nothing is read from a ru
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,18 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from faithmap.bench.report.columns import COSTS, GAMES, difference, metrics_of, protocols
 from faithmap.bench.report.curves import MeanCurve, Numbers
 from faithmap.bench.report.folder import Run, RunError, Size
 
 Key = tuple[str, str]
 """A model and a method, by their ids."""
 
-COSTS = ("forward", "backward", "seconds", "metric_seconds", "peak_memory")
-GAMES = ("deletion", "insertion")
-
 _BATCH = 1024
 _REQUIRED = ("model", "method", "image", "index", "error")
-_NO_METRIC = {*COSTS, "probability", "score", "heatmap_scale"}
 _LISTED = 1000
 """Failures and kinds of warnings that are named one by one; all are counted."""
 
@@ -42,20 +39,6 @@ class Failure:
     image: str
     index: int
     error: str
-
-
-def difference(prefix: str) -> str:
-    """What insertion minus deletion of a protocol is called; the prefix tells protocols apart."""
-    return f"{prefix}insertion - {prefix}deletion"
-
-
-def protocols(names: Iterable[str]) -> list[str]:
-    """The prefixes of all games.
-
-    >>> protocols(["rise_deletion", "deletion", "insertion", difference(""), "infidelity"])
-    ['', 'rise_']
-    """
-    return sorted({name.removesuffix(game) for name in names for game in GAMES if name.endswith(game) and " - " not in name})
 
 
 @dataclass
@@ -142,7 +125,7 @@ def read_rows(run: Run) -> Table:
     curves: dict[Key, dict[str, MeanCurve]] = {}
     for number, path in enumerate(run.files):
         with reading(path) as file:
-            metrics = [name for name in _floats(file.schema_arrow) if name not in _NO_METRIC]
+            metrics = metrics_of(file.schema_arrow)
             table.metrics += [name for name in metrics if name not in table.metrics]
             for start, batch in _batches(file, metrics):
                 for key, some, at in _by_method(batch):
@@ -159,10 +142,6 @@ def read_rows(run: Run) -> Table:
             if gone is not None and come is not None:
                 series.numbers[difference(prefix)] = come - gone
     return table
-
-
-def _floats(schema: pa.Schema) -> list[str]:
-    return [entry.name for entry in schema if pa.types.is_floating(entry.type)]
 
 
 def _batches(file: pq.ParquetFile, metrics: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:

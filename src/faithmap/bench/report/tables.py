@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
+from faithmap.bench.report.columns import GAMES, protocols
 from faithmap.bench.report.numbers import Pair, Score
 from faithmap.bench.report.ranks import better
-from faithmap.bench.report.rows import GAMES, protocols
 from faithmap.bench.report.text import NONE, amount, number, p_value
 from faithmap.text import spoken
 

@@ -1,7 +1,7 @@
 """Numbers and untrusted words, as each kind of file takes them.
 
-HTML is escaped by jinja2. Here are Markdown, whose readers may render HTML within it, and CSV, whose readers may take a cell for a
-formula.
+HTML is escaped by jinja2. Here are Markdown, whose readers may render HTML within it, and CSV, whose readers may take a cell
+for a formula.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def p_value(p: float) -> str:
 
 
 def markdown(text: str) -> str:
-    """On one line, with no meaning to Markdown or HTML.
+    r"""On one line, with no meaning to Markdown or HTML.
 
     >>> print(markdown("<b>|a_b|"))
-    &lt;b&gt;\\|a\\_b\\|
+    &lt;b&gt;\|a\_b\|
     """
     return _MARKDOWN.sub(lambda found: _ENTITIES.get(found[1], "\\" + found[1]), one_line(text))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from bench_run import RunWriter, failed, row
 from PIL import Image
 from torch import Tensor
 
-from faithmap.bench.report import rows as rows_module
+from faithmap.bench.report import maps, rows
 from faithmap.bench.report.analysis import Analysis, analyse
 from faithmap.bench.report.folder import open_run
 from faithmap.bench.report.maps import read_maps
@@ -60,8 +61,8 @@ def test_each_card_has_its_own_map_whatever_the_row_group(writer: RunWriter) -> 
         photo(writer, f"{i}.png")
     for name in "ab":
         shift = 100.0 * (name == "b")
-        rows = [scored(name, i, 0.1 * i, heatmap=np.array([[i, shift], [i + 1, 7.0]])) for i in range(5)]
-        writer.unit(name, rows, row_group_size=2)
+        given = [scored(name, i, 0.1 * i, heatmap=np.array([[i, shift], [i + 1, 7.0]])) for i in range(5)]
+        writer.unit(name, given, row_group_size=2)
     cards = shown(writer).cards
     assert [card.name for card in cards] == ["4.png", "0.png"]
     assert [halves(entry["data"]) for entry in cards[0].maps] == [[4, 0, 5, 7], [4, 100, 5, 7]]
@@ -112,8 +113,8 @@ def test_maps_of_several_shapes_come_as_lists(writer: RunWriter) -> None:
     writer.unit("a", [scored("a", i, 0.5, heatmap=np.arange(2.0 * (i + 1)).reshape(2, i + 1)) for i in range(3)])
     found = analysed(writer)
     assert found.sections[0].groups[0].resolution == "each map's own"
-    maps = read_maps(found.run, found.sections[0], [0, 2])
-    assert [maps[i][0].cells().tolist() for i in (0, 2)] == [[[0], [1]], [[0, 1, 2], [3, 4, 5]]]  # type: ignore[union-attr]
+    read = read_maps(found.run, found.sections[0], [0, 2])
+    assert [read[i][0].cells().tolist() for i in (0, 2)] == [[[0], [1]], [[0, 1, 2], [3, 4, 5]]]  # type: ignore[union-attr]
 
 
 def test_a_map_that_ranks_nothing_has_no_ends(writer: RunWriter) -> None:
@@ -168,18 +169,25 @@ def test_an_image_that_failed_for_one_method_is_not_chosen(writer: RunWriter) ->
 
 
 def test_heatmaps_are_read_only_for_what_is_shown(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 maps of 128 x 128 are 6.5 MB; the numbers of their rows take a small part of that."""
+    """200 maps of 128 x 128 are 6.5 MB; a batch of their rows' numbers takes a small part of that, a row group a twentieth."""
     writer.start(["a"])
     heatmap = np.random.default_rng(0).random((128, 128))
     writer.unit("a", [scored("a", i, 0.5, heatmap=heatmap) for i in range(200)], row_group_size=10)
-    monkeypatch.setattr(rows_module, "_BATCH", 16)
-    before = pa.default_memory_pool()
-    pool = pa.proxy_memory_pool(before)
-    pa.set_memory_pool(pool)
-    try:
-        found = analysed(writer)
-        assert pool.max_memory() < 2**20
-        read_maps(found.run, found.sections[0], [0])
-        assert pool.max_memory() < 3 * 2**20
-    finally:
-        pa.set_memory_pool(before)
+    before, held = pa.total_allocated_bytes(), []
+    batches, made = rows._batches, maps._row
+
+    def watched(*arguments: Any) -> Iterator[Any]:
+        for batch in batches(*arguments):
+            held.append(pa.total_allocated_bytes() - before)
+            yield batch
+
+    def watching(*arguments: Any) -> Any:
+        held.append(pa.total_allocated_bytes() - before)
+        return made(*arguments)
+
+    monkeypatch.setattr(rows, "_batches", watched)
+    monkeypatch.setattr(maps, "_row", watching)
+    found = analysed(writer)
+    assert max(held) < 2**19
+    read_maps(found.run, found.sections[0], [0, 199])
+    assert 2**17 < max(held) < 2**21

@@ -103,12 +103,11 @@ def test_the_matrix_is_seen_from_the_row(writer: RunWriter) -> None:
     for name, low in (("a", 0.1), ("b", 0.3)):
         writer.unit(name, [row(name, i, deletion=low + 0.01 * i, insertion=0.5) for i in range(10)])
     page = make_page(analysed(writer), [Album([], [])])
-    deletion = page.models[0].groups[0].tests[0]
+    deletion, insertion = page.models[0].groups[0].more_tests
     assert deletion.title == "deletion, lower is better"
     cells = [[(cell.text, cell.mark) for cell in line[1:]] for line in deletion.rows]
     assert cells == [[("", ""), ("-0.200", "better")], [("+0.200", "worse"), ("", "")]]
     assert deletion.rows[0][2].below == f"p {2 / 2**10:.2g}"
-    insertion = page.models[0].groups[0].tests[1]
     assert insertion.rows[0][2] == Cell("0.000", "p 1")
 
 

@@ -67,7 +67,7 @@ def test_each_card_has_its_own_map_whatever_the_row_group(writer: RunWriter) -> 
     assert [card.name for card in cards] == ["4.png", "0.png"]
     assert [halves(entry["data"]) for entry in cards[0].maps] == [[4, 0, 5, 7], [4, 100, 5, 7]]
     assert halves(cards[1].maps[1]["data"]) == [0, 100, 1, 7]
-    assert cards[0].spoken == [("a", "0.000 / 0.400"), ("b", "0.000 / 0.400")]
+    assert cards[0].spoken == [("a", "", "0.000 / 0.400"), ("b", "", "0.000 / 0.400")]
     assert [entry["colour"] for entry in cards[0].maps] == [0, 1]
     assert cards[0].facts == "cat, probability 0.900"
 

@@ -162,7 +162,7 @@ def _horizontal(values: Sequence[float]) -> _Axis:
     """Logarithmic, from a third below the lowest to a third above the highest, with powers of ten, or 1, 2 and 5 of them."""
     low, high = min(values) / 1.5, max(values) * 1.5
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    for digits in ((1,), (1, 3), (1, 2, 5)):
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
         ticks = [digit * 10.0**power for power in powers for digit in digits if low <= digit * 10.0**power <= high]
         if len(ticks) >= 3:
             break

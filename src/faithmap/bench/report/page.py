@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from faithmap.bench.report import charts, published, tables
 from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
-from faithmap.bench.report.columns import GAMES, difference, protocols
+from faithmap.bench.report.columns import GAMES, protocols
 from faithmap.bench.report.costs import pareto
 from faithmap.bench.report.pictures import Album
 from faithmap.bench.report.tables import Cell, Grid, Reach
@@ -97,23 +97,25 @@ def _model(analysis: Analysis, section: Section, album: Album, reach: Reach) -> 
 
 def _group(analysis: Analysis, group: Group) -> GroupPart:
     grids = {metric: tables.matrix(group, metric) for metric in group.tests if group.tests[metric]}
-    names = [prefix + game for prefix in protocols(analysis.metrics) for game in GAMES]
-    played = {*names, *(difference(prefix) for prefix in protocols(names))}
-    first = [metric for metric in grids if metric in played] or list(grids)[:1]
+    first = [analysis.headline] if analysis.headline in grids else list(grids)[:1]
     drawn = [
         _costs(analysis, group, *axis) for axis in (("passes", "passes, forward and backward"), ("mean", "seconds an image"))
     ]
     return GroupPart(
         name=group.resolution,
         methods=[(entry.name, charts.style_of(analysis.colours[entry.name])) for entry in group.entries],
-        tests=[grids[metric] for metric in first],
+        tests=[grids[metric] for metric in first if metric],
         more_tests=[grid for metric, grid in grids.items() if metric not in first],
         ranks=[grid for grid in (tables.ranks(group), tables.agreement(group)) if grid],
         contradictions=_contradictions(group),
-        curves=[chart for game in names if (chart := _curves(analysis, group, game)) is not None],
+        curves=[chart for game in _games(analysis) if (chart := _curves(analysis, group, game)) is not None],
         costs=[chart for chart, _ in drawn if chart is not None],
         fronts=[front for _, front in drawn if front],
     )
+
+
+def _games(analysis: Analysis) -> list[str]:
+    return [prefix + game for prefix in protocols(analysis.metrics) for game in GAMES]
 
 
 def _contradictions(group: Group) -> list[tuple[str, list[str]]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faithmap.baselines import Blur
-from faithmap.bench.report.analysis import Analysis, Section
+from faithmap.bench.report.analysis import Analysis, Section, resolution_name
 from faithmap.bench.report.choosing import choose
 from faithmap.bench.report.columns import GAMES, protocols
 from faithmap.bench.report.folder import Size
@@ -38,7 +38,17 @@ BUDGET = 8_000_000
 
 @dataclass(frozen=True)
 class Card:
-    """An image as the page shows it; ``maps`` go to the browser as they are."""
+    """An image as the page shows it.
+
+    Attributes:
+        name: of the file; untrusted.
+        reason: why it is shown.
+        facts: class and probability.
+        photograph: a data URI; ``blurred`` likewise.
+        height: of both in pixels; ``width`` likewise.
+        maps: what the browser is given, one a method.
+        spoken: of each map the method, its resolution where the model has several, and its scores.
+    """
 
     name: str
     reason: str
@@ -48,7 +58,7 @@ class Card:
     height: int
     width: int
     maps: Sequence[Mapping[str, Any]]
-    spoken: Sequence[tuple[str, str]]
+    spoken: Sequence[tuple[str, str, str]]
 
     @property
     def letters(self) -> int:
@@ -121,7 +131,8 @@ def _card(analysis: Analysis, section: Section, rows: Sequence[Row], folder: Pat
     for row in rows:
         scores = {game: score for game in _games(analysis) if (score := _score(row, game)) is not None}
         maps.append({**_map(row), "colour": analysis.colours[row.entry.name], "curves": _curves(row)})
-        spoken.append((row.entry.name, " / ".join(f"{score:.3f}" for score in scores.values())))
+        resolution = resolution_name(row.entry.cells) if len(section.groups) > 1 else ""
+        spoken.append((row.entry.name, resolution, " / ".join(f"{score:.3f}" for score in scores.values())))
     height, width = view.shape[-2:]
     blurred = _jpeg(Blur()(view), 60)
     return Card(name, reason, _facts(words), _jpeg(view, 80), blurred, height, width, maps, spoken)

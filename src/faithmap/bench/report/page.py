@@ -137,13 +137,13 @@ def _curves(analysis: Analysis, group: Group, game: str) -> Markup | None:
 
 
 def _costs(analysis: Analysis, group: Group, cost: str, axis: str) -> tuple[Markup | None, str]:
-    """The chart, and its front in words."""
+    """The chart, and its front in words; nothing of one method alone."""
     metric = analysis.headline
     if metric is None:
         return None, ""
     sign = 1 if analysis.directions[metric] else -1
     there = {e: price for e in group.entries if (price := getattr(e.cost, cost)) and e.scores[metric] is not None}
-    if not there:
+    if len(there) < 2:
         return None, ""
     front = pareto({e.name: (price, sign * _score(e, metric).mean) for e, price in there.items()})
     points = [

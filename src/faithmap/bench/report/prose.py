@@ -24,7 +24,7 @@ def _lines(page: Page) -> Iterator[str]:
     for alarm in page.alarms:
         yield from (f"> {markdown(alarm)}", "")
     for model in page.models:
-        yield from _model(model)
+        yield from _model(model, page.spread, page.published)
     for title, grids in (("Failures and warnings", page.troubles), ("Settings and versions", page.settings)):
         if grids:
             yield from (f"## {title}", "")
@@ -32,10 +32,15 @@ def _lines(page: Page) -> Iterator[str]:
                 yield from _grid(grid)
 
 
-def _model(model: ModelPart) -> Iterator[str]:
+def _model(model: ModelPart, spread: str, source: str) -> Iterator[str]:
     yield from (f"## {markdown(model.name)}", "")
-    for grid in (*model.tables, *model.published):
+    for grid in model.tables:
         yield from _grid(grid)
+    yield from (f"\\* the best of its column's resolution. In brackets: {spread}.", "")
+    if model.published:
+        yield from ("### Beside published numbers", "", markdown(source), "")
+        for grid in model.published:
+            yield from _grid(grid, level=4)
     for group in model.groups:
         yield from _group(group)
     yield from _grid(model.runtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -177,7 +178,8 @@ def _is_best(group: Group, entry: Entry, metric: str) -> bool:
     mine = entry.scores.get(metric)
     if metric not in group.directions or mine is None or len(means) < 2:
         return False
-    return mine.mean == (max(means) if group.directions[metric] else min(means))
+    best = max(means) if group.directions[metric] else min(means)
+    return math.isclose(mine.mean, best, rel_tol=1e-6)
 
 
 def _against(found: dict[tuple[str, str], Pair], row: str, column: str, higher: bool) -> Cell:

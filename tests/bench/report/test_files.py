@@ -18,6 +18,7 @@ from PIL import Image
 
 import faithmap.cli as cli
 from faithmap.bench.report import output, write_report
+from faithmap.bench.report.text import csv_text, markdown
 from faithmap.cli.bench_report import report
 from faithmap.cli.errors import USER_ERROR, UserError
 
@@ -311,3 +312,33 @@ def test_the_same_run_gives_the_same_files(writer: RunWriter, tmp_path: Path) ->
     hostile(writer)
     first, second = (write_report(writer.folder, tmp_path / name).folder for name in ("one", "two"))
     assert {p.name: p.read_bytes() for p in first.iterdir()} == {p.name: p.read_bytes() for p in second.iterdir()}
+
+
+def test_the_older_report_comes_back_where_the_new_one_cannot_take_its_place(
+    writer: RunWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer.start(["a"])
+    writer.unit("a", [row("a", 0, deletion=0.5)])
+    folder = write_report(writer.folder).folder
+    (folder / "report.html").write_text("the older one")
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name.endswith(".partial"):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(ValueError, match="Permission denied"):
+        write_report(writer.folder)
+    assert (folder / "report.html").read_text() == "the older one"
+    assert sorted(path.name for path in writer.folder.iterdir()) == ["report", "run.json", "units"]
+
+
+@pytest.mark.parametrize("text", ["=1", "+1", "-1", "@x", "  =1", "\uff1d1"])
+def test_formulas_get_an_apostrophe(text: str) -> None:
+    assert csv_text(text) == "'" + text
+
+
+def test_markdown_entities_are_text() -> None:
+    assert markdown("&lt;b&gt; $x$ ~y~ #1") == "&amp;lt;b&amp;gt; \\$x\\$ \\~y\\~ \\#1"

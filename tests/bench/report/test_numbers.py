@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from bench_run import RunWriter, failed, row
 from numpy.testing import assert_allclose
 
+from faithmap.bench.report import charts
 from faithmap.bench.report.analysis import Analysis, analyse
 from faithmap.bench.report.choosing import choose
 from faithmap.bench.report.costs import pareto
@@ -297,3 +299,59 @@ def test_images_are_chosen_by_the_mean_over_methods(writer: RunWriter) -> None:
     assert chosen[0].score == pytest.approx(0.85)
     assert [one.index for one in choose(section, "deletion", False, 9)] == [10, 14, 11, 13, 12]
     assert choose(section, None, True, 1) == []
+
+
+def test_pairs_on_different_images_are_corrected_too() -> None:
+    methods = {"a": series([1.0, 2.0, 3.0]), "b": series([0.0, 0.0, 0.0]), "c": series([1.0, 2.0], [0, 1])}
+    found = {(pair.first, pair.second): (pair.p, pair.corrected_p, pair.count) for pair in pairs(methods, "m")}
+    assert found == {("a", "b"): (0.25, 0.75, 3), ("a", "c"): (1.0, 1.0, 2), ("b", "c"): (0.5, 1.0, 2)}
+
+
+def test_only_a_corrected_p_colours_a_cell(writer: RunWriter) -> None:
+    """Six images give p = 2 / 64, which is 0.09 among three pairs."""
+    writer.start(["a", "b", "c"])
+    for number, name in enumerate("abc"):
+        writer.unit(name, [row(name, i, deletion=0.1 * number) for i in range(6)])
+    matrix = make_page(analysed(writer), [Album([], [])]).models[0].groups[0].tests[0]
+    assert {cell.mark for line in matrix.rows for cell in line} == {""}
+    assert matrix.rows[0][1 + 1].below == "p 0.094"
+
+
+def test_hidden_files_are_none_of_the_run(writer: RunWriter) -> None:
+    writer.start(["a"])
+    writer.unit("a", [row("a", 0, deletion=0.5)])
+    (writer.folder / "units" / ".b.parquet").write_text("half written")
+    assert analysed(writer).images == 1
+
+
+def test_the_chart_of_costs() -> None:
+    """One power of ten lies between 10 and 100; the front steps from a to c, and b is under it."""
+    points = [
+        charts.Point("a", 0, 10.0, 0.25, math.nan, math.nan, front=True),
+        charts.Point("b", 1, 20.0, 0.125, 0.0, 0.25, front=False),
+        charts.Point("<c>", 9, 100.0, 0.5, math.nan, math.nan, front=True),
+    ]
+    drawn = charts.costs("worth", "passes", points)
+    circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)" class="([^"]*)"><title>([^<]*)', drawn)
+    found = {name: (float(x), float(y), float(r), style) for x, y, r, style, name in circles}
+    assert {name: (r, style) for name, (_, _, r, style) in found.items()} == {
+        "a": (6, "dot c0 d0"),
+        "b": (4.5, "dot c1 d0"),
+        "&lt;c&gt;": (6, "dot c1 d1"),
+    }
+    (ax, ay, *_), (bx, by, *_), (cx, cy, *_) = found["a"], found["b"], found["&lt;c&gt;"]
+    assert (bx - ax) / (cx - ax) == pytest.approx(math.log10(2), abs=1e-3)
+    assert (by - ay) / (cy - ay) == pytest.approx(-0.5, abs=1e-3)
+    front = re.findall(r'<polyline points="([^"]*)" class="front"', drawn)[0].split()
+    assert front[:4] == [f"{ax},{ay}", f"{ax},{ay}", f"{cx},{ay}", f"{cx},{cy}"]
+    assert len(re.findall('class="bar', drawn)) == 1
+
+
+def test_the_chart_of_curves_shows_the_scores() -> None:
+    drawn = charts.curves("mean deletion curve", [charts.Line("a", 0, np.linspace(1, 0, 101))])
+    points = re.findall(r'points="([^"]*)"', drawn)[0].split()
+    (left, top), (right, bottom) = (tuple(map(float, points[i].split(","))) for i in (0, -1))
+    middle = tuple(map(float, points[50].split(",")))
+    assert middle == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=0.02)
+    assert left < right
+    assert top < bottom

@@ -191,3 +191,14 @@ def test_heatmaps_are_read_only_for_what_is_shown(writer: RunWriter, monkeypatch
     assert max(held) < 2**19
     read_maps(found.run, found.sections[0], [0, 199])
     assert 2**17 < max(held) < 2**21
+
+
+def test_cells_of_the_same_number_at_other_places_are_moved(writer: RunWriter) -> None:
+    writer.start(["a"])
+    placed = scored("a", 0, 0.5, size=[9, 9], heatmap=np.array([[0.0, 2.0, 8.0]]), rows_at=[4.0], columns_at=[1.0, 2.0, 8.0])
+    writer.unit("a", [placed])
+    found = analysed(writer)
+    (entry,) = read_maps(found.run, found.sections[0], [0])[0]
+    cells = entry.cells()
+    assert cells is not None
+    assert cells.tolist() == [[0, 4, 8]]

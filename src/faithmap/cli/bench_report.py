@@ -40,6 +40,7 @@ def report(
     with blaming_the_user():
         written = write_report(run, out, spread=spread, shown=shown, data=data)
     console = make_console()
-    say(console, f"{written.methods} methods, {written.images:,} images, {written.failures:,} failures")
+    counts = {"method": written.methods, "image": written.images, "failure": written.failures}
+    say(console, ", ".join(f"{count:,} {what}{'s' * (count != 1)}" for what, count in counts.items()))
     say(console, str(written.folder / "report.html"), "report  ", "bold")
     return 0

@@ -268,7 +268,7 @@ def test_the_command(writer: RunWriter, capsys: pytest.CaptureFixture[str], monk
     writer.start(["a"])
     writer.unit("a", [row("a", 0, deletion=0.5), failed("a", 1, "broken")])
     assert cli.main(["report", str(writer.folder), "--spread", "error", "--shown", "0"]) == 0
-    assert capsys.readouterr().out == f"1 methods, 2 images, 1 failures\nreport  {writer.folder / 'report' / 'report.html'}\n"
+    assert capsys.readouterr().out == f"1 method, 2 images, 1 failure\nreport  {writer.folder / 'report' / 'report.html'}\n"
 
 
 def _with_report(app: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Benchmarks over whole data sets: a plan of work units, engines that run it, a store of rows, and a report."""
+"""Benchmarks over whole data sets: a plan of work units, engines that run it, the store of results, the report."""

@@ -355,3 +355,11 @@ def test_the_chart_of_curves_shows_the_scores() -> None:
     assert middle == pytest.approx(((left + right) / 2, (top + bottom) / 2), abs=0.02)
     assert left < right
     assert top < bottom
+
+
+def test_a_matrix_says_how_many_images_its_pairs_have(writer: RunWriter) -> None:
+    writer.start(["a", "b", "c"])
+    for name, count in (("a", 3), ("b", 3), ("c", 2)):
+        writer.unit(name, [row(name, i, deletion=0.1) for i in range(count)])
+    matrix = make_page(analysed(writer), [Album([], [])]).models[0].groups[0].tests[0]
+    assert matrix.note == "2 to 3 images; p by sign flips, Holm-corrected for 3 pairs."

@@ -80,8 +80,10 @@ def matrix(group: Group, metric: str) -> Grid:
     found = {(pair.first, pair.second): pair for pair in tests}
     names = [entry.name for entry in group.entries if any(entry.name in pair for pair in found)]
     rows = [[Cell(row), *(_against(found, row, column, group.directions[metric]) for column in names)] for row in names]
-    count = min((pair.count for pair in tests), default=0)
-    note = f"{count} images; p by sign flips, Holm-corrected for {len(tests)} pair{'s' * (len(tests) != 1)}."
+    counts = " to ".join(
+        f"{count:,}" for count in sorted({min(pair.count for pair in tests), max(pair.count for pair in tests)})
+    )
+    note = f"{counts} images; p by sign flips, Holm-corrected for {len(tests)} pair{'s' * (len(tests) != 1)}."
     return Grid(f"{metric}, {_words(group.directions[metric])}", ["row minus column", *names], rows, note)
 
 

@@ -363,3 +363,12 @@ def test_a_matrix_says_how_many_images_its_pairs_have(writer: RunWriter) -> None
         writer.unit(name, [row(name, i, deletion=0.1) for i in range(count)])
     matrix = make_page(analysed(writer), [Album([], [])]).models[0].groups[0].tests[0]
     assert matrix.note == "2 to 3 images; p by sign flips, Holm-corrected for 3 pairs."
+
+
+@pytest.mark.parametrize("worths", [(0.1, 0.1), (0.1, 0.1 + 1e-17), (0.0, 0.0), (1e-12, 2e-12), (-3e5, 4e5), (1, 1 + 1e-15)])
+def test_axes_hold_any_values(worths: tuple[float, float]) -> None:
+    points = [charts.Point(str(i), i, 1.0, worth, math.nan, math.nan, front=True) for i, worth in enumerate(worths)]
+    drawn = charts.costs("worth", "passes", points)
+    places = [float(y) for y in re.findall(r'cy="([-\d.]+)"', drawn)]
+    assert all(20 < y < charts.HEIGHT for y in places)
+    assert charts.curves("flat", [charts.Line("a", 0, np.full(101, worths[0]))])

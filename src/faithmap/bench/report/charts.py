@@ -145,7 +145,8 @@ def _frame(x: _Axis, y: _Axis, title: str, below: str, across: Sequence[str]) ->
 
 def _vertical(low: float, high: float) -> _Axis:
     """Round ticks that hold all values."""
-    span = (high - low) or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-9 * largest else largest or 1.0  # what rounding alone tells apart is one value
     step = next(
         s
         for power in (10.0 ** math.floor(math.log10(span / 5)),)
@@ -154,7 +155,7 @@ def _vertical(low: float, high: float) -> _Axis:
     )
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     last = max(last, first + 1)
-    ticks = [round(i * step, 10) for i in range(first, last + 1)]
+    ticks = [i * step for i in range(first, last + 1)]
     return _Axis(ticks[0], ticks[-1], HEIGHT - _BOTTOM, _TOP, ticks)
 
 

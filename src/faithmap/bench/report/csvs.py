@@ -1,0 +1,157 @@
+"""The tables as CSV: every number in full, one a line, so that other programs can take them up."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from io import StringIO
+
+from faithmap.bench.report.analysis import Analysis
+from faithmap.bench.report.curves import GRID
+from faithmap.bench.report.published import beside
+from faithmap.bench.report.text import csv_text
+
+Value = str | float | int | None
+
+
+def csv_files(analysis: Analysis) -> dict[str, str]:
+    """Each file's name and text."""
+    return {
+        "scores.csv": _scores(analysis),
+        "pairs.csv": _pairs(analysis),
+        "ranks.csv": _ranks(analysis),
+        "agreement.csv": _agreement(analysis),
+        "runtime.csv": _runtime(analysis),
+        "curves.csv": _curves(analysis),
+        "failures.csv": _failures(analysis),
+        "warnings.csv": _text(
+            ["model", "method", "warning", "images"], ([*key, count] for key, count in analysis.table.warnings.most_common())
+        ),
+        "published.csv": _published(analysis),
+    }
+
+
+def _scores(analysis: Analysis) -> str:
+    head = ["model", "method", "name", "resolution", "metric", "mean", "standard_error", "low", "high", "images"]
+    return _text(
+        head,
+        (
+            [g.model, e.id, e.name, g.resolution, metric, s.mean, s.standard_error, s.low, s.high, s.count]
+            for section in analysis.sections
+            for g in section.groups
+            for e in g.entries
+            for metric, s in e.scores.items()
+            if s is not None
+        ),
+    )
+
+
+def _pairs(analysis: Analysis) -> str:
+    head = ["model", "resolution", "metric", "first", "second", "difference", "standard_error", "p", "corrected_p", "images"]
+    return _text(
+        head,
+        (
+            [g.model, g.resolution, metric, p.first, p.second, p.difference, p.standard_error, p.p, p.corrected_p, p.count]
+            for section in analysis.sections
+            for g in section.groups
+            for metric, tests in g.tests.items()
+            for p in tests
+        ),
+    )
+
+
+def _ranks(analysis: Analysis) -> str:
+    return _text(
+        ["model", "resolution", "metric", "method", "rank"],
+        (
+            [g.model, g.resolution, metric, method, rank]
+            for section in analysis.sections
+            for g in section.groups
+            for metric, ranks in g.ranks.items()
+            for method, rank in ranks.items()
+        ),
+    )
+
+
+def _agreement(analysis: Analysis) -> str:
+    return _text(
+        ["model", "resolution", "metric", "other", "kendall_tau"],
+        (
+            [g.model, g.resolution, *pair, tau]
+            for section in analysis.sections
+            for g in section.groups
+            for pair, tau in g.agreement.items()
+        ),
+    )
+
+
+def _runtime(analysis: Analysis) -> str:
+    head = ["forward", "backward", "median", "mean", "slow", "metrics", "memory", "count"]
+    names = [
+        "forward",
+        "backward",
+        "median_seconds",
+        "mean_seconds",
+        "p95_seconds",
+        "metric_seconds",
+        "peak_memory_bytes",
+        "images",
+    ]
+    return _text(
+        ["model", "method", "name", "resolution", *names],
+        (
+            [g.model, e.id, e.name, g.resolution, *(getattr(e.cost, name) for name in head)]
+            for section in analysis.sections
+            for g in section.groups
+            for e in g.entries
+        ),
+    )
+
+
+def _curves(analysis: Analysis) -> str:
+    return _text(
+        ["model", "method", "name", "resolution", "game", "fraction", "mean_score", "images"],
+        (
+            [g.model, e.id, e.name, g.resolution, game, round(float(fraction), 2), float(score), curve.count]
+            for section in analysis.sections
+            for g in section.groups
+            for e in g.entries
+            for game, curve in e.series.curves.items()
+            if (mean := curve.mean) is not None
+            for fraction, score in zip(GRID, mean, strict=True)
+        ),
+    )
+
+
+def _failures(analysis: Analysis) -> str:
+    listed = analysis.table.failures
+    return _text(
+        ["model", "method", "image", "index", "error"], ([f.model, f.method, f.image, f.index, f.error] for f in listed)
+    )
+
+
+def _published(analysis: Analysis) -> str:
+    return _text(
+        ["table", "model", "method", "resolution", "metric", "published", "ours"],
+        (
+            [one.table, one.model, one.method, one.resolution, one.metric, one.published, one.ours]
+            for _, _, found in beside(analysis)
+            for one in found
+        ),
+    )
+
+
+def _text(head: Sequence[str], rows: Iterable[Sequence[Value]]) -> str:
+    file = StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return file.getvalue()
+
+
+def _cell(value: Value) -> str | float | int:
+    """A number as it is, however it begins; words made harmless; nothing where there is none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return csv_text(value) if isinstance(value, str) else value

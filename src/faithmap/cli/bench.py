@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.types import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from faithmap.cli.bench_report import report
 from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.report import make_console, say
 
@@ -161,4 +162,5 @@ def make_bench() -> App:
     app.command(init)
     app.command(plan)
     app.command(run)
+    app.command(report)
     return app

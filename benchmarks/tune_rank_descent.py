@@ -1,4 +1,4 @@
-"""How the defaults of rank descent were chosen: one setting after the other, from the defaults.
+"""How the defaults of rank descent were chosen: one setting after the other, around a step of 0.02.
 
     python benchmarks/tune_rank_descent.py --photos ../shared/photos --count 12 --autocast bfloat16
 
@@ -23,8 +23,11 @@ from torch import Tensor
 import faithmap as fm
 from faithmap.methods.rank_descent import places
 
+MIDDLE = "step 0.02"
+"""With half of it, which is the default, the maps of two seeds agree better, and the areas are a little worse."""
+
 GRID: dict[str, tuple[Any, ...]] = {
-    "step": (0.005, 0.02, 0.04),
+    "step": (0.01, 0.04),
     "softness": (0.03, 0.08),
     "smoothing": (0.0, 1.0),
     "momentum": (0.6, 0.9),
@@ -35,8 +38,8 @@ GRID: dict[str, tuple[Any, ...]] = {
 
 
 def candidates(default: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent]]:
-    """The defaults, and what differs from them in one setting."""
-    yield "defaults", default
+    """The middle, and what differs from it in one setting."""
+    yield MIDDLE, default
     for name, values in GRID.items():
         for value in values:
             yield f"{name} {value}", replace(default, **{name: value})
@@ -60,10 +63,11 @@ def steadiness(bench: Bench, explain: fm.RankDescent, count: int) -> tuple[float
 
 
 def report(bench: Bench, options: argparse.Namespace) -> str:
-    """One table, with paired differences to the defaults."""
+    """One table, with paired differences to the middle."""
     default = fm.RankDescent(
         bench.model,
         resolution=options.resolution,
+        step=0.02,
         seed=options.seed,
         chunk_size=options.chunk,
         autocast=autocast(options),
@@ -76,9 +80,9 @@ def report(bench: Bench, options: argparse.Namespace) -> str:
         ours = values if ours is None else ours
         steady, seeds = steadiness(bench, explain, options.steady)
         areas = [with_error([getattr(row, game) for row in found]) for game in ("deletion", "insertion")]
-        paired = "" if name == "defaults" else difference(values, ours)
+        paired = "" if name == MIDDLE else difference(values, ours)
         lines.append([name, *areas, paired, f"{steady:.2f}", f"{seeds:.2f}", f"{found[0].backward:.0f}"])
-    return table(["setting", "deletion", "insertion", "ins - del to the defaults", "steady", "seeds", "backwards"], lines)
+    return table(["setting", "deletion", "insertion", f"ins - del to {MIDDLE}", "steady", "seeds", "backwards"], lines)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ ARGUMENTS = {
         "--resolution is no setting of gradcam",
     ),
     "no samples": (["explain", "--method", "gradcam", "--samples", "7"], "--samples is no setting of gradcam; leave it out"),
-    "no layers": (["explain", "--target-layer", "conv"], "--target-layer is no setting of igos; leave it out"),
+    "no layers": (["explain", "--target-layer", "conv"], "--target-layer is no setting of rank_descent; leave it out"),
     "no such layer": (["explain", "--method", "gradcam", "--target-layer", "conv"], "'conv' is no module of the model"),
     "unknown baseline": (["explain", "--baseline", "pink"], '"pink" for --baseline. Choose from'),
     "unknown score": (["explain", "--score", "loss"], '"loss" for --score. Choose from'),

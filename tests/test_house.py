@@ -16,7 +16,7 @@ from faithmap.methods.registry import METHODS
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
     {"_version", "cautions", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation", "model"}
-    | {"capture"},
+    | {"capture", "files"},
     {"methods", "metrics"},
     {"choosing"},
     {"zoo", "data", "viz"},

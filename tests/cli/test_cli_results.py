@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from faithmap.cli.errors import UserError
-from faithmap.cli.results import SCHEMA, check, complete_or_absent, is_result, output_folder, plan, write_record
+from faithmap.cli.results import SCHEMA, check, is_result, output_folder, plan, write_record
+from faithmap.files import complete_or_absent
 
 
 def names(*files: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any
 
 from faithmap.bench.errors import BenchError, NoRoomError
 from faithmap.bench.plan import Plan, Unit, differences
+from faithmap.files import write_whole
 
 RECORD = "run.json"
 
@@ -162,22 +162,13 @@ class RunFolder:
 
     def _write(self, path: Path, data: bytes) -> None:
         """A file, complete or absent."""
-        aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
         try:
-            with aside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            _sync(path.parent)
+            write_whole(path, data)
         except OSError as error:
             remedy = "make room, and start the same command again"
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             problem = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
             raise NoRoomError(f"{path}: {problem}; what is there is complete: {remedy}") from error
-        finally:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
 
     def note(self, noted: Mapping[str, Present]) -> None:
         """Lines of the journal; one that is lost costs a reading of the file, no more."""
@@ -216,13 +207,3 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, Present]]:
         except (ValueError, TypeError):
             continue
         yield key, Present(size, when, failed)
-
-
-def _sync(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

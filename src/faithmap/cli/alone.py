@@ -17,8 +17,9 @@ from faithmap.cli.compare import CompareOptions
 from faithmap.cli.errors import UserError, os_problem
 from faithmap.cli.inputs import Photo, read_photo
 from faithmap.cli.report import Done, Failed, Outcome, Tell
-from faithmap.cli.results import Job, complete_or_absent, write_record
+from faithmap.cli.results import Job, write_record
 from faithmap.cli.saturation import SaturationOptions
+from faithmap.files import complete_or_absent
 
 Drawn = Callable[[Path], None]
 """Draws the pictures of a result into a folder."""

@@ -19,9 +19,10 @@ from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.inputs import find_files, read_photo
 from faithmap.cli.record import described_photo, document
 from faithmap.cli.report import Bar, Done, Failed, Outcome
-from faithmap.cli.results import CHOICE, Job, check, complete_or_absent, output_folder, write_record
+from faithmap.cli.results import CHOICE, Job, check, output_folder, write_record
 from faithmap.cli.runner import open_model
 from faithmap.data import sample_photo
+from faithmap.files import complete_or_absent
 from faithmap.methods.masks.masker_files import read_masker
 from faithmap.metrics import PROTOCOLS
 from faithmap.metrics.statistics import Interval

@@ -23,8 +23,9 @@ from faithmap.cli.methods import make_explainer
 from faithmap.cli.pictures import draw
 from faithmap.cli.record import Findings, describe_findings
 from faithmap.cli.report import Bar, Done, Failed, Outcome, Tell
-from faithmap.cli.results import Job, complete_or_absent, write_record
+from faithmap.cli.results import Job, write_record
 from faithmap.cli.runner import open_model, run
+from faithmap.files import complete_or_absent
 from faithmap.methods.base import Progress
 
 TOGETHER = 8

@@ -1,7 +1,6 @@
-"""Result folders: one for each image, complete or absent.
+"""Result folders: one for each image, with the record of how its files came about; which may be replaced, and which not.
 
-A result is made in a hidden folder beside its place, brought to the disk, and renamed. Where it replaces an older one, that
-is first renamed too, and comes back if anything goes wrong: no moment leaves half of a result under its name.
+They are made by :func:`faithmap.files.complete_or_absent`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,28 +111,6 @@ def output_folder(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-@contextmanager
-def complete_or_absent(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which appears under its name when the block ends, and vanishes if it fails or is interrupted."""
-    token = secrets.token_hex(4)
-    partial = folder.with_name(f".{folder.name}.{token}.partial")
-    older = folder.with_name(f".{folder.name}.{token}.older")
-    try:
-        partial.mkdir()
-        yield partial
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-        if overwrite and os.path.lexists(folder):
-            folder.rename(older)
-        partial.rename(folder)
-        _sync(folder.parent)
-    finally:
-        if os.path.lexists(older) and not os.path.lexists(folder):
-            older.rename(folder)
-        for path in (partial, older):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write result.json, strictly: a number that is not finite is an error."""
     text = json.dumps(record, indent=2, allow_nan=False)
@@ -149,14 +125,3 @@ def _safe(stem: str) -> str:
 def _key(name: str) -> str:
     """Equal for names that a file system may take for the same."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _sync(path: Path) -> None:
-    """Have the system bring a file or folder to the disk; Windows knows no such thing of a folder."""
-    if os.name != "posix":
-        return
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import stat
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faithmap.files import write_whole
 from faithmap.methods.masks.masker import Masker, check_fit
 from faithmap.methods.masks.masker_objective import MaskerSettings
 from faithmap.methods.masks.masker_training import Training
@@ -61,7 +60,7 @@ def save_masker(training: Training, path: str | os.PathLike[str]) -> None:
         "photos": training.photos,
     }
     content = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    _write(Path(path), save(content, {_KEY: json.dumps(record, sort_keys=True)}))
+    write_whole(Path(path), save(content, {_KEY: json.dumps(record, sort_keys=True)}))
 
 
 def read_training(path: str | os.PathLike[str], model: nn.Module | None = None) -> Training:
@@ -177,20 +176,6 @@ def _whole(value: Any, most: int) -> bool:
 def _is_identity(model: Any) -> bool:
     known = isinstance(model, dict) and model.keys() == {"name", "digest"}
     return known and isinstance(model["name"], str) and isinstance(model["digest"], (str, type(None)))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All of it under that name, or nothing."""
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _refusal(name: str, problem: str, remedy: str | None = _REMEDY) -> MaskerError:

@@ -24,6 +24,15 @@ def images() -> Tensor:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For models and images so small that two are no faster."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def untouched() -> Iterator[Callable[[nn.Module], nn.Module]]:
     """Register a model; when the test is over, it must be bit for bit and flag for flag what it was."""
     watched: list[tuple[nn.Module, dict[str, Tensor], list[bool], list[bool], list[tuple[int, ...]]]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from faithmap.methods.masks.masker import Masker
 from faithmap.methods.registry import METHODS
 from faithmap.metrics.statistics import compare, holm
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 
 GAMES = 2 * 51 + 1
 """Forward passes that judge a map: 51 points of both curves, and the clean image."""
@@ -32,15 +32,6 @@ GAMES = 2 * 51 + 1
 
 MEASURING = 0.01 * 4 * (3 + 2 * 3)
 """Of 4 images on the clock below: three times a forward pass, and three times the gradient's two."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Timed(nn.Module):

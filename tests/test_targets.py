@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import matplotlib as mpl
 import pytest
@@ -19,6 +19,8 @@ from faithmap.metrics.functional import confidence, infidelity, randomisation, r
 from faithmap.score import ImageTarget, Score, resolve, target_of
 from faithmap.targets.detection import iou
 from faithmap.viz import strip
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROWS = torch.tensor([0, 1, 1])
 PLACES = (slice(2, 8), slice(2, 8)), (slice(14, 20), slice(12, 18))
@@ -65,15 +67,6 @@ class Detector(nn.Module):
         scores = scores if self.differentiable else scores.detach()
         found = [(row > 0.05).nonzero().flatten().flip(0) for row in scores]
         return [{"boxes": self.boxes[i] + 0.5, "labels": i + 1, "scores": row[i]} for row, i in zip(scores, found, strict=True)]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from faithmap.methods.captum_methods import LIME, LRP, DeconvNet, DeepLIFT, Grad
 from faithmap.methods.references import RandomNoise
 
 pytest.importorskip("captum")
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning"), pytest.mark.usefixtures("one_thread")]
 
 EXPLAINERS: dict[str, Callable[..., fm.Explainer]] = {
     "guided_backprop": GuidedBackprop,
@@ -29,15 +29,6 @@ EXPLAINERS: dict[str, Callable[..., fm.Explainer]] = {
     "kernelshap": lambda m, **k: KernelSHAP(m, cells=3, samples=12, **k),
     "gradientshap": lambda m, **k: GradientSHAP(m, samples=4, references=RandomNoise(), noise_std=0.02, **k),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Images of 64 pixels are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -18,20 +18,11 @@ from faithmap.methods.masks.pyramid import PyramidModel
 from faithmap.methods.masks.smooth import SmoothMasks
 from faithmap.score import Score
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 
 ROWS, COLUMNS = slice(8, 16), slice(16, 24)
 BRIGHT = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 0.2 + 0.8
 FINE = {"resolution": 16, "step": 14, "iterations": 50, "smoothing": 0.0, "baseline": "black"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Masks this small are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def smooth(shape: tuple[int, int], pitch: tuple[float, float], step: float = 6.0, sigma: float = 5.0) -> SmoothMasks:

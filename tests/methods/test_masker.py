@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,9 @@ from faithmap.methods.masks.masker_objective import MaskerSettings, random_basel
 from faithmap.methods.masks.masker_training import Training, train_masker
 from faithmap.methods.masks.objective import total_variation
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 
 SMALL = MaskerSettings(channels=4, batch=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def patches() -> Tensor:

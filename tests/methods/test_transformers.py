@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -14,18 +14,9 @@ import faithmap as fm
 from faithmap.methods.gradients import ExpectedGradients, Gradient, IntegratedGradients, SmoothGrad
 from faithmap.methods.masks import RISE, IGOSPlusPlus, Mask, Occlusion
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 
 timm = pytest.importorskip("timm")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """These models are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def timm_vit() -> nn.Module:

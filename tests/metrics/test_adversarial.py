@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -18,14 +17,7 @@ from faithmap.methods import IGOS
 from faithmap.metrics import AdversarialDifference
 from faithmap.metrics.functional import Curve, adversarial_check, fraction_needed, insertion, mi_fgsm
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Images this small are not worth two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

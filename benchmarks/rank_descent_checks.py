@@ -19,12 +19,11 @@ from common import arguments, autocast, table, with_error
 from igos_quality import Bench
 from jaxtyping import Float
 from torch import Tensor
-from tune_rank_descent import correlation
 
 import faithmap as fm
 from faithmap.methods.base import Answer, Explainer, Question
 from faithmap.methods.rank_descent import places
-from faithmap.metrics.functional import adversarial_check, randomisation, sensitivity
+from faithmap.metrics.functional import adversarial_check, randomisation, sensitivity, spearman
 
 CELLS = 28
 
@@ -42,11 +41,6 @@ class Places(Explainer):
         return Answer(places(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
 
 
-def spearman(first: fm.Explanation, second: fm.Explanation) -> str:
-    """Between maps, the mean over the images."""
-    return f"{correlation(first.heatmap, second.heatmap):.2f}"
-
-
 def row(name: str, explain: Places, images: Float[Tensor, "n 3 h w"], layers: list[str | torch.nn.Module]) -> list[str]:
     """All checks of one method."""
     largest = sensitivity(explain, images, draws=3).maximum.tolist()
@@ -54,8 +48,9 @@ def row(name: str, explain: Places, images: Float[Tensor, "n 3 h w"], layers: li
     forgot = randomisation(explain, images, layers=layers, seed=explain.seed).spearman[:, -1].tolist()
     attacked = adversarial_check(explain, images, seed=explain.seed)
     needed = [with_error(values.tolist()) for values in (attacked.clean_needed, attacked.adversarial_needed)]
-    same = spearman(attacked.clean, attacked.adversarial)
-    return [name, with_error(largest), spearman(explain(images), other), with_error(forgot), same, *needed]
+    same = f"{float(spearman(attacked.clean, attacked.adversarial).mean()):.2f}"
+    seeds = f"{float(spearman(explain(images), other).mean()):.2f}"
+    return [name, with_error(largest), seeds, with_error(forgot), same, *needed]
 
 
 def main() -> None:

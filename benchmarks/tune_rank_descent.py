@@ -17,11 +17,9 @@ from typing import Any
 import torch
 from common import arguments, autocast, difference, table, with_error
 from igos_quality import Bench
-from jaxtyping import Float
-from torch import Tensor
 
 import faithmap as fm
-from faithmap.methods.rank_descent import places
+from faithmap.metrics.functional import spearman
 
 MIDDLE = "step 0.02"
 """With half of it, which is the default, the maps of two seeds agree better, and the areas are a little worse."""
@@ -45,12 +43,6 @@ def candidates(default: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent]]:
             yield f"{name} {value}", replace(default, **{name: value})
 
 
-def correlation(first: Float[Tensor, "n r c"], second: Float[Tensor, "n r c"]) -> float:
-    """Spearman's, the mean over the maps."""
-    a, b = (places(maps).flatten(1) - 0.5 for maps in (first, second))
-    return float(((a * b).sum(dim=1) / (a.norm(dim=1) * b.norm(dim=1))).mean())
-
-
 def steadiness(bench: Bench, explain: fm.RankDescent, count: int) -> tuple[float, float]:
     """Under noise in the image, and from seed to seed, over the first photographs."""
     images = bench.images[:count]
@@ -59,7 +51,7 @@ def steadiness(bench: Bench, explain: fm.RankDescent, count: int) -> tuple[float
     plain = explain(images)
     moved = explain(disturbed, plain.target)
     other = replace(explain, seed=explain.seed + 1)(images, plain.target)
-    return correlation(plain.heatmap, moved.heatmap), correlation(plain.heatmap, other.heatmap)
+    return float(spearman(plain, moved).mean()), float(spearman(plain, other).mean())
 
 
 def report(bench: Bench, options: argparse.Namespace) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FaithmapWarning(UserWarning):
     """What all warnings of this library are."""
@@ -21,3 +25,11 @@ class EmptyHeatmapWarning(FaithmapWarning):
 
 class CompletenessWarning(FaithmapWarning):
     """Attributions that should sum to the change of the score are far from it."""
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Warnings of this library are not shown inside the block: whoever asks says them by itself, or they were said before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FaithmapWarning)
+        yield

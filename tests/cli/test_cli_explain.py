@@ -369,11 +369,14 @@ def test_a_map_that_ranks_nothing_is_said_to(faith, tmp_path: Path):
     assert "warning: flat.png: the heatmap has one value everywhere" in run.err
 
 
-def test_memory_that_runs_out_is_the_chunk_s_fault(faith, photo, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_runs_out_is_the_chunk_s_fault(error: Exception, faith, photo, monkeypatch: pytest.MonkeyPatch):
     photo("a.png")
 
     def greedy(*_: object, **__: object) -> NoReturn:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
 
     monkeypatch.setattr(faithmap.RankDescent, "_descend", greedy)
     assert faith("explain", "a.png", *QUICK).complaint == "out of memory; give a --chunk below 256, or another --device"

@@ -108,6 +108,14 @@ def test_the_prior_decides_where_it_begins(small_net: SmallNet, images: Tensor) 
     assert expected.diagnostics[0]["backward_passes"] == 5
 
 
+def test_the_prior_is_that_of_the_model_it_has_now(small_net: SmallNet, images: Tensor) -> None:
+    torch.manual_seed(5)
+    explain, other = RankDescent(small_net, **FEW), SmallNet()
+    explain(images)
+    explain.model = other
+    assert torch.equal(explain(images).heatmap, RankDescent(other, **FEW)(images).heatmap)
+
+
 def test_batch_chunk_and_order_do_not_matter(small_net: SmallNet, images: Tensor) -> None:
     net, images = small_net.double(), images.double()
     whole = RankDescent(net, **FEW)(images).heatmap

@@ -7,7 +7,6 @@ these times what a pass takes: measured on the first image, or given as passes a
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.bench.plan import Plan, PlannedMethod
-from faithmap.cautions import FaithmapWarning
+from faithmap.cautions import unheard
 from faithmap.choosing.pace import Pace, clock_of
 from faithmap.methods.base import Passes
 from faithmap.metrics.functional.protocols import PROTOCOLS
@@ -106,8 +105,7 @@ def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None
 
 def measured_pace(model: Classifier, image: Float[Tensor, "1 c h w"], chunk_size: int) -> Pace:
     """What a pass of the model takes here, by a few of them."""
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore", FaithmapWarning)
+    with unheard(), torch.no_grad():
         return Pace.measured(model, image, None, chunk_size, clock_of(image.device))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faithmap.cautions import FaithmapWarning
+from faithmap.cautions import unheard
 from faithmap.choosing.allowance import Allowance
 from faithmap.choosing.choice import ScoreName
 from faithmap.choosing.pace import Clock, Pace
@@ -64,8 +63,7 @@ class Games:
 
     def pace(self, clock: Clock) -> Pace:
         """Measured on the first photograph."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaithmapWarning)
+        with unheard():
             return Pace.measured(self.model, self.photographs[0], self.target_of(0), self.chunk_size, clock)
 
     def play(self, explainer: Explainer, i: int, allowance: Allowance, after: float) -> Turn:
@@ -83,8 +81,7 @@ class Games:
         image, began = self.photographs[i], allowance.clock()
         generator = image_generators(self.seed, [self.keys[i]], image.device)
         share = self.size(0) / self.sizes() if i == 0 else 1.0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaithmapWarning)
+        with unheard():
             step = allowance.watch(share, after)
             why = explainer(image, self.target_of(i), generator=generator, progress=step)
         explained = allowance.clock()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import faithmap as fm
+from faithmap.cautions import unheard
 from faithmap.cli.adversarial import AdversarialOptions
 from faithmap.cli.compare import CompareOptions
-from faithmap.cli.errors import UserError, os_problem
+from faithmap.cli.errors import UserError, blaming_memory, os_problem
 from faithmap.cli.inputs import Photo, read_photo
 from faithmap.cli.report import Done, Failed, Outcome, Tell
 from faithmap.cli.results import Job, write_record
@@ -54,13 +52,12 @@ class Alone(ABC):
     def _one(self, job: Job, tell: Tell) -> Outcome:
         """Read one image, work on it, and write what came of it."""
         try:
-            record, draw = self._found(read_photo(job, self.model), tell)
+            with blaming_memory("--chunk", self.options.chunk):
+                record, draw = self._found(read_photo(job, self.model), tell)
         except fm.ImageError as error:
             return Failed(job.file, str(error))
         except (ValueError, ModuleNotFoundError) as error:
             return Failed(job.file, f"{job.file}: {error}")
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
         try:
             with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
                 draw(aside)
@@ -72,6 +69,5 @@ class Alone(ABC):
     def _why(self, name: str, photo: Photo, target: Any) -> fm.Explanation:
         """Ask one method; what it warns of stands in the diagnostics."""
         generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", fm.FaithmapWarning)
+        with unheard():
             return self.explainers[name](photo.image, target, generator=generators)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.baselines import describe_baseline
+from faithmap.cautions import unheard
 from faithmap.cli.adversarial import AdversarialOptions
 from faithmap.cli.alone import Alone, Drawn
 from faithmap.cli.errors import blaming_the_user
@@ -75,8 +75,7 @@ class Attacks(Alone):
     def _checked(self, photo: Photo, progress: Any) -> AdversarialCheck:
         options = self.options
         generators = fm.image_generators(options.seed, [photo.index], self.model.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", fm.FaithmapWarning)
+        with unheard():
             return adversarial_check(
                 self.explainers[options.method],
                 photo.image,

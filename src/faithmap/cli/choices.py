@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +14,7 @@ import faithmap as fm
 from faithmap.baselines import describe_baseline
 from faithmap.choosing import SCORES, Choice, Ranked, advice, choose, explainers_for
 from faithmap.cli.choose import ChooseOptions
-from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cli.errors import UserError, blaming_memory, blaming_the_user, os_problem
 from faithmap.cli.inputs import find_files, read_photo
 from faithmap.cli.record import described_photo, document
 from faithmap.cli.report import Bar, Done, Failed, Outcome
@@ -91,36 +90,31 @@ def _chosen(
     spent: Callable[[], float],
 ) -> Choice:
     """The ranking, progress counted in methods."""
-    try:
-        with blaming_the_user():
-            masker = None if options.masker is None else read_masker(options.masker, model)
-            explainers = explainers_for(
+    with blaming_memory("--chunk", options.chunk), blaming_the_user():
+        masker = None if options.masker is None else read_masker(options.masker, model)
+        explainers = explainers_for(
+            model,
+            options.methods,
+            resolution=options.resolution,
+            chunk_size=options.chunk,
+            seed=options.seed,
+            masker=masker,
+        )
+        with bar(len(explainers)) as tell:
+            return choose(
                 model,
-                options.methods,
+                [entry.image for entry in entries],
+                target,
+                explainers=explainers,
+                budget=options.budget,
+                spent=spent() + min(CLOSING, CLOSING_SHARE * options.budget),
+                score=options.score,
                 resolution=options.resolution,
-                chunk_size=options.chunk,
                 seed=options.seed,
-                masker=masker,
+                keys=[entry.key for entry in entries],
+                chunk_size=options.chunk,
+                progress=tell,
             )
-            with bar(len(explainers)) as tell:
-                return choose(
-                    model,
-                    [entry.image for entry in entries],
-                    target,
-                    explainers=explainers,
-                    budget=options.budget,
-                    spent=spent() + min(CLOSING, CLOSING_SHARE * options.budget),
-                    score=options.score,
-                    resolution=options.resolution,
-                    seed=options.seed,
-                    keys=[entry.key for entry in entries],
-                    chunk_size=options.chunk,
-                    progress=tell,
-                )
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise UserError(f"out of memory; give a --chunk below {options.chunk}, or another --device") from error
 
 
 def _written(
@@ -196,8 +190,3 @@ def _ranked(method: Ranked, choice: Choice) -> dict[str, Any]:
 
 def _ends(interval: Interval | None) -> tuple[float, float] | None:
     return None if interval is None else (interval.low, interval.high)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether that is what an error says; a processor's allocator raises a bare RuntimeError."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in str(error)

@@ -35,6 +35,21 @@ def blaming_the_user() -> Iterator[None]:
         raise UserError(error) from error
 
 
+@contextmanager
+def blaming_memory(option: str, value: int) -> Iterator[None]:
+    """Turn what says that memory ran out into a :class:`UserError` that names the option to lower.
+
+    An accelerator's error is torch's own, which is not imported here; a processor's allocator raises a bare RuntimeError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        accelerator, processor = type(error).__name__ == "OutOfMemoryError", "allocate memory" in str(error)
+        if not (isinstance(error, MemoryError) or accelerator or processor):
+            raise
+        raise UserError(f"out of memory; give a {option} below {value}, or another --device") from error
+
+
 def os_problem(error: OSError) -> str:
     """What the operating system said, without its number and the path.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cautions import unheard
+from faithmap.cli.errors import UserError, blaming_memory, blaming_the_user, os_problem
 from faithmap.cli.explain import Options
 from faithmap.cli.inputs import Photo, read_photo
 from faithmap.cli.methods import make_explainer
@@ -89,11 +89,9 @@ class Session:
                 photos.append(read_photo(job, self.model))
             except fm.ImageError as error:
                 outcomes.append(Failed(job.file, str(error)))
-        try:
+        with blaming_memory("--chunk", self.options.chunk):
             for _, group in groupby(photos, key=lambda photo: photo.image.shape):
                 outcomes += self._explain_alike(list(group), tell)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise UserError(f"out of memory; give a --chunk below {self.options.chunk}, or another --device") from error
         return outcomes
 
     def _explain_alike(self, photos: Sequence[Photo], tell: Tell) -> list[Outcome]:
@@ -120,8 +118,7 @@ class Session:
     def _why(self, images: Float[Tensor, "n c h w"], photos: Sequence[Photo], progress: Progress) -> fm.Explanation:
         """Ask the explainer; what it warns of stands in the diagnostics, image by image."""
         generators = fm.image_generators(self.options.seed, [photo.index for photo in photos], self.model.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", fm.FaithmapWarning)
+        with unheard():
             return self.explainer(images, self.target, generator=generators, progress=progress)
 
     def _finish(

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.cli.errors import UserError, blaming_the_user, os_problem
+from faithmap.cli.errors import UserError, blaming_memory, blaming_the_user, os_problem
 from faithmap.cli.inputs import find_files, read_photo
 from faithmap.cli.masker import MaskerOptions
 from faithmap.cli.report import Bar
@@ -51,20 +50,16 @@ def train(paths: Sequence[Path], options: MaskerOptions, bar: Bar) -> Iterator[t
         except OSError as error:
             raise UserError(f"{options.out}: cannot be written ({os_problem(error)}); give another --out") from error
 
-    with bar(options.steps) as tell:
-        try:
-            with blaming_the_user():
-                train_masker(
-                    model,
-                    photos,
-                    steps=options.steps,
-                    resume=training,
-                    progress=lambda done, _: tell(done, "training"),
-                    every=options.every,
-                    save=save,
-                )
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise UserError(f"out of memory; give a --batch below {options.batch}, or another --device") from error
+    with bar(options.steps) as tell, blaming_memory("--batch", options.batch), blaming_the_user():
+        train_masker(
+            model,
+            photos,
+            steps=options.steps,
+            resume=training,
+            progress=lambda done, _: tell(done, "training"),
+            every=options.every,
+            save=save,
+        )
     recent = training.losses[-options.every :]
     yield "masker   ", f"{options.out}, for {model.name}"
     yield "trained  ", f"{training.done} steps on {len(files)} photographs"

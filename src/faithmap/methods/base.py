@@ -179,6 +179,17 @@ class Explainer(ABC):
         """The method itself; runs in evaluation mode, with gradients enabled."""
 
 
+def rows_and_columns(resolution: int | tuple[int, int]) -> tuple[int, int]:
+    """Of a number of cells for both sides, or of one for each."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
+def check_resolution(given: object, shape: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise ValueError for cells that do not fit an image of that size (height, width)."""
+    if not all(1 <= cells <= pixels for cells, pixels in zip(shape, size, strict=True)):
+        raise ValueError(f"resolution is {given}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
+
+
 def warn_if_doubtful(question: Question, logits: Float[Tensor, "n classes"] | None) -> None:
     """Say where the explained class is improbable, or not the predicted one."""
     if logits is None or question.score.classes is None:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
 
 
 @dataclass(eq=False)
@@ -44,7 +44,7 @@ class RandomMap(Control):
     resolution: int | tuple[int, int] = 28
 
     def _explain(self, question: Question) -> Answer:
-        shape = _shape(self.resolution)
+        shape = rows_and_columns(self.resolution)
         cells = [torch.rand(shape, generator=generator, device=generator.device) for generator in question.generators]
         return self._answer(torch.stack(cells).to(question.images.device))
 
@@ -69,7 +69,7 @@ class CentredGaussian(Control):
     def _explain(self, question: Question) -> Answer:
         images = question.images
         axes = []
-        for cells, pixels in zip(_shape(self.resolution), images.shape[-2:], strict=True):
+        for cells, pixels in zip(rows_and_columns(self.resolution), images.shape[-2:], strict=True):
             at = torch.linspace(-(pixels - 1) / 2, (pixels - 1) / 2, cells, device=images.device)
             axes.append(torch.exp(-0.5 * (at / (self.sigma * min(images.shape[-2:]))).square()))
         return self._answer(torch.outer(*axes).expand(len(images), -1, -1).clone())
@@ -85,7 +85,3 @@ class Edges(Control):
         kernels = torch.stack([across, across.T]).unsqueeze(1)
         slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernels)
         return self._answer(slopes.norm(dim=1))
-
-
-def _shape(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    return (resolution, resolution) if isinstance(resolution, int) else resolution

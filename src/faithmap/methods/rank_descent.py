@@ -28,7 +28,6 @@ spread over the whole curve. t' is half a turn away.
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,9 +36,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.cautions import FaithmapWarning
+from faithmap.cautions import unheard
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question, check_resolution, rows_and_columns
 from faithmap.methods.cams import Expected, ExpectedGradCAM
 from faithmap.score import Target
 
@@ -83,7 +82,7 @@ class RankDescent(Explainer):
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns) of the map."""
-        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+        return rows_and_columns(self.resolution)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,8 +98,7 @@ class RankDescent(Explainer):
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if not all(1 <= cells <= pixels for cells, pixels in zip(self.shape, size, strict=True)):
-            raise ValueError(f"resolution is {self.shape}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
+        check_resolution(self.shape, self.shape, size)
         if self.iterations < 1 or not 0 <= self.momentum < 1:
             raise ValueError("give at least 1 iteration, and a momentum of at least 0 and below 1")
         if min(self.softness, self.step) <= 0 or self.smoothing < 0:
@@ -130,7 +128,7 @@ class RankDescent(Explainer):
         """The explainer that the descent begins with; Expected Grad-CAM is kept, since its layers have to be looked for."""
         if self.prior is None or isinstance(self.prior, Explainer):
             return self.prior
-        if self._expected is None:
+        if self._expected is None or self._expected.model is not self.model:
             self._expected = ExpectedGradCAM(self.model, relu=False)
         expected = self._expected
         expected.gradient = Expected(samples=self.prior_samples)
@@ -147,8 +145,7 @@ class RankDescent(Explainer):
         if explainer is None:
             return h, told
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FaithmapWarning)
+            with unheard():
                 why = explainer(shown, target, generator=[question.generators[image]])
         except ValueError as error:
             if isinstance(self.prior, Explainer):
@@ -171,12 +168,13 @@ class RankDescent(Explainer):
         total, show = self.iterations * len(question.images), getattr(question.progress, "maps", None)
         generator = question.generators[image]
         start = torch.rand(1, generator=generator, device=generator.device).to(h)
-        velocity, mean = torch.zeros_like(h), torch.zeros_like(h)
+        velocity, mean, weight = torch.zeros_like(h), torch.zeros_like(h), 0
         for k in range(self.iterations):
             slope = self.gradient(masked, places(h), (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1)
             velocity = self.momentum * velocity + (1 - self.momentum) * normalised(slope)
             h = h - self.step * normalised(velocity)
-            mean += (h - mean) * (k + 1) ** TAIL / sum((j + 1) ** TAIL for j in range(k + 1))
+            weight += (k + 1) ** TAIL
+            mean += (h - mean) * (k + 1) ** TAIL / weight
             question.progress(self.iterations * image + k + 1, total)
             if show is not None:
                 show(image, mean.clone())

@@ -15,11 +15,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from faithmap.bench.plan import SCHEMA
+from faithmap.bench.store import tables
 from faithmap.geometry import Geometry
 from faithmap.text import one_line
-
-SCHEMA = 1
-"""The number of the layout that is understood."""
 
 Size = tuple[int, int]
 
@@ -161,7 +160,7 @@ def open_run(folder: Path) -> Run:
     plan = _read(folder / "run.json", Plan, numbered=True)
     if plan is None:
         raise RunError(f"{folder} is no run: it holds no run.json; give the folder that `faithmap bench run` wrote")
-    files = sorted(path for path in (folder / "units").glob("*.parquet") if not path.name.startswith("."))
+    files = tables(folder)
     if not files:
         raise RunError(f"{folder} holds no results yet: units/ has no Parquet file; run `faithmap bench run` first")
     published = _read(folder / "published.json", Published)

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
 from faithmap.methods.captum_methods.least_squares import LeastSquares
 from faithmap.methods.captum_methods.library import captum, drawing, silent
 from faithmap.methods.gradients.base import InputModel
@@ -63,7 +63,7 @@ class Surrogate(Explainer):
 
     @property
     def _grid(self) -> tuple[int, int]:
-        return (self.cells, self.cells) if isinstance(self.cells, int) else self.cells
+        return rows_and_columns(self.cells)
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """One a sample, the clean one, and the baseline."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.cautions import BaselineWarning
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Progress, Question
+from faithmap.methods.base import Answer, Explainer, Progress, Question, check_resolution, rows_and_columns
 from faithmap.methods.masks.objective import Regulariser
 from faithmap.methods.masks.trace import Trace
 
@@ -56,7 +56,7 @@ class MaskOptimiser(Explainer):
     @property
     def shape(self) -> tuple[int, int]:
         """(rows, columns) of the mask."""
-        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+        return rows_and_columns(self.resolution)
 
     @property
     def regulariser(self) -> Regulariser:
@@ -72,8 +72,7 @@ class MaskOptimiser(Explainer):
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if not all(1 <= cells <= pixels for cells, pixels in zip(self.shape, size, strict=True)):
-            raise ValueError(f"resolution is {self.shape}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
+        check_resolution(self.shape, self.shape, size)
         if self.iterations < 1:
             raise ValueError(f"iterations is {self.iterations}; give at least 1")
         if min(self.regulariser.lambda1, self.regulariser.lambda2) < 0:

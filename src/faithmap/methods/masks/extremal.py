@@ -28,7 +28,7 @@ from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Clean, Explainer, Passes, Question
+from faithmap.methods.base import Answer, Clean, Explainer, Passes, Question, check_resolution, rows_and_columns
 from faithmap.methods.masks.area import area_gradient, area_penalty
 from faithmap.methods.masks.base import warn_if_recognised
 from faithmap.methods.masks.pyramid import Pyramid, PyramidModel
@@ -96,7 +96,7 @@ class ExtremalPerturbation(Explainer):
         """(rows, columns) of the masks."""
         if self.resolution is None:
             return (size[0] + 1) // 2, (size[1] + 1) // 2
-        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+        return rows_and_columns(self.resolution)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
@@ -105,8 +105,7 @@ class ExtremalPerturbation(Explainer):
         for name, choices in (("variant", ("preserve", "delete", "dual")), ("summary", ("mean", "extremal"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(choices)}")
-        if not all(1 <= cells <= pixels for cells, pixels in zip(self._shape(size), size, strict=True)):
-            raise ValueError(f"resolution is {self.resolution}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
+        check_resolution(self.resolution, self._shape(size), size)
         if self.iterations < 1:
             raise ValueError(f"iterations is {self.iterations}; give at least 1")
         for name in ("step", "sigma", "temperature", "weight", "learning_rate"):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
 from faithmap.model import normalised_zero
 
 
@@ -100,14 +100,10 @@ class Occlusion(Explainer):
 
     def _window(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         """Patch and stride in force."""
-        patch = _pair(max(1, round(min(size) / 7)) if self.patch is None else self.patch)
-        return patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)) if self.stride is None else _pair(self.stride)
+        patch = rows_and_columns(max(1, round(min(size) / 7)) if self.patch is None else self.patch)
+        return patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)) if self.stride is None else rows_and_columns(self.stride)
 
     def _starts(self, size: tuple[int, int]) -> list[range]:
         """First pixels of the patches on each axis."""
         axes = zip(size, *self._window(size), strict=True)
         return [range(0, math.ceil((n - patch) / stride) * stride + 1, stride) for n, patch, stride in axes]
-
-
-def _pair(number: int | tuple[int, int]) -> tuple[int, int]:
-    return (number, number) if isinstance(number, int) else number

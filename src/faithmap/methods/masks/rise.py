@@ -29,7 +29,7 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.explanation import interpolation_matrix
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
 from faithmap.model import normalised_zero
 
 
@@ -71,7 +71,7 @@ class RISE(Explainer):
 
     @property
     def _grid(self) -> tuple[int, int]:
-        return (self.cells, self.cells) if isinstance(self.cells, int) else self.cells
+        return rows_and_columns(self.cells)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)

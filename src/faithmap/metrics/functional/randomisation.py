@@ -14,7 +14,6 @@ The similarity is Spearman's rank correlation of the cells, and SSIM of the maps
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from faithmap.cautions import FaithmapWarning
+from faithmap.cautions import unheard
 from faithmap.explanation import Explanation
 from faithmap.masking import clean_scores
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
@@ -171,9 +170,7 @@ class _Asked:
             generator.set_state(state)
         settings = {} if self.generator is None else {"generator": self.generator}
         explain: Any = self.explainer
-        with seeded(self.seed, self.images.device), nullcontext() if clean else warnings.catch_warnings():
-            if not clean:
-                warnings.simplefilter("ignore", FaithmapWarning)
+        with seeded(self.seed, self.images.device), nullcontext() if clean else unheard():
             return explained(explain(self.images, self.target, **settings), self.images)
 
 

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.cautions import EmptyHeatmapWarning, FaithmapWarning
+from faithmap.cautions import EmptyHeatmapWarning, unheard
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.draws import streamed, uniform
 from faithmap.model import check_images
@@ -169,8 +169,7 @@ class _Asked:
 
     def disturbed(self, images: Tensor, index: Int[Tensor, " m"]) -> Tensor:
         """The maps of disturbed versions of some of the images."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FaithmapWarning)  # what there is to say was said of the clean images
+        with unheard():  # what there is to say was said of the clean images
             maps, classes = self._ask(images, index)
         if classes is not None and isinstance(self.target, Tensor) and not torch.equal(classes, self.target[index]):
             raise ValueError("the explainer chose another class for a disturbed image; give it a parameter 'target'")

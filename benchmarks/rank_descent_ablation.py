@@ -104,7 +104,7 @@ def variants(whole: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent, Abstr
     yield "harder edges, tau 0.01", replace(whole, softness=0.01), nullcontext()
     yield "softer edges, tau 0.2", replace(whole, softness=0.2), nullcontext()
     yield "noise of 0.02 in the images", Noisy(**settings), nullcontext()
-    yield "half the passes: 11 iterations, 8 samples", replace(whole, iterations=11, prior_samples=8), nullcontext()
+    yield "half the passes: 12 iterations, 6 samples", replace(whole, iterations=12, prior_samples=6), nullcontext()
 
 
 def report(bench: Bench, options: argparse.Namespace) -> str:

@@ -29,7 +29,7 @@ GRID: dict[str, tuple[Any, ...]] = {
     "smoothing": (0.0, 0.25, 0.5),
     "momentum": (0.6, 0.9),
     "iterations": (15, 40),
-    "prior_samples": (8, 32),
+    "prior_samples": (5, 20),
 }
 
 

@@ -17,10 +17,10 @@ def script() -> str:
 
 
 def colours(colormap: str) -> str:
-    """256 colours, three bytes each, in base64.
+    r"""256 colours, three bytes each, in base64.
 
     >>> base64.b64decode(colours("gray"))[-3:]
-    b'\\xff\\xff\\xff'
+    b'\xff\xff\xff'
     """
     table = (colormaps[colormap](np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
     return base64.b64encode(table.tobytes()).decode()

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+from gradio.component_meta import ComponentMeta
 
 from faithmap.viz.browser import script
 
+_SCRIPTS = ("look.js", "doubt.js", "viewer.js")
 
-class Viewer(gr.HTML):
+
+class _Unwritten(ComponentMeta):
+    """Gradio writes a file of types beside the source of every component's class; of this one it does not."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
+        """The class alone."""
+        return ABCMeta.__new__(cls, name, bases, members)
+
+
+class Viewer(gr.HTML, metaclass=_Unwritten):
     """Shows a :func:`faithmap.app.viewer.scene.scene`; its value is that, or None.
 
     Whatever moves, moves in the browser: nothing that is done here asks the server. Nothing of the value is ever made part of
@@ -27,7 +39,7 @@ class Viewer(gr.HTML):
             value,
             html_template='<div class="faithmap-viewer"></div>',
             css_template=_text("viewer.css"),
-            js_on_load=f"{script()}\n{_text('viewer.js')}",
+            js_on_load="\n".join([script(), *map(_text, _SCRIPTS)]),
             apply_default_css=False,
             **settings,
         )

@@ -181,10 +181,9 @@ def _placed(one: Shown, size: tuple[int, int]) -> Explanation:
     """The panel's map where its cells lie."""
     why = one.explanation or Explanation.from_array(one.heatmap.detach().cpu(), size)
     if len(why) != 1 or tuple(why.image_size) != size or why.resolution != tuple(one.heatmap.shape):
-        raise ValueError(
-            f"{one.name}: the heatmap has shape {tuple(one.heatmap.shape)}, its explanation holds {len(why)} of {why.resolution} "
-            f"for images of {tuple(why.image_size)}; give those of one image, for a view of {size}"
-        )
+        held = f"its explanation holds {len(why)} of {why.resolution} for images of {tuple(why.image_size)}"
+        shape = tuple(one.heatmap.shape)
+        raise ValueError(f"{one.name}: the heatmap has shape {shape}, {held}; give those of one image, for a view of {size}")
     return replace(why, heatmap=one.heatmap.detach().cpu().unsqueeze(0))
 
 

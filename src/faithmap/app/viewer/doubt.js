@@ -41,7 +41,7 @@ function playground() {
     canvases[game] = make("canvas", { className: game, role: "img" });
     scores[game] = make("output", {});
     return make("figure", { className: "played" }, canvases[game],
-      make("figcaption", {}, make("span", { className: `swatch ${game}` }), game === "deletion" ? "Removed" : "Alone", scores[game]));
+      make("figcaption", {}, make("span", {}, make("i", { className: `swatch ${game}` }), game === "deletion" ? "Removed" : "Alone"), scores[game]));
   });
   const title = make("h4", {}), count = make("p", { className: "soft count" });
   const chart = make("figure", { className: "curves" }), table = make("div", { className: "areas" }), judged = make("p", { className: "verdict" });

@@ -24,11 +24,12 @@ function scaled(value, [low, high]) {
   return Math.min(1, Math.max(0, (value - low) / (high - low)));
 }
 
-// The first map minus the second, each as it is drawn; from -1 to 1.
+// The first map minus the second, each as it is drawn. Its scale goes to the largest difference, or to a tenth where all are smaller.
 function differing(first, second) {
   const flaw = first.flaw || second.flaw;
   const field = flaw ? first.field : first.field.map((value, i) => scaled(value, first.ends) - scaled(second.field[i], second.ends));
-  return { name: "Difference", target: "", field, flaw, ends: [-1, 1], signed: true, warnings: [], facts: [] };
+  const most = field.reduce((found, value) => Math.max(found, Math.abs(value)), 0.1);
+  return { name: "Difference", target: "", field, flaw, ends: [-most, most], signed: true, warnings: [], facts: [] };
 }
 
 // Where pixels of the photograph lie on what the model saw; null outside of it.
@@ -51,12 +52,12 @@ function onPhoto(panel, scene, width, height) {
 // The map's colours on the photograph, or alone.
 function drawMap(canvas, photo, values, panel, look) {
   paint(canvas, (i, out, at) => {
-    const value = panel.flaw ? 0 : panel.signed ? (values[i] + 1) / 2 : scaled(values[i], panel.ends);
+    const value = panel.flaw ? 0 : scaled(values[i], panel.ends);
     if (Number.isNaN(values[i])) {
       const grey = luma(photo, at);
       out.fill(look.alone ? 208 : grey + look.paleness * (255 - grey), at, at + 3);
     } else {
-      const strength = panel.flaw ? 0 : look.alone ? 1 : look.opacity * (panel.signed ? Math.abs(values[i]) : value);
+      const strength = panel.flaw ? 0 : look.alone ? 1 : look.opacity * (panel.signed ? Math.abs(2 * value - 1) : value);
       heated(photo, out, at, value, strength, { table: panel.signed ? look.diverging : look.table, saturation: look.saturation });
     }
   });
@@ -93,7 +94,7 @@ function highest(panel, scene) {
 
 function reading(panel, scene, point) {
   if (panel.flaw) return "";
-  if (!point) return panel.signed ? "" : "Point at the picture for its values";
+  if (!point) return "";
   const found = valueAt(panel, scene, point);
   if (!found) return "The model did not look here";
   if (panel.signed) return `${found.value.toFixed(2).replace("-", "\u2212")} here`;

@@ -24,7 +24,7 @@ const bar = make("div", { className: "bar" },
 const maps = make("div", { className: "maps" });
 const ramp = make("canvas", { width: 256, height: 1, role: "presentation" });
 const legend = make("p", { className: "legend soft" }, "less important", ramp, "more important",
-  make("span", { className: "note" }, "Each map has its own scale."));
+  make("span", { className: "note" }, "Each map has its own scale. Point at one for its values."));
 const slider = make("input", { type: "range", min: 0, step: 1, className: "scrubber", "aria-label": "Share of the most important cells" });
 const play = make("button", { type: "button", className: "play" }, "Play");
 const sliderShown = make("output", { className: "share" });
@@ -91,6 +91,7 @@ function describeFigure(one, panel) {
   one.panel = panel;
   one.values = panel && onPhoto(panel, scene, pictures.photo.width, pictures.photo.height);
   [one.canvas.width, one.canvas.height] = [pictures.photo.width, pictures.photo.height];
+  one.whole.style.setProperty("--ratio", pictures.photo.width / pictures.photo.height);
   const [name, target] = one.caption.children;
   name.textContent = panel ? panel.name : "Photograph";
   target.textContent = panel ? panel.target : "";
@@ -102,7 +103,8 @@ function describeFigure(one, panel) {
     const side = first.target === second.target ? "name" : "target";
     const bar = make("canvas", { width: 256, height: 1, role: "presentation" });
     one.ramp = bar;
-    one.more.append(make("p", { className: "sides soft" }, make("span", {}, second[side]), bar, make("span", {}, first[side])));
+    one.more.append(make("p", { className: "sides soft" }, make("span", {}, `more for ${second[side]}`), bar, make("span", {}, `more for ${first[side]}`)),
+      make("p", { className: "soft" }, `The largest difference is ${Math.round(100 * panel.ends[1])} % of a map's scale.`));
   }
   const cautions = [...(panel.flaw ? [`The map holds ${panel.flaw}.`] : []), ...panel.warnings];
   if (cautions.length) one.more.append(make("ul", { className: "warnings", "aria-label": "Warnings" }, ...cautions.map((text) => make("li", {}, text))));
@@ -199,11 +201,11 @@ async function show() {
   while (figures.length < all.length) figures.push(figure(all[figures.length]));
   figures.length = all.length;
   figures.forEach((one, i) => { one.ramp = null; describeFigure(one, all[i]); });
-  maps.replaceChildren(...figures.map((one) => one.whole));
+  arrange(maps, figures);
   maps.dataset.count = all.length - 1;
   while (grounds.length < panels.length) grounds.push(playground());
   panels.forEach((panel, i) => grounds[i].fill(panel, scene, pictures, rangeOf(panel, panels)));
-  plays.replaceChildren(...grounds.slice(0, panels.length).map((ground) => ground.whole));
+  arrange(plays, grounds.slice(0, panels.length));
   plays.dataset.count = panels.length;
   plays.style.setProperty("--columns", panels.length);
   agree(panels);
@@ -211,6 +213,12 @@ async function show() {
   point(null);
   scrubbed();
   root.dataset.ready = String(turn);
+}
+
+// Nodes that are there already are not moved, for that would take the focus from them.
+function arrange(place, parts) {
+  const wanted = parts.map((part) => part.whole);
+  if (wanted.length !== place.children.length || wanted.some((one, i) => one !== place.children[i])) place.replaceChildren(...wanted);
 }
 
 // Curves of one class are drawn on one scale.

@@ -94,7 +94,6 @@ function highest(panel, scene) {
 
 function reading(panel, scene, point) {
   if (panel.flaw) return "";
-  if (!point) return "";
   const found = valueAt(panel, scene, point);
   if (!found) return "The model did not look here";
   if (panel.signed) return `${found.value.toFixed(2).replace("-", "\u2212")} here`;

@@ -46,10 +46,10 @@ let scene = null, pictures = {}, figures = [], grounds = [], turns = 0, waiting 
 function figure(panel) {
   const canvas = make("canvas", { tabIndex: panel ? 0 : -1, role: "img" });
   const cross = make("i", { className: "cross", hidden: true });
-  const value = make("p", { className: "reading soft" });
+  const value = make("p", { className: "reading", hidden: true });
   const caption = make("figcaption", {}, make("strong", {}), make("span", { className: "soft" }));
   const more = make("div", { className: "more" });
-  const whole = make("figure", { className: "map" }, caption, make("div", { className: "frame" }, canvas, cross), value, more);
+  const whole = make("figure", { className: "map" }, caption, make("div", { className: "frame" }, canvas, cross, value), more);
   const one = { whole, canvas, cross, value, caption, more };
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
@@ -83,7 +83,9 @@ function point(place) {
   for (const { cross, value, panel } of figures) {
     cross.hidden = !place;
     if (place) [cross.style.left, cross.style.top] = [`${100 * place.x}%`, `${100 * place.y}%`];
-    value.textContent = panel ? reading(panel, scene, place) : "";
+    value.textContent = panel && place ? reading(panel, scene, place) : "";
+    value.hidden = !value.textContent;
+    value.classList.toggle("above", !!place && place.y > 0.6);
   }
 }
 
@@ -232,7 +234,7 @@ function settle(panels) {
   slider.max = scene.steps;
   slider.value = state.position;
   state.opacity ??= Math.round(100 * scene.display.opacity);
-  beside.checked = state.beside ??= panels.length < 3;
+  beside.checked = state.beside ??= panels.length < 3 && window.innerWidth > 760;
   if (!palette.options.length) palette.append(...Object.keys(scene.display.maps).map((name) => make("option", { value: name }, name)));
 }
 

@@ -98,7 +98,10 @@ def browse(run: Path) -> None:
         return shelf.page(model, metric, by, order, methods, 0)
 
     def turned(step: int) -> Any:
-        return lambda *chosen: shelf.page(*chosen[:-1], chosen[-1] + step)
+        def turn(model: str, metric: str, by: str, order: str, methods: list[str], number: int) -> Any:
+            return shelf.page(model, metric, by, order, methods, number + step)
+
+        return turn
 
     def changed(wanted: str) -> Any:
         listing = shelf.of(wanted)

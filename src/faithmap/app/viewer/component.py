@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import gradio as gr
-from gradio.component_meta import ComponentMeta
+from gradio.component_meta import ComponentMeta, updateable
 
 from faithmap.viz.browser import script
 
@@ -16,11 +16,11 @@ _SCRIPTS = ("look.js", "doubt.js", "viewer.js")
 
 
 class Unwritten(ComponentMeta):
-    """Gradio writes a file of types beside the source of every component's class; of this one it does not."""
+    """Gradio's, but for the file of types that Gradio writes beside the source of every component's class."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
-        """The class alone."""
-        return ABCMeta.__new__(cls, name, bases, members)
+        """The class, whose constructor says in an event what is to change."""
+        return ABCMeta.__new__(cls, name, bases, {**members, "__init__": updateable(members["__init__"])})
 
 
 class Viewer(gr.HTML, metaclass=Unwritten):

@@ -59,6 +59,14 @@ class Alone(ABC):
             return Failed(job.file, str(error))
         except (ValueError, ModuleNotFoundError) as error:
             return Failed(job.file, f"{job.file}: {error}")
+        return self.write(job, record, draw)
+
+    def write(self, job: Job, record: dict[str, Any], draw: Drawn) -> Done:
+        """Write the result folder of one image.
+
+        Raises:
+            UserError: where it cannot be written.
+        """
         try:
             with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
                 draw(aside)

@@ -49,7 +49,15 @@ class Contest(Alone):
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
-        model, target = open_model(options)
+        return cls.around(options, *open_model(options))
+
+    @classmethod
+    def around(cls, options: CompareOptions, model: fm.Classifier, target: int | None) -> Contest:
+        """Set up the methods for a model that is there already.
+
+        Raises:
+            UserError: for a setting that does not exist.
+        """
         with blaming_the_user():
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         return cls(options, model, explainers, target)
@@ -58,6 +66,16 @@ class Contest(Alone):
         """Every method's explanation and games, and those of chance."""
         whys, seconds = self._explained(photo, tell)
         proofs = {name: self.played(photo, why) for name, why in whys.items()}
+        return self.result(photo, whys, proofs, seconds)
+
+    def result(
+        self,
+        photo: Photo,
+        whys: dict[str, fm.Explanation],
+        proofs: dict[str, fm.DeletionInsertion],
+        seconds: dict[str, float],
+    ) -> tuple[dict[str, Any], Drawn]:
+        """The record, and what draws the picture."""
         record = describe_comparison(photo, self.model, self.options.seed, whys, proofs, seconds)
         return record, lambda folder: self._draw(photo, whys, proofs, folder / "comparison.png")
 

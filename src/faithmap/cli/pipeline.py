@@ -66,10 +66,17 @@ class Session:
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
-        model, target = open_model(options)
+        return cls.around(options, *open_model(options))
+
+    @classmethod
+    def around(cls, options: Options, model: fm.Classifier, target: int | None) -> Session:
+        """Set up the method for a model that is there already.
+
+        Raises:
+            UserError: for a setting that does not exist.
+        """
         with blaming_the_user():
-            explainer = make_explainer(model, options)
-        return cls(options, model, explainer, target)
+            return cls(options, model, make_explainer(model, options), target)
 
     @property
     def together(self) -> int:

@@ -46,7 +46,15 @@ class Walks(Alone):
         Raises:
             UserError: for a model, weights, device, class, layer or method that does not exist or has no layer.
         """
-        model, target = open_model(options)
+        return cls.around(options, *open_model(options))
+
+    @classmethod
+    def around(cls, options: SaturationOptions, model: fm.Classifier, target: int | None) -> Walks:
+        """Set up the methods for a model that is there already.
+
+        Raises:
+            UserError: for a setting, layer or method that does not exist or has no layer.
+        """
         with blaming_the_user():
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         one_layer: dict[str, fm.Explainer] = {}
@@ -59,7 +67,10 @@ class Walks(Alone):
     def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
         """The walk, and what each method's channels show."""
         tell(0, f"walking to {photo.job.file.name}")
-        walk, features = self.walk(photo), self.features(photo, tell)
+        return self.result(photo, self.walk(photo), self.features(photo, tell))
+
+    def result(self, photo: Photo, walk: Saturation, features: Features) -> tuple[dict[str, Any], Drawn]:
+        """The record, and what draws the pictures."""
         return self._record(photo, walk, features), lambda folder: self._draw(photo, walk, features, folder)
 
     def walk(self, photo: Photo) -> Saturation:

@@ -88,10 +88,14 @@ class Walks(Alone):
         found: Features = {}
         for i, name in enumerate(self.explainers):
             tell((1 + i) / (1 + len(self.explainers)), f"explaining {photo.job.file.name} by {name}")
-            why = self.why(name, photo, self.target)
-            top = top_features(self.model, photo.image, why, self.options.channels, chunk_size=self.options.chunk)
-            found[name] = top, fm.deletion_insertion(self.model, photo.image, top, chunk_size=self.options.chunk)
+            found[name] = self.feature(name, photo)
         return found
+
+    def feature(self, name: str, photo: Photo) -> tuple[fm.Explanation, fm.DeletionInsertion]:
+        """The same of one method."""
+        why = self.why(name, photo, self.target)
+        top = top_features(self.model, photo.image, why, self.options.channels, chunk_size=self.options.chunk)
+        return top, fm.deletion_insertion(self.model, photo.image, top, chunk_size=self.options.chunk)
 
     def _record(self, photo: Photo, walk: Saturation, features: Features) -> dict[str, Any]:
         first = next(iter(features.values()))[0]

@@ -1,7 +1,7 @@
 """Desk: everything that the server keeps while the page is open, and what each visitor's browser was told.
 
-Nothing here is shared between visitors but the models: photographs and parcels go by words that nobody can guess, results by the
-session that asked for them.
+Nothing here is shared between visitors but the models: photographs and parcels go by words that nobody can guess, results by
+the session that asked for them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Guard: stands in front of everything that the page's server answers.
 
 Gradio's server can do far more than this page needs: it serves and takes files, fetches addresses, documents its interface. So
-what is answered is a short list, and all else does not exist. What passes comes from this machine's own page: its host and origin
-are checked, so that neither another site's script nor a name that was pointed at 127.0.0.1 gets in. What leaves says what a
-browser may do with it: scripts of this server alone, no other host, no frame, no guessing of types.
+what is answered is a short list, and all else does not exist. What passes comes from this machine's own page: its host and
+origin are checked, so that neither another site's script nor a name that was pointed at 127.0.0.1 gets in. What leaves says
+what a browser may do with it: scripts of this server alone, no other host, no frame, no guessing of types.
 """
 
 from __future__ import annotations

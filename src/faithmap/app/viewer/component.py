@@ -15,7 +15,7 @@ from faithmap.viz.browser import script
 _SCRIPTS = ("look.js", "doubt.js", "viewer.js")
 
 
-class _Unwritten(ComponentMeta):
+class Unwritten(ComponentMeta):
     """Gradio writes a file of types beside the source of every component's class; of this one it does not."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
@@ -23,7 +23,7 @@ class _Unwritten(ComponentMeta):
         return ABCMeta.__new__(cls, name, bases, members)
 
 
-class Viewer(gr.HTML, metaclass=_Unwritten):
+class Viewer(gr.HTML, metaclass=Unwritten):
     """Shows a :func:`faithmap.app.viewer.scene.scene`; its value is that, or None.
 
     Whatever moves, moves in the browser: nothing that is done here asks the server. Nothing of the value is ever made part of

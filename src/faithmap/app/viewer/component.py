@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import gradio as gr
-from gradio.component_meta import ComponentMeta
+from gradio.component_meta import ComponentMeta, updateable
 
 from faithmap.viz.browser import script
 
@@ -19,7 +19,9 @@ class Unwritten(ComponentMeta):
     """Gradio writes a file of types beside the source of every component's class; of this one it does not."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
-        """The class alone."""
+        """The class alone, whose settings Gradio can change later."""
+        if "__init__" in members:
+            members["__init__"] = updateable(members["__init__"])
         return ABCMeta.__new__(cls, name, bases, members)
 
 

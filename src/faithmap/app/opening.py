@@ -24,7 +24,7 @@ from faithmap.bench.report.analysis import Entry
 from faithmap.bench.report.columns import COSTS, GAMES, protocols
 from faithmap.bench.report.folder import Size
 from faithmap.bench.report.maps import Row, read_maps
-from faithmap.bench.report.pictures import UNKNOWN_VIEW, MissingError, facts, read_photo, small_view
+from faithmap.bench.report.pictures import MissingError, facts, read_photo, small_view
 from faithmap.bench.report.text import amount, number
 from faithmap.data import ImageError
 from faithmap.explanation import Explanation
@@ -61,11 +61,10 @@ def opened(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, ob
         raise ValueError(f"{_name(listing, image)}: none of these methods has a map of it")
     photo = _photo(listing, image)
     size = rows[0].size or (224, 224)
-    known = listing.section.model.view
-    geometry = known or _middle(photo, size)
+    geometry = listing.section.model.view or _middle(photo, size)
     view = geometry(photo)
     whys = [_explanation(row, size) for row in rows]
-    shown = [_shown(listing, row, why, known is None) for row, why in zip(rows, whys, strict=True)]
+    shown = [_shown(listing, row, why) for row, why in zip(rows, whys, strict=True)]
     agreement = [[float(spearman(a, b)[0]) for b in whys] for a in whys] if len(whys) > 1 else None
     return scene(_picture(photo), geometry, view, _removed(listing, view), shown, agreement=agreement)
 
@@ -147,9 +146,9 @@ def _explanation(row: Row, size: Size) -> Explanation:
     return Explanation(heatmap.unsqueeze(0), size, rows=rows, columns=columns, method=row.entry.name)
 
 
-def _shown(listing: Listing, row: Row, why: Explanation, unknown: bool) -> Shown:
+def _shown(listing: Listing, row: Row, why: Explanation) -> Shown:
     target = row.words["label"] or f"class {row.words['target']}"
-    cautions = [*(row.words["warnings"] or ()), *([UNKNOWN_VIEW] if unknown else [])]
+    cautions = row.words["warnings"] or ()
     name = next(name for name, entry in listing.methods.items() if entry.id == row.entry.id)
     played = _curves(listing, row, why), _chance(listing, row)
     return Shown(name, str(target), why.heatmap[0], why, *played, _facts(listing, row), cautions)

@@ -16,6 +16,7 @@ from faithmap.app.listing import DISAGREEMENT, MEAN, Listing, open_listings
 from faithmap.app.opening import MOST, opened, sheet
 from faithmap.app.viewer.component import Viewer
 from faithmap.app.viewer.sheet import Sheet
+from faithmap.bench.report.pictures import UNKNOWN_VIEW
 
 __all__ = ["DISAGREEMENT", "MEAN", "Listing", "browse", "open_listings", "opened", "sheet"]
 
@@ -52,8 +53,9 @@ class Run:
         listing = self.of(model)
         if not isinstance(index, int) or index not in listing.names:
             return None, "there is no such image in this run"
+        words = listing.title(index) if listing.section.model.view else f"{listing.title(index)} ({UNKNOWN_VIEW})"
         try:
-            return opened(listing, index, [name for name in methods if name in listing.methods]), listing.title(index)
+            return opened(listing, index, [name for name in methods if name in listing.methods]), words
         except ValueError as error:
             return None, str(error)
 

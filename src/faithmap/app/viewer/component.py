@@ -16,11 +16,13 @@ _SCRIPTS = ("look.js", "doubt.js", "viewer.js")
 
 
 class Unwritten(ComponentMeta):
-    """Gradio's, but for the file of types that Gradio writes beside the source of every component's class."""
+    """Gradio writes a file of types beside the source of every component's class; of this one it does not."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
-        """The class, whose constructor says in an event what is to change."""
-        return ABCMeta.__new__(cls, name, bases, {**members, "__init__": updateable(members["__init__"])})
+        """The class alone, whose settings Gradio can change later."""
+        if "__init__" in members:
+            members["__init__"] = updateable(members["__init__"])
+        return ABCMeta.__new__(cls, name, bases, members)
 
 
 class Viewer(gr.HTML, metaclass=Unwritten):

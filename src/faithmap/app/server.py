@@ -105,6 +105,7 @@ def make_server(desk: Desk, blocks: gr.Blocks, public: str | None = None, **look
         mcp_server=False,
         **looks,
     )
+    desk.endings.append(blocks.app.stop_event.set)  # connections that wait for news end, too
     return Guard(app, public)
 
 
@@ -148,7 +149,7 @@ class PageServer(uvicorn.Server):
 
     def __init__(self, app: Guard, desk: Desk, at: socket.socket, ready: Callable[[str], None]) -> None:
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+            app, log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
         )
         super().__init__(config)
         self._desk, self._at, self._ready = desk, at, ready

@@ -50,7 +50,7 @@ class Viewer(gr.HTML, metaclass=Unwritten):
         """Nothing comes back: what a browser says it shows is not to be trusted."""
         del payload
 
-    def postprocess(self, value: Mapping[str, object] | None) -> Any:
+    def postprocess(self, value: Any) -> Any:
         """The scene as it is."""
         return None if value is None else dict(value)
 

@@ -27,10 +27,11 @@ function verdict(games) {
 }
 
 function areas(games) {
+  const known = GAMES.every((game) => games[game].chance !== null);
   const row = (game) =>
     make("tr", {}, make("th", { scope: "row" }, game[0].toUpperCase() + game.slice(1), make("small", {}, AIMS[game])),
-      make("td", {}, number(games[game].area)), make("td", {}, number(games[game].chance)));
-  const head = ["Area under the curve", "this map", "random map"].map((text) => make("th", { scope: "col" }, text));
+      make("td", {}, number(games[game].area)), ...(known ? [make("td", {}, number(games[game].chance))] : []));
+  const head = ["Area under the curve", "this map", ...(known ? ["random map"] : [])].map((text) => make("th", { scope: "col" }, text));
   return make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...GAMES.map(row)));
 }
 

@@ -156,7 +156,7 @@ def _panel(one: Shown, size: tuple[int, int]) -> dict[str, Any]:
     why = _placed(one, size)
     rows, columns = why.centres
     problem = flaw(why.heatmap)
-    ranked = why.at(size) if one.curves and one.curves.protocol.unit == "pixels" else why.cells
+    ranked = why.cells if one.curves is None or one.curves.resolution == why.resolution else why.at(one.curves.resolution)
     cells = ranked[0].numel()
     fractions = one.curves.deletion.fractions if one.curves else None
     counts = exact_counts(cells, STEPS) if fractions is None else (fractions.double() * cells).round().long()

@@ -83,6 +83,11 @@ def _tabs(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
         methods = make_compare(shared, known)
     with gr.Tab("Saturation", id="saturation"):
         walks = make_saturation(shared, known)
+    if shared.desk.run is not None:
+        from faithmap.app.runs import browse  # noqa: PLC0415 - only where there is a run to read
+
+        with gr.Tab("Browse the benchmark", id="browse"):
+            browse(shared.desk.run)
     return [*changing, *more, methods, *walks], pair
 
 

@@ -79,13 +79,13 @@ def python_of(result: Explained | Compared | Walked) -> str:
 
 
 def _head(upload: Upload, options: Options | CompareOptions | SaturationOptions, more: str = "") -> str:
-    photo = f"Path({upload.name!r})" if upload.sample is None else f"fm.sample_photo({upload.sample!r})"
+    photo = f"Path({_code(upload.name)})" if upload.sample is None else f"fm.sample_photo({_code(upload.sample)})"
     path = "from pathlib import Path\n" if upload.sample is None else ""
     return f"""import hashlib
 {path}
 import faithmap as fm
 {more}
-model = fm.load({options.model!r})
+model = fm.load({_code(options.model)})
 photo = {photo}
 image = model.read(photo)
 number = int(hashlib.sha256(photo.read_bytes()).hexdigest()[:16], 16)
@@ -149,12 +149,12 @@ for name, explainer in explainers.items():
 def _walked(result: Walked) -> str:
     options = result.options
     made = Walks.around(options, result.asked.model, None).explainers
-    layer = "" if options.target_layer is None else f", target_layer={options.target_layer!r}"
+    layer = "" if options.target_layer is None else f", target_layer={_code(options.target_layer)}"
     head = _head(result.asked.upload, options, "from faithmap.methods.cams import saturation, top_features\n")
     return (
         head
         + f"""
-walk = saturation(model, image, {options.target}{layer}, baseline={options.baseline!r})
+walk = saturation(model, image, {options.target}{layer}, baseline={_code(options.baseline)})
 print("saturated", float(walk.share()))
 explainers = {_table(made)}
 for name, explainer in explainers.items():
@@ -167,7 +167,7 @@ for name, explainer in explainers.items():
 
 
 def _table(explainers: Mapping[str, fm.Explainer]) -> str:
-    rows = "".join(f"    {name!r}: {explainer_code(explainer)},\n" for name, explainer in explainers.items())
+    rows = "".join(f"    {_code(name)}: {explainer_code(explainer)},\n" for name, explainer in explainers.items())
     return f"{{\n{rows}}}"
 
 
@@ -186,4 +186,8 @@ def _code(value: Any) -> str:
         plain = type(value)()
         changed = [f.name for f in fields(value) if f.init and getattr(value, f.name) != getattr(plain, f.name)]
         return f"fm.{type(value).__name__}({', '.join(f'{name}={_code(getattr(value, name))}' for name in changed)})"
-    return repr(str(value)) if isinstance(value, Path) else repr(value)
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(map(_code, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+    text = repr(str(value) if isinstance(value, Path) else value)
+    return f'"{text[1:-1]}"' if text[0] == "'" and '"' not in text else text

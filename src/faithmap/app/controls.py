@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.models import DEFAULT, Known
+from faithmap.app.models import Known
 from faithmap.app.words import RefusedError
 from faithmap.baselines import BASELINES
 from faithmap.cli.explain import Options
@@ -51,20 +51,19 @@ class Controls:
 
 def make_controls(known: Known, name: str) -> Controls:
     """The controls for a model; ``name`` tells those of one tab from another's."""
-    fits = [method for method in known.methods if not method.startswith("random")]
-    method = gr.Dropdown(fits, value=DEFAULT, label="Method", elem_id=f"{name}-method", filterable=True)
-    about = gr.Markdown(about_method(DEFAULT), elem_classes="fm-about")
+    method = gr.Dropdown(list(known.methods), value=known.default, label="Method", elem_id=f"{name}-method", filterable=True)
+    about = gr.Markdown(about_method(known.default), elem_classes="fm-about")
     with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"), gr.Row():
         settings = {setting: _control(setting, known, f"{name}-{setting}") for setting in HINTS}
     return Controls(method, about, settings)
 
 
 def _control(setting: str, known: Known, elem_id: str) -> Any:
-    shown = setting in known.methods[DEFAULT]
+    shown = setting in known.methods[known.default]
     common: dict[str, Any] = {"label": HINTS[setting], "visible": shown, "elem_id": elem_id, "min_width": 150}
     if setting in ("resolution", "iterations", "samples"):
         largest = known.cells() if setting == "resolution" else _LARGEST[setting]
-        value = own_value(DEFAULT, setting)
+        value = own_value(known.default, setting)
         return gr.Number(value, precision=0, minimum=1, maximum=largest, placeholder="the method's own", **common)
     return gr.Dropdown(choices_of(setting, known), value=OWN, **common)
 
@@ -94,7 +93,7 @@ def own_value(method: str, setting: str) -> int | None:
 def fitting(known: Known, method: str | None) -> list[Any]:
     """What the controls become for a model and a method; the default where that does not fit."""
     fits = list(known.methods)
-    name = method if method in known.methods else DEFAULT
+    name = method if method in known.methods else known.default
     updates: list[Any] = [gr.update(choices=fits, value=name), about_method(name)]
     for setting in HINTS:
         shown = setting in known.methods[name]

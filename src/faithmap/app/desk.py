@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Desk:
         models: that are offered.
         place: a private folder, gone when the server ends.
         run: the folder of a benchmark to browse; None without.
+        endings: are called when the server ends, in its own thread.
     """
 
     models: Models
@@ -54,6 +56,7 @@ class Desk:
     shelf: Shelf = field(default_factory=Shelf)
     parcels: Parcels = field(default_factory=Parcels)
     worker: Worker = field(default_factory=Worker)
+    endings: list[Callable[[], None]] = field(default_factory=list)
     _rooms: OrderedDict[str, Room] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,6 +80,9 @@ class Desk:
             for session in tuple(self._rooms):
                 self._leave(session)
         self.worker.close()
+        for end in self.endings:
+            end()
+        self.endings.clear()
 
     def _leave(self, session: str) -> None:
         room = self._rooms.pop(session, None)

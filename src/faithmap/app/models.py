@@ -71,6 +71,11 @@ class Known:
         return {name: self._settings(name) for name, method in METHODS.items() if self._fits(method.needs)}
 
     @property
+    def default(self) -> str:
+        """The method that is proposed."""
+        return DEFAULT if DEFAULT in self.methods else next(iter(self.methods))
+
+    @property
     def cams(self) -> list[str]:
         """The methods that look at a layer, for the analysis of saturation."""
         looks = (name for name in self.methods if {"layer", "gradient"} <= set(METHODS[name].needs))

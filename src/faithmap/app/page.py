@@ -12,7 +12,7 @@ from faithmap.app.controls import choices_of, fitting
 from faithmap.app.desk import Desk
 from faithmap.app.models import CAMS, Known
 from faithmap.app.parts.parts import Picker, Status
-from faithmap.app.tabs.common import SLOW, Shared
+from faithmap.app.tabs.common import QUICK, SLOW, Shared
 from faithmap.app.tabs.compare import make_compare, offered, proposed
 from faithmap.app.tabs.contrast import make_contrast
 from faithmap.app.tabs.explain import make_explain
@@ -20,6 +20,8 @@ from faithmap.app.tabs.saturation import make_saturation
 from faithmap.app.work import guess
 
 TITLE = "faithmap"
+LOOKING = {"share": None, "text": "asking the model what it sees"}
+
 QUEUE = 16
 """Questions that wait, at the most; whoever comes later is told to try again."""
 
@@ -52,6 +54,7 @@ def make_page(desk: Desk) -> gr.Blocks:
         _connect_photo(page, shared, looking, changing, pair)
         _connect_end(page, desk)
     page.queue(max_size=QUEUE, default_concurrency_limit=4, api_open=False)
+    page._queue.ANALYTICS_MAX_EVENTS = 0  # Gradio would keep a record of every question
     return page
 
 
@@ -80,6 +83,11 @@ def _tabs(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
         methods = make_compare(shared, known)
     with gr.Tab("Saturation", id="saturation"):
         walks = make_saturation(shared, known)
+    if shared.desk.run is not None:
+        from faithmap.app.runs import browse  # noqa: PLC0415 - only where there is a run to read
+
+        with gr.Tab("Browse the benchmark", id="browse"):
+            browse(shared.desk.run)
     return [*changing, *more, methods, *walks], pair
 
 
@@ -87,10 +95,13 @@ def _connect_photo(page: gr.Blocks, shared: Shared, looking: Status, changing: l
     """Ask the model what it sees as soon as there is another photograph, or another model."""
     desk = shared.desk
 
-    def look(word: str, model: str, request: gr.Request) -> tuple[Any, ...]:
+    def begin(word: str, request: gr.Request) -> tuple[Any, ...]:
         room = desk.room(request.session_hash)
-        room.running.set()
+        room.start()
         room.words.add(word)
+        return gr.update(choices=[], value=None), LOOKING
+
+    def look(word: str, model: str) -> tuple[Any, ...]:
         try:
             known, best = once(desk, lambda _: _seen(shared, word, model))
         except Exception as error:  # noqa: BLE001 - the page goes on
@@ -112,8 +123,10 @@ def _connect_photo(page: gr.Blocks, shared: Shared, looking: Status, changing: l
     outputs = [shared.guesses, shared.other, *pair, looking]
     inputs = [shared.picker, shared.model]
     page.load(look, inputs, outputs, **SLOW)
-    shared.picker.change(look, inputs, outputs, **SLOW)
-    shared.model.input(look, inputs, outputs, **SLOW).success(refit, shared.model, changing, **SLOW)
+    for changes in (shared.picker.change, shared.model.input):
+        begun = changes(begin, shared.picker, [shared.guesses, looking], **QUICK)
+        looked = begun.then(look, inputs, outputs, **SLOW)
+    looked.success(refit, shared.model, changing, **SLOW)
 
 
 def _seen(shared: Shared, word: str, model: str) -> tuple[Known, list[tuple[str, int]]]:

@@ -39,15 +39,13 @@ _ANSWERED: Mapping[str, tuple[re.Pattern[str], ...]] = {
                 r"/(assets|static)/[\w./-]+",
                 r"/(gradio_api/)?theme\.css",
                 r"/favicon\.ico",
-                r"/config",
-                r"/gradio_api/startup-events",
                 rf"/gradio_api/heartbeat/{_WORD}",
                 r"/gradio_api/queue/data",
                 rf"/parcel/{_WORD}",
             ),
         )
     ),
-    "POST": tuple(map(re.compile, (r"/gradio_api/(queue/join|run/predict|cancel|reset)/?", r"/photo"))),
+    "POST": tuple(map(re.compile, (r"/gradio_api/(queue/join|run/predict|cancel)/?", r"/photo"))),
 }
 """What is answered; all else does not exist."""
 

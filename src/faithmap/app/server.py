@@ -105,6 +105,7 @@ def make_server(desk: Desk, blocks: gr.Blocks, public: str | None = None, **look
         mcp_server=False,
         **looks,
     )
+    desk.endings.append(blocks.app.stop_event.set)  # connections that wait for news end, too
     return Guard(app, public)
 
 
@@ -136,38 +137,38 @@ def bound(port: int) -> socket.socket:
     return made
 
 
-def run_server(app: Guard, desk: Desk, at: socket.socket, ready: Callable[[str], None]) -> None:
-    """Answer until the process is asked to end.
+class PageServer(uvicorn.Server):
+    """Answers on a socket until it is asked to end, by a signal or by :attr:`should_exit`.
 
     Args:
         app: what answers.
-        desk: closed at the end.
-        at: the socket.
+        desk: closed at the end, before answers that are under way are waited for.
+        at: the socket, closed at the end.
         ready: told the address when the page can be opened.
     """
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
-    )
-    server = _Server(config, lambda: ready(f"http://{LOCAL[0]}:{at.getsockname()[1]}"), desk.close)
-    with closing(at):
-        try:
-            server.run(sockets=[at])
-        finally:
-            desk.close()
 
-
-class _Server(uvicorn.Server):
-    """Says when it is up, and ends what is computed before it waits for answers."""
-
-    def __init__(self, config: uvicorn.Config, up: Callable[[], None], down: Callable[[], None]) -> None:
+    def __init__(self, app: Guard, desk: Desk, at: socket.socket, ready: Callable[[str], None]) -> None:
+        config = uvicorn.Config(
+            app, log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
+        )
         super().__init__(config)
-        self._up, self._down = up, down
+        self._desk, self._at, self._ready = desk, at, ready
+
+    def answer(self) -> None:
+        """Until the end."""
+        with closing(self._at):
+            try:
+                self.run(sockets=[self._at])
+            finally:
+                self._desk.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that it is up."""
         await super().startup(sockets)
         if not self.should_exit:
-            self._up()
+            self._ready(f"http://{LOCAL[0]}:{self._at.getsockname()[1]}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._down()
+        """End what is computed first."""
+        self._desk.close()
         await super().shutdown(sockets)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from faithmap.app.desk import Desk
 from faithmap.app.models import Models
-from faithmap.app.server import bound, make_server, private_place, run_server
+from faithmap.app.server import PageServer, bound, make_server, private_place
 
 if TYPE_CHECKING:
     from faithmap.cli.app import AppOptions
@@ -30,4 +30,4 @@ def start(options: AppOptions, ready: Callable[[str], None]) -> None:
         from faithmap.app.page import looks, make_page  # noqa: PLC0415 - Gradio reads the environment when it is imported
 
         page = make_page(desk)
-        run_server(make_server(desk, page, options.public_url, **looks()), desk, at, ready)
+        PageServer(make_server(desk, page, options.public_url, **looks()), desk, at, ready).answer()

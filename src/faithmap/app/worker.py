@@ -17,7 +17,10 @@ from faithmap.app.words import CancelledError
 from faithmap.explanation import Explanation
 
 PAUSE = 0.4
-"""Seconds from one piece of news to the next, at the least: pages take time to draw, too."""
+"""Seconds from one map to the next news, at the least: pages take time to draw, too."""
+
+BRIEF = 0.05
+"""The same where there was no new map."""
 
 T = TypeVar("T")
 
@@ -95,9 +98,11 @@ class Worker:
         future: Future[T] = self._thread.submit(_do, work, tells)
         self._doing.add(tells)
         try:
+            grown = None
             while (news := tells.news()) is not None:
                 yield news
-                tells.cancelled.wait(PAUSE - (time.perf_counter() - tells.started - news.seconds))
+                tells.cancelled.wait(BRIEF if news.grown is grown else PAUSE)
+                grown = news.grown
             if future.cancelled() or (tells.cancelled.is_set() and not future.done()):
                 raise CancelledError
             yield Answer(future.result(), time.perf_counter() - tells.started)

@@ -98,7 +98,7 @@ def make_buttons(name: str, text: str) -> tuple[gr.Button, gr.Button, Status]:
     """The button that asks, the one that cancels, and the line that says how it goes."""
     with gr.Row(elem_classes="fm-buttons"):
         start = gr.Button(text, variant="primary", elem_id=f"{name}-start")
-        cancel = gr.Button("Cancel", interactive=False, elem_id=f"{name}-cancel")
+        cancel = gr.Button("Cancel", interactive=False, scale=0, min_width=110, elem_id=f"{name}-cancel")
     return start, cancel, Status(None, elem_id=f"{name}-status")
 
 

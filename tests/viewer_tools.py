@@ -19,6 +19,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+PANDAS = ("ignore:'future.no_silent_downcasting'", "ignore:The copy keyword is deprecated")
+"""Gradio counts its requests with pandas, which warns of how it does."""
+
 HOSTILE = "<img src=http://example.invalid/x onerror=alert(1)>${alert(2)}{{3}}"
 
 
@@ -51,6 +54,7 @@ class Tab:
         self.page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        self.page.set_default_timeout(8000)
         self.page.goto(url)
 
     def _pass(self, route: Any) -> None:

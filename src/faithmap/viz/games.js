@@ -43,21 +43,21 @@ function pixelsAlong(count) {
 
 // Values of cells as a value for each point, linear along both axes.
 function spread(values, columns, down, across) {
-  const width = across.length, points = new Float32Array(down.length * width);
+  const width = across.length, points = new Float32Array(down.length * width), row = new Float32Array(columns);
+  const left = Int32Array.from(across, (stop) => stop[0]), right = Int32Array.from(across, (stop) => stop[1]);
+  const shares = Float64Array.from(across, (stop) => stop[2]);
   down.forEach(([top, bottom, v], y) => {
-    for (let x = 0; x < width; x++) {
-      const [left, right, h] = across[x];
-      const upper = values[top * columns + left] * (1 - h) + values[top * columns + right] * h;
-      const lower = values[bottom * columns + left] * (1 - h) + values[bottom * columns + right] * h;
-      points[y * width + x] = upper * (1 - v) + lower * v;
-    }
+    for (let c = 0; c < columns; c++) row[c] = values[top * columns + c] * (1 - v) + values[bottom * columns + c] * v;
+    for (let x = 0; x < width; x++) points[y * width + x] = row[left[x]] * (1 - shares[x]) + row[right[x]] * shares[x];
   });
   return points;
 }
 
 // How much of each pixel belongs to the k first cells; `order` has rows, columns and each cell's place.
 function played(order, k, height, width) {
-  const cells = Float32Array.from(order.places, (place) => (place < k ? 1 : 0));
+  const cells = new Float32Array(order.places.length);
+  for (let i = 0; i < cells.length; i++) cells[i] = order.places[i] < k ? 1 : 0;
+  if (order.rows === height && order.columns === width) return cells;
   const down = stops(aligned(order.rows, height), pixelsAlong(height));
   const across = stops(aligned(order.columns, width), pixelsAlong(width));
   return spread(cells, order.columns, down, across);
@@ -85,9 +85,14 @@ function paint(canvas, colourOf) {
 
 // One picture where the share is 0, the other where it is 1.
 function blend(canvas, first, second, shares) {
-  paint(canvas, (i, out, at) => {
-    for (let c = 0; c < 3; c++) out[at + c] = first.data[at + c] * (1 - shares[i]) + second.data[at + c] * shares[i];
-  });
+  const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
+  const out = image.data, from = first.data, to = second.data;
+  for (let i = 0, at = 0; i < shares.length; i++, at += 4) {
+    const share = shares[i];
+    for (let c = at; c < at + 3; c++) out[c] = from[c] + share * (to[c] - from[c]);
+    out[at + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
 }
 
 function luma(photo, at) {

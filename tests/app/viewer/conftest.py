@@ -1,4 +1,4 @@
-"""One browser for all tests of the viewer."""
+"""A browser for each file of tests: two cannot run at once in one process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from viewer_tools import CHROMIUM, QUIET
 pytest.importorskip("gradio", reason="the page needs faithmap[app]")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
     if CHROMIUM is None:

@@ -51,11 +51,13 @@ function figure(panel) {
   const more = make("div", { className: "more" });
   const whole = make("figure", { className: "map" }, caption, make("div", { className: "frame" }, canvas, cross, value), more);
   const one = { whole, canvas, cross, value, caption, more };
-  canvas.addEventListener("pointermove", (event) => {
+  for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, (event) => {
     const box = canvas.getBoundingClientRect();
     point({ x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height });
   });
-  canvas.addEventListener("pointerleave", () => point(document.activeElement === canvas ? state.point : null));
+  canvas.addEventListener("pointerleave", (event) => {
+    if (event.pointerType !== "touch" && document.activeElement !== canvas) point(null);
+  });
   canvas.addEventListener("focus", () => { if (!state.point && one.panel && canvas.matches(":focus-visible")) speak(one, highest(one.panel, scene)); });
   canvas.addEventListener("blur", () => point(null));
   canvas.addEventListener("keydown", (event) => walk(one, event));

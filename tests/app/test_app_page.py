@@ -29,7 +29,9 @@ QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backgroun
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[tuple[str, Desk]]:
-    with page_open() as opened:
+    """With an empty file in the place of the pictures in result folders, which take seconds to draw."""
+    with pytest.MonkeyPatch.context() as patched, page_open() as opened:
+        patched.setattr("faithmap.cli.pipeline.draw", lambda out, *others: (out / "panel.png").touch())
         yield opened
 
 
@@ -65,6 +67,7 @@ class Visitor:
 
     def ask(self, name: str) -> str:
         """Click, and wait for how it ended."""
+        self.tab.evaluate(f"document.querySelector('#{name}-status p').textContent = ''")
         self.tab.click(f"#{name}-start")
         return self.ended(name)
 
@@ -81,6 +84,7 @@ class Visitor:
     def looked(self) -> None:
         """Wait until the model has seen the photograph that was given."""
         self.tab.wait_for_function("document.querySelector('.fm-photo').src.startsWith('blob:')")
+        self.tab.wait_for_timeout(400)
         self.tab.wait_for_function("!document.querySelector('#looking p').textContent")
         self.tab.wait_for_selector("#guesses label")
 
@@ -168,7 +172,7 @@ def test_any_class_is_found_by_search_and_stands_instead_of_the_buttons(newcomer
 def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.click("#explain-settings button >> nth=0")
-    assert tab.locator("#explain-resolution").is_visible()
+    tab.wait_for_selector("#explain-resolution")
     tab.locator("#explain-method input").fill("smooth_gradcam")
     tab.get_by_role("option", name="smooth_gradcam", exact=True).click()
     tab.wait_for_selector("#explain-samples")
@@ -183,10 +187,9 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
 
 def test_a_question_without_a_class_says_so(newcomer: Visitor) -> None:
     newcomer.open("Why this and not that")
-    newcomer.tab.locator("#contrast-that input").fill("tabby")
-    newcomer.tab.get_by_role("option", name="tabby cat").click()
-    newcomer.tab.locator("#contrast-this input").fill("tabby")
-    newcomer.tab.get_by_role("option", name="tabby cat").click()
+    for side in ("this", "that"):
+        newcomer.tab.locator(f"#contrast-{side} input").fill("tabby")
+        newcomer.tab.keyboard.press("Enter")
     assert newcomer.ask("contrast") == "both classes are the same; choose two"
 
 
@@ -230,26 +233,25 @@ def test_a_bad_file_gives_one_line_and_the_page_goes_on(newcomer: Visitor) -> No
     assert newcomer.ask("explain").startswith("done")
 
 
-def test_a_file_that_is_too_large_is_not_even_sent(visitor: Visitor) -> None:
-    before = len(visitor.asked)
-    visitor.give("large.png", bytes(17 * 2**20))
-    assert "more than the 16 MB" in visitor.refusal()
-    assert not [url for url in visitor.asked[before:] if url.endswith("/photo")]
+PASTE = """([numbers, size, name]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([size ? new ArrayBuffer(size) : new Uint8Array(numbers)], name, { type: "image/png" }));
+    document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+}"""
 
 
 def test_a_photograph_can_be_pasted(newcomer: Visitor) -> None:
-    newcomer.tab.evaluate(
-        """(numbers) => {
-            const data = new DataTransfer();
-            data.items.add(new File([new Uint8Array(numbers)], "pasted.png", { type: "image/png" }));
-            document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
-        }""",
-        list(picture(5)),
-    )
+    newcomer.tab.evaluate(PASTE, [list(picture(5)), 0, "pasted.png"])
     newcomer.looked()
     newcomer.ask("explain")
     newcomer.tab.click("#explain-take button >> nth=0")
     assert "pasted.png" in newcomer.tab.locator("#explain-command").inner_text()
+
+
+def test_a_file_that_is_too_large_is_not_even_sent(visitor: Visitor) -> None:
+    visitor.tab.evaluate(PASTE, [[], 17 * 2**20, "large.png"])
+    assert visitor.refusal() == "large.png: more than the 16 MB that this page takes; give a smaller file"
+    assert not [url for url in visitor.asked if url.endswith("/photo")]
 
 
 def test_another_model_brings_its_own_methods_and_classes(newcomer: Visitor) -> None:
@@ -323,22 +325,19 @@ def test_visitors_do_not_see_each_others_photographs(browser: Any, site: tuple[s
 def test_whoever_comes_too_late_is_told(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "QUEUE", 1)
     with page_open() as (address, desk):
-        held, waiting = (Visitor(browser, address) for _ in range(2))
-        last = Visitor(browser, address)
-        gate = threading.Event()
+        visitor, gate = Visitor(browser, address), threading.Event()
         busy = threading.Thread(target=lambda: list(desk.worker.run(lambda tells: gate.wait(30))))
         busy.start()
-        for visitor in (held, waiting):
-            visitor.tab.click("#explain-start")
-            visitor.tab.wait_for_timeout(700)
-        last.tab.click("#explain-start")
-        last.tab.wait_for_function(f"document.querySelector('#explain-status p').textContent === {BUSY!r}")
-        assert last.tab.locator("#explain-start").is_enabled()
+        for tab, name in (("Explain", "explain"), ("Why this and not that", "contrast"), ("Compare", "compare")):
+            visitor.open(tab)
+            visitor.tab.click(f"#{name}-start")
+            visitor.tab.wait_for_timeout(500)
+        visitor.tab.wait_for_function(f"document.querySelector('#compare-status p').textContent === {BUSY!r}")
+        assert visitor.tab.locator("#compare-start").is_enabled()
         gate.set()
         busy.join()
-        assert held.ended("explain").startswith("done")
-        for visitor in (held, waiting, last):
-            visitor.context.close()
+        assert visitor.ask("compare").startswith("done")
+        visitor.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -27,7 +27,7 @@ LOCAL = ("127.0.0.1", "localhost")
 SMALL = 256 * 2**10
 """Bytes of a request that is no photograph, at the most: the page sends its settings alone."""
 
-BUSY = "too many people wait for an answer; try again in a minute"
+BUSY = "not answered: too many people wait, or this page is older than the server; try again in a minute, or reload it"
 
 _WORD = r"[A-Za-z0-9_-]{1,64}"
 _ANSWERED: Mapping[str, tuple[re.Pattern[str], ...]] = {

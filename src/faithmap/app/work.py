@@ -156,8 +156,13 @@ def _explained(asked: Asked, photo: Photo, tells: Tells, start: float, share: fl
     why = session.why(photo.image, [photo], growth)
     probabilities = session.probabilities(photo.image)
     seconds = time.perf_counter() - began
-    tells(start + EXPLAINING * share, "playing deletion and insertion", growth.grown)
-    return session.prove(photo, why[0], probabilities[0], seconds)
+
+    def playing(done: int = 0, total: int = 1) -> None:
+        del done, total
+        tells(start + EXPLAINING * share, "playing deletion and insertion", growth.grown)
+
+    playing()
+    return session.prove(photo, why[0], probabilities[0], seconds, playing)
 
 
 def compare(asked: Asked, options: CompareOptions, tells: Tells) -> Compared:

@@ -144,7 +144,14 @@ class Session:
         say(f"drawing the pictures of {photo.job.file.name}")
         return self.write(found)
 
-    def prove(self, photo: Photo, why: fm.Explanation, probabilities: Float[Tensor, " classes"], seconds: float) -> Findings:
+    def prove(
+        self,
+        photo: Photo,
+        why: fm.Explanation,
+        probabilities: Float[Tensor, " classes"],
+        seconds: float,
+        progress: Progress | None = None,
+    ) -> Findings:
         """Play both games with the heatmap, and with a random one.
 
         Args:
@@ -152,12 +159,13 @@ class Session:
             why: its explanation.
             probabilities: of all classes.
             seconds: that explaining took.
+            progress: called between the games.
 
         Raises:
             ValueError: where the heatmap cannot be played with.
         """
         started = time.perf_counter()
-        proof, chance = self._play(photo, why), self._play(photo, self._random(photo, why))
+        proof, chance = (self._play(photo, heatmap, progress) for heatmap in (why, self._random(photo, why)))
         spent = {"explaining": seconds, "deletion_and_insertion": time.perf_counter() - started}
         return Findings(photo, why, proof, chance, probabilities, spent)
 
@@ -177,10 +185,9 @@ class Session:
             raise UserError(f"{folder}: cannot be written ({os_problem(error)}); give another --out") from error
         return Done(folder, record)
 
-    def _play(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
-        return fm.deletion_insertion(
-            self.model, photo.image, why, protocol=self.options.protocol, chunk_size=self.options.chunk
-        )
+    def _play(self, photo: Photo, why: fm.Explanation, progress: Progress | None) -> fm.DeletionInsertion:
+        protocol, chunk = self.options.protocol, self.options.chunk
+        return fm.deletion_insertion(self.model, photo.image, why, protocol=protocol, chunk_size=chunk, progress=progress)
 
     def _random(self, photo: Photo, why: fm.Explanation) -> fm.Explanation:
         """A map of chance, from random numbers that the explainer did not see."""

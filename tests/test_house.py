@@ -21,7 +21,7 @@ FLOORS = [
     {"choosing"},
     {"zoo", "data", "viz"},
     {"bench"},
-    {"cli"},
+    {"app", "cli"},
 ]
 ON_DEMAND = {("model", "data"), ("methods", "data")}
 """Classifier.read reads a file when it is told to, ImageSet.of_folder a folder of them."""

@@ -39,11 +39,12 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model, and the digest of its weights when the run was planned."""
+    """A model, and the digest of its weights when the run was planned; its geometry tells readers what it saw of an image."""
 
     spec: ModelSpec
     digest: str
     classes: int | None = None
+    geometry: Mapping[str, Any] | None = None
 
     @property
     def id(self) -> str:
@@ -125,7 +126,7 @@ class Plan:
             "schema": SCHEMA,
             "name": self.name,
             "versions": dict(setup.versions),
-            "models": [{"name": m.id, "digest": m.digest, "classes": m.classes} for m in setup.models],
+            "models": [_model_record(model) for model in setup.models],
             "methods": [_method_record(method) for method in setup.methods],
             "metrics": [
                 {"id": column, "name": metric.name, "settings": metric.settings, "higher_is_better": better}
@@ -151,6 +152,11 @@ def _method_record(method: PlannedMethod) -> dict[str, Any]:
     record["class"] = record.pop("explainer")
     passes = record.pop("passes")
     return {**record, "passes": None if passes is None else dict(zip(("forward", "backward"), passes, strict=True))}
+
+
+def _model_record(model: PlannedModel) -> dict[str, Any]:
+    known = {"name": model.id, "digest": model.digest, "classes": model.classes}
+    return known if model.geometry is None else {**known, "geometry": dict(model.geometry)}
 
 
 def _base(setup: Setup, model: PlannedModel, method: PlannedMethod) -> Any:
@@ -180,4 +186,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _unmoved(part: Any) -> Any:
-    return {k: v for k, v in part.items() if k not in ("path", "annotations")} if isinstance(part, Mapping) else part
+    """Without where things lie, and without a model's geometry, which runs that were begun earlier do not tell."""
+    if isinstance(part, list):
+        return [_unmoved(entry) for entry in part]
+    return (
+        {k: v for k, v in part.items() if k not in ("path", "annotations", "geometry")} if isinstance(part, Mapping) else part
+    )

@@ -55,7 +55,7 @@ def make_plan(spec: Spec, base: Path, models: Models, published: Any = None) -> 
         image = first_image(source, items, model)
         classes = _classes(model, image)
         check_targets(model, items, data, classes)
-        planned.append(PlannedModel(absolute, digest, classes))
+        planned.append(PlannedModel(absolute, digest, classes, asdict(model.geometry)))
         methods = methods or _methods(spec, model, image)
     setup = Setup(
         spec.seed, spec.chunk_size, spec.autocast, tuple(planned), tuple(methods), tuple(spec.metrics), data, versions()

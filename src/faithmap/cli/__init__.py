@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from faithmap._version import __version__
 from faithmap.cli.adversarial import adversarial
+from faithmap.cli.app import app as open_app
 from faithmap.cli.bench import make_bench
 from faithmap.cli.choose import choose
 from faithmap.cli.compare import compare
@@ -44,6 +45,7 @@ def make_app() -> App:
         result_action="return_value",
     )
     app.command(adversarial)
+    app.command(open_app, name="app")
     app.command(make_bench())
     app.command(choose)
     app.command(compare)

@@ -18,6 +18,7 @@ from faithmap.cli.report import Done, Failed, Outcome, Tell
 from faithmap.cli.results import Job, write_record
 from faithmap.cli.saturation import SaturationOptions
 from faithmap.files import complete_or_absent
+from faithmap.methods.base import Progress
 
 Drawn = Callable[[Path], None]
 """Draws the pictures of a result into a folder."""
@@ -58,6 +59,14 @@ class Alone(ABC):
             return Failed(job.file, str(error))
         except (ValueError, ModuleNotFoundError) as error:
             return Failed(job.file, f"{job.file}: {error}")
+        return self.write(job, record, draw)
+
+    def write(self, job: Job, record: dict[str, Any], draw: Drawn) -> Done:
+        """Write the result folder of one image.
+
+        Raises:
+            UserError: where it cannot be written.
+        """
         try:
             with complete_or_absent(job.folder, overwrite=self.options.overwrite) as aside:
                 draw(aside)
@@ -66,8 +75,8 @@ class Alone(ABC):
             raise UserError(f"{job.folder}: cannot be written ({os_problem(error)}); give another --out") from error
         return Done(job.folder, record)
 
-    def _why(self, name: str, photo: Photo, target: Any) -> fm.Explanation:
+    def why(self, name: str, photo: Photo, target: Any, progress: Progress | None = None) -> fm.Explanation:
         """Ask one method; what it warns of stands in the diagnostics."""
         generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
         with unheard():
-            return self.explainers[name](photo.image, target, generator=generators)
+            return self.explainers[name](photo.image, target, generator=generators, progress=progress)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 import faithmap as fm
 from faithmap.cli.alone import Alone, Drawn
@@ -47,7 +49,15 @@ class Contest(Alone):
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
-        model, target = open_model(options)
+        return cls.around(options, *open_model(options))
+
+    @classmethod
+    def around(cls, options: CompareOptions, model: fm.Classifier, target: int | None) -> Contest:
+        """Set up the methods for a model that is there already.
+
+        Raises:
+            UserError: for a setting that does not exist.
+        """
         with blaming_the_user():
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         return cls(options, model, explainers, target)
@@ -55,7 +65,17 @@ class Contest(Alone):
     def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
         """Every method's explanation and games, and those of chance."""
         whys, seconds = self._explained(photo, tell)
-        proofs = {name: self._played(photo, why) for name, why in whys.items()}
+        proofs = {name: self.played(photo, why) for name, why in whys.items()}
+        return self.result(photo, whys, proofs, seconds)
+
+    def result(
+        self,
+        photo: Photo,
+        whys: dict[str, fm.Explanation],
+        proofs: dict[str, fm.DeletionInsertion],
+        seconds: dict[str, float],
+    ) -> tuple[dict[str, Any], Drawn]:
+        """The record, and what draws the picture."""
         record = describe_comparison(photo, self.model, self.options.seed, whys, proofs, seconds)
         return record, lambda folder: self._draw(photo, whys, proofs, folder / "comparison.png")
 
@@ -66,20 +86,28 @@ class Contest(Alone):
         for i, name in enumerate(self.explainers):
             tell(i / len(self.explainers), f"explaining {photo.job.file.name} by {name}")
             started = time.perf_counter()
-            whys[name] = self._why(name, photo, target)
+            whys[name] = self.why(name, photo, target)
             seconds[name] = time.perf_counter() - started
             target = whys[name].target
+        return {**whys, CHANCE: self.chance(photo, target)}, seconds
+
+    def chance(self, photo: Photo, target: Any) -> fm.Explanation:
+        """A random map of the resolution of the games."""
         (generator,) = fm.image_generators(self.options.seed, [~photo.index])
         side = self.options.resolution
         size = (photo.image.shape[-2], photo.image.shape[-1])
         noise = torch.rand(1, side, side, generator=generator)
-        return {**whys, CHANCE: fm.Explanation(noise, size, target=target, method="random")}, seconds
+        return fm.Explanation(noise, size, target=target, method="random")
 
-    def _played(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
-        """Both games at the resolution that all share."""
+    def cells(self, why: fm.Explanation) -> Float[Tensor, "1 r c"]:
+        """A map at the resolution that all share."""
         side = self.options.resolution
-        cells = why.cells if why.resolution == (side, side) else why.at((side, side))
-        return fm.deletion_insertion(self.model, photo.image, cells.to(photo.image), why.target, chunk_size=self.options.chunk)
+        return why.cells if why.resolution == (side, side) else why.at((side, side))
+
+    def played(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
+        """Both games at the resolution that all share."""
+        cells = self.cells(why).to(photo.image)
+        return fm.deletion_insertion(self.model, photo.image, cells, why.target, chunk_size=self.options.chunk)
 
     def _draw(self, photo: Photo, whys: dict[str, fm.Explanation], proofs: dict[str, fm.DeletionInsertion], path: Path) -> None:
         """The methods on the photograph; what chance scores stands in the title."""

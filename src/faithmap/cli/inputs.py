@@ -79,7 +79,15 @@ def read_photo(job: Job, model: Classifier) -> Photo:
     Raises:
         ImageError: for what is no image that can be read safely.
     """
-    data = file_bytes(job.file, MAX_BYTES)
+    return photo_of(job, file_bytes(job.file, MAX_BYTES), model)
+
+
+def photo_of(job: Job, data: bytes, model: Classifier) -> Photo:
+    """The same for the content of a file that was read already; of ``job.file`` only the name is used.
+
+    Raises:
+        ImageError: for what is no image that can be read safely.
+    """
     photo, cautions = _decode(job.file, data)
     digest = hashlib.sha256(data).hexdigest()
     return Photo(job, data, digest, model.preprocess(photo), (photo.shape[-2], photo.shape[-1]), cautions)

@@ -66,10 +66,17 @@ class Session:
         Raises:
             UserError: for a model, weights, device, class or setting that does not exist.
         """
-        model, target = open_model(options)
+        return cls.around(options, *open_model(options))
+
+    @classmethod
+    def around(cls, options: Options, model: fm.Classifier, target: int | None) -> Session:
+        """Set up the method for a model that is there already.
+
+        Raises:
+            UserError: for a setting that does not exist.
+        """
         with blaming_the_user():
-            explainer = make_explainer(model, options)
-        return cls(options, model, explainer, target)
+            return cls(options, model, make_explainer(model, options), target)
 
     @property
     def together(self) -> int:
@@ -101,13 +108,13 @@ class Session:
         started = time.perf_counter()
         images = torch.cat([photo.image for photo in photos])
         try:
-            why = self._why(images, photos, lambda done, total: tell(share * done / total, f"explaining {name}"))
+            why = self.why(images, photos, lambda done, total: tell(share * done / total, f"explaining {name}"))
         except (ValueError, ModuleNotFoundError) as error:
             if not self.proven:
                 raise UserError(error) from error
             return [Failed(photo.job.file, f"{photo.job.file}: {error}") for photo in photos]
         self.proven = True
-        probabilities = self._probabilities(images)
+        probabilities = self.probabilities(images)
         seconds = (time.perf_counter() - started) / len(photos)
         outcomes = []
         for i, photo in enumerate(photos):
@@ -115,7 +122,7 @@ class Session:
             outcomes.append(self._finish(photo, why[i], probabilities[i], seconds, partial(tell, share + 0.1 * i + 0.05)))
         return outcomes
 
-    def _why(self, images: Float[Tensor, "n c h w"], photos: Sequence[Photo], progress: Progress) -> fm.Explanation:
+    def why(self, images: Float[Tensor, "n c h w"], photos: Sequence[Photo], progress: Progress) -> fm.Explanation:
         """Ask the explainer; what it warns of stands in the diagnostics, image by image."""
         generators = fm.image_generators(self.options.seed, [photo.index for photo in photos], self.model.device)
         with unheard():
@@ -130,29 +137,57 @@ class Session:
         say: Callable[[str], None],
     ) -> Outcome:
         """Hold the heatmap against a random one, and write everything down."""
-        started = time.perf_counter()
         try:
-            proof, chance = self._play(photo, why), self._play(photo, self._random(photo, why))
+            found = self.prove(photo, why, probabilities, seconds)
         except ValueError as error:
             return Failed(photo.job.file, f"{photo.job.file}: {error}")
-        spent = {"explaining": seconds, "deletion_and_insertion": time.perf_counter() - started}
-        found = Findings(photo, why, proof, chance, probabilities, spent)
-        record = describe_findings(found, self.model, self.options.seed)
-        folder = photo.job.folder
         say(f"drawing the pictures of {photo.job.file.name}")
+        return self.write(found)
+
+    def prove(
+        self,
+        photo: Photo,
+        why: fm.Explanation,
+        probabilities: Float[Tensor, " classes"],
+        seconds: float,
+        progress: Progress | None = None,
+    ) -> Findings:
+        """Play both games with the heatmap, and with a random one.
+
+        Args:
+            photo: what was explained.
+            why: its explanation.
+            probabilities: of all classes.
+            seconds: that explaining took.
+            progress: called between the games.
+
+        Raises:
+            ValueError: where the heatmap cannot be played with.
+        """
+        started = time.perf_counter()
+        proof, chance = (self._play(photo, heatmap, progress) for heatmap in (why, self._random(photo, why)))
+        spent = {"explaining": seconds, "deletion_and_insertion": time.perf_counter() - started}
+        return Findings(photo, why, proof, chance, probabilities, spent)
+
+    def write(self, found: Findings) -> Done:
+        """Write the result folder of one image.
+
+        Raises:
+            UserError: where it cannot be written.
+        """
+        record, folder = describe_findings(found, self.model, self.options.seed), found.photo.job.folder
         try:
             with complete_or_absent(folder, overwrite=self.options.overwrite) as aside:
                 draw(aside, found, self.model, self.options)
-                np.save(aside / "heatmap.npy", why.heatmap[0].cpu().float().numpy())
+                np.save(aside / "heatmap.npy", found.why.heatmap[0].cpu().float().numpy())
                 write_record(aside, record)
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({os_problem(error)}); give another --out") from error
         return Done(folder, record)
 
-    def _play(self, photo: Photo, why: fm.Explanation) -> fm.DeletionInsertion:
-        return fm.deletion_insertion(
-            self.model, photo.image, why, protocol=self.options.protocol, chunk_size=self.options.chunk
-        )
+    def _play(self, photo: Photo, why: fm.Explanation, progress: Progress | None) -> fm.DeletionInsertion:
+        protocol, chunk = self.options.protocol, self.options.chunk
+        return fm.deletion_insertion(self.model, photo.image, why, protocol=protocol, chunk_size=chunk, progress=progress)
 
     def _random(self, photo: Photo, why: fm.Explanation) -> fm.Explanation:
         """A map of chance, from random numbers that the explainer did not see."""
@@ -161,6 +196,7 @@ class Session:
         return fm.Explanation.from_array(noise, why.image_size, target=why.target, method="random")
 
     @torch.no_grad()
-    def _probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+    def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Of all classes, on the processor."""
         logits = torch.cat([self.model(chunk) for chunk in images.split(self.options.chunk)])
         return logits.softmax(dim=1).cpu()

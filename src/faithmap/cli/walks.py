@@ -46,7 +46,15 @@ class Walks(Alone):
         Raises:
             UserError: for a model, weights, device, class, layer or method that does not exist or has no layer.
         """
-        model, target = open_model(options)
+        return cls.around(options, *open_model(options))
+
+    @classmethod
+    def around(cls, options: SaturationOptions, model: fm.Classifier, target: int | None) -> Walks:
+        """Set up the methods for a model that is there already.
+
+        Raises:
+            UserError: for a setting, layer or method that does not exist or has no layer.
+        """
         with blaming_the_user():
             explainers = {name: make_explainer(model, _options(name, options)) for name in options.methods}
         one_layer: dict[str, fm.Explainer] = {}
@@ -59,27 +67,35 @@ class Walks(Alone):
     def _found(self, photo: Photo, tell: Tell) -> tuple[dict[str, Any], Drawn]:
         """The walk, and what each method's channels show."""
         tell(0, f"walking to {photo.job.file.name}")
-        layer, start = self.options.target_layer, self.options.baseline
-        walk = saturation(
-            self.model, photo.image, self.target, target_layer=layer, baseline=start, chunk_size=self.options.chunk
-        )
-        features = self._features(photo, tell)
+        return self.result(photo, self.walk(photo), self.features(photo, tell))
+
+    def result(self, photo: Photo, walk: Saturation, features: Features) -> tuple[dict[str, Any], Drawn]:
+        """The record, and what draws the pictures."""
         return self._record(photo, walk, features), lambda folder: self._draw(photo, walk, features, folder)
+
+    def walk(self, photo: Photo) -> Saturation:
+        """The path from the baseline to the photograph."""
+        layer, start, chunk = self.options.target_layer, self.options.baseline, self.options.chunk
+        return saturation(self.model, photo.image, self.target, target_layer=layer, baseline=start, chunk_size=chunk)
 
     def _draw(self, photo: Photo, walk: Saturation, features: Features, folder: Path) -> None:
         save_figure(saturation_curves(walk).figure.get_figure(root=True), folder / "saturation.png")
         figure = compare(photo.image, features, photo=photo.decode(), geometry=self.model.geometry, labels=self.model.labels)
         save_figure(figure, folder / "features.png")
 
-    def _features(self, photo: Photo, tell: Tell) -> Features:
+    def features(self, photo: Photo, tell: Tell) -> Features:
         """What each method's most important channels show, and both games with it."""
         found: Features = {}
         for i, name in enumerate(self.explainers):
             tell((1 + i) / (1 + len(self.explainers)), f"explaining {photo.job.file.name} by {name}")
-            why = self._why(name, photo, self.target)
-            top = top_features(self.model, photo.image, why, self.options.channels, chunk_size=self.options.chunk)
-            found[name] = top, fm.deletion_insertion(self.model, photo.image, top, chunk_size=self.options.chunk)
+            found[name] = self.feature(name, photo)
         return found
+
+    def feature(self, name: str, photo: Photo) -> tuple[fm.Explanation, fm.DeletionInsertion]:
+        """The same of one method."""
+        why = self.why(name, photo, self.target)
+        top = top_features(self.model, photo.image, why, self.options.channels, chunk_size=self.options.chunk)
+        return top, fm.deletion_insertion(self.model, photo.image, top, chunk_size=self.options.chunk)
 
     def _record(self, photo: Photo, walk: Saturation, features: Features) -> dict[str, Any]:
         first = next(iter(features.values()))[0]

@@ -22,7 +22,8 @@ from faithmap.bench.report.rows import reading
 from faithmap.explanation import Explanation
 
 _WORDS = ("image", "label", "target", "predicted", "probability")
-_COLUMNS = (*_WORDS, "size", "heatmap", "heatmap_shape", "rows_at", "columns_at")
+_MORE = ("heatmap_scale", "warnings")
+_COLUMNS = (*_WORDS, *_MORE, "size", "heatmap", "heatmap_shape", "rows_at", "columns_at")
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Row:
     Attributes:
         entry: the method.
         image: its index.
-        words: image, label, target, predicted and probability.
+        words: image, label, target, predicted and probability; what the stored heatmap was divided by, and warnings.
         size: height and width of what the model saw; None where nobody knows.
         heatmap: as stored; None where the row has none.
         rows: centres of its cells in pixels of the model's view, or None; ``columns`` likewise.
-        curves: of each game on the grid, where there is one.
+        points: of each game the fractions and the scores, where it was played.
     """
 
     entry: Entry
@@ -46,7 +47,12 @@ class Row:
     heatmap: Float[Tensor, "r c"] | None
     rows: Float[Tensor, " r"] | None
     columns: Float[Tensor, " c"] | None
-    curves: dict[str, Numbers]
+    points: dict[str, tuple[Numbers, Numbers]]
+
+    @property
+    def curves(self) -> dict[str, Numbers]:
+        """Of each game on the grid."""
+        return {game: on_grid(*points) for game, points in self.points.items()}
 
     def cells(self) -> Float[Tensor, "r c"] | None:
         """The map at the cells that the games were played with."""
@@ -95,17 +101,16 @@ def _row(entry: Entry, image: int, table: pa.Table) -> Row:
     rows, columns = (
         None if at is None else torch.tensor(at, dtype=torch.float64) for at in (get("rows_at"), get("columns_at"))
     )
-    curves = {}
+    points = {}
     prefix = next(iter(protocols(name.removesuffix("_curve") for name in table.column_names)), "")
     for game in GAMES:
         fractions, scores = get(f"{prefix}curve_fractions"), get(f"{prefix}{game}_curve")
         if fractions and scores and len(fractions) == len(scores):
-            curves[game] = on_grid(np.asarray(fractions), np.asarray(scores, np.float64))
+            points[game] = np.asarray(fractions, np.float64), np.asarray(scores, np.float64)
     size = get("size")
     seen = (size[0], size[1]) if size else None
-    return Row(
-        entry, image, {name: get(name) for name in _WORDS}, seen, _heatmap(table, get("heatmap_shape")), rows, columns, curves
-    )
+    words = {name: get(name) for name in (*_WORDS, *_MORE)}
+    return Row(entry, image, words, seen, _heatmap(table, get("heatmap_shape")), rows, columns, points)
 
 
 def _heatmap(table: pa.Table, shape: Sequence[int] | None) -> Float[Tensor, "r c"] | None:

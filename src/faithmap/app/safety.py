@@ -1,0 +1,203 @@
+"""Guard: stands in front of everything that the page's server answers.
+
+Gradio's server can do far more than this page needs: it serves and takes files, fetches addresses, documents its interface. So
+what is answered is a short list, and all else does not exist. What passes comes from this machine's own page: its host and
+origin are checked, so that neither another site's script nor a name that was pointed at 127.0.0.1 gets in. What leaves says
+what a browser may do with it: scripts of this server alone, no other host, no frame, no guessing of types.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Collection, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from faithmap.app.shelf import MAX_BYTES
+
+LOCAL = ("127.0.0.1", "localhost")
+
+SMALL = 256 * 2**10
+"""Bytes of a request that is no photograph, at the most: the page sends its settings alone."""
+
+BUSY = "not answered: too many people wait, or this page is older than the server; try again in a minute, or reload it"
+
+_WORD = r"[A-Za-z0-9_-]{1,64}"
+_ANSWERED: Mapping[str, tuple[re.Pattern[str], ...]] = {
+    "GET": tuple(
+        map(
+            re.compile,
+            (
+                r"/",
+                r"/(assets|static)/[\w./-]+",
+                r"/(gradio_api/)?theme\.css",
+                r"/favicon\.ico",
+                rf"/gradio_api/heartbeat/{_WORD}",
+                r"/gradio_api/queue/data",
+                rf"/parcel/{_WORD}",
+            ),
+        )
+    ),
+    "POST": tuple(map(re.compile, (r"/gradio_api/(queue/join|run/predict|cancel)/?", r"/photo"))),
+}
+"""What is answered; all else does not exist."""
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_INLINE = re.compile(rb"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", re.DOTALL)
+_OUTWARD = re.compile(rb"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>|<link rel=\"manifest\"[^>]*>\s*")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Middleware.
+
+    Attributes:
+        app: what is guarded.
+        public: the address under which a reverse proxy shows the page, such as ``https://maps.example.org``; None without.
+    """
+
+    app: ASGIApp
+    public: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            status, line = refusal
+            await JSONResponse({"error": line}, status)(scope, receive, _Sender(send, scope["path"]))
+            return
+        limit = (MAX_BYTES if scope["path"] == "/photo" else SMALL) + 1
+        await self.app(scope, _capped(receive, limit), _Sender(send, scope["path"]))
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        """Why a request is not answered: status and line."""
+        headers = Headers(scope=scope)
+        method, path = "GET" if scope["method"] == "HEAD" else scope["method"], scope["path"]
+        if not self._is_own(headers, path):
+            return 403, "this page answers to its own address alone"
+        if ".." in path or not any(pattern.fullmatch(path) for pattern in _ANSWERED.get(method, ())):
+            return 404, "there is nothing here"
+        length = headers.get("content-length", "0")
+        if path != "/photo" and (not length.isdecimal() or int(length) > SMALL):
+            return 413, "this is more than the page sends"
+        return None
+
+    def _is_own(self, headers: Headers, path: str) -> bool:
+        """Whether the request comes from the page, or opens it."""
+        hosts: Collection[str | None] = (*LOCAL, urlsplit(self.public or "").hostname)
+        host = headers.get("host", "")
+        if _name(host) not in hosts:
+            return False
+        origin = headers.get("origin")
+        if origin is not None and origin != self.public and urlsplit(origin).netloc != host:
+            return False
+        site = headers.get("sec-fetch-site", "none")
+        return site in ("none", "same-origin") or (path == "/" and headers.get("sec-fetch-mode") == "navigate")
+
+
+def _name(host: str) -> str | None:
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
+def _capped(receive: Receive, limit: int) -> Receive:
+    """Hangs up on a body that is longer than it may be, whatever its header said."""
+    left = limit
+
+    async def capped() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        return message if left >= 0 else {"type": "http.disconnect"}
+
+    return capped
+
+
+class _Sender:
+    """Adds the headers; takes what points outward from the page, and allows its own scripts by their SHA-256."""
+
+    def __init__(self, send: Send, path: str) -> None:
+        self._send = send
+        self._path = path
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        """Send one part of a response."""
+        if message["type"] == "http.response.start" and self._is_page(message):
+            self._start = message
+            return
+        if message["type"] == "http.response.start":
+            self._seal(message)
+        if message["type"] == "http.response.body" and self._start is not None:
+            self._body += message.get("body", b"")
+            if message.get("more_body"):
+                return
+            message = await self._rewritten(self._start)
+        await self._send(message)
+
+    def _is_page(self, message: MutableMapping[str, Any]) -> bool:
+        return self._path == "/" and "text/html" in Headers(raw=message["headers"]).get("content-type", "")
+
+    async def _rewritten(self, start: Message) -> Message:
+        page = _OUTWARD.sub(b"", self._body)
+        if self._body:
+            MutableHeaders(scope=start)["Content-Length"] = str(len(page))
+        self._seal(start, tuple(_digest(script) for script in _INLINE.findall(page)))
+        self._start = None
+        await self._send(start)
+        return {"type": "http.response.body", "body": page}
+
+    def _seal(self, message: MutableMapping[str, Any], scripts: Collection[str] = ()) -> None:
+        headers = MutableHeaders(scope=message)
+        headers.update({**_HEADERS, "Content-Security-Policy": policy(scripts)})
+        if "server" in headers:
+            del headers["server"]
+        if not self._path.startswith(("/assets/", "/static/")):
+            headers["Cache-Control"] = "no-store"
+
+
+def policy(scripts: Collection[str] = ()) -> str:
+    """What a browser may do with a response.
+
+    Gradio makes functions of its templates while the page runs, which ``'unsafe-eval'`` allows; what it is made of comes from
+    this server. No script in the page's text runs but those whose digests are given.
+    """
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' 'unsafe-eval' {' '.join(scripts)}".strip(),
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'self'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _digest(script: bytes) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'"

@@ -1,0 +1,63 @@
+"""The third tab: several methods side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from faithmap.app.controls import whole
+from faithmap.app.models import Known
+from faithmap.app.showing import compared
+from faithmap.app.tabs.common import Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.words import RefusedError
+from faithmap.app.work import MOST, compare
+from faithmap.cli.compare import CompareOptions
+
+
+def offered(known: Known) -> list[str]:
+    """The methods that fit the model."""
+    return list(known.methods)
+
+
+def proposed(known: Known) -> list[str]:
+    """Those that the command compares, as far as they fit, without the slowest."""
+    wanted = ("rank_descent", "expected_gradcam", "gradcam", "integrated_gradients")
+    return [name for name in wanted if name in known.methods][:MOST]
+
+
+def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
+    """The tab; returns the methods, which change with the model."""
+    with gr.Row():
+        methods = gr.Dropdown(
+            offered(known),
+            value=proposed(known),
+            multiselect=True,
+            max_choices=MOST,
+            label="Methods, up to four",
+            elem_id="compare-methods",
+            scale=3,
+        )
+        side = gr.Number(
+            28, precision=0, minimum=1, maximum=known.cells(), label="Cells a side, of all games", elem_id="compare-side"
+        )
+    asking = make_asking("compare", "Compare")
+    desk = shared.desk
+
+    def question(word: str, model: str, guess: Any, other: Any, names: list[str], cells: Any) -> Job:
+        known = desk.models.get(model)
+        if not names or any(name not in known.methods for name in names):
+            raise RefusedError("choose at least one method, of those that fit the model")
+        target = str(class_of(known, guess, other))
+        resolution = whole(cells, "cells a side", known.cells())
+        options = CompareOptions(model=model, target=target, methods=tuple(names), resolution=resolution)
+        asked = shared.asked(word, model)
+        stage = stage_of(asked)
+        return Job(
+            lambda tells: compare(asked, options, tells),
+            lambda result: compared(result, stage),
+            lambda grown: stage.growing("rank_descent", grown),
+        )
+
+    connect(shared, asking, question, [*shared.chosen, methods, side])
+    return methods

@@ -1,0 +1,43 @@
+"""The second tab: why this class and not that one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from faithmap.app.controls import fitting, make_controls, options_of
+from faithmap.app.models import Known
+from faithmap.app.showing import explained
+from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.words import RefusedError
+from faithmap.app.work import explain
+
+
+def make_contrast(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
+    """The tab; returns what changes with the model, and the two classes."""
+    with gr.Row():
+        this = gr.Dropdown([], label="Why this class", elem_id="contrast-this", filterable=True)
+        that = gr.Dropdown([], label="and not that one", elem_id="contrast-that", filterable=True)
+    controls = make_controls(known, "contrast")
+    asking = make_asking("contrast", "Show both")
+    desk = shared.desk
+
+    def question(word: str, model: str, one: Any, two: Any, method: str, *values: Any) -> Job:
+        known = desk.models.get(model)
+        classes = [class_of(known, None, one), class_of(known, None, two)]
+        if classes[0] == classes[1]:
+            raise RefusedError("both classes are the same; choose two")
+        first = shared.asked(word, model, options_of(known, model, classes[0], method, *values))
+        asked = [first, replace(first, options=replace(first.options, target=str(classes[1])))]
+        stage = stage_of(first)
+        return Job(lambda tells: explain(asked, tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g))
+
+    connect(shared, asking, question, [shared.picker, shared.model, this, that, *controls.all])
+
+    def change(model: str, method: str) -> list[Any]:
+        return fitting(desk.models.get(model), method)[1:]
+
+    controls.method.input(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
+    return controls.changing, [this, that]

@@ -1,0 +1,33 @@
+"""The first tab: why this class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faithmap.app.controls import fitting, make_controls, options_of
+from faithmap.app.models import Known
+from faithmap.app.showing import explained
+from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.work import explain
+
+
+def make_explain(shared: Shared, known: Known) -> list[Any]:
+    """The tab; returns what changes with the model, as :func:`faithmap.app.controls.fitting` does."""
+    controls = make_controls(known, "explain")
+    asking = make_asking("explain", "Explain")
+    desk = shared.desk
+
+    def question(word: str, model: str, guess: Any, other: Any, method: str, *values: Any) -> Job:
+        known = desk.models.get(model)
+        options = options_of(known, model, class_of(known, guess, other), method, *values)
+        asked = shared.asked(word, model, options)
+        stage = stage_of(asked)
+        return Job(lambda tells: explain([asked], tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g))
+
+    connect(shared, asking, question, [*shared.chosen, *controls.all])
+
+    def change(model: str, method: str) -> list[Any]:
+        return fitting(desk.models.get(model), method)[1:]
+
+    controls.method.input(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
+    return controls.changing

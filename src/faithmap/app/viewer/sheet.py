@@ -1,0 +1,44 @@
+"""The images of a run as lines that are chosen by a click or a key: a thumbnail, and each method's map with its score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import gradio as gr
+
+from faithmap.app.viewer.component import Unwritten
+from faithmap.viz.browser import script
+
+
+class Sheet(gr.HTML, metaclass=Unwritten):
+    """Shows what :func:`faithmap.app.opening.sheet` makes; a chosen line is a ``click`` whose event has an ``index``.
+
+    Args:
+        value: the first lines.
+        settings: gradio's own.
+    """
+
+    def __init__(self, value: Mapping[str, object] | None = None, **settings: Any) -> None:
+        text = {name: (files("faithmap.app.viewer") / name).read_text(encoding="utf-8") for name in ("sheet.css", "sheet.js")}
+        super().__init__(
+            value,
+            html_template='<ol class="faithmap-sheet"></ol>',
+            css_template=text["sheet.css"],
+            js_on_load=f"{script()}\n{text['sheet.js']}",
+            apply_default_css=False,
+            **settings,
+        )
+
+    def preprocess(self, payload: Any) -> None:
+        """Nothing comes back but the number of a line."""
+        del payload
+
+    def postprocess(self, value: Any) -> Any:
+        """The lines as they are."""
+        return None if value is None else dict(value)
+
+    def api_info(self) -> dict[str, Any]:
+        """Of the value."""
+        return {"type": "object"}

@@ -1,0 +1,355 @@
+"""The page in a real browser, part by part: headless Chromium, where it and playwright are installed."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from app_tools import bad_files, page_open, picture
+
+from faithmap.app import page as pages
+from faithmap.app.desk import Desk
+from faithmap.app.safety import BUSY
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with pytest-playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'"),  # of pandas, which Gradio asks for it
+]
+
+QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[tuple[str, Desk]]:
+    """With an empty file in the place of the pictures in result folders, which take seconds to draw."""
+    with pytest.MonkeyPatch.context() as patched, page_open() as opened:
+        patched.setattr("faithmap.cli.pipeline.draw", lambda out, *others: (out / "panel.png").touch())
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+class Visitor:
+    """A browser of its own at the page; what it asked for, and what it complained of."""
+
+    def __init__(self, browser: Any, address: str, **settings: Any) -> None:
+        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
+        self.tab = self.context.new_page()
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        self.tab.set_default_timeout(20_000)
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("dialog", lambda dialog: self.said.append("dialog"))
+        self.tab.goto(address)
+        self.tab.wait_for_selector("#guesses label")
+
+    def open(self, tab: str) -> None:
+        self.tab.get_by_role("tab", name=tab).click()
+
+    def status(self, name: str) -> str:
+        return self.tab.locator(f"#{name}-status p").inner_text()
+
+    def ask(self, name: str) -> str:
+        """Click, and wait for how it ended."""
+        self.tab.evaluate(f"document.querySelector('#{name}-status p').textContent = ''")
+        self.tab.click(f"#{name}-start")
+        return self.ended(name)
+
+    def ended(self, name: str) -> str:
+        self.tab.wait_for_function(
+            f"!document.querySelector('#{name}-start').disabled && document.querySelector('#{name}-cancel').disabled"
+            f" && document.querySelector('#{name}-status p').textContent.match(/done|cancel|;|class/)"
+        )
+        return self.status(name)
+
+    def give(self, name: str, data: bytes) -> None:
+        self.tab.set_input_files("#photo input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
+
+    def looked(self) -> None:
+        """Wait until the model has seen the photograph that was given."""
+        self.tab.wait_for_function("document.querySelector('.fm-photo').src.startsWith('blob:')")
+        self.tab.wait_for_timeout(400)
+        self.tab.wait_for_function("!document.querySelector('#looking p').textContent")
+        self.tab.wait_for_selector("#guesses label")
+
+    def refusal(self) -> str:
+        self.tab.wait_for_function("document.querySelector('.fm-refusal').textContent")
+        return str(self.tab.locator(".fm-refusal").inner_text())
+
+    def maps(self, name: str) -> int:
+        return int(self.tab.locator(f"#{name}-viewer .map canvas:visible").count())
+
+
+def checked(opened: Visitor, address: str) -> Iterator[Visitor]:
+    """Everything that it asks for comes from this machine, and nothing goes wrong."""
+    opened.asked.clear()
+    opened.said.clear()
+    yield opened
+    assert [url for url in opened.asked if not url.startswith((f"{address}/", "data:", f"blob:{address}/"))] == []
+    assert opened.said == []
+
+
+@pytest.fixture(scope="module")
+def first(browser: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
+    opened = Visitor(browser, site[0])
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture
+def visitor(first: Visitor, site: tuple[str, Desk]) -> Iterator[Visitor]:
+    """One who stays from test to test, and is at the first tab."""
+    first.open("Explain")
+    yield from checked(first, site[0])
+
+
+@pytest.fixture
+def newcomer(browser: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
+    """One for a test that changes what the others would find."""
+    opened = Visitor(browser, site[0])
+    yield from checked(opened, site[0])
+    opened.context.close()
+
+
+def test_a_photograph_is_explained_and_taken_away(visitor: Visitor, tmp_path: Path) -> None:
+    tab = visitor.tab
+    assert tab.locator("#guesses label").count() == 5
+    assert tab.locator("#guesses img").count() == 0, "a class's name is text"
+    assert visitor.ask("explain").startswith("done in ")
+    assert visitor.maps("explain") >= 1
+    tab.click("#explain-take button >> nth=0")
+    assert "faithmap explain" in tab.locator("#explain-command").inner_text()
+    assert "fm.RankDescent(model)" in tab.locator("#explain-python").inner_text()
+    with tab.expect_download() as fetched:
+        tab.click("#explain-pack")
+    fetched.value.save_as(tmp_path / "result.zip")
+    assert fetched.value.suggested_filename == "chelsea.zip"
+    with zipfile.ZipFile(tmp_path / "result.zip") as archive:
+        assert "chelsea/result.json" in archive.namelist()
+
+
+def test_scrubbing_asks_nothing(visitor: Visitor) -> None:
+    visitor.ask("explain")
+    visitor.tab.wait_for_timeout(300)
+    before = len(visitor.asked)
+    scrubber = visitor.tab.locator("#explain-viewer .scrubber")
+    scrubber.focus()
+    shown = visitor.tab.locator("#explain-viewer .share").inner_text()
+    for _ in range(10):
+        visitor.tab.keyboard.press("ArrowRight")
+    visitor.tab.wait_for_timeout(300)
+    assert visitor.tab.locator("#explain-viewer .share").inner_text() != shown
+    assert [url for url in visitor.asked[before:] if not url.startswith(("data:", "blob:"))] == []
+
+
+def test_any_class_is_found_by_search_and_stands_instead_of_the_buttons(newcomer: Visitor) -> None:
+    tab = newcomer.tab
+    tab.locator("#other input").fill("sheep")
+    tab.get_by_role("option", name="sheep dog").click()
+    tab.wait_for_function("!document.querySelector('#guesses input:checked')")
+    assert newcomer.ask("explain").startswith("done")
+    assert "sheep dog" in tab.locator("#explain-viewer").inner_text()
+    tab.locator("#guesses label").nth(1).click()
+    tab.wait_for_function("document.querySelector('#other input').value === ''")
+
+
+def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
+    tab = newcomer.tab
+    tab.click("#explain-settings button >> nth=0")
+    tab.wait_for_selector("#explain-resolution")
+    tab.locator("#explain-method input").fill("smooth_gradcam")
+    tab.get_by_role("option", name="smooth_gradcam", exact=True).click()
+    tab.wait_for_selector("#explain-samples")
+    assert not tab.locator("#explain-resolution").is_visible()
+    assert "noisy copies" in tab.locator(".fm-about").first.inner_text()
+    tab.locator("#explain-samples input").fill("3")
+    tab.keyboard.press("Tab")
+    assert newcomer.ask("explain").startswith("done")
+    tab.click("#explain-take button >> nth=0")
+    assert "--method smooth_gradcam --samples 3" in tab.locator("#explain-command").inner_text().replace("\xa0", " ")
+
+
+def test_a_question_without_a_class_says_so(newcomer: Visitor) -> None:
+    newcomer.open("Why this and not that")
+    for side in ("this", "that"):
+        newcomer.tab.locator(f"#contrast-{side} input").fill("tabby")
+        newcomer.tab.keyboard.press("Enter")
+    assert newcomer.ask("contrast") == "both classes are the same; choose two"
+
+
+def test_two_classes_stand_side_by_side_with_their_difference(visitor: Visitor) -> None:
+    visitor.open("Why this and not that")
+    assert visitor.ask("contrast").startswith("done")
+    text = visitor.tab.locator("#contrast-viewer").inner_text()
+    assert "Difference" in text
+    assert visitor.maps("contrast") >= 3
+
+
+def test_methods_stand_side_by_side_with_their_agreement(visitor: Visitor) -> None:
+    visitor.open("Compare")
+    assert visitor.ask("compare").startswith("done")
+    text = visitor.tab.locator("#compare-viewer").inner_text()
+    for words in ("rank descent", "integrated gradients", "forward passes", "seconds", "agree"):
+        assert words in text
+    assert visitor.tab.locator("#compare-viewer .scrubber:visible").count() == 1
+
+
+def test_saturation_is_measured_and_drawn(visitor: Visitor) -> None:
+    visitor.open("Saturation")
+    assert visitor.ask("saturation").startswith("done")
+    assert "% of the path" in visitor.tab.locator("#saturation-curves figcaption").inner_text()
+    assert visitor.tab.evaluate("document.querySelector('#saturation-curves img').naturalWidth") > 100
+    assert visitor.maps("saturation") >= 3
+
+
+def test_a_bad_file_gives_one_line_and_the_page_goes_on(newcomer: Visitor) -> None:
+    for name, data in bad_files().items():
+        newcomer.give(name, data)
+        line = newcomer.refusal()
+        assert line.startswith(f"{name}: ")
+        assert not {"\n", "Traceback", "site-packages"} & {
+            word for word in ("\n", "Traceback", "site-packages") if word in line
+        }
+        newcomer.tab.evaluate("document.querySelector('.fm-refusal').textContent = ''")
+    newcomer.said[:] = [text for text in newcomer.said if "400" not in text]  # the browser's own note of the answers
+    newcomer.give("good.png", picture(3))
+    newcomer.looked()
+    assert newcomer.ask("explain").startswith("done")
+
+
+PASTE = """([numbers, size, name]) => {
+    const data = new DataTransfer();
+    data.items.add(new File([size ? new ArrayBuffer(size) : new Uint8Array(numbers)], name, { type: "image/png" }));
+    document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data }));
+}"""
+
+
+def test_a_photograph_can_be_pasted(newcomer: Visitor) -> None:
+    newcomer.tab.evaluate(PASTE, [list(picture(5)), 0, "pasted.png"])
+    newcomer.looked()
+    newcomer.ask("explain")
+    newcomer.tab.click("#explain-take button >> nth=0")
+    assert "pasted.png" in newcomer.tab.locator("#explain-command").inner_text()
+
+
+def test_a_file_that_is_too_large_is_not_even_sent(visitor: Visitor) -> None:
+    visitor.tab.evaluate(PASTE, [[], 17 * 2**20, "large.png"])
+    assert visitor.refusal() == "large.png: more than the 16 MB that this page takes; give a smaller file"
+    assert not [url for url in visitor.asked if url.endswith("/photo")]
+
+
+def test_another_model_brings_its_own_methods_and_classes(newcomer: Visitor) -> None:
+    newcomer.tab.locator("#model input").click()
+    newcomer.tab.get_by_role("option", name="other").click()
+    newcomer.tab.wait_for_function("!document.querySelector('#looking p').textContent")
+    newcomer.tab.wait_for_selector("#guesses label")
+    assert newcomer.ask("explain").startswith("done")
+    newcomer.tab.click("#explain-take button >> nth=0")
+    assert "--model other" in newcomer.tab.locator("#explain-command").inner_text().replace("\xa0", " ")
+
+
+def test_cancel_ends_the_work_and_the_page_goes_on(newcomer: Visitor) -> None:
+    tab = newcomer.tab
+    tab.click("#explain-settings button >> nth=0")
+    tab.locator("#explain-iterations input").fill("2000")
+    tab.keyboard.press("Tab")
+    tab.click("#explain-start")
+    tab.wait_for_selector("#explain-viewer .map canvas")
+    assert newcomer.maps("explain") >= 1, "the map grows"
+    tab.click("#explain-cancel")
+    assert newcomer.ended("explain") == "cancelled"
+    tab.locator("#explain-iterations input").fill("2")
+    tab.keyboard.press("Tab")
+    assert newcomer.ask("explain").startswith("done")
+
+
+def test_who_closes_the_page_ends_the_work(browser: Any, site: tuple[str, Desk]) -> None:
+    visitor = Visitor(browser, site[0])
+    visitor.tab.click("#explain-settings button >> nth=0")
+    visitor.tab.locator("#explain-iterations input").fill("2000")
+    visitor.tab.keyboard.press("Tab")
+    visitor.tab.click("#explain-start")
+    visitor.tab.wait_for_selector("#explain-viewer .map canvas")
+    rooms = set(site[1]._rooms)
+    visitor.context.close()
+    for _ in range(100):
+        if site[1]._rooms.keys() < rooms:
+            break
+        time.sleep(0.1)
+    assert site[1]._rooms.keys() < rooms
+    began = time.perf_counter()
+    assert Visitor(browser, site[0]).ask("explain").startswith("done")
+    assert time.perf_counter() - began < 15
+
+
+def test_visitors_do_not_see_each_others_photographs(browser: Any, site: tuple[str, Desk]) -> None:
+    one, two = (Visitor(browser, site[0]) for _ in range(2))
+    one.give("secret-cat.png", picture(9))
+    one.looked()
+    one.ask("explain")
+    one.tab.click("#explain-take button >> nth=0")
+    assert "secret-cat.png" in one.tab.locator("#explain-command").inner_text()
+    two.ask("explain")
+    two.tab.click("#explain-take button >> nth=0")
+    text = two.tab.locator("body").inner_text()
+    assert "secret" not in text
+    assert "faithmap explain --" in two.tab.locator("#explain-command").inner_text().replace("\xa0", " ")
+    words = [word for word in site[1].shelf._kept if site[1].shelf.get(word).name == "secret-cat.png"]
+    assert len(words) == 1
+    assert words[0] not in two.tab.content()
+    with two.tab.expect_download() as fetched:
+        two.tab.click("#explain-pack")
+    assert fetched.value.suggested_filename == "chelsea.zip"
+    for path in (f"gradio_api/file={words[0]}", f"photo/{words[0]}", "gradio_api/file=/tmp", "parcel/x"):
+        assert two.context.request.get(f"{site[0]}/{path}").status == 404
+    one.context.close()
+    two.context.close()
+
+
+def test_whoever_comes_too_late_is_told(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "QUEUE", 1)
+    with page_open() as (address, desk):
+        visitor, gate = Visitor(browser, address), threading.Event()
+        busy = threading.Thread(target=lambda: list(desk.worker.run(lambda tells: gate.wait(30))))
+        busy.start()
+        for tab, name in (("Explain", "explain"), ("Why this and not that", "contrast"), ("Compare", "compare")):
+            visitor.open(tab)
+            visitor.tab.click(f"#{name}-start")
+            visitor.tab.wait_for_timeout(500)
+        visitor.tab.wait_for_function(f"document.querySelector('#compare-status p').textContent === {BUSY!r}")
+        assert visitor.tab.locator("#compare-start").is_enabled()
+        gate.set()
+        busy.join()
+        assert visitor.ask("compare").startswith("done")
+        visitor.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(browser: Any, site: tuple[str, Desk], scheme: str) -> None:
+    visitor = Visitor(browser, site[0], color_scheme=scheme)
+    visitor.tab.set_viewport_size({"width": 390, "height": 844})
+    visitor.ask("explain")
+    assert visitor.tab.evaluate("document.documentElement.scrollWidth") <= 390
+    nameless = visitor.tab.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, textarea, img")].filter((e) => e.checkVisibility()
+            && !(e.ariaLabel || e.labels?.length || e.innerText?.trim() || e.title || e.alt))
+            .map((e) => e.outerHTML.slice(0, 200))"""
+    )
+    assert nameless == []
+    visitor.context.close()

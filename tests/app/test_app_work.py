@@ -1,0 +1,285 @@
+"""What the page finds out is what the commands find out, and what it hands over says how, exactly."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import subprocess
+import threading
+import warnings
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from app_tools import LABELS, picture, small_model
+from torch import nn
+
+import faithmap as fm
+from faithmap.app.code import command, commands_of, explainer_code, python_of
+from faithmap.app.controls import HINTS, about_method, options_of
+from faithmap.app.desk import Desk
+from faithmap.app.models import Known, Models
+from faithmap.app.parcels import parcel_of
+from faithmap.app.shelf import Upload
+from faithmap.app.showing import Stage, compared, explained, walk_picture, walked
+from faithmap.app.words import CancelledError, RefusedError
+from faithmap.app.work import Asked, compare, explain, guess, walk
+from faithmap.app.worker import Answer, Tells
+from faithmap.cli import main, make_app
+from faithmap.cli.compare import CompareOptions
+from faithmap.cli.explain import Options
+from faithmap.cli.methods import make_explainer
+from faithmap.cli.saturation import SaturationOptions
+from faithmap.methods.registry import METHODS
+
+UPLOAD = Upload("my cat.png", picture())
+
+
+@pytest.fixture
+def asked() -> Asked:
+    options = Options(model="small", method="rank_descent", target="1", resolution=7, iterations=3)
+    return Asked(UPLOAD, small_model(), options)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the photograph lies, and every model is the small one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(vars(fm), "load", lambda name, weights=None, device=None: small_model(name))
+    (tmp_path / UPLOAD.name).write_bytes(UPLOAD.data)
+    return tmp_path
+
+
+@pytest.fixture
+def sketches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty file in the place of pictures, which take seconds to draw."""
+    monkeypatch.setattr("faithmap.cli.pipeline.draw", lambda out, *others: (out / "panel.png").touch())
+
+
+def ran(code: str) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """What a script left behind, and what it printed; an unlikely class may be warned of."""
+    said: list[tuple[Any, ...]] = []
+    names: dict[str, Any] = {"print": lambda *words: said.append(words)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fm.FaithmapWarning)
+        exec(code, names)  # noqa: S102
+    return names, said
+
+
+def unpacked(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_model_sees_what_it_sees(asked: Asked) -> None:
+    probabilities = guess(asked)
+    with torch.no_grad():
+        expected = asked.model(asked.photo().image).softmax(dim=1)[0]
+    assert torch.equal(probabilities, expected)
+    assert Known.of(asked.model).best(probabilities) == expected.argsort(descending=True)[:5].tolist()
+
+
+def test_the_command_and_the_python_find_what_the_page_shows(asked: Asked, folder: Path, sketches: None) -> None:
+    result = explain([asked], Tells())
+    line = commands_of(result)
+    assert line == "faithmap explain 'my cat.png' --target 1 --model small --resolution 7 --iterations 3"
+    assert main(shlex.split(line)[1:]) == 0
+    there = np.load(folder / "faithmap-results/my cat/heatmap.npy")
+    shown = result.found[0].why.heatmap[0].numpy()
+    assert np.array_equal(there, shown)
+    names, _ = ran(python_of(result))
+    assert np.array_equal(names["why"].heatmap[0].numpy(), shown)
+    assert float(names["proof"].deletion.area) == float(result.found[0].proof.deletion.area)
+    assert (folder / "panel.png").exists()
+
+
+def test_the_zip_is_the_commands_folder(asked: Asked, folder: Path) -> None:
+    result = explain([asked], Tells())
+    parcel = parcel_of(result, folder)
+    main(shlex.split(commands_of(result))[1:])
+    theirs = {
+        str(p.relative_to(folder / "faithmap-results")): p.read_bytes() for p in (folder / "faithmap-results/my cat").iterdir()
+    }
+    ours = unpacked(parcel.data)
+    assert parcel.name == "my cat.zip"
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - {"my cat/result.json"}:
+        assert ours[name] == theirs[name], name
+    records = [json.loads(files["my cat/result.json"]) for files in (ours, theirs)]
+    for record in records:
+        del record["seconds"]
+    assert records[0] == records[1]
+    assert sorted(path.name for path in folder.iterdir()) == ["faithmap-results", "my cat.png"], "nothing is left"
+
+
+def test_two_classes_are_explained_alike(asked: Asked, folder: Path, sketches: None) -> None:
+    result = explain([asked, replace(asked, options=replace(asked.options, target="2"))], Tells())
+    lines = commands_of(result).splitlines()
+    for line, found in zip(lines, result.found, strict=True):
+        assert main(shlex.split(line)[1:]) == 0
+        out = Path(shlex.split(line)[-1])
+        assert np.array_equal(np.load(out / "my cat/heatmap.npy"), found.why.heatmap[0].numpy())
+    assert {name.split("/")[0] for name in unpacked(parcel_of(result, folder).data)} == {"faithmap-class-1", "faithmap-class-2"}
+    names, _ = ran(python_of(result))
+    assert np.array_equal(names["that"].heatmap[0].numpy(), result.found[1].why.heatmap[0].numpy())
+    scene = explained(result, Stage(asked.photo(), asked.model))
+    assert scene["difference"] is True
+
+
+def test_a_comparison_is_the_commands(asked: Asked, folder: Path) -> None:
+    options = CompareOptions(model="small", target="1", methods=("smoothgrad", "gradient"), resolution=7)
+    result = compare(asked, options, Tells())
+    assert main(shlex.split(commands_of(result))[1:]) == 0
+    record = json.loads((folder / "faithmap-comparison/my cat/result.json").read_text())
+    ours = unpacked(parcel_of(result, folder).data)
+    assert {**json.loads(ours["my cat/result.json"])["methods"]["gradient"], "seconds": 0} == {
+        **record["methods"]["gradient"],
+        "seconds": 0,
+    }
+    assert "my cat/comparison.png" in ours
+    _, said = ran(python_of(result))
+    assert [(words[0], words[2], words[4]) for words in said] == [
+        (name, float(result.proofs[name].deletion.area), float(result.proofs[name].insertion.area)) for name in options.methods
+    ]
+    a, b = (torch.from_numpy(result.whys[name].at((7, 7))[0].numpy()).flatten().argsort().argsort() for name in options.methods)
+    spearman = np.corrcoef(a, b)[0, 1]
+    scene: Any = compared(result, Stage(asked.photo(), asked.model))
+    assert scene["agreement"][0][1] == pytest.approx(spearman, abs=1e-5)
+    assert [panel["name"] for panel in scene["panels"]] == ["smoothgrad", "gradient"]
+
+
+def test_a_walk_is_the_commands(asked: Asked, folder: Path) -> None:
+    options = SaturationOptions(model="small", target="1", methods=("gradcam",), channels=2, baseline="black")
+    result = walk(asked, options, Tells())
+    assert main(shlex.split(commands_of(result))[1:]) == 0
+    record = json.loads((folder / "faithmap-saturation/my cat/result.json").read_text())
+    assert record["saturated"] == float(result.walk.share()[0])
+    assert json.loads(unpacked(parcel_of(result, folder).data)["my cat/result.json"]) == {
+        **record,
+        "file": {**record["file"], "path": "my cat.png"},
+    }
+    _, said = ran(python_of(result))
+    assert said[0] == ("saturated", record["saturated"])
+    assert said[1][4] == record["features"]["gradcam"]["insertion"]
+    source, words = walk_picture(result)
+    assert source.startswith("data:image/svg+xml;base64,")
+    assert f"{100 * record['saturated']:.0f} %" in words
+    assert len(walked(result, Stage(asked.photo(), asked.model))["panels"]) == 1  # type: ignore[arg-type]
+
+
+def test_options_survive_the_command_line() -> None:
+    given = Options(
+        model="timm/x", method="expected_gradcam", target="3", target_layer="a.b", samples=7, baseline="grey", score="logit"
+    )
+    line = command("explain", Upload("-odd 'name'.png", b""), given)
+    _, bound, _ = make_app().parse_args(shlex.split(line.replace("-odd", "./-odd"))[1:])
+    assert bound.arguments["options"] == given
+
+
+def test_a_bundled_photograph_is_found_by_the_shell() -> None:
+    line = command("explain", Upload("coffee.jpg", b"", "coffee"), Options(target="1"))
+    shell = f"python() {{ printf '%s' \"$2\"; }}; faithmap() {{ printf '%s\\n' \"$@\"; }}; {line}"
+    said = subprocess.run(["/bin/bash", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert (said[0], said[2:]) == ("explain", ["--target", "1"])
+    _, ((path,),) = ran(said[1])
+    assert path == fm.sample_photo("coffee")
+    assert command("explain", Upload("chelsea.jpg", b"", "chelsea"), Options()) == "faithmap explain"
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"learned_mask"}))
+def test_the_python_makes_the_same_explainer(name: str) -> None:
+    known = Known.of(small_model())
+    probes = {"resolution": 6, "iterations": 3, "samples": 3, "baseline": "black", "score": "logit", "target_layer": "conv2"}
+    settings = {setting: probes[setting] for setting in known.methods[name]}
+    explainer = make_explainer(known.model, Options(method=name, **settings))
+    made = eval(explainer_code(explainer), {"fm": fm, "model": known.model})  # noqa: S307
+    assert type(made) is type(explainer)
+    assert made.settings == explainer.settings
+    assert about_method(name)
+
+
+def test_only_what_fits_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Known.of(small_model())
+    assert "learned_mask" not in known.methods
+    assert known.methods["gradcam"] == {"target_layer", "score"}
+    assert known.methods["rank_descent"] == {"resolution", "iterations", "baseline", "score"}
+    assert "samples" in known.methods["integrated_gradcam"]
+    assert known.layers[0] in ("conv2", "drop")
+    monkeypatch.setattr("faithmap.app.models.find_spec", lambda name: None)
+    assert "deeplift" not in Known.of(small_model()).methods
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x.mean(dim=(2, 3)))
+
+    flat = Known.of(fm.Classifier(Flat(), geometry=fm.Geometry(16, (16, 16))))
+    assert flat.cams == []
+    assert "rank_descent" in flat.methods
+    assert "gradcam" not in flat.methods
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    known = Known.of(small_model())
+    nothing = [None] * len(HINTS)
+    assert options_of(known, "small", 1, "rank_descent", *nothing) == Options(model="small", method="rank_descent", target="1")
+    seven = options_of(known, "small", 1, "rank_descent", 7, *nothing[1:])
+    assert seven.resolution == 7
+    assert options_of(known, "small", 1, "rank_descent", 28, *nothing[1:]).resolution is None, "its own"
+    for wrong in (0, 33, -1, 1e9, float("nan"), "7"):
+        with pytest.raises(RefusedError, match="cells of the map a side"):
+            options_of(known, "small", 1, "rank_descent", wrong, *nothing[1:])
+    with pytest.raises(RefusedError, match="does not fit"):
+        options_of(known, "small", 1, "learned_mask", *nothing)
+
+
+def test_models_that_are_not_offered_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def load(name: str, device: str | None = None) -> fm.Classifier:
+        asked.append(name)
+        return small_model(name)
+
+    models = Models(["a", "b", "c"], None, load)
+    with pytest.raises(RefusedError, match="not offered"):
+        models.get("hf/evil")
+    for name in ("a", "b", "a", "c", "a", "b"):
+        assert models.get(name).model.name == name
+    assert asked == ["a", "b", "c", "b"], "two are kept, the latest"
+
+
+def test_the_map_grows_and_cancelling_ends_it(desk: Desk, asked: Asked) -> None:
+    slow = replace(asked, options=replace(asked.options, iterations=2000))
+    cancelled, grown = threading.Event(), []
+    running = desk.worker.run(lambda tells: explain([slow], tells), cancelled)
+    while len(grown) < 2:
+        news = next(running)
+        assert not isinstance(news, Answer)
+        if news.grown is not None:
+            grown.append(news)
+    cancelled.set()
+    with pytest.raises(CancelledError):
+        list(running)
+    assert [tuple(one.grown.heatmap.shape) for one in grown] == [(1, 7, 7)] * 2
+    assert 0 < grown[0].share < grown[1].share < 0.85
+    assert int(grown[0].grown.target[0]) == 1
+    scene: Any = Stage(asked.photo(), asked.model).growing("rank_descent", grown[0].grown)
+    assert (scene["panels"][0]["target"], scene["panels"][0]["games"]) == (LABELS[1], None)
+
+
+def test_hooks_and_flags_are_gone_when_work_was_cancelled(desk: Desk, untouched: Any) -> None:
+    model = untouched(small_model())
+    asked = Asked(UPLOAD, model, Options(model="small", target="1", iterations=500))
+    running = desk.worker.run(lambda tells: explain([asked], tells))
+    next(running)
+    running.close()
+    assert next(iter(desk.worker.run(lambda tells: 1))) is not None
+    desk.close()

@@ -1,0 +1,27 @@
+"""A browser for each file of tests: two cannot run at once in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from viewer_tools import CHROMIUM, QUIET
+
+pytest.importorskip("gradio", reason="the page needs faithmap[app]")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser's tests need playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(autouse=True)
+def tiny(one_thread: None) -> None:
+    """Every test here has tiny pictures."""

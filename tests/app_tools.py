@@ -1,0 +1,91 @@
+"""A small classifier with layers, photographs good and bad, and the page on a free port."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from oracles import SmallNet
+from PIL import Image
+
+import faithmap as fm
+from faithmap.app.desk import Desk
+from faithmap.app.models import Models
+
+LABELS = ["tabby cat", "tiger cat", "sheep dog", "<img src=x onerror=alert(1)>", "otter", "otter"]
+
+
+def small_model(name: str = "small") -> fm.Classifier:
+    """Six classes, two of one name, one of a hostile name."""
+    torch.manual_seed(0)
+    geometry = fm.Geometry(32, (32, 32))
+    return fm.Classifier(SmallNet(len(LABELS)), labels=LABELS, geometry=geometry, name=name, digest="abc").eval()
+
+
+def picture(seed: int = 0, size: tuple[int, int] = (40, 48), kind: str = "PNG") -> bytes:
+    """A photograph of noise with a bright middle."""
+    pixels = np.random.default_rng(seed).integers(0, 128, (*size, 3), dtype=np.uint8)
+    pixels[size[0] // 3 : -size[0] // 3, size[1] // 3 : -size[1] // 3] += 127
+    made = BytesIO()
+    Image.fromarray(pixels).save(made, kind)
+    return made.getvalue()
+
+
+def announcing(width: int, height: int) -> bytes:
+    """A PNG whose header announces so many pixels, and holds none."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def bad_files() -> dict[str, bytes]:
+    """What a visitor should not send."""
+    return {
+        "corrupt.png": picture()[:500],
+        "huge.png": announcing(60000, 60000),
+        "text.jpg": b"#!/bin/sh\necho hello\n",
+        "empty.png": b"",
+        "page.png": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        "zip.gif": b"PK\x03\x04" + bytes(200),
+    }
+
+
+def small_models() -> Models:
+    """Two models that load at once."""
+    return Models(["small", "other"], None, lambda name, device=None: small_model(name))
+
+
+@contextmanager
+def page_open(models: Models | None = None, **settings: Any) -> Iterator[tuple[str, Desk]]:
+    """The page, answering in a thread; its address, and what it keeps."""
+    from faithmap.app.page import looks, make_page
+    from faithmap.app.server import PageServer, bound, make_server, private_place
+
+    with private_place() as place:
+        desk = Desk(models or small_models(), place, **settings)
+        up, where = threading.Event(), []
+
+        def ready(address: str) -> None:
+            where.append(address)
+            up.set()
+
+        server = PageServer(make_server(desk, make_page(desk), **looks()), desk, bound(0), ready)
+        thread = threading.Thread(target=server.answer)
+        thread.start()
+        try:
+            assert up.wait(60)
+            yield where[0], desk
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()

@@ -117,7 +117,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_the_template_is_a_specification_and_so_is_all_that_it_comments_out() -> None:
-    assert [m.name for m in parse_spec(TEMPLATE, "t").methods] == ["igos", "gradcam", "random_map"]
+    assert [m.name for m in parse_spec(TEMPLATE, "t").methods] == ["rank_descent", "igos", "gradcam", "random_map"]
     lines = [re.sub(r"^# (?=\w+ = |\[\[)", "", line) for line in TEMPLATE.splitlines() if not line.startswith("# factory")]
     whole = parse_spec("\n".join(lines).replace('"folder"', '"csv"'), "t")
     assert (whole.data.sample, whole.autocast, whole.metrics[1].name) == (500, "bfloat16", "infidelity")

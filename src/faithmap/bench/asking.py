@@ -41,8 +41,12 @@ path = "photographs"  # relative to this file
 # annotations = "instances_val2014.json"     # of coco; of imagenet, its boxes
 
 [[methods]]
-name = "igos"         # see "faithmap methods"
+name = "rank_descent" # the default of "faithmap explain"; see "faithmap methods" for all
 resolution = [28, 14] # cells a side; a row of the table for each
+
+[[methods]]
+name = "igos"
+resolution = [28, 14]
 # settings = { iterations = 15 }
 
 [[methods]]

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faithmap.bench.items import Item, Items, digest_of
+from faithmap.geometry import Geometry
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
@@ -39,16 +40,32 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model, and the digest of its weights when the run was planned."""
+    """A model, as it was when the run was planned.
+
+    Attributes:
+        spec: as it was asked for.
+        digest: of its weights.
+        classes: how many it has.
+        geometry: what of a photograph it is shown.
+        normalisation: mean and standard deviation of each channel, which the weights' digest does not cover.
+    """
 
     spec: ModelSpec
     digest: str
     classes: int | None = None
+    geometry: Geometry = Geometry()
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None
 
     @property
     def id(self) -> str:
         """What rows call it."""
         return self.spec.name
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How a photograph becomes the model's input, as plain data."""
+        mean, std = self.normalisation or (None, None)
+        return {"geometry": asdict(self.geometry), "mean": mean, "std": std}
 
 
 @dataclass(frozen=True)
@@ -125,7 +142,7 @@ class Plan:
             "schema": SCHEMA,
             "name": self.name,
             "versions": dict(setup.versions),
-            "models": [{"name": m.id, "digest": m.digest, "classes": m.classes} for m in setup.models],
+            "models": [{"name": m.id, "digest": m.digest, "classes": m.classes, **m.view} for m in setup.models],
             "methods": [_method_record(method) for method in setup.methods],
             "metrics": [
                 {"id": column, "name": metric.name, "settings": metric.settings, "higher_is_better": better}
@@ -156,7 +173,8 @@ def _method_record(method: PlannedMethod) -> dict[str, Any]:
 def _base(setup: Setup, model: PlannedModel, method: PlannedMethod) -> Any:
     """All that a unit's content depends on, but for its images; no name among it that could change without a consequence."""
     metrics = [metric.model_dump(mode="json") for metric in setup.metrics]
-    told = [SCHEMA, model.id, model.digest, method.id, method_digest(method), metrics, setup.seed, setup.autocast]
+    asked = [model.id, model.digest, model.view, method.id, method_digest(method)]
+    told = [SCHEMA, *asked, metrics, setup.seed, setup.autocast]
     return hashlib.sha256(canonical(told).encode())
 
 

@@ -55,7 +55,7 @@ def make_plan(spec: Spec, base: Path, models: Models, published: Any = None) -> 
         image = first_image(source, items, model)
         classes = _classes(model, image)
         check_targets(model, items, data, classes)
-        planned.append(PlannedModel(absolute, digest, classes))
+        planned.append(PlannedModel(absolute, digest, classes, model.geometry, _normalisation(model)))
         methods = methods or _methods(spec, model, image)
     setup = Setup(
         spec.seed, spec.chunk_size, spec.autocast, tuple(planned), tuple(methods), tuple(spec.metrics), data, versions()
@@ -148,6 +148,10 @@ def check_targets(model: Classifier, items: Items, data: DataSpec, classes: int)
     beyond = [number for number in numbers if not 0 <= number < classes]
     if beyond:
         raise BenchError(f"target: {beyond[0]} is no class of {model.name}, which has {classes}; count them from 0")
+
+
+def _normalisation(model: Classifier) -> tuple[list[float], list[float]]:
+    return model.mean.flatten().tolist(), model.std.flatten().tolist()
 
 
 def _classes(model: Classifier, image: Float[Tensor, "1 3 h w"]) -> int:

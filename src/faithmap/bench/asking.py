@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from faithmap.bench import ready
 from faithmap.bench.catalog import METRICS
 from faithmap.bench.errors import BenchError
-from faithmap.bench.reading import parse_spec, read_spec
+from faithmap.bench.reading import Field, Place, parse_spec, places, read_spec
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
@@ -69,12 +69,13 @@ settings = { protocol = "igos" }  # or "rise"
 
 @dataclass(frozen=True)
 class Asked:
-    """A specification, where its relative paths begin, and the file that a run keeps of it."""
+    """A specification, where its relative paths begin, the file that a run keeps of it, and where its fields stand."""
 
     spec: Spec
     base: Path
     source: tuple[str, bytes]
     published: dict[str, Any] | None
+    place: Place
 
 
 def asked(
@@ -108,7 +109,14 @@ def asked(
     told = [f"--model {model}" for model in models] + ([f"--images {images}"] if images else [])
     head = f"# changed on the command line: {' '.join(told)}\n" if told else ""
     numbers = ready.published(spec.published) if spec.published in ready.names() and spec.published is not None else None
-    return Asked(changed, base, (f"spec{suffix}", (head + text).encode()), numbers)
+    read = places(text, name, yaml=suffix != ".toml")
+    given = {"models": "--model", "data": "--images", "metrics": "--images"}
+    others = {part: option for part, option in given.items() if getattr(changed, part) != getattr(spec, part)}
+
+    def place(field: Field) -> str:
+        return others.get(str(field[0])) or read(field)
+
+    return Asked(changed, base, (f"spec{suffix}", (head + text).encode()), numbers, place)
 
 
 def _changed(spec: Spec, models: Sequence[str], images: Path | None, sample: int | None) -> Spec:

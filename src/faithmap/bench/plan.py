@@ -53,7 +53,7 @@ class PlannedModel:
     spec: ModelSpec
     digest: str
     classes: int | None = None
-    geometry: Geometry = Geometry()
+    geometry: Geometry = field(default_factory=Geometry)
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
 
     @property

@@ -1,9 +1,10 @@
-"""Deletion and insertion of I-GOS, I-GOS++ and Mask at five resolutions, and the ablations of the paper's Table 4.
+"""Deletion and insertion of I-GOS, its rivals and rank descent at five resolutions, and the ablations of the paper's Table 4.
 
     python benchmarks/igos_quality.py --photos ../shared/photos
 
-Prints one Markdown table a resolution: means with standard errors over the photographs, and paired differences to I-GOS.
-Scores of different resolutions cannot be compared.
+Prints one Markdown table a resolution: means with standard errors over the photographs, and differences to I-GOS or what
+``--reference`` names, paired photograph by photograph. Scores of different resolutions cannot be compared. Class activation
+maps, Integrated Gradients and RISE explain each photograph once; their maps are resampled.
 """
 
 from __future__ import annotations
@@ -12,20 +13,53 @@ import argparse
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from common import Results, Row, arguments, autocast, difference, grad_cam, load_photos, random_map, table, with_error
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 import faithmap as fm
 from faithmap.masking import MaskedModel
+from faithmap.methods.base import Explainer
 
 ABLATED = (28, 224)
 """The resolutions of Table 4."""
+
+
+@dataclass
+class Resampled:
+    """A method's one map of each photograph, at any resolution."""
+
+    explainer: Explainer
+    known: dict[int, fm.Explanation] = field(default_factory=dict)
+
+    def at(self, resolution: int) -> Callable[[Tensor], fm.Explanation]:
+        """What explains at that resolution; a photograph is known by where it stands among the others."""
+
+        def explain(image: Float[Tensor, "1 3 h w"]) -> fm.Explanation:
+            place = int(image.storage_offset())
+            if place not in self.known:
+                self.known[place] = self.explainer(image)
+            why = self.known[place]
+            return replace(why, heatmap=averaged(why, resolution).at((resolution, resolution)), rows=None, columns=None)
+
+        return explain
+
+
+def averaged(why: fm.Explanation, resolution: int) -> fm.Explanation:
+    """A map that is finer than a coarse one, each value the mean of its neighbourhood of a coarse cell's size."""
+    reach = [cells // resolution // 2 for cells in why.resolution]
+    if not any(reach):
+        return why
+    smooth = F.avg_pool2d(
+        why.heatmap.unsqueeze(1), [2 * r + 1 for r in reach], stride=1, padding=reach, count_include_pad=False
+    )
+    return replace(why, heatmap=smooth.squeeze(1))
 
 
 class PathAccepted(fm.IGOS):
@@ -41,8 +75,18 @@ class PathAccepted(fm.IGOS):
         return scores.view(len(mask), -1).mean(dim=1) + self.regulariser(mask)
 
 
+def rivals(model: fm.Classifier, options: argparse.Namespace) -> dict[str, Resampled]:
+    """Methods whose maps have a resolution of their own."""
+    shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
+    return {
+        "Expected Grad-CAM, resampled": Resampled(fm.ExpectedGradCAM(model, **shared)),
+        "Integrated Gradients, resampled": Resampled(fm.IntegratedGradients(model, **shared)),
+        "RISE, resampled": Resampled(fm.RISE(model, **shared)),
+    }
+
+
 def methods(
-    model: fm.Classifier, resolution: int, options: argparse.Namespace
+    model: fm.Classifier, resolution: int, options: argparse.Namespace, resampled: Mapping[str, Resampled]
 ) -> dict[str, Callable[[Tensor], fm.Explanation]]:
     """All rows of one resolution's table."""
     shared = {"resolution": resolution, "seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
@@ -54,6 +98,7 @@ def methods(
         "Grad-CAM, resampled": lambda images: grad_cam(model, images, resolution),
         "random": lambda images: random_map(images, resolution, options.seed),
     }
+    rows |= {name: rival.at(resolution) for name, rival in resampled.items()}
     if resolution in ABLATED:
         rows["no TV term"] = fm.IGOS(model, **shared, lambda2=0.0)
         rows["no noise"] = fm.IGOS(model, **shared, noise_std=0.0)
@@ -107,18 +152,19 @@ class Bench:
         )
 
 
-def report(rows: dict[str, list[Row]]) -> str:
-    """One resolution's table; differences are to I-GOS, photograph by photograph."""
-    ours = rows.get("I-GOS", next(iter(rows.values())))
+def report(rows: dict[str, list[Row]], reference: str) -> str:
+    """One resolution's table, with differences to one of its rows, photograph by photograph."""
+    reference = reference if reference in rows else next(iter(rows))
+    ours = rows[reference]
     lines = []
     for name, theirs in rows.items():
         deletion, insertion = [row.deletion for row in theirs], [row.insertion for row in theirs]
         cells = [name, with_error(deletion), with_error(insertion), with_error([row.difference for row in theirs])]
-        cells.append("" if name == "I-GOS" else difference(deletion, [row.deletion for row in ours]))
-        cells.append("" if name == "I-GOS" else difference(insertion, [row.insertion for row in ours]))
+        cells.append("" if name == reference else difference(deletion, [row.deletion for row in ours]))
+        cells.append("" if name == reference else difference(insertion, [row.insertion for row in ours]))
         costs = [sum(getattr(row, cost) for row in theirs) / len(theirs) for cost in ("forward", "backward", "seconds")]
         lines.append([*cells, f"{costs[0]:.0f}", f"{costs[1]:.0f}", f"{costs[2]:.2f}"])
-    header = ["method", "deletion", "insertion", "ins - del", "deletion to I-GOS", "insertion to I-GOS"]
+    header = ["method", "deletion", "insertion", "ins - del", f"deletion to {reference}", f"insertion to {reference}"]
     return table([*header, "forwards", "backwards", "seconds"], lines)
 
 
@@ -131,16 +177,18 @@ def main() -> None:
     )
     parser.add_argument("--public", action="store_true", help="also search as the public code does, at 28: slow")
     parser.add_argument("--only", nargs="+", default=None, help="of the rows, such as I-GOS Mask")
+    parser.add_argument("--reference", default="I-GOS", help="the row that the others are compared with")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
+    resampled = rivals(bench.model, options)
     for resolution in options.resolutions:
         rows = {
             name: bench.measure(name, resolution, explain)
-            for name, explain in methods(bench.model, resolution, options).items()
+            for name, explain in methods(bench.model, resolution, options, resampled).items()
         }
         print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {resolution}x{resolution}, ", end="")
-        print(f"autocast {options.autocast}\n\n{report(rows)}", flush=True)
+        print(f"autocast {options.autocast}\n\n{report(rows, options.reference)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class RankDescent(Explainer):
             to the prior's, and the less it changes with noise in the image.
         momentum: mu.
         softness: tau, of the edge between the cells that are shown and those that are not, as a part of all places.
-        smoothing: sigma, in cells of a grid of 28 a side.
+        smoothing: sigma, in cells of a grid of 28 a side: an eighth is a pixel of 224. Coarse maps are hardly touched.
         baseline: what a removed cell becomes, unless the call says otherwise.
 
     The rest is explained at :class:`faithmap.methods.Explainer`. A ``progress`` with a method ``maps(image, heatmap)`` is given
@@ -69,13 +69,13 @@ class RankDescent(Explainer):
     """
 
     resolution: int | tuple[int, int] = 28
-    iterations: int = 25
+    iterations: int = 22
     prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
-    prior_samples: int = 10
+    prior_samples: int = 16
     step: float = 0.01
     momentum: float = 0.8
     softness: float = 0.05
-    smoothing: float = 0.5
+    smoothing: float = 0.125
     baseline: Baseline = "blur"
     _expected: ExpectedGradCAM | None = field(default=None, init=False, repr=False)
 

@@ -150,7 +150,7 @@ PRELOADED = [
 
 @dataclass(frozen=True)
 class Command:
-    """``faithmap`` in a process of its own, which has torch from the start: what a user's shell would start, without the wait."""
+    """``faithmap`` in a process of its own, which has torch from the start: as from a user's shell, without the wait."""
 
     process: BaseProcess
     out: Path

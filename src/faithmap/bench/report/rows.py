@@ -27,7 +27,9 @@ Key = tuple[str, str]
 _BATCH = 1024
 _REQUIRED = ("model", "method", "image", "index", "error")
 _LISTED = 1000
-"""Failures and kinds of warnings that are named one by one; all are counted."""
+"""Kinds of errors and of warnings that are told apart; all are counted."""
+FIRST = 50
+"""Failures that a page names; :func:`failures` gives all."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def read_rows(run: Run) -> Table:
         RunError: where a file is damaged.
     """
     table = Table()
-    known = ({model.name for model in run.plan.models}, {method.id for method in run.plan.methods})
+    known = _planned(run)
     parts: dict[Key, list[_Part]] = {}
     curves: dict[Key, dict[str, MeanCurve]] = {}
     for number, path in enumerate(run.files):
@@ -129,7 +131,7 @@ def read_rows(run: Run) -> Table:
             table.metrics += [name for name in metrics if name not in table.metrics]
             for start, batch in _batches(file, metrics):
                 for key, some, at in _by_method(batch):
-                    if key[0] not in known[0] or key[1] not in known[1]:
+                    if key not in known:
                         table.strangers += len(some)
                         continue
                     parts.setdefault(key, []).append(_part(some, number, start + at, metrics, file.schema_arrow))
@@ -142,6 +144,25 @@ def read_rows(run: Run) -> Table:
             if gone is not None and come is not None:
                 series.numbers[difference(prefix)] = come - gone
     return table
+
+
+def failures(run: Run) -> Iterator[Failure]:
+    """All of them, file by file, as they are asked for: there may be as many as rows.
+
+    Raises:
+        RunError: where a file is damaged.
+    """
+    known = _planned(run)
+    for path in run.files:
+        with reading(path) as file:
+            for batch in file.iter_batches(_BATCH, columns=list(_REQUIRED)):
+                for row in batch.filter(batch.column("error").is_valid()).to_pylist():
+                    if (row["model"], row["method"]) in known:
+                        yield Failure(row["model"], row["method"], row["image"] or "", row["index"], row["error"])
+
+
+def _planned(run: Run) -> set[Key]:
+    return {(model.name, method.id) for model in run.plan.models for method in run.plan.methods}
 
 
 def _batches(file: pq.ParquetFile, metrics: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -200,7 +221,7 @@ def _note(table: Table, key: Key, batch: pa.RecordBatch) -> None:
         if error is None:
             continue
         _count(table.failed, (*key, error))
-        if len(table.failures) < _LISTED:
+        if len(table.failures) < FIRST:
             table.failures.append(
                 Failure(*key, batch.column("image")[at].as_py() or "", batch.column("index")[at].as_py(), error)
             )

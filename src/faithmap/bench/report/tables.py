@@ -148,12 +148,12 @@ def warnings(analysis: Analysis) -> Grid | None:
     return _counted("Warnings", "warning", analysis.table.warnings.most_common())
 
 
-def failed_images(analysis: Analysis, most: int) -> Grid | None:
+def failed_images(analysis: Analysis) -> Grid | None:
     """The first images that failed."""
-    listed = analysis.table.failures[:most]
+    listed = analysis.table.failures
     rows = [[Cell(f.image), Cell(f.model), Cell(f.method), Cell(f.error)] for f in listed]
     total = analysis.table.failed.total()
-    note = f"The first {len(rows)} of {total:,}." if total > len(rows) else ""
+    note = f"The first {len(rows)} of {total:,}; failures.csv has all." if total > len(rows) else ""
     return Grid("Images that failed", ["image", "model", "method", "error"], rows, note) if rows else None
 
 

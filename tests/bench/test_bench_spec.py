@@ -11,6 +11,7 @@ from faithmap.bench import ready
 from faithmap.bench.asking import TEMPLATE, asked
 from faithmap.bench.errors import BenchError
 from faithmap.bench.reading import parse_spec, read_spec
+from faithmap.bench.report.folder import Published
 
 GOOD = """\
 name = "x"
@@ -128,6 +129,7 @@ def test_a_ready_table_and_its_published_numbers_fit(name: str) -> None:
     spec, published = parse_spec(ready.text_of(name), name), ready.published(name)
     ids = {m.id_at(r) for m in spec.methods for r in m.resolutions}
     columns = {column for metric in spec.metrics for column in metric.columns} | {"seconds"}
+    Published.model_validate(published)
     assert spec.name == spec.published == name
     for table in published["tables"]:
         for row in table["rows"]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -104,9 +104,10 @@ class PublishedRow(_Entry):
 
 
 class PublishedTable(_Entry):
-    """A table of a paper; its metrics are our columns, or ``seconds``."""
+    """A table of a paper; its metrics are our columns, or ``seconds``, and its means are over images or over classes."""
 
     title: str
+    over: Literal["images", "classes"] = "images"
     model: str | None = None
     note: str = ""
     metrics: list[str]

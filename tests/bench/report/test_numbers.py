@@ -285,7 +285,8 @@ def test_published_numbers_stand_above_ours(writer: RunWriter) -> None:
 
 
 def test_a_table_of_means_over_classes_has_ours_over_classes(writer: RunWriter) -> None:
-    table = {"title": "VOC", "over": "classes", "metrics": ["hit"], "rows": [{"label": "a", "values": {"hit": 0.5}}]}
+    one = {"label": "a", "resolution": None, "values": {"hit": 0.5}}
+    table = {"title": "VOC", "over": "classes", "metrics": ["hit"], "rows": [one]}
     writer.start(["a"], {"hit": True}, published={"tables": [table]})
     hits = [(3, 1.0), (3, 1.0), (3, 1.0), (7, 0.0), (7, 1.0), (9, None)]
     writer.unit("a", [row("a", i, target=target, hit=hit) for i, (target, hit) in enumerate(hits)])

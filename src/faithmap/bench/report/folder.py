@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from faithmap.bench.plan import SCHEMA
 from faithmap.bench.store import tables
@@ -99,7 +99,7 @@ class PublishedRow(_Entry):
 
     method: str | None = None
     label: str
-    resolution: str = ""
+    resolution: Annotated[str, BeforeValidator(lambda given: "" if given is None else given)] = ""
     values: dict[str, float | str | None]
 
 

@@ -152,7 +152,9 @@ def test_published_numbers_are_the_papers() -> None:
     assert value("igos-table6", "igos-14", "pointing_game", table=1) == 0.4716
 
 
-def test_the_command_line_changes_model_and_images(tmp_path: Path) -> None:
+def test_the_command_line_changes_model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "igos-table6").mkdir()  # as --out igos-table6 leaves it
     request = asked("igos-table6", models=["efficientnet_lite0"], images=tmp_path, sample=3)
     assert [model.name for model in request.spec.models] == ["efficientnet_lite0"]
     assert (request.spec.data.kind, request.spec.data.path, request.spec.data.sample) == ("folder", tmp_path, 3)

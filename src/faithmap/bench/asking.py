@@ -97,7 +97,7 @@ def asked(
         BenchError: for what is neither, or cannot be read.
     """
     path = Path(name)
-    if name in ready.names() and not path.exists():
+    if name in ready.names():
         text, base, suffix = ready.text_of(name), Path.cwd(), ".toml"
         spec = parse_spec(text, name)
     elif path.suffix.lower() in (".toml", ".yaml", ".yml"):

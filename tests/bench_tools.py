@@ -52,6 +52,15 @@ def picky():
     return faithmap.Classifier(Picky(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(16, (16, 16)), name="tiny")
 
 
+def wider():
+    return faithmap.Classifier(Spots(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(18, (16, 16)), name="tiny")
+
+
+def brighter():
+    geometry = faithmap.Geometry(16, (16, 16))
+    return faithmap.Classifier(Spots(), mean=(0.1,) * 3, labels=["cat", "dog", "cow"], geometry=geometry, name="tiny")
+
+
 def other():
     model = make()
     model.module.head.weight.data *= 2

@@ -21,7 +21,9 @@ from faithmap.bench.folder import RunFolder
 from faithmap.bench.locks import holding
 from faithmap.bench.models import Models
 from faithmap.bench.reading import read_spec
+from faithmap.bench.report.folder import open_run
 from faithmap.bench.run import State, run
+from faithmap.geometry import Geometry
 from faithmap.methods.base import Answer, Question
 from faithmap.methods.cams import GradCAM
 
@@ -161,6 +163,8 @@ def test_what_changes_no_result_may_change(bench: Bench) -> None:
         ("shard_size = 3", "shard_size = 3\nseed = 1", "metrics|data|seed"),
         ("draws = 4", "draws = 5", "metrics"),
         ("tiny_bench_model:make", "tiny_bench_model:other", "models"),
+        ("tiny_bench_model:make", "tiny_bench_model:wider", "models"),
+        ("tiny_bench_model:make", "tiny_bench_model:brighter", "models"),
         ('path = "photos"', 'path = "photos"\nsample = 2', "data"),
     ],
 )
@@ -169,6 +173,22 @@ def test_every_part_that_counts_is_looked_at(bench: Bench, old: str, new: str, p
     bench.write(old, new)
     with pytest.raises(BenchError, match=f"begun with other .*({part})"):
         go(bench)
+
+
+@pytest.mark.parametrize("model", ["wider", "brighter"])
+def test_units_of_another_view_of_the_photographs_are_not_kept(bench: Bench, model: str) -> None:
+    go(bench)
+    bench.write("tiny_bench_model:make", f"tiny_bench_model:{model}")
+    state = go(bench, accept_changes=True)
+    assert (state.present, state.done, state.aside) == (0, 9, 9)
+
+
+def test_the_report_knows_what_a_model_saw(bench: Bench) -> None:
+    go(bench)
+    (model,) = open_run(bench.home / "out").plan.models
+    assert model.view == Geometry(16, (16, 16), "bilinear")
+    (record,) = json.loads((bench.home / "out" / "run.json").read_text())["models"]
+    assert record["geometry"] == {"resize": 16, "crop": [16, 16], "interpolation": "bilinear"}
 
 
 def test_a_new_or_changed_image_is_another_data_set(bench: Bench) -> None:

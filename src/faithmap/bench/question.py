@@ -101,7 +101,8 @@ class Question:
         found = {column: each for part in values for column, each in part.items()}
         rows = [self._row(group, why, i, found) for i in range(len(group.photos))]
         for row in rows:
-            row.seconds, row.metric_seconds, row.peak_memory = seconds / len(rows), spent / len(rows), memory
+            row.seconds, row.peak_memory = seconds / len(rows), memory
+            row.metric_seconds = spent / len(rows) if self.setup.metrics else None
         return rows
 
     def _why(self, group: Group) -> Explanation:

@@ -156,6 +156,17 @@ def test_little_is_enough(writer: RunWriter, lone: dict[str, float]) -> None:
     assert (written.images, written.methods, written.failures) == (1, 1, 0)
 
 
+def test_a_run_for_time_alone_compares_nothing(writer: RunWriter) -> None:
+    writer.start(["a", "b"], {})
+    for name in ("a", "b"):
+        writer.unit(name, [row(name, 0, seconds=2.0, metric_seconds=None)])
+    folder = write_report(writer.folder).folder
+    for text in ((folder / "report.html").read_text(), (folder / "report.md").read_text()):
+        assert "the best of its column" not in text
+        assert "One method alone" not in text
+        assert "2 s" in text
+
+
 def test_all_failed(writer: RunWriter) -> None:
     writer.start(["a"])
     writer.unit("a", [failed("a", 0, "broken")])

@@ -23,6 +23,9 @@ from faithmap.bench.models import Models
 from faithmap.bench.plan import Setup, Task
 from faithmap.bench.worker import Finished, Worker
 
+GRADIENTS = "torch._dynamo"
+"""What torch imports, for seconds, when a hook is first put on a tensor: most methods do."""
+
 _here: list[Worker] = []
 """The worker of a process that was started to work."""
 
@@ -72,12 +75,12 @@ class Local:
 def clean_processes() -> BaseContext:
     """Processes that begin without this one's memory, as CUDA needs; where the system can, with torch imported already.
 
-    They are forked off a process that has done nothing but import this module, so that eight workers wait for one import.
+    They are forked off a process that has done nothing but import, so that eight workers wait for it once.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, GRADIENTS])
     return context
 
 

@@ -88,7 +88,7 @@ def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["inte
 def _model(analysis: Analysis, section: Section, album: Album, reach: Reach) -> ModelPart:
     found = [tables.games(section, analysis.metrics, reach, prefix) for prefix in protocols(analysis.metrics)]
     found.append(tables.others(section, analysis.metrics, reach))
-    groups = [_group(analysis, group) for group in section.groups]
+    groups = [_group(analysis, group) for group in section.groups] if analysis.metrics else []
     return ModelPart(section.model.name, [grid for grid in found if grid], groups, tables.runtime(section), album)
 
 

@@ -98,7 +98,8 @@ def matrix(group: Group, metric: str) -> Grid:
     counts = " to ".join(
         f"{count:,}" for count in sorted({min(pair.count for pair in tests), max(pair.count for pair in tests)})
     )
-    note = f"{counts} images; p by sign flips, Holm-corrected for {len(tests)} pair{'s' * (len(tests) != 1)}."
+    images, pairs = "image" + "s" * (counts != "1"), "pair" + "s" * (len(tests) != 1)
+    note = f"{counts} {images}; p by sign flips, Holm-corrected for {len(tests)} {pairs}."
     return Grid(f"{metric}, {_words(higher)}", ["row minus column", *names], rows, note)
 
 

@@ -52,7 +52,7 @@ def overhead(text: str, device: str) -> tuple[int, float, float]:
             execute(plan, folder, Local((device,)), models=models)
         whole = time.perf_counter() - began
         rows = read_rows(Path(home), ["seconds", "metric_seconds"])
-    work = passes[0] + sum(pc.sum(rows[name]).as_py() for name in ("seconds", "metric_seconds"))
+    work = passes[0] + sum(pc.sum(rows[name]).as_py() or 0.0 for name in ("seconds", "metric_seconds"))
     return len(rows), whole, work
 
 

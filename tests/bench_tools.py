@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import sys
+import time
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -45,6 +50,15 @@ class Picky(Spots):
 
 def picky():
     return faithmap.Classifier(Picky(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(16, (16, 16)), name="tiny")
+
+
+def wider():
+    return faithmap.Classifier(Spots(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(18, (16, 16)), name="tiny")
+
+
+def brighter():
+    geometry = faithmap.Geometry(16, (16, 16))
+    return faithmap.Classifier(Spots(), mean=(0.1,) * 3, labels=["cat", "dog", "cow"], geometry=geometry, name="tiny")
 
 
 def other():
@@ -130,3 +144,65 @@ def tiny_model() -> faithmap.Classifier:
     home: dict = {}
     exec(MODEL, home)  # noqa: S102 - our own text
     return home["make"]()
+
+
+PRELOADED = [
+    "pytest",
+    "torch._dynamo",
+    "faithmap.bench.engines.local",
+    "faithmap.cli",
+    "faithmap.cli.bench_runs",
+    "faithmap.bench.spec",
+]
+"""What a command imports, where it is the first to start; a second of imports for each of ten kills would be ten."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """``faithmap`` in a process of its own, which has torch from the start: as from a user's shell, without the wait."""
+
+    process: BaseProcess
+    out: Path
+    err: Path
+
+    @classmethod
+    def started(cls, home: Path, *words: str, limit: int | None = None) -> Command:
+        """Begin; ``limit`` is the largest file that it may write, in bytes."""
+        from faithmap.bench.engines.local import clean_processes
+
+        files = home / "command.out", home / "command.err"
+        context = clean_processes()
+        context.set_forkserver_preload(PRELOADED)
+        process = context.Process(target=_become, args=(words, files, limit))  # type: ignore[attr-defined]
+        for file in files:
+            file.unlink(missing_ok=True)
+        process.start()
+        return cls(process, *files)
+
+    def lines(self) -> int:
+        """On standard output so far."""
+        return self.out.read_bytes().count(b"\n") if self.out.exists() else 0
+
+    def said(self, lines: int) -> bool:
+        """Whether it goes on after so many lines; waits for them."""
+        while self.lines() < lines:
+            if self.process.exitcode is not None:
+                return False
+            time.sleep(0.001)
+        return True
+
+    def ended(self) -> int | None:
+        """Its exit code."""
+        self.process.join()
+        return self.process.exitcode
+
+
+def _become(words: tuple[str, ...], files: tuple[Path, Path], limit: int | None) -> None:
+    for number, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    torch.set_num_threads(1)
+    from faithmap.cli import main
+
+    sys.exit(main(list(words)))

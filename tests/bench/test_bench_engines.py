@@ -5,24 +5,29 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from bench_tools import Bench, rows
+import torch
+from bench_tools import Bench, Command, rows
 
 from faithmap.bench.engines import Engine, Local, Shard
-from faithmap.bench.engines.cluster import Cluster
+from faithmap.bench.engines.cluster import Actor, Cluster
 from faithmap.bench.engines.shard import assigned, device_here, shard_of
 from faithmap.bench.errors import BenchError
 from faithmap.bench.folder import RunFolder
 from faithmap.bench.locks import holding
 from faithmap.bench.models import Models
 from faithmap.bench.planning import make_plan
+from faithmap.bench.question import Question
 from faithmap.bench.reading import read_spec
 from faithmap.bench.run import State, run
+from faithmap.cli.bench import RunOptions
+from faithmap.cli.bench_runs import engine_of
 
 Undisturbed = Callable[[], list[dict]]
 
@@ -114,6 +119,126 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(bench: Bench) -> None:
     assert RunFolder(bench.home / "out").record()
 
 
+CREW = """
+import os
+import time
+from pathlib import Path
+
+import faithmap
+from tiny_bench_model import Spots
+
+
+class Waiting(Spots):
+    def forward(self, x):
+        if self.device.startswith("cuda"):
+            (Path("met") / str(os.getpid())).touch()
+            while len(os.listdir("met")) < 3 or os.path.exists("stay"):
+                time.sleep(0.001)
+        return super().forward(x)
+
+
+class Placed(faithmap.Classifier):
+    def to(self, device):
+        self.module.device = str(device)
+        self.labels = (f"{device} {os.getpid()}",) * 3
+        return self
+
+
+def make():
+    return Placed(Waiting(), geometry=faithmap.Geometry(16, (16, 16)), name="tiny")
+"""
+"""A model that only believes to be on a GPU, and goes on when three processes have met; its labels say where it is."""
+
+
+@pytest.fixture
+def crew(bench: Bench) -> Iterator[Bench]:
+    (bench.home / "crew.py").write_text(CREW)
+    (bench.home / "met").mkdir()
+    bench.write("tiny_bench_model:make", "crew:make", shard_size=1)
+    yield bench
+    sys.modules.pop("crew", None)
+
+
+def test_every_device_has_a_process_of_its_own(crew: Bench, undisturbed: Undisturbed) -> None:
+    assert go(crew, Local(("cuda:0", "cuda:1", "cuda:1"), threads=1)).done == 21
+    found = rows(crew.home / "out")
+    places = {tuple(row["label"].split()) for row in found}
+    assert sorted(device for device, _ in places) == ["cuda:0", "cuda:1", "cuda:1"]
+    assert len({process for _, process in places} - {str(os.getpid())}) == 3, "the one that was started computes nothing"
+    alone = undisturbed()
+    for row in (*found, *alone):
+        row.pop("label")
+    assert found == alone
+
+
+def test_workers_do_not_outlive_a_run_that_was_killed(crew: Bench) -> None:
+    (crew.home / "stay").touch()
+    devices = [word for number in range(3) for word in ("--device", f"cuda:{number}")]
+    command = Command.started(crew.home, "bench", "run", str(crew.spec), "--out", str(crew.home / "out"), *devices)
+    patience = time.monotonic() + 60
+    while len(workers := list((crew.home / "met").iterdir())) < 3 and time.monotonic() < patience:
+        time.sleep(0.01)
+    command.process.kill()
+    command.ended()
+    for worker in workers:
+        while lives(int(worker.name)) and time.monotonic() < patience:
+            time.sleep(0.01)
+        assert not lives(int(worker.name))
+    assert len(workers) == 3
+
+
+def lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "devices"),
+    [
+        (3, {}, ["cuda:0", "cuda:1", "cuda:2"]),
+        (0, {}, ["cpu"]),
+        (0, {"workers": 2}, ["cpu", "cpu"]),
+        (2, {"workers": 5}, ["cuda:0", "cuda:1", "cuda:0", "cuda:1", "cuda:0"]),
+        (4, {"device": ("cuda:1", "cuda:3")}, ["cuda:1", "cuda:3"]),
+        (4, {"device": ("cuda:2",), "workers": 2}, ["cuda:2", "cuda:2"]),
+        (4, {"device": ("cpu",)}, ["cpu"]),
+    ],
+)
+def test_all_gpus_are_used_unless_some_are_named(
+    monkeypatch: pytest.MonkeyPatch, count: int, options: dict, devices: list[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    engine = engine_of(RunOptions(**options))
+    assert isinstance(engine, Local)
+    assert list(engine.devices) == devices
+
+
+def test_peak_memory_is_that_of_the_method_on_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    for name, answer in {"synchronize": None, "reset_peak_memory_stats": None, "max_memory_allocated": 1234}.items():
+
+        def note(device: torch.device, name: str = name, answer: int | None = answer) -> int | None:
+            said.append(f"{name} {device}")
+            return answer
+
+        monkeypatch.setattr(torch.cuda, name, note)
+    model: Any = SimpleNamespace(device=torch.device("cuda:1"))
+    asked: Any = Question(None, None, model, None)  # type: ignore[arg-type]
+    result, seconds, memory = asked._timed(lambda: said.append("work") or 5)
+    assert (result, memory) == (5, 1234)
+    assert seconds > 0
+    assert said == [
+        "synchronize cuda:1",
+        "reset_peak_memory_stats cuda:1",
+        "work",
+        "synchronize cuda:1",
+        "max_memory_allocated cuda:1",
+    ]
+
+
 class Handle:
     """An actor of the stand-in: it works when it is asked to."""
 
@@ -147,7 +272,7 @@ class StandIn:
 
     def remote(self, **asked: Any) -> Callable[[type], Any]:
         self.asked = asked
-        return lambda kind: SimpleNamespace(remote=lambda *a: Handle(Wrapped(kind(*a))))
+        return lambda kind: SimpleNamespace(remote=lambda *a, **k: Handle(Wrapped(kind(*a, **k))))
 
 
 class Wrapped:
@@ -174,6 +299,19 @@ def test_a_cluster_is_joined_quietly(bench: Bench, stand_in: StandIn, undisturbe
     assert stand_in.asked["num_cpus"] == 1
     assert not stand_in.up, "it is left as it was found"
     assert rows(bench.home / "out") == undisturbed()
+
+
+def test_an_actor_computes_where_it_was_told(bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert go(bench, Cluster(actors=2)).failed == 0, "a GPU that was not asked for is not used"
+    made: list[str | None] = []
+    monkeypatch.setattr("faithmap.bench.engines.cluster.Worker", lambda setup, device: made.append(device))
+    plan = make_plan(read_spec(bench.spec), bench.home, Models("cpu"))
+    Actor(plan.setup, 1, [], gpu=True)
+    assert made == ["cuda:0"], "Ray shows an actor its own GPUs alone"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(BenchError, match="a GPU that torch cannot use; give --gpus 0"):
+        Actor(plan.setup, 1, [], gpu=True)
 
 
 def test_a_cluster_that_is_joined_already_stays(bench: Bench, stand_in: StandIn) -> None:

@@ -130,8 +130,8 @@ def test_settings_become_what_a_method_takes() -> None:
         ({"chunk_size": 3}, "has no setting 'chunk_size'"),
         ({"step": {"kind": "magic"}}, "a table has the kind 'magic'; give one of blur"),
         ({"step": {"kind": "line_search", "up": 1}}, "line_search: .*unexpected keyword"),
-        ({"iterations": "many"}, "iterations is 'many'; give a value like its default, 15"),
-        ({"average": 1}, "average is 1; give a value like its default, True"),
+        ({"iterations": "many"}, "iterations is 'many'; give a whole number"),
+        ({"average": 1}, "average is 1; give true or false"),
     ]:
         with pytest.raises(ValueError, match=message):
             make_explainer(model, "igos", settings)

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_tools import Bench, rows, tiny_model
+from bench_tools import Bench, Command, rows, tiny_model
 from PIL import Image
 
 from faithmap.bench.errors import BenchError, NoRoomError
@@ -24,7 +21,9 @@ from faithmap.bench.folder import RunFolder
 from faithmap.bench.locks import holding
 from faithmap.bench.models import Models
 from faithmap.bench.reading import read_spec
+from faithmap.bench.report.folder import open_run
 from faithmap.bench.run import State, run
+from faithmap.geometry import Geometry
 from faithmap.methods.base import Answer, Question
 from faithmap.methods.cams import GradCAM
 
@@ -39,15 +38,9 @@ def files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (out / "units").iterdir()}
 
 
-def command(bench: Bench, *more: str) -> list[str]:
-    return [sys.executable, "-m", "faithmap", "bench", "run", str(bench.spec), "--out", str(bench.home / "out"), *more]
-
-
-def started(bench: Bench, *more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command(bench, "--device", "cpu", *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+def started(bench: Bench, *more: str, limit: int | None = None) -> Command:
+    words = ("bench", "run", str(bench.spec), "--out", str(bench.home / "out"), "--device", "cpu", *more)
+    return Command.started(bench.home, *words, limit=limit)
 
 
 def test_every_image_has_one_row_under_every_method(bench: Bench) -> None:
@@ -90,19 +83,24 @@ def test_results_do_not_depend_on_shards_names_or_order(bench: Bench, undisturbe
         assert row["infidelity"] == pytest.approx(infidelity, rel=1e-3, abs=1e-9)
 
 
-def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(bench: Bench, undisturbed: Undisturbed) -> None:
+def test_a_run_that_is_killed_ten_times_goes_on_as_if_nothing_had_happened(bench: Bench, undisturbed: Undisturbed) -> None:
     bench.write(shard_size=1)
     chance = random.Random(0)  # noqa: S311 - no secret
-    for _ in range(2):
-        process = started(bench, "--json-lines")
-        assert process.stdout is not None
-        for _ in range(chance.randrange(1, 6)):
-            process.stdout.readline()
+    there = []
+    for _ in range(10):
+        command = started(bench, "--json-lines")
+        command.said(chance.randrange(4))
         time.sleep(chance.random() * 0.03)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    go(bench)
+        command.process.kill()
+        assert command.ended() == -signal.SIGKILL, "it had not finished"
+        there.append(len(list((bench.home / "out").glob("units/*.parquet"))))
+    assert there == sorted(there), "nothing is lost"
+    assert len(set(there)) > 3, "it was killed in the middle of things"
+    state = go(bench)
+    assert state.present == there[-1]
+    assert state.corrupt == []
     assert not [path for path in (bench.home / "out" / "units").iterdir() if path.name.startswith(".")]
+    assert Counter((row["method"], row["image"]) for row in rows(bench.home / "out")).most_common(1)[0][1] == 1
     assert rows(bench.home / "out") == undisturbed()
 
 
@@ -165,6 +163,8 @@ def test_what_changes_no_result_may_change(bench: Bench) -> None:
         ("shard_size = 3", "shard_size = 3\nseed = 1", "metrics|data|seed"),
         ("draws = 4", "draws = 5", "metrics"),
         ("tiny_bench_model:make", "tiny_bench_model:other", "models"),
+        ("tiny_bench_model:make", "tiny_bench_model:wider", "models"),
+        ("tiny_bench_model:make", "tiny_bench_model:brighter", "models"),
         ('path = "photos"', 'path = "photos"\nsample = 2', "data"),
     ],
 )
@@ -173,6 +173,22 @@ def test_every_part_that_counts_is_looked_at(bench: Bench, old: str, new: str, p
     bench.write(old, new)
     with pytest.raises(BenchError, match=f"begun with other .*({part})"):
         go(bench)
+
+
+@pytest.mark.parametrize("model", ["wider", "brighter"])
+def test_units_of_another_view_of_the_photographs_are_not_kept(bench: Bench, model: str) -> None:
+    go(bench)
+    bench.write("tiny_bench_model:make", f"tiny_bench_model:{model}")
+    state = go(bench, accept_changes=True)
+    assert (state.present, state.done, state.aside) == (0, 9, 9)
+
+
+def test_the_report_knows_what_a_model_saw(bench: Bench) -> None:
+    go(bench)
+    (model,) = open_run(bench.home / "out").plan.models
+    assert model.view == Geometry(16, (16, 16), "bilinear")
+    (record,) = json.loads((bench.home / "out" / "run.json").read_text())["models"]
+    assert record["geometry"] == {"resize": 16, "crop": [16, 16], "interpolation": "bilinear"}
 
 
 def test_a_new_or_changed_image_is_another_data_set(bench: Bench) -> None:
@@ -254,11 +270,10 @@ def test_a_second_run_on_the_folder_is_refused(bench: Bench) -> None:
 
 
 def test_the_lock_of_a_dead_process_is_free(bench: Bench) -> None:
-    process = started(bench, "--json-lines")
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.kill()
-    process.communicate()
+    command = started(bench, "--json-lines")
+    assert command.said(1)
+    command.process.kill()
+    command.ended()
     assert (bench.home / "out" / "run.lock").read_text(), "it could not tidy up"
     assert go(bench).units == 9
 
@@ -284,13 +299,11 @@ def test_a_disk_that_fills_up_loses_nothing(bench: Bench, monkeypatch: pytest.Mo
 
 
 def test_a_limit_on_files_is_one_clear_line(bench: Bench) -> None:
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-
-    done = subprocess.run(command(bench, "--device", "cpu"), capture_output=True, text=True, preexec_fn=limited, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "cannot be written (File too large)" in done.stderr
+    command = started(bench, limit=5000)
+    assert command.ended() == 2
+    complaint = command.err.read_text()
+    assert complaint.strip().splitlines()[-1].startswith("error: ")
+    assert "cannot be written (File too large)" in complaint
     assert not list((bench.home / "out" / "units").iterdir())
 
 

@@ -11,6 +11,7 @@ from faithmap.bench import ready
 from faithmap.bench.asking import TEMPLATE, asked
 from faithmap.bench.errors import BenchError
 from faithmap.bench.reading import parse_spec, read_spec
+from faithmap.bench.report.folder import Published
 
 GOOD = """\
 name = "x"
@@ -117,7 +118,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 def test_the_template_is_a_specification_and_so_is_all_that_it_comments_out() -> None:
-    assert [m.name for m in parse_spec(TEMPLATE, "t").methods] == ["igos", "gradcam", "random_map"]
+    assert [m.name for m in parse_spec(TEMPLATE, "t").methods] == ["rank_descent", "igos", "gradcam", "random_map"]
     lines = [re.sub(r"^# (?=\w+ = |\[\[)", "", line) for line in TEMPLATE.splitlines() if not line.startswith("# factory")]
     whole = parse_spec("\n".join(lines).replace('"folder"', '"csv"'), "t")
     assert (whole.data.sample, whole.autocast, whole.metrics[1].name) == (500, "bfloat16", "infidelity")
@@ -128,6 +129,7 @@ def test_a_ready_table_and_its_published_numbers_fit(name: str) -> None:
     spec, published = parse_spec(ready.text_of(name), name), ready.published(name)
     ids = {m.id_at(r) for m in spec.methods for r in m.resolutions}
     columns = {column for metric in spec.metrics for column in metric.columns} | {"seconds"}
+    Published.model_validate(published)
     assert spec.name == spec.published == name
     for table in published["tables"]:
         for row in table["rows"]:
@@ -150,7 +152,9 @@ def test_published_numbers_are_the_papers() -> None:
     assert value("igos-table6", "igos-14", "pointing_game", table=1) == 0.4716
 
 
-def test_the_command_line_changes_model_and_images(tmp_path: Path) -> None:
+def test_the_command_line_changes_model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "igos-table6").mkdir()  # as --out igos-table6 leaves it
     request = asked("igos-table6", models=["efficientnet_lite0"], images=tmp_path, sample=3)
     assert [model.name for model in request.spec.models] == ["efficientnet_lite0"]
     assert (request.spec.data.kind, request.spec.data.path, request.spec.data.sample) == ("folder", tmp_path, 3)

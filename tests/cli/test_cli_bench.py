@@ -50,7 +50,14 @@ def test_what_init_writes_can_be_planned_and_run(faith, photo, loads, tmp_path: 
     assert faith("bench", "plan", "benchmark.toml", "--passes-per-second", 100).code == 0
     assert faith("bench", "run", "benchmark.toml").code == 0
     found = rows(tmp_path / "faithmap-bench" / "my-benchmark")
-    assert [row["method"] for row in found] == ["gradient", "igos-4", "igos-8", "random_map"]
+    assert [row["method"] for row in found] == [
+        "gradient",
+        "igos-4",
+        "igos-8",
+        "random_map",
+        "rank_descent-4",
+        "rank_descent-8",
+    ]
     assert not any(row["error"] for row in found)
     assert loads[0] == ("efficientnet_lite0", None, None), "to plan, the first model is put where nobody asked otherwise"
 
@@ -122,9 +129,9 @@ def test_a_plan_foretells(faith, spec: Path, tree) -> None:
     [
         (('"gradient"', '"gradientt"'), "line 8, methods 1, name: 'gradientt' is no method; did you mean gradient"),
         (('"photos"', '"nothing"'), "nothing: cannot be read (No such file or directory)"),
-        (('"gradient"', '"igos"\nresolution = 400'), "method igos-400: resolution is (400, 400)"),
+        (('"gradient"', '"igos"\nresolution = 400'), "spec.toml, line 9, methods 1, resolution: resolution is (400, 400)"),
         (("resolution = 4", "resolutions = 4"), "random_map has no setting 'resolutions'; its settings are "),
-        (("resolution = 4", 'resolution = "x"'), "method random_map: resolution is 'x'; give a value like its default, 28"),
+        (("resolution = 4", 'resolution = "x"'), "settings, resolution: resolution is 'x'; give a whole number or two"),
         (('["spots"]', "[{name = 'a', factory = 'no_such:x'}]"), "model a: no_such:x failed (ModuleNotFoundError"),
         (("steps = 3", "stepps = 3"), "'stepps' is no setting of deletion_insertion"),
         (('path = "photos"', 'path = "photos"\nkind = "csv"'), "photos: "),

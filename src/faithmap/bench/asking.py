@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from faithmap.bench import ready
 from faithmap.bench.catalog import METRICS
 from faithmap.bench.errors import BenchError
-from faithmap.bench.reading import parse_spec, read_spec
+from faithmap.bench.reading import Field, Place, parse_spec, places, read_spec
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
@@ -41,8 +41,12 @@ path = "photographs"  # relative to this file
 # annotations = "instances_val2014.json"     # of coco; of imagenet, its boxes
 
 [[methods]]
-name = "igos"         # see "faithmap methods"
+name = "rank_descent" # the default of "faithmap explain"; see "faithmap methods" for all
 resolution = [28, 14] # cells a side; a row of the table for each
+
+[[methods]]
+name = "igos"
+resolution = [28, 14]
 # settings = { iterations = 15 }
 
 [[methods]]
@@ -65,12 +69,13 @@ settings = { protocol = "igos" }  # or "rise"
 
 @dataclass(frozen=True)
 class Asked:
-    """A specification, where its relative paths begin, and the file that a run keeps of it."""
+    """A specification, where its relative paths begin, the file that a run keeps of it, and where its fields stand."""
 
     spec: Spec
     base: Path
     source: tuple[str, bytes]
     published: dict[str, Any] | None
+    place: Place
 
 
 def asked(
@@ -92,7 +97,7 @@ def asked(
         BenchError: for what is neither, or cannot be read.
     """
     path = Path(name)
-    if name in ready.names() and not path.exists():
+    if name in ready.names():
         text, base, suffix = ready.text_of(name), Path.cwd(), ".toml"
         spec = parse_spec(text, name)
     elif path.suffix.lower() in (".toml", ".yaml", ".yml"):
@@ -104,7 +109,14 @@ def asked(
     told = [f"--model {model}" for model in models] + ([f"--images {images}"] if images else [])
     head = f"# changed on the command line: {' '.join(told)}\n" if told else ""
     numbers = ready.published(spec.published) if spec.published in ready.names() and spec.published is not None else None
-    return Asked(changed, base, (f"spec{suffix}", (head + text).encode()), numbers)
+    read = places(text, name, yaml=suffix != ".toml")
+    given = {"models": "--model", "data": "--images", "metrics": "--images"}
+    others = {part: option for part, option in given.items() if getattr(changed, part) != getattr(spec, part)}
+
+    def place(field: Field) -> str:
+        return others.get(str(field[0])) or read(field)
+
+    return Asked(changed, base, (f"spec{suffix}", (head + text).encode()), numbers, place)
 
 
 def _changed(spec: Spec, models: Sequence[str], images: Path | None, sample: int | None) -> Spec:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from importlib.util import find_spec
 
 from faithmap.text import one_line
@@ -14,8 +16,34 @@ class BenchError(ValueError):
         super().__init__(one_line(str(message)))
 
 
+class SettingError(BenchError):
+    """A setting is to blame.
+
+    Attributes:
+        setting: its name; None where it is not known which.
+    """
+
+    def __init__(self, message: object, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
 class NoRoomError(BenchError):
     """A result could not be written; those that are there are complete."""
+
+
+def blamed(message: str, settings: Mapping[str, object]) -> str | None:
+    """The setting that a complaint names first, else the one whose value it repeats; None where it does neither.
+
+    >>> blamed("path_points is 0; give at least 1", {"points": 0, "path_points": 0})
+    'path_points'
+    >>> blamed("give at least 1 mask", {"masks": 0}), blamed("maps of 400 rows are too fine", {"resolution": 400})
+    ('masks', 'resolution')
+    """
+    words = [word.rstrip("s") for word in re.findall(r"\w+", message)]
+    named = [name for name in settings if name.rstrip("s") in words]
+    repeated = [name for name, value in settings.items() if str(value).rstrip("s") in words]
+    return min(named, key=lambda name: words.index(name.rstrip("s")), default=next(iter(repeated), None))
 
 
 def check_installed() -> None:

@@ -9,15 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from faithmap.baselines import Blur, MedianBlur
-from faithmap.bench.errors import BenchError
+from faithmap.bench.errors import BenchError, SettingError
+from faithmap.bench.fitting import NAMED, field_annotation, misfit
 from faithmap.methods.base import Explainer
-from faithmap.methods.masks.line_search import LineSearch
-from faithmap.methods.masks.nesterov import Nesterov
 from faithmap.methods.registry import METHODS
-
-NAMED = {"blur": Blur, "median_blur": MedianBlur, "line_search": LineSearch, "nesterov": Nesterov}
-"""What a table with a key ``kind`` stands for."""
 
 RUN = frozenset({"chunk_size", "seed", "autocast", "model", "resolution"})
 """Settings that are the run's."""
@@ -44,12 +39,11 @@ def make_explainer(
         autocast: a lower precision, by name.
 
     Raises:
-        BenchError: for settings that the method does not have or take.
+        SettingError: a BenchError, for settings that the method does not have or take.
     """
     kind: Any = METHODS[name].explainer
-    defaults = {field.name: field.default for field in fields(kind) if not field.name.startswith("_")}
-    own = set(defaults)
-    given = {key: plain_value(value) for key, value in settings.items()}
+    own = {field.name for field in fields(kind) if not field.name.startswith("_")}
+    given = {key: plain_setting(key, value) for key, value in settings.items()}
     try:
         if "masker" in own:
             given["masker"] = _masker(given.get("masker"), model)
@@ -58,23 +52,21 @@ def make_explainer(
             given["resolution"] = resolution
         for key, value in given.items():
             if key not in own or (key in RUN and key != "resolution"):
-                raise BenchError(f"{name} has no setting {key!r}; its settings are {', '.join(sorted(own - RUN))}")
-            if not _alike(value, defaults[key]):
-                raise BenchError(f"method {name}: {key} is {value!r}; give a value like its default, {defaults[key]!r}")
+                raise SettingError(f"{name} has no setting {key!r}; its settings are {', '.join(sorted(own - RUN))}", key)
+            _check_fit(kind, key, value)
         if inner is not None:
             given["gradient"] = inner
         precision = None if autocast is None else getattr(torch, autocast)
         made: Explainer = kind(model, chunk_size=chunk_size, autocast=precision, **given)
     except (TypeError, ValueError, ModuleNotFoundError) as error:
-        raise error if isinstance(error, BenchError) else BenchError(f"method {name}: {error}") from error
+        raise error if isinstance(error, SettingError) else SettingError(error) from error
     return made
 
 
-def _alike(value: Any, default: Any) -> bool:
-    """Whether a value can be meant where a number or a yes or no stands; of other settings the method decides."""
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    return not isinstance(default, (int, float)) or not isinstance(value, (str, bool))
+def _check_fit(kind: type, key: str, value: Any) -> None:
+    wanted = misfit(value, *field_annotation(kind, key))
+    if wanted is not None:
+        raise SettingError(f"{key} is {value!r}; give {wanted}", key)
 
 
 def _estimator_settings(kind: Any, model: nn.Module, given: dict[str, Any], own: set[str]) -> Any:
@@ -84,6 +76,8 @@ def _estimator_settings(kind: Any, model: nn.Module, given: dict[str, Any], own:
     estimator: Any = kind(model).gradient
     mine = {field.name for field in fields(estimator)} if is_dataclass(estimator) else set()
     inner = {key: given.pop(key) for key in list(given) if key in mine and key not in own}
+    for key, value in inner.items():
+        _check_fit(type(estimator), key, value)
     return replace(estimator, **inner) if inner else None
 
 
@@ -91,8 +85,20 @@ def _masker(path: Any, model: nn.Module) -> Any:
     from faithmap.methods.masks.masker_files import read_masker  # noqa: PLC0415
 
     if not isinstance(path, str):
-        raise BenchError("learned_mask needs a network that was trained for the model; give masker, a file")
+        raise SettingError("learned_mask needs a network that was trained for the model; give masker, a file", "masker")
     return read_masker(path, model)
+
+
+def plain_setting(key: str, value: Any) -> Any:
+    """A setting's value as a method or metric takes it.
+
+    Raises:
+        SettingError: for a table that stands for no object.
+    """
+    try:
+        return plain_value(value)
+    except BenchError as error:
+        raise SettingError(error, key) from error
 
 
 def plain_value(value: Any) -> Any:

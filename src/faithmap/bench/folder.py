@@ -78,6 +78,11 @@ class RunFolder:
             raise BenchError(f"{self.path / RECORD}: cannot be read ({error}); move the folder away, or repair it") from error
         return found if isinstance(found, dict) else {}
 
+    def begins(self, plan: Plan, *, accept_changes: bool = False) -> bool:
+        """Whether a run of this plan would begin here, rather than go on or be refused."""
+        before = self.record() if self.path.is_dir() else {}
+        return not before or (accept_changes and bool(differences(before, plan.record())))
+
     def settle(self, plan: Plan, *, accept_changes: bool = False, spec: tuple[str, bytes] | None = None) -> list[str]:
         """See that the run is of this plan, or make it so; returns what changed.
 

@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.bench.errors import BenchError
-from faithmap.bench.explainers import plain_value
+from faithmap.bench.errors import BenchError, SettingError
+from faithmap.bench.explainers import plain_setting
+from faithmap.bench.fitting import argument_annotation, misfit
 from faithmap.bench.photos import Photo
 from faithmap.bench.plan import canonical
 from faithmap.explanation import Explanation
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, Sequence[Any]]
 """Of each column, one entry an image."""
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "deletion_insertion": functional.deletion_insertion,
+    "infidelity": functional.infidelity,
+    "sensitivity": functional.sensitivity,
+    "confidence": functional.confidence,
+    "road": functional.road,
+    "saturation": saturation,
+    "pointing_game": functional.pointing_game,
+}
+"""Those that take settings: what each metric of the catalogue asks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +70,19 @@ def measured(metric: MetricSpec, case: Case) -> dict[str, Sequence[Any]]:
     Raises:
         ValueError: where it cannot be measured with these maps or settings.
     """
-    settings = {key: plain_value(value) for key, value in metric.settings.items()}
+    settings = {key: plain_setting(key, value) for key, value in metric.settings.items()}
     found = _MEASURES[metric.name](case, canonical([metric.name, metric.settings]), **settings)
     return {metric.column(name): values for name, values in found.items()}
+
+
+def check_settings(metric: MetricSpec) -> None:
+    """Raise SettingError for a setting that cannot be meant."""
+    for key, value in metric.settings.items():
+        places = (argument_annotation(function, key) for function in (_MEASURES[metric.name], FUNCTIONS[metric.name]))
+        place, given = next(filter(None, places)), plain_setting(key, value)
+        wanted = misfit(given, *place)
+        if wanted is not None:
+            raise SettingError(f"{key} is {given!r}; give {wanted}", key)
 
 
 def _games(case: Case, name: str, *, resolution: int | None = None, **settings: Any) -> Values:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from faithmap.bench.items import Item, Items, digest_of
+from faithmap.geometry import Geometry
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
@@ -39,17 +40,32 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model, and the digest of its weights when the run was planned; its geometry tells readers what it saw of an image."""
+    """A model, as it was when the run was planned.
+
+    Attributes:
+        spec: as it was asked for.
+        digest: of its weights.
+        classes: how many it has.
+        geometry: what of a photograph it is shown.
+        normalisation: mean and standard deviation of each channel, which the weights' digest does not cover.
+    """
 
     spec: ModelSpec
     digest: str
     classes: int | None = None
-    geometry: Mapping[str, Any] | None = None
+    geometry: Geometry = field(default_factory=Geometry)
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None
 
     @property
     def id(self) -> str:
         """What rows call it."""
         return self.spec.name
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How a photograph becomes the model's input, as plain data."""
+        mean, std = self.normalisation or (None, None)
+        return {"geometry": asdict(self.geometry), "mean": mean, "std": std}
 
 
 @dataclass(frozen=True)
@@ -126,7 +142,7 @@ class Plan:
             "schema": SCHEMA,
             "name": self.name,
             "versions": dict(setup.versions),
-            "models": [_model_record(model) for model in setup.models],
+            "models": [{"name": m.id, "digest": m.digest, "classes": m.classes, **m.view} for m in setup.models],
             "methods": [_method_record(method) for method in setup.methods],
             "metrics": [
                 {"id": column, "name": metric.name, "settings": metric.settings, "higher_is_better": better}
@@ -154,15 +170,11 @@ def _method_record(method: PlannedMethod) -> dict[str, Any]:
     return {**record, "passes": None if passes is None else dict(zip(("forward", "backward"), passes, strict=True))}
 
 
-def _model_record(model: PlannedModel) -> dict[str, Any]:
-    known = {"name": model.id, "digest": model.digest, "classes": model.classes}
-    return known if model.geometry is None else {**known, "geometry": dict(model.geometry)}
-
-
 def _base(setup: Setup, model: PlannedModel, method: PlannedMethod) -> Any:
     """All that a unit's content depends on, but for its images; no name among it that could change without a consequence."""
     metrics = [metric.model_dump(mode="json") for metric in setup.metrics]
-    told = [SCHEMA, model.id, model.digest, method.id, method_digest(method), metrics, setup.seed, setup.autocast]
+    asked = [model.id, model.digest, model.view, method.id, method_digest(method)]
+    told = [SCHEMA, *asked, metrics, setup.seed, setup.autocast]
     return hashlib.sha256(canonical(told).encode())
 
 
@@ -186,9 +198,4 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _unmoved(part: Any) -> Any:
-    """Without where things lie, and without a model's geometry, which runs that were begun earlier do not tell."""
-    if isinstance(part, list):
-        return [_unmoved(entry) for entry in part]
-    return (
-        {k: v for k, v in part.items() if k not in ("path", "annotations", "geometry")} if isinstance(part, Mapping) else part
-    )
+    return {k: v for k, v in part.items() if k not in ("path", "annotations")} if isinstance(part, Mapping) else part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,11 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap._version import __version__
-from faithmap.bench.errors import BenchError
+from faithmap.bench.errors import BenchError, SettingError, blamed
 from faithmap.bench.explainers import RUN, make_explainer
 from faithmap.bench.items import Items
+from faithmap.bench.measures import check_settings
 from faithmap.bench.models import Models
 from faithmap.bench.plan import Plan, PlannedMethod, PlannedModel, Setup
+from faithmap.bench.question import FAILURES, refuse
+from faithmap.bench.reading import Place, placed, shown
 from faithmap.bench.sources import Source, open_source, resolved, targets_of
 from faithmap.data import FileError, read_image
 from faithmap.model import Classifier, undisturbed
@@ -32,7 +36,7 @@ TRIED = 20
 """Images that are looked at for one that can be read, to see the settings against."""
 
 
-def make_plan(spec: Spec, base: Path, models: Models, published: Any = None) -> Plan:
+def make_plan(spec: Spec, base: Path, models: Models, published: Any = None, place: Place = shown) -> Plan:
     """Make a specification concrete.
 
     Args:
@@ -40,42 +44,69 @@ def make_plan(spec: Spec, base: Path, models: Models, published: Any = None) -> 
         base: where its relative paths begin.
         models: loads them.
         published: numbers of a paper, to be laid beside the run's.
+        place: where a field stands.
 
     Raises:
-        BenchError: for models, methods, settings or images that do not exist or do not fit each other.
+        BenchError: for models, methods, settings or images that do not exist or do not fit each other; names the field.
     """
     data = resolved(spec.data, base)
-    source = open_source(data)
-    items = Items(source.items(spec.seed), spec.shard_size)
+    with placed(place, "data"):
+        source = open_source(data)
+        items = Items(source.items(spec.seed), spec.shard_size)
+    for i, metric in enumerate(spec.metrics):
+        with placed(place, "metrics", i):
+            check_settings(metric)
     planned: list[PlannedModel] = []
     methods: list[PlannedMethod] = []
-    for model_spec in spec.models:
+    for i, model_spec in enumerate(spec.models):
         absolute = model_spec.model_copy(update={"weights": base / model_spec.weights} if model_spec.weights else {})
-        model, digest = models.get(absolute)
-        image = first_image(source, items, model)
-        classes = _classes(model, image)
-        check_targets(model, items, data, classes)
-        planned.append(PlannedModel(absolute, digest, classes, asdict(model.geometry)))
-        methods = methods or _methods(spec, model, image)
+        with placed(place, "models", i):
+            model, digest = models.get(absolute)
+            image, classes = first_image(source, items, model)
+        with placed(place, "data"):
+            check_targets(model, items, data, classes)
+        planned.append(PlannedModel(absolute, digest, classes, model.geometry, _normalisation(model)))
+        methods = methods or _methods(spec, model, image, place)
     setup = Setup(
         spec.seed, spec.chunk_size, spec.autocast, tuple(planned), tuple(methods), tuple(spec.metrics), data, versions()
     )
     return Plan(spec.name, setup, items, published)
 
 
-def first_image(source: Source, items: Items, model: Classifier) -> Float[Tensor, "1 3 h w"]:
-    """The first that can be read, as the model sees it.
+def readable(source: Source, items: Items, model: Classifier) -> Iterator[Float[Tensor, "1 3 h w"]]:
+    """The first images, as the model sees them, less those that cannot be read.
 
     Raises:
-        BenchError: where none of the first can be read.
+        BenchError: where that is all of them.
     """
     problem: Exception | None = None
+    found = False
     for item in items.items[:TRIED]:
         try:
-            return model.preprocess(read_image(source.file(item)))
+            image = model.preprocess(read_image(source.file(item)))
         except FileError as error:
             problem = problem or error
-    raise BenchError(f"none of the first {min(TRIED, len(items))} images can be read; {problem}")
+        else:
+            found = True
+            yield image
+    if not found:
+        raise BenchError(f"none of the first {min(TRIED, len(items))} images can be read; {problem}")
+
+
+def first_image(source: Source, items: Items, model: Classifier) -> tuple[Float[Tensor, "1 3 h w"], int]:
+    """The first that can be read and that the model takes, and how many classes it answers with.
+
+    Raises:
+        BenchError: where there is none among the first.
+    """
+    problem: Exception | None = None
+    for image in readable(source, items, model):
+        try:
+            return image, _classes(model, image)
+        except FAILURES as error:
+            refuse(error, 1)
+            problem = problem or error
+    raise BenchError(f"model {model.name} takes none of the first images ({problem or type(problem).__name__})")
 
 
 def versions() -> dict[str, str | None]:
@@ -90,29 +121,35 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _methods(spec: Spec, model: Classifier, image: Float[Tensor, "1 3 h w"]) -> list[PlannedMethod]:
-    return [_method(spec, method, cells, model, image) for method in spec.methods for cells in method.resolutions]
+def _methods(spec: Spec, model: Classifier, image: Float[Tensor, "1 3 h w"], place: Place) -> list[PlannedMethod]:
+    methods = []
+    for i, method in enumerate(spec.methods):
+        with placed(place, "methods", i, resolution=method.resolution is not None):
+            methods += [_method(spec, method, cells, model, image) for cells in method.resolutions]
+    return methods
 
 
 def _method(
     spec: Spec, method: MethodSpec, resolution: int | None, model: Classifier, image: Float[Tensor, "1 3 h w"]
 ) -> PlannedMethod:
     """One row of the table, its settings seen to fit."""
-    name = method.id_at(resolution)
+    explainer = make_explainer(
+        model, method.name, method.settings, resolution=resolution, chunk_size=spec.chunk_size, autocast=spec.autocast
+    )
     try:
-        explainer = make_explainer(
-            model, method.name, method.settings, resolution=resolution, chunk_size=spec.chunk_size, autocast=spec.autocast
-        )
         explainer.check(image)
         passes = explainer.passes(image)
-    except (TypeError, ValueError, ModuleNotFoundError) as error:
-        raise BenchError(f"method {name}: {str(error).removeprefix(f'method {method.name}: ')}") from error
+    except FAILURES as error:
+        refuse(error, spec.chunk_size)
+        raise SettingError(error, blamed(str(error), {**method.settings, "resolution": resolution})) from error
     told = {key: value for key, value in explainer.settings.items() if key not in RUN - {"resolution"}}
     if "masker" in told:
         told["masker"] = getattr(getattr(explainer, "masker", None), "digest", told["masker"])
-    label = method.label or type(explainer).__name__
     kind = type(explainer).__name__
-    return PlannedMethod(name, method.name, kind, method.settings, _data(told), resolution, label, passes and (*passes,))
+    given, label = method.settings, method.label or kind
+    return PlannedMethod(
+        method.id_at(resolution), method.name, kind, given, _data(told), resolution, label, passes and (*passes,)
+    )
 
 
 def _data(value: Any) -> Any:
@@ -148,6 +185,10 @@ def check_targets(model: Classifier, items: Items, data: DataSpec, classes: int)
     beyond = [number for number in numbers if not 0 <= number < classes]
     if beyond:
         raise BenchError(f"target: {beyond[0]} is no class of {model.name}, which has {classes}; count them from 0")
+
+
+def _normalisation(model: Classifier) -> tuple[list[float], list[float]]:
+    return model.mean.flatten().tolist(), model.std.flatten().tolist()
 
 
 def _classes(model: Classifier, image: Float[Tensor, "1 3 h w"]) -> int:

@@ -61,7 +61,7 @@ def seen(model: Classifier, photos: Sequence[Photo], chunk_size: int) -> list[Gr
     try:
         return [Group.of(model, photos, chunk_size)]
     except FAILURES as error:
-        _refuse(error, chunk_size)
+        refuse(error, chunk_size)
         if len(photos) == 1:
             photos[0].error = f"{photos[0].item.path}: the model failed: {error or type(error).__name__}"
             return []
@@ -82,7 +82,7 @@ class Question:
         try:
             return self._rows(group)
         except FAILURES as error:
-            _refuse(error, self.setup.chunk_size)
+            refuse(error, self.setup.chunk_size)
             if len(group.photos) == 1:
                 row = unread(group.photos[0])
                 row.error = f"{self.planned.id}: {error or type(error).__name__}"
@@ -101,7 +101,8 @@ class Question:
         found = {column: each for part in values for column, each in part.items()}
         rows = [self._row(group, why, i, found) for i in range(len(group.photos))]
         for row in rows:
-            row.seconds, row.metric_seconds, row.peak_memory = seconds / len(rows), spent / len(rows), memory
+            row.seconds, row.peak_memory = seconds / len(rows), memory
+            row.metric_seconds = spent / len(rows) if self.setup.metrics else None
         return rows
 
     def _why(self, group: Group) -> Explanation:
@@ -156,7 +157,7 @@ class Question:
         return result, time.perf_counter() - started, torch.cuda.max_memory_allocated(device) if cuda else None
 
 
-def _refuse(error: Exception, chunk_size: int) -> None:
+def refuse(error: Exception, chunk_size: int) -> None:
     """Raise BenchError for what is the machine's fault: no image would fare better."""
     if isinstance(error, torch.OutOfMemoryError):
         raise BenchError(f"out of memory; give a chunk_size below {chunk_size}, or another device") from error

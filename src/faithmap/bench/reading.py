@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from faithmap.bench.errors import BenchError, needs
+from faithmap.bench.errors import BenchError, SettingError, needs
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
 
 Field = tuple[str | int, ...]
+Place = Callable[[Field], str]
+"""Says where a field stands, for people."""
+
 MAX_BYTES = 2**20
 
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
@@ -44,10 +48,41 @@ def parse_spec(text: str, name: str, *, yaml: bool = False) -> Spec:
     except ModuleNotFoundError as error:
         raise needs(str(error.name)) from error
     content, line_of = (_yaml if yaml else _toml)(text, name)
-    return validated(Spec, content, name, line_of)
+    return validated(Spec, content, _place(name, line_of))
 
 
-def validated(spec: type[Spec], content: Any, name: str, line_of: Callable[[Field], int | None]) -> Spec:
+def places(text: str, name: str, *, yaml: bool = False) -> Place:
+    """Where the fields of a specification stand."""
+    return _place(name, (_yaml if yaml else _toml)(text, name)[1])
+
+
+def _place(name: str, line_of: Callable[[Field], int | None]) -> Place:
+    def place(field: Field) -> str:
+        line = line_of(field)
+        return f"{name}, line {line}, {shown(field)}" if line else f"{name}, {shown(field)}"
+
+    return place
+
+
+@contextmanager
+def placed(place: Place, *field: str | int, resolution: bool = False) -> Iterator[None]:
+    """An error of the block is said to be this field's; one of a setting, that setting's.
+
+    Args:
+        place: says where it stands.
+        field: of the specification.
+        resolution: whether the resolution is a field of its own here.
+    """
+    try:
+        yield
+    except BenchError as error:
+        setting = error.setting if isinstance(error, SettingError) else None
+        own = resolution and setting == "resolution"
+        where = field if setting is None else (*field, setting) if own else (*field, "settings", setting)
+        raise BenchError(f"{place(where)}: {error}") from error
+
+
+def validated(spec: type[Spec], content: Any, place: Place) -> Spec:
     """The content as a specification."""
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -56,11 +91,8 @@ def validated(spec: type[Spec], content: Any, name: str, line_of: Callable[[Fiel
     except ValidationError as error:
         first, *others = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
         field = _within(content, first["loc"], missing=first["type"] in ("missing", "extra_forbidden"))
-        line = line_of(field)
-        where = f"{name}, line {line}" if line else name
-        raise BenchError(
-            f"{where}, {shown(field)}: {_problem(first)}{f' (and {len(others)} more)' if others else ''}"
-        ) from error
+        more = f" (and {len(others)} more)" if others else ""
+        raise BenchError(f"{place(field)}: {_problem(first)}{more}") from error
 
 
 def _problem(error: Any) -> str:

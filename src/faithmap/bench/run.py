@@ -16,6 +16,8 @@ from faithmap.bench.locks import holding, planning
 from faithmap.bench.models import Models
 from faithmap.bench.plan import Plan, Unit
 from faithmap.bench.planning import make_plan
+from faithmap.bench.reading import Place, shown
+from faithmap.bench.trial import try_out
 from faithmap.bench.worker import Finished
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def run(
     retry_failed: bool = False,
     verify: bool = False,
     tell: Tell | None = None,
+    place: Place = shown,
 ) -> State:
     """Run a benchmark, or what is left of it.
 
@@ -94,6 +97,7 @@ def run(
         retry_failed: do units again in which images failed.
         verify: hold every file that is there against its digest, also those that have not changed since they were written.
         tell: told how far it is.
+        place: where a field of the specification stands.
 
     Raises:
         BenchError: for what makes it impossible, or ends it; units that are there are complete.
@@ -103,7 +107,9 @@ def run(
     journal = "journal.jsonl" if shard is None else f"journal-{shard[0]}-of-{shard[1]}.jsonl"
     folder = RunFolder(out, journal)
     models = Models(_device(work))
-    plan = make_plan(spec, base, models, published)
+    plan = make_plan(spec, base, models, published, place)
+    if folder.begins(plan, accept_changes=accept_changes):
+        try_out(spec, plan, models, place)
     folder.made()
     with holding(out, shard):
         with planning(out):

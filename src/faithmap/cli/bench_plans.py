@@ -12,6 +12,7 @@ from faithmap.bench.estimate import Estimate, Part, estimate, given_pace, measur
 from faithmap.bench.models import Models
 from faithmap.bench.planning import first_image, make_plan
 from faithmap.bench.sources import open_source
+from faithmap.bench.trial import try_out
 from faithmap.cli.bench import PlanOptions
 from faithmap.cli.report import make_console, say
 from faithmap.text import spoken
@@ -20,12 +21,13 @@ from faithmap.text import spoken
 def show_plan(request: Asked, options: PlanOptions) -> int:
     """Plan, estimate, print."""
     models = Models(options.device[0] if options.device else None)
-    plan = make_plan(request.spec, request.base, models, request.published)
+    plan = make_plan(request.spec, request.base, models, request.published, request.place)
+    try_out(request.spec, plan, models, request.place)
     source = open_source(plan.setup.data)
     paces, size = {}, (224, 224)
     for planned in plan.setup.models:
         model, _ = models.get(planned.spec)
-        image = first_image(source, plan.items, model)
+        image, _ = first_image(source, plan.items, model)
         size = (image.shape[-2], image.shape[-1])
         pace = options.passes_per_second
         paces[planned.id] = measured_pace(model, image, plan.setup.chunk_size) if pace is None else given_pace(pace)

@@ -31,6 +31,7 @@ def run_benchmark(request: Asked, options: RunOptions) -> int:
             retry_failed=options.retry_failed,
             verify=options.verify,
             tell=tell,
+            place=request.place,
         )
     return 0
 

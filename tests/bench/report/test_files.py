@@ -8,6 +8,7 @@ import hashlib
 import html.parser
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from PIL import Image
 
 import faithmap.cli as cli
 from faithmap.bench.report import output, write_report
+from faithmap.bench.report.folder import open_run
+from faithmap.bench.report.rows import failures
 from faithmap.bench.report.text import csv_text, markdown
 from faithmap.cli.bench_report import report
 from faithmap.cli.errors import USER_ERROR, UserError
@@ -153,10 +156,50 @@ def test_little_is_enough(writer: RunWriter, lone: dict[str, float]) -> None:
     assert (written.images, written.methods, written.failures) == (1, 1, 0)
 
 
+def test_a_run_for_time_alone_compares_nothing(writer: RunWriter) -> None:
+    writer.start(["a", "b"], {})
+    for name in ("a", "b"):
+        writer.unit(name, [row(name, 0, seconds=2.0, metric_seconds=None)])
+    folder = write_report(writer.folder).folder
+    for text in ((folder / "report.html").read_text(), (folder / "report.md").read_text()):
+        assert "the best of its column" not in text
+        assert "One method alone" not in text
+        assert "2 s" in text
+
+
 def test_all_failed(writer: RunWriter) -> None:
     writer.start(["a"])
     writer.unit("a", [failed("a", 0, "broken")])
     assert write_report(writer.folder).failures == 1
+
+
+def test_every_failure_is_in_its_file_and_the_page_names_the_first(writer: RunWriter) -> None:
+    writer.start(["a"])
+    writer.unit("a", [failed("a", i, f"broken by {i % 3}") for i in range(2500)])
+    writer.unit("b", [row("a", 2500, deletion=0.5), failed("stranger", 0, "not ours")])
+    folder = write_report(writer.folder).folder
+    table = list(csv.DictReader((folder / "failures.csv").read_text().splitlines()))
+    assert [int(line["index"]) for line in table] == list(range(2500))
+    assert table[-1] == {"model": "net", "method": "a", "image": "2499.png", "index": "2499", "error": "broken by 0"}
+    page = (folder / "report.html").read_text()
+    assert "The first 50 of 2,500; failures.csv has all." in page
+    assert "49.png" in page
+    assert "50.png" not in page
+
+
+def test_memory_does_not_grow_with_the_number_of_failures(writer: RunWriter) -> None:
+    writer.start(["a"])
+    peaks = []
+    for units in (1, 8):
+        for unit in range(units):
+            writer.unit(f"{unit}", [failed("a", 2000 * unit + i, "broken") for i in range(2000)])
+        run = open_run(writer.folder)
+        sum(1 for _ in failures(run))  # what only a first time keeps
+        tracemalloc.start()
+        assert sum(1 for _ in failures(run)) == 2000 * units
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.25 * peaks[0], peaks
 
 
 def test_a_hundred_photographs_and_six_methods_are_small(writer: RunWriter) -> None:

@@ -284,6 +284,20 @@ def test_published_numbers_stand_above_ours(writer: RunWriter) -> None:
     assert page.published == "a paper. of 1999"
 
 
+def test_a_table_of_means_over_classes_has_ours_over_classes(writer: RunWriter) -> None:
+    one = {"label": "a", "resolution": None, "values": {"hit": 0.5}}
+    table = {"title": "VOC", "over": "classes", "metrics": ["hit"], "rows": [one]}
+    writer.start(["a"], {"hit": True}, published={"tables": [table]})
+    hits = [(3, 1.0), (3, 1.0), (3, 1.0), (7, 0.0), (7, 1.0), (9, None)]
+    writer.unit("a", [row("a", i, target=target, hit=hit) for i, (target, hit) in enumerate(hits)])
+    found = analysed(writer)
+    (grid,) = make_page(found, [Album([], [])]).models[0].published
+    assert [(cell.text, cell.below) for cell in grid.rows[0]] == [("a", ""), ("0.5000", "0.7500")]
+    assert grid.note == "hit, means over classes: published above, net of this run below."
+    assert found.sections[0].entries[0].scores["hit"].mean == pytest.approx(0.8)
+    assert "target" not in found.metrics
+
+
 def test_images_are_chosen_by_the_mean_over_methods(writer: RunWriter) -> None:
     writer.start(["a", "b"])
     worth = {"a": (0.5, 0.9, 0.1, 0.8, 0.4), "b": (0.5, 0.8, 0.0, 0.0, 0.5)}

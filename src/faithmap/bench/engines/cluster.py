@@ -73,7 +73,7 @@ class Cluster:
 
     def _dealt(self, ray: Any, setup: Setup, work: Sequence[list[Task]]) -> Iterator[Finished]:
         actor = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(Actor)
-        free = [actor.remote(setup, self.cpus, list(sys.path)) for _ in range(min(self.actors, len(work)))]
+        free = [actor.remote(setup, self.cpus, list(sys.path), gpu=self.gpus > 0) for _ in range(min(self.actors, len(work)))]
         running: dict[Any, Any] = {}
         left = iter(work)
         for batch in left:
@@ -88,14 +88,15 @@ class Cluster:
 class Actor:
     """A worker in a process of Ray's."""
 
-    def __init__(self, setup: Setup, threads: int, paths: list[str]) -> None:
+    def __init__(self, setup: Setup, threads: int, paths: list[str], *, gpu: bool) -> None:
         import torch  # noqa: PLC0415 - in the actor's own process
 
         sys.path[:] = [*dict.fromkeys([*paths, *sys.path])]
-        cuda = torch.cuda.is_available()
-        if not cuda:
+        if not gpu:
             torch.set_num_threads(threads)
-        self.worker = Worker(setup, "cuda:0" if cuda else "cpu")
+        elif not torch.cuda.is_available():
+            raise BenchError("an actor was given a GPU that torch cannot use; give --gpus 0, or a torch for that GPU")
+        self.worker = Worker(setup, "cuda:0" if gpu else "cpu")
 
     def do(self, batch: list[Task]) -> list[Finished]:
         """One batch."""

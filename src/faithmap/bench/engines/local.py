@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 
 import torch
@@ -18,6 +22,9 @@ from faithmap.bench.errors import BenchError
 from faithmap.bench.models import Models
 from faithmap.bench.plan import Setup, Task
 from faithmap.bench.worker import Finished, Worker
+
+GRADIENTS = "torch._dynamo"
+"""What torch imports, for seconds, when a hook is first put on a tensor: most methods do."""
 
 _here: list[Worker] = []
 """The worker of a process that was started to work."""
@@ -43,7 +50,7 @@ class Local:
             held = models if models.device == self.devices[0] else Models(self.devices[0])
             yield from Worker(setup, self.devices[0], held).run(tasks)
             return
-        context = multiprocessing.get_context("spawn")
+        context = clean_processes()
         free: Queue[str] = context.Queue()
         for device in self.devices:
             free.put(device)
@@ -65,6 +72,18 @@ class Local:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def clean_processes() -> BaseContext:
+    """Processes that begin without this one's memory, as CUDA needs; where the system can, with torch imported already.
+
+    They are forked off a process that has done nothing but import, so that eight workers wait for it once.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, GRADIENTS])
+    return context
+
+
 def _dealt(pool: ProcessPoolExecutor, work: Sequence[list[Task]], ahead: int) -> Iterator[Finished]:
     """A few batches at a time, so that results do not pile up."""
     running: set[Future[list[Finished]]] = set()
@@ -83,10 +102,19 @@ def _dealt(pool: ProcessPoolExecutor, work: Sequence[list[Task]], ahead: int) ->
 
 def _begin(setup: Setup, free: Queue[str], threads: int | None, paths: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began it decides
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     sys.path[:] = paths
     if threads is not None:
         torch.set_num_threads(threads)
     _here.append(Worker(setup, free.get()))
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """A worker of a run that was killed would wait for ever, and hold its device."""
+    parent.join()
+    os._exit(1)
 
 
 def _do(batch: list[Task]) -> list[Finished]:

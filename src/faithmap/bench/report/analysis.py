@@ -16,7 +16,8 @@ from faithmap.bench.report.costs import Cost, cost
 from faithmap.bench.report.folder import Model, Run, Size
 from faithmap.bench.report.numbers import Pair, Score, pairs, score
 from faithmap.bench.report.ranks import Contradiction, contradictions, ranked, tau
-from faithmap.bench.report.rows import Series, Table
+from faithmap.bench.report.rows import Table
+from faithmap.bench.report.series import Series
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 COSTS = ("forward", "backward", "seconds", "metric_seconds", "peak_memory")
+CLASS = "target"
+"""The explained class: no metric, but what a mean over classes is taken over."""
 GAMES = ("deletion", "insertion")
 
 

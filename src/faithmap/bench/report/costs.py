@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faithmap.bench.report.rows import Series
+from faithmap.bench.report.series import Series
 
 
 @dataclass(frozen=True)

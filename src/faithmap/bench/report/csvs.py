@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 
 from faithmap.bench.report.analysis import Analysis
 from faithmap.bench.report.curves import GRID
 from faithmap.bench.report.published import beside
+from faithmap.bench.report.rows import failures
 from faithmap.bench.report.text import csv_text
 
 Value = str | float | int | None
 
 
-def csv_files(analysis: Analysis) -> dict[str, str]:
-    """Each file's name and text."""
+def csv_files(analysis: Analysis) -> dict[str, Iterator[str]]:
+    """Each file's name and lines, which are made as they are written."""
     return {
         "scores.csv": _scores(analysis),
         "pairs.csv": _pairs(analysis),
@@ -32,7 +33,7 @@ def csv_files(analysis: Analysis) -> dict[str, str]:
     }
 
 
-def _scores(analysis: Analysis) -> str:
+def _scores(analysis: Analysis) -> Iterator[str]:
     head = ["model", "method", "name", "resolution", "metric", "mean", "standard_error", "low", "high", "images"]
     return _text(
         head,
@@ -47,7 +48,7 @@ def _scores(analysis: Analysis) -> str:
     )
 
 
-def _pairs(analysis: Analysis) -> str:
+def _pairs(analysis: Analysis) -> Iterator[str]:
     head = ["model", "resolution", "metric", "first", "second", "difference", "standard_error", "p", "corrected_p", "images"]
     return _text(
         head,
@@ -61,7 +62,7 @@ def _pairs(analysis: Analysis) -> str:
     )
 
 
-def _ranks(analysis: Analysis) -> str:
+def _ranks(analysis: Analysis) -> Iterator[str]:
     return _text(
         ["model", "resolution", "metric", "method", "rank"],
         (
@@ -74,7 +75,7 @@ def _ranks(analysis: Analysis) -> str:
     )
 
 
-def _agreement(analysis: Analysis) -> str:
+def _agreement(analysis: Analysis) -> Iterator[str]:
     return _text(
         ["model", "resolution", "metric", "other", "kendall_tau"],
         (
@@ -86,7 +87,7 @@ def _agreement(analysis: Analysis) -> str:
     )
 
 
-def _runtime(analysis: Analysis) -> str:
+def _runtime(analysis: Analysis) -> Iterator[str]:
     head = ["forward", "backward", "median", "mean", "slow", "metrics", "memory", "count"]
     names = [
         "forward",
@@ -109,7 +110,7 @@ def _runtime(analysis: Analysis) -> str:
     )
 
 
-def _curves(analysis: Analysis) -> str:
+def _curves(analysis: Analysis) -> Iterator[str]:
     return _text(
         ["model", "method", "name", "resolution", "game", "fraction", "mean_score", "images"],
         (
@@ -124,14 +125,12 @@ def _curves(analysis: Analysis) -> str:
     )
 
 
-def _failures(analysis: Analysis) -> str:
-    listed = analysis.table.failures
-    return _text(
-        ["model", "method", "image", "index", "error"], ([f.model, f.method, f.image, f.index, f.error] for f in listed)
-    )
+def _failures(analysis: Analysis) -> Iterator[str]:
+    head = ["model", "method", "image", "index", "error"]
+    return _text(head, ([f.model, f.method, f.image, f.index, f.error] for f in failures(analysis.run)))
 
 
-def _published(analysis: Analysis) -> str:
+def _published(analysis: Analysis) -> Iterator[str]:
     return _text(
         ["table", "model", "method", "resolution", "metric", "published", "ours"],
         (
@@ -142,12 +141,16 @@ def _published(analysis: Analysis) -> str:
     )
 
 
-def _text(head: Sequence[str], rows: Iterable[Sequence[Value]]) -> str:
-    file = StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return file.getvalue()
+def _text(head: Sequence[str], rows: Iterable[Sequence[Value]]) -> Iterator[str]:
+    yield _line(head)
+    for row in rows:
+        yield _line([_cell(value) for value in row])
+
+
+def _line(cells: Sequence[str | float]) -> str:
+    line = StringIO()
+    csv.writer(line, lineterminator="\n").writerow(cells)
+    return line.getvalue()
 
 
 def _cell(value: Value) -> str | float | int:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from faithmap.bench.plan import SCHEMA
 from faithmap.bench.store import tables
@@ -99,14 +99,15 @@ class PublishedRow(_Entry):
 
     method: str | None = None
     label: str
-    resolution: str = ""
+    resolution: Annotated[str, BeforeValidator(lambda given: "" if given is None else given)] = ""
     values: dict[str, float | str | None]
 
 
 class PublishedTable(_Entry):
-    """A table of a paper; its metrics are our columns, or ``seconds``."""
+    """A table of a paper; its metrics are our columns, or ``seconds``, and its means are over images or over classes."""
 
     title: str
+    over: Literal["images", "classes"] = "images"
     model: str | None = None
     note: str = ""
     metrics: list[str]

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from faithmap.bench.report.curves import Numbers
-from faithmap.bench.report.rows import Series
+from faithmap.bench.report.series import Series
 from faithmap.metrics.statistics import bootstrap, compare, holm, paired, summarise
 
 MANY = 2000

@@ -6,7 +6,7 @@ An older report goes when the new one is there, and comes back if that fails.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from faithmap.bench.report.folder import RunError
@@ -15,8 +15,8 @@ from faithmap.files import complete_or_absent
 PAGE, PROSE = "report.html", "report.md"
 
 
-def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write every file, or none.
+def write_folder(folder: Path, texts: Mapping[str, str | Iterable[str]]) -> None:
+    """Write every file, a text or its lines, or none.
 
     Raises:
         RunError: where the folder holds what is no report, or cannot be written.
@@ -32,8 +32,9 @@ def write_folder(folder: Path, texts: Mapping[str, str]) -> None:
         raise RunError(f"{folder}: cannot be written ({error.strerror}); give another --out") from error
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+def _write(path: Path, text: str | Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines([text] if isinstance(text, str) else text)
 
 
 def _is_report(folder: Path) -> bool:

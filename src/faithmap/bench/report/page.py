@@ -16,9 +16,6 @@ from faithmap.bench.report.costs import pareto
 from faithmap.bench.report.pictures import Album
 from faithmap.bench.report.tables import Cell, Grid, Reach
 
-_FAILED = 50
-"""Images that are named in the page; the CSV file names more."""
-
 
 @dataclass
 class GroupPart:
@@ -74,7 +71,7 @@ def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["inte
     by_name = {section.model.name: part for section, part in zip(analysis.sections, parts, strict=True)}
     for table, section, found in published.beside(analysis):
         by_name[section.model.name].published.append(published.grid(table, section, found))
-    troubles = [tables.failures(analysis), tables.failed_images(analysis, _FAILED), tables.warnings(analysis)]
+    troubles = [tables.failures(analysis), tables.failed_images(analysis), tables.warnings(analysis)]
     plan = analysis.run.plan
     return Page(
         title=plan.name or analysis.run.folder.name,
@@ -91,7 +88,7 @@ def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["inte
 def _model(analysis: Analysis, section: Section, album: Album, reach: Reach) -> ModelPart:
     found = [tables.games(section, analysis.metrics, reach, prefix) for prefix in protocols(analysis.metrics)]
     found.append(tables.others(section, analysis.metrics, reach))
-    groups = [_group(analysis, group) for group in section.groups]
+    groups = [_group(analysis, group) for group in section.groups] if analysis.metrics else []
     return ModelPart(section.model.name, [grid for grid in found if grid], groups, tables.runtime(section), album)
 
 

@@ -36,7 +36,8 @@ def _model(model: ModelPart, spread: str, source: str) -> Iterator[str]:
     yield from (f"## {markdown(model.name)}", "")
     for grid in model.tables:
         yield from _grid(grid)
-    yield from (f"\\* the best of its column's resolution. In brackets: {spread}.", "")
+    if model.tables:
+        yield from (f"\\* the best of its column's resolution. In brackets: {spread}.", "")
     if model.published:
         yield from ("### Beside published numbers", "", markdown(source), "")
         for grid in model.published:

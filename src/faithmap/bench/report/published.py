@@ -47,7 +47,8 @@ def grid(table: PublishedTable, section: Section, found: list[Beside]) -> Grid:
         cells = [[at.get((method, column, metric)) for metric in table.metrics] for column in columns]
         rows.append([Cell(method), *(_cell([one for one in entries if one is not None]) for entries in cells)])
     other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f"Published of {table.model}."
-    what = f"{' / '.join(table.metrics)}: published above, {section.model.name} of this run below."
+    means = ", means over classes" if table.over == "classes" else ""
+    what = f"{' / '.join(table.metrics)}{means}: published above, {section.model.name} of this run below."
     return Grid(
         table.title,
         ["method", *(column or "value" for column in columns)],
@@ -61,7 +62,9 @@ def _pairs(table: PublishedTable, section: Section) -> Iterator[Beside]:
         entry = _ours(row, section)
         for metric in table.metrics:
             published = row.values.get(metric)
-            yield Beside(table.title, section.model.name, row.label, row.resolution, metric, published, _value(entry, metric))
+            yield Beside(
+                table.title, section.model.name, row.label, row.resolution, metric, published, _value(entry, metric, table)
+            )
 
 
 def _ours(row: PublishedRow, section: Section) -> Entry | None:
@@ -72,12 +75,14 @@ def _ours(row: PublishedRow, section: Section) -> Entry | None:
     return next((entry for entry in fits if size is None or size in (entry.cells, entry.series.cells)), None)
 
 
-def _value(entry: Entry | None, metric: str) -> float | None:
+def _value(entry: Entry | None, metric: str, table: PublishedTable) -> float | None:
     if entry is None:
         return None
     if metric in _COSTS:
         value: float | None = getattr(entry.cost, _COSTS[metric])
         return value
+    if table.over == "classes":
+        return entry.series.mean_over_classes(metric)
     score = entry.scores.get(metric)
     return None if score is None else score.mean
 

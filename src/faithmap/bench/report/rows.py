@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faithmap.bench.report.columns import COSTS, GAMES, difference, metrics_of, protocols
+from faithmap.bench.report.columns import CLASS, COSTS, GAMES, difference, metrics_of, protocols
 from faithmap.bench.report.curves import MeanCurve, Numbers
 from faithmap.bench.report.folder import Run, RunError, Size
+from faithmap.bench.report.series import Series
 
 Key = tuple[str, str]
 """A model and a method, by their ids."""
@@ -27,7 +28,9 @@ Key = tuple[str, str]
 _BATCH = 1024
 _REQUIRED = ("model", "method", "image", "index", "error")
 _LISTED = 1000
-"""Failures and kinds of warnings that are named one by one; all are counted."""
+"""Kinds of errors and of warnings that are told apart; all are counted."""
+FIRST = 50
+"""Failures that a page names; :func:`failures` gives all."""
 
 
 @dataclass(frozen=True)
@@ -39,34 +42,6 @@ class Failure:
     image: str
     index: int
     error: str
-
-
-@dataclass
-class Series:
-    """What one method gave on one model: an entry an image, in the order of the data set.
-
-    Attributes:
-        index: of the images.
-        file: the number of the file, by the order of names, that a row is in, and ``row`` its place there.
-        numbers: metrics and costs; NaN where a row has none.
-        cells: rows and columns of the heatmaps; None where they differ.
-        curves: the mean of each game, by the game's column.
-    """
-
-    index: NDArray[np.int64]
-    file: NDArray[np.int64]
-    row: NDArray[np.int64]
-    numbers: dict[str, Numbers]
-    cells: Size | None
-    curves: dict[str, MeanCurve]
-
-    def values(self, name: str) -> tuple[NDArray[np.int64], Numbers]:
-        """The images that have a finite number, and these."""
-        column = self.numbers.get(name)
-        if column is None:
-            return self.index[:0], np.empty(0)
-        there = np.isfinite(column)
-        return self.index[there], column[there]
 
 
 @dataclass
@@ -120,7 +95,7 @@ def read_rows(run: Run) -> Table:
         RunError: where a file is damaged.
     """
     table = Table()
-    known = ({model.name for model in run.plan.models}, {method.id for method in run.plan.methods})
+    known = _planned(run)
     parts: dict[Key, list[_Part]] = {}
     curves: dict[Key, dict[str, MeanCurve]] = {}
     for number, path in enumerate(run.files):
@@ -129,7 +104,7 @@ def read_rows(run: Run) -> Table:
             table.metrics += [name for name in metrics if name not in table.metrics]
             for start, batch in _batches(file, metrics):
                 for key, some, at in _by_method(batch):
-                    if key[0] not in known[0] or key[1] not in known[1]:
+                    if key not in known:
                         table.strangers += len(some)
                         continue
                     parts.setdefault(key, []).append(_part(some, number, start + at, metrics, file.schema_arrow))
@@ -144,9 +119,28 @@ def read_rows(run: Run) -> Table:
     return table
 
 
+def failures(run: Run) -> Iterator[Failure]:
+    """All of them, file by file, as they are asked for: there may be as many as rows.
+
+    Raises:
+        RunError: where a file is damaged.
+    """
+    known = _planned(run)
+    for path in run.files:
+        with reading(path) as file:
+            for batch in file.iter_batches(_BATCH, columns=list(_REQUIRED)):
+                for row in batch.filter(batch.column("error").is_valid()).to_pylist():
+                    if (row["model"], row["method"]) in known:
+                        yield Failure(row["model"], row["method"], row["image"] or "", row["index"], row["error"])
+
+
+def _planned(run: Run) -> set[Key]:
+    return {(model.name, method.id) for model in run.plan.models for method in run.plan.methods}
+
+
 def _batches(file: pq.ParquetFile, metrics: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The columns that are needed, and the number of the first row."""
-    wanted = {*_REQUIRED, *COSTS, *metrics, "warnings", "heatmap_shape"}
+    wanted = {*_REQUIRED, *COSTS, CLASS, *metrics, "warnings", "heatmap_shape"}
     ends = (*(f"{game}_curve" for game in GAMES), "curve_fractions")
     columns = [name for name in file.schema_arrow.names if name in wanted or name.endswith(ends)]
     start = 0
@@ -173,7 +167,7 @@ class _Part:
 
 
 def _part(batch: pa.RecordBatch, file: int, row: NDArray[np.int64], metrics: list[str], schema: pa.Schema) -> _Part:
-    names = [name for name in (*metrics, *COSTS) if name in batch.schema.names]
+    names = [name for name in (*metrics, *COSTS, CLASS) if name in batch.schema.names]
     numbers = {name: batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names}
     return _Part(batch.column("index").to_numpy(), file, row, numbers, _shapes(batch, schema))
 
@@ -200,7 +194,7 @@ def _note(table: Table, key: Key, batch: pa.RecordBatch) -> None:
         if error is None:
             continue
         _count(table.failed, (*key, error))
-        if len(table.failures) < _LISTED:
+        if len(table.failures) < FIRST:
             table.failures.append(
                 Failure(*key, batch.column("image")[at].as_py() or "", batch.column("index")[at].as_py(), error)
             )
@@ -226,7 +220,7 @@ def _joined(parts: list[_Part], curves: dict[str, MeanCurve], table: Table) -> S
         there = ~np.isnan(column)
         numbers[name] = np.full(len(images), np.nan)
         numbers[name][place[there]] = column[there]
-        if name not in COSTS:
+        if name not in (*COSTS, CLASS):
             table.repeated += int(there.sum()) - len(np.unique(place[there]))
     file = np.concatenate([np.full(len(part.index), part.file) for part in parts])
     row = np.concatenate([part.row for part in parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
@@ -33,18 +33,28 @@ class Grid:
     note: str = ""
 
 
-Reach = Callable[[Score], str]
-"""How far a mean may be off, in words."""
+Reach = Callable[[Score, int], str]
+"""How far a mean may be off, in words, to so many decimals."""
 
 
-def interval(score: Score) -> str:
+def interval(score: Score, digits: int) -> str:
     """The 95 % interval."""
-    return NONE if score.count < 2 else f"{number(score.low)} to {number(score.high)}"
+    return NONE if score.count < 2 else f"{number(score.low, digits)} to {number(score.high, digits)}"
 
 
-def standard_error(score: Score) -> str:
+def standard_error(score: Score, digits: int) -> str:
     """The standard error."""
-    return f"± {number(score.standard_error)}"
+    return NONE if score.count < 2 else f"± {number(score.standard_error, digits)}"
+
+
+def decimals(values: Iterable[float]) -> int:
+    """That a column needs to show three digits of its largest value; three at the least, for most scores are shares.
+
+    >>> decimals([0.4, 0.001]), decimals([0.0012, -0.0003]), decimals([0.0])
+    (3, 5, 3)
+    """
+    largest = max(map(abs, values), default=0.0)
+    return 3 if not 0 < largest < 0.1 else min(9, 2 - math.floor(math.log10(largest)))
 
 
 def games(section: Section, metrics: Sequence[str], reach: Reach, prefix: str = "") -> Grid | None:
@@ -65,10 +75,14 @@ def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | Non
     shown = [metric for metric in metrics if metric not in played]
     if not shown:
         return None
+    digits = {
+        metric: decimals(score.mean for entry in section.entries if (score := entry.scores.get(metric)) is not None)
+        for metric in shown
+    }
     rows = []
     for group in section.groups:
         for entry in group.entries:
-            scores = [_scores(group, entry, [metric], reach) for metric in shown]
+            scores = [_scores(group, entry, [metric], reach, digits[metric]) for metric in shown]
             rows.append([Cell(entry.name), Cell(group.resolution), *scores])
     arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in shown]
     return Grid("Other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
@@ -79,12 +93,14 @@ def matrix(group: Group, metric: str) -> Grid:
     tests = group.tests[metric]
     found = {(pair.first, pair.second): pair for pair in tests}
     names = [entry.name for entry in group.entries if any(entry.name in pair for pair in found)]
-    rows = [[Cell(row), *(_against(found, row, column, group.directions[metric]) for column in names)] for row in names]
+    digits, higher = decimals(pair.difference for pair in tests), group.directions[metric]
+    rows = [[Cell(row), *(_against(found, row, column, higher, digits) for column in names)] for row in names]
     counts = " to ".join(
         f"{count:,}" for count in sorted({min(pair.count for pair in tests), max(pair.count for pair in tests)})
     )
-    note = f"{counts} images; p by sign flips, Holm-corrected for {len(tests)} pair{'s' * (len(tests) != 1)}."
-    return Grid(f"{metric}, {_words(group.directions[metric])}", ["row minus column", *names], rows, note)
+    images, pairs = "image" + "s" * (counts != "1"), "pair" + "s" * (len(tests) != 1)
+    note = f"{counts} {images}; p by sign flips, Holm-corrected for {len(tests)} {pairs}."
+    return Grid(f"{metric}, {_words(higher)}", ["row minus column", *names], rows, note)
 
 
 def ranks(group: Group) -> Grid | None:
@@ -148,12 +164,12 @@ def warnings(analysis: Analysis) -> Grid | None:
     return _counted("Warnings", "warning", analysis.table.warnings.most_common())
 
 
-def failed_images(analysis: Analysis, most: int) -> Grid | None:
+def failed_images(analysis: Analysis) -> Grid | None:
     """The first images that failed."""
-    listed = analysis.table.failures[:most]
+    listed = analysis.table.failures
     rows = [[Cell(f.image), Cell(f.model), Cell(f.method), Cell(f.error)] for f in listed]
     total = analysis.table.failed.total()
-    note = f"The first {len(rows)} of {total:,}." if total > len(rows) else ""
+    note = f"The first {len(rows)} of {total:,}; failures.csv has all." if total > len(rows) else ""
     return Grid("Images that failed", ["image", "model", "method", "error"], rows, note) if rows else None
 
 
@@ -162,16 +178,16 @@ def _counted(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str],
     return Grid(title, ["model", "method", what, "images"], rows) if rows else None
 
 
-def _scores(group: Group, entry: Entry, metrics: Sequence[str], reach: Reach) -> Cell:
+def _scores(group: Group, entry: Entry, metrics: Sequence[str], reach: Reach, digits: int = 3) -> Cell:
     """One metric or several of an entry, the best of its resolution marked."""
     found = [entry.scores.get(metric) for metric in metrics]
     if all(score is None for score in found):
         return Cell(NONE)
     best = [_is_best(group, entry, metric) for metric in metrics]
     text = " / ".join(
-        NONE if score is None else number(score.mean) + "*" * mark for score, mark in zip(found, best, strict=True)
+        NONE if score is None else number(score.mean, digits) + "*" * mark for score, mark in zip(found, best, strict=True)
     )
-    below = " / ".join(NONE if score is None else reach(score) for score in found)
+    below = " / ".join(NONE if score is None else reach(score, digits) for score in found)
     return Cell(text, below, "best" if all(best) else "")
 
 
@@ -184,23 +200,23 @@ def _is_best(group: Group, entry: Entry, metric: str) -> bool:
     return math.isclose(mine.mean, best, rel_tol=1e-6)
 
 
-def _against(found: dict[tuple[str, str], Pair], row: str, column: str, higher: bool) -> Cell:
+def _against(found: dict[tuple[str, str], Pair], row: str, column: str, higher: bool, digits: int) -> Cell:
     """A pair, seen from the row."""
     pair, sign = (found[row, column], 1) if (row, column) in found else (found.get((column, row)), -1)
     if pair is None or row == column:
         return Cell(NONE if row != column else "")
     winner = better(pair, higher_is_better=higher)
     mark = "" if winner is None else "better" if winner == row else "worse"
-    return Cell(_signed(sign * pair.difference), f"p {p_value(pair.corrected_p)}", mark)
+    return Cell(_signed(sign * pair.difference, digits), f"p {p_value(pair.corrected_p)}", mark)
 
 
-def _signed(value: float) -> str:
-    """To three decimals; what is 0 to these has no sign.
+def _signed(value: float, digits: int = 3) -> str:
+    """To so many decimals; what is 0 to these has no sign.
 
-    >>> _signed(-0.25), _signed(-0.0001)
-    ('-0.250', '0.000')
+    >>> _signed(-0.25), _signed(-0.0001), _signed(-0.0001, 4)
+    ('-0.250', '0.000', '-0.0001')
     """
-    return f"{value:+.3f}" if round(value, 3) else number(0)
+    return f"{value:+.{digits}f}" if round(value, digits) else number(0, digits)
 
 
 def _tau(value: float) -> Cell:

@@ -69,9 +69,9 @@ class RankDescent(Explainer):
     """
 
     resolution: int | tuple[int, int] = 28
-    iterations: int = 22
+    iterations: int = 25
     prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
-    prior_samples: int = 16
+    prior_samples: int = 10
     step: float = 0.01
     momentum: float = 0.8
     softness: float = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import threading
 import zlib
@@ -66,10 +67,10 @@ def small_models() -> Models:
 
 
 @contextmanager
-def page_open(models: Models | None = None, **settings: Any) -> Iterator[tuple[str, Desk]]:
+def page_open(models: Models | None = None, public: str | None = None, **settings: Any) -> Iterator[tuple[str, Desk]]:
     """The page, answering in a thread; its address, and what it keeps."""
-    from faithmap.app.page import looks, make_page
-    from faithmap.app.server import PageServer, bound, make_server, private_place
+    from faithmap.app.server import PageServer, bound, private_place
+    from faithmap.app.start import guarded_page
 
     with private_place() as place:
         desk = Desk(models or small_models(), place, **settings)
@@ -79,7 +80,7 @@ def page_open(models: Models | None = None, **settings: Any) -> Iterator[tuple[s
             where.append(address)
             up.set()
 
-        server = PageServer(make_server(desk, make_page(desk), **looks()), desk, bound(0), ready)
+        server = PageServer(asyncio.run(guarded_page(desk, public)), desk, bound(0), ready)
         thread = threading.Thread(target=server.answer)
         thread.start()
         try:

@@ -51,7 +51,7 @@ class Visitor:
         self.tab = self.context.new_page()
         self.asked: list[str] = []
         self.said: list[str] = []
-        self.tab.set_default_timeout(20_000)
+        self.tab.set_default_timeout(60_000)
         self.tab.on("request", lambda request: self.asked.append(request.url))
         self.tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))

@@ -80,13 +80,19 @@ def page_open(models: Models | None = None, public: str | None = None, **setting
             where.append(address)
             up.set()
 
-        server = PageServer(asyncio.run(guarded_page(desk, public)), desk, bound(0), ready)
-        thread = threading.Thread(target=server.answer)
+        def answer() -> None:
+            server = PageServer(asyncio.run(guarded_page(desk, public)), desk, bound(0), ready)
+            servers.append(server)
+            server.answer()
+
+        servers: list[PageServer] = []
+        thread = threading.Thread(target=answer)
         thread.start()
         try:
             assert up.wait(60)
             yield where[0], desk
         finally:
-            server.should_exit = True
+            for server in servers:
+                server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()

@@ -67,9 +67,10 @@ def test_images_are_sorted_and_those_without_a_number_come_last(
 
 def test_equal_images_keep_their_order(writer: RunWriter) -> None:
     writer.start(["a"])
-    writer.unit("a", [scored("a", i, 0.5) for i in (4, 2, 9)])
+    writer.unit("a", [scored("a", i, float(i % 2)) for i in range(40)])
     (listing,) = open_listings(writer.folder)
-    assert listing.ordered("insertion") == listing.ordered("insertion", highest_first=False) == [2, 4, 9]
+    assert listing.ordered("insertion") == [*range(1, 40, 2), *range(0, 40, 2)]
+    assert listing.ordered("insertion", highest_first=False) == [*range(0, 40, 2), *range(1, 40, 2)]
     with pytest.raises(ValueError, match="cannot be sorted by 'c'"):
         listing.ordered("insertion", "c")
 
@@ -117,13 +118,16 @@ def test_an_opened_image_has_the_stored_maps_and_curves(writer: RunWriter) -> No
 
 
 def test_maps_are_played_at_the_resolution_of_the_games(writer: RunWriter) -> None:
-    writer.start([{"id": "a", "resolution": 3}], models=[{"name": "net", "geometry": {**GEOMETRY, "crop": [9, 9]}}])
+    control = {"id": "chance", "class": "RandomMap", "resolution": 4}
+    writer.start([{"id": "a", "resolution": 3}, control], models=[{"name": "net", "geometry": {**GEOMETRY, "crop": [9, 9]}}])
     photos(writer, "0.png")
+    writer.unit("chance", [scored("chance", 0, 0.2, size=[9, 9])])
     placed = {"heatmap": np.array([[0.0, 4.0]]), "rows_at": [4.0], "columns_at": [2.0, 6.0], "size": [9, 9]}
     writer.unit("a", [scored("a", 0, 0.5, **placed, **CURVES)])
     (listing,) = open_listings(writer.folder)
     panel: Any = opened(listing, 0, ["a"])["panels"][0]  # type: ignore[index]
     assert panel["played"] == [3, 3]
+    assert panel["games"]["insertion"]["chance"] is None, "a random map of other cells is no measure"
     # columns of a 3 x 3 mask stand at pixels 0, 4 and 8, where the map is 0, 2 and 4
     assert np.frombuffer(base64.b64decode(panel["places"]), "<i4").tolist() == [6, 3, 0, 7, 4, 1, 8, 5, 2]
     assert (panel["rows"], panel["columns"]) == ([4], [2, 6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 import threading
 import zlib
@@ -66,10 +67,10 @@ def small_models() -> Models:
 
 
 @contextmanager
-def page_open(models: Models | None = None, **settings: Any) -> Iterator[tuple[str, Desk]]:
+def page_open(models: Models | None = None, public: str | None = None, **settings: Any) -> Iterator[tuple[str, Desk]]:
     """The page, answering in a thread; its address, and what it keeps."""
-    from faithmap.app.page import looks, make_page
-    from faithmap.app.server import PageServer, bound, make_server, private_place
+    from faithmap.app.server import PageServer, bound, private_place
+    from faithmap.app.start import guarded_page
 
     with private_place() as place:
         desk = Desk(models or small_models(), place, **settings)
@@ -79,13 +80,19 @@ def page_open(models: Models | None = None, **settings: Any) -> Iterator[tuple[s
             where.append(address)
             up.set()
 
-        server = PageServer(make_server(desk, make_page(desk), **looks()), desk, bound(0), ready)
-        thread = threading.Thread(target=server.answer)
+        def answer() -> None:
+            server = PageServer(asyncio.run(guarded_page(desk, public)), desk, bound(0), ready)
+            servers.append(server)
+            server.answer()
+
+        servers: list[PageServer] = []
+        thread = threading.Thread(target=answer)
         thread.start()
         try:
             assert up.wait(60)
             yield where[0], desk
         finally:
-            server.should_exit = True
+            for server in servers:
+                server.should_exit = True
             thread.join(20)
             assert not thread.is_alive()

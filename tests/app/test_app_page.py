@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from app_tools import bad_files, page_open, picture
+from bench_run import RunWriter, row
 
 from faithmap.app import page as pages
 from faithmap.app.desk import Desk
@@ -51,7 +53,7 @@ class Visitor:
         self.tab = self.context.new_page()
         self.asked: list[str] = []
         self.said: list[str] = []
-        self.tab.set_default_timeout(20_000)
+        self.tab.set_default_timeout(60_000)
         self.tab.on("request", lambda request: self.asked.append(request.url))
         self.tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
@@ -353,3 +355,18 @@ def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(browser: Any, s
     )
     assert nameless == []
     visitor.context.close()
+
+
+def test_a_run_has_a_tab_of_its_own(browser: Any, tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run")
+    writer.start([{"id": "a", "name": "a", "label": "first method"}])
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cat.png").write_bytes(picture(size=(32, 32)))
+    curves = {"deletion_curve": [1.0, 0.0], "insertion_curve": [0.0, 0.5], "curve_fractions": [0.0, 1.0]}
+    heatmap = np.tile([0.0, 0.0, 1.0, 2.0], (4, 1))
+    writer.unit("a", [row("a", 0, deletion=0.1, insertion=0.5, image="cat.png", heatmap=heatmap, **curves)])
+    with page_open(run=tmp_path / "run") as (address, _):
+        visitor = Visitor(browser, address)
+        visitor.open("Browse the benchmark")
+        visitor.tab.get_by_text("cat.png").first.wait_for()
+        visitor.context.close()

@@ -116,6 +116,23 @@ def test_cancelled_work_ends_at_its_next_word() -> None:
     worker.close()
 
 
+def test_work_that_nobody_waits_for_any_more_ends() -> None:
+    worker, steps = Worker(), []
+
+    def work(tells: Tells) -> None:
+        for step in range(1000):
+            steps.append(step)
+            tells(step / 1000, "on")
+            time.sleep(0.01)
+
+    running = worker.run(work)
+    next(running)
+    running.close()
+    assert next(said for said in worker.run(lambda tells: 1) if isinstance(said, Answer)).value == 1
+    assert len(steps) < 100
+    worker.close()
+
+
 def test_work_that_waits_is_never_begun_when_it_is_cancelled() -> None:
     worker, first, begun = Worker(), threading.Event(), []
     busy = worker.run(lambda tells: first.wait(5))
@@ -176,7 +193,7 @@ def test_what_the_page_does_not_need_does_not_exist(client: TestClient) -> None:
     for path in (
         *("/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/upload", "/gradio_api/proxy=http://example.org"),
         *("/gradio_api/info", "/gradio_api/openapi.json", "/docs", "/monitoring", "/login", "/gradio_api/runs", "/x"),
-        *("/gradio_api/call/x", "/gradio_api/component_server", "/gradio_api/dev/reload", "/assets/../../etc/passwd"),
+        *("/gradio_api/call/x", "/gradio_api/component_server", "/gradio_api/dev/reload", "/assets/%2e%2e/config"),
     ):
         assert client.get(path).status_code == 404, path
         assert client.post(path).status_code == 404, path

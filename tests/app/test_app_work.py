@@ -137,10 +137,9 @@ def test_a_comparison_is_the_commands(asked: Asked, folder: Path) -> None:
     assert main(shlex.split(commands_of(result))[1:]) == 0
     record = json.loads((folder / "faithmap-comparison/my cat/result.json").read_text())
     ours = unpacked(parcel_of(result, folder).data)
-    assert {**json.loads(ours["my cat/result.json"])["methods"]["gradient"], "seconds": 0} == {
-        **record["methods"]["gradient"],
-        "seconds": 0,
-    }
+    methods = json.loads(ours["my cat/result.json"])["methods"]
+    for name in ("smoothgrad", "gradient", "random"):
+        assert {**methods[name], "seconds": 0} == {**record["methods"][name], "seconds": 0}
     assert "my cat/comparison.png" in ours
     _, said = ran(python_of(result))
     assert [(words[0], words[2], words[4]) for words in said] == [

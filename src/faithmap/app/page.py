@@ -34,6 +34,7 @@ def looks() -> dict[str, Any]:
     theme = gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", font=list(SYSTEM_FONTS), font_mono=list(MONO_FONTS), radius_size="md"
     )
+    theme = theme.set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
     return {"theme": theme, "css": (files("faithmap.app") / "page.css").read_text(encoding="utf-8")}
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from faithmap.app.desk import Desk
 from faithmap.app.models import Models
+from faithmap.app.safety import Guard
 from faithmap.app.server import PageServer, bound, make_server, private_place
+from faithmap.cli.errors import UserError
 
 if TYPE_CHECKING:
     from faithmap.cli.app import AppOptions
@@ -24,10 +29,21 @@ def start(options: AppOptions, ready: Callable[[str], None]) -> None:
         UserError: where the port is taken.
         faithmap.ModelError: for a model that cannot be had.
     """
-    with private_place() as place:
-        at = bound(options.port)
+    public = None if options.public_url is None else options.public_url.rstrip("/")
+    if public is not None and (urlsplit(public).scheme not in ("http", "https") or urlsplit(public).path or "," in public):
+        raise UserError(f"--public-url is {public!r}; give an address such as https://maps.example.org, without a path")
+    with private_place() as place, closing(bound(options.port)) as at:
         desk = Desk(Models(options.models or None, options.device), place, options.run)
-        from faithmap.app.page import looks, make_page  # noqa: PLC0415 - Gradio reads the environment when it is imported
+        PageServer(asyncio.run(guarded_page(desk, public)), desk, at, ready).answer()
 
-        page = make_page(desk)
-        PageServer(make_server(desk, page, options.public_url, **looks()), desk, at, ready).answer()
+
+async def guarded_page(desk: Desk, public: str | None = None) -> Guard:
+    """The page, guarded; made inside a loop, since Gradio leaves one open for each lock that it makes outside.
+
+    Args:
+        desk: what the server keeps.
+        public: the address under which a reverse proxy shows the page.
+    """
+    from faithmap.app.page import looks, make_page  # noqa: PLC0415 - Gradio reads the environment when it is imported
+
+    return make_server(desk, make_page(desk), public, **looks())

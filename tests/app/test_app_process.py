@@ -1,0 +1,104 @@
+"""The command: where it answers, what it leaves behind, and what it says when it cannot begin."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from app_tools import page_open
+
+from faithmap.cli import main
+
+
+def test_it_answers_this_machine_alone_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "faithmap", "app", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", server.stdout.readline())
+        assert found is not None
+        with urlopen(found[0]) as answer:
+            assert answer.status == 200
+        with socket.socket() as elsewhere:
+            assert elsewhere.connect_ex(("127.0.0.2", int(found[1]))) != 0
+        (made,) = tmp_path.glob("faithmap-app-*")
+        assert stat.S_IMODE(made.stat().st_mode) == 0o700
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 143
+        assert server.stderr is not None
+        assert server.stderr.read() == ""
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")] == [], "torch leaves that one"
+
+
+def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert main(["app", "--port", str(port)]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: port {port} cannot be used (Address already in use); give another --port, or 0 for any\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--models", "lite9"], "'lite9': is no model"),
+        (["--run", "no-such-run"], "no-such-run"),
+        (["--public-url", "maps.example.org"], "give an address such as https://maps.example.org"),
+    ],
+)
+def test_what_cannot_be_begun_is_said_in_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["app", "--port", "0", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("faithmap.cli.app.NEEDED", ("no_such_library",))
+    assert main(["app"]) == 2
+    assert capsys.readouterr().err == "error: the page needs Gradio; pip install 'faithmap[app]'\n"
+
+
+@pytest.fixture
+def status_of() -> Callable[..., int]:
+    def ask(address: str, path: str, **headers: str) -> int:
+        try:
+            with urlopen(Request(f"{address}/{path}", headers=headers)) as answer:
+                return int(answer.status)
+        except HTTPError as error:
+            return error.code
+
+    return ask
+
+
+def test_a_proxy_may_show_it(status_of: Callable[..., int], one_thread: None) -> None:
+    with page_open(public="https://maps.example.org") as (address, _):
+        assert status_of(address, "", Host="maps.example.org") == 200
+        assert status_of(address, "", Host="other.example.org") == 403
+        with urlopen(address) as answer:
+            text = answer.read().decode()
+            assert '"root":"https://maps.example.org"' in text.replace('": "', '":"')
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        for path in (
+            "gradio_api/info",
+            "gradio_api/openapi.json",
+            "config",
+            "docs",
+            "gradio_api/file=/etc/passwd",
+            "monitoring",
+        ):
+            assert status_of(address, path) == 404, path

@@ -104,6 +104,7 @@ def variants(whole: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent, Abstr
     yield "harder edges, tau 0.01", replace(whole, softness=0.01), nullcontext()
     yield "softer edges, tau 0.2", replace(whole, softness=0.2), nullcontext()
     yield "noise of 0.02 in the images", Noisy(**settings), nullcontext()
+    yield "more prior: 22 iterations, 16 samples", replace(whole, iterations=22, prior_samples=16), nullcontext()
     yield "half the passes: 12 iterations, 6 samples", replace(whole, iterations=12, prior_samples=6), nullcontext()
 
 
@@ -113,6 +114,8 @@ def report(bench: Bench, options: argparse.Namespace) -> str:
     lines: list[list[str]] = []
     ours: list[float] | None = None
     for name, explain, changed in variants(fm.RankDescent(bench.model, resolution=options.resolution, **settings)):
+        if options.only is not None and lines and name not in options.only:
+            continue
         with changed:
             found = bench.measure(name, options.resolution, explain)
             steady, seeds = steadiness(bench, explain, options.steady)
@@ -128,6 +131,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=12)
     parser.set_defaults(part="tune")
     parser.add_argument("--resolution", type=int, default=28)
+    parser.add_argument("--only", nargs="+", default=None, help="of the rows, beside the first")
     parser.add_argument("--steady", type=int, default=4, help="photographs to see how steady the maps are")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()

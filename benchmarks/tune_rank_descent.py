@@ -33,11 +33,11 @@ GRID: dict[str, tuple[Any, ...]] = {
 }
 
 
-def candidates(default: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent]]:
+def candidates(default: fm.RankDescent, only: list[str] | None) -> Iterator[tuple[str, fm.RankDescent]]:
     """The middle, and what differs from it in one setting."""
     yield MIDDLE, default
     for name, values in GRID.items():
-        for value in values:
+        for value in values if only is None or name in only else ():
             yield f"{name} {value}", replace(default, **{name: value})
 
 
@@ -63,7 +63,7 @@ def report(bench: Bench, options: argparse.Namespace) -> str:
     )
     lines: list[list[str]] = []
     ours: list[float] | None = None
-    for name, explain in candidates(default):
+    for name, explain in candidates(default, options.only):
         found = bench.measure(name, options.resolution, explain)
         values = [row.difference for row in found]
         ours = values if ours is None else ours
@@ -79,6 +79,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=12)
     parser.set_defaults(part="tune")
     parser.add_argument("--resolution", type=int, default=28)
+    parser.add_argument("--only", nargs="+", default=None, help="of the settings, such as smoothing")
     parser.add_argument("--steady", type=int, default=4, help="photographs to see how steady the maps are")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
     options = parser.parse_args()

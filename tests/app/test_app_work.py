@@ -274,6 +274,52 @@ def test_the_map_grows_and_cancelling_ends_it(desk: Desk, asked: Asked) -> None:
     assert (scene["panels"][0]["target"], scene["panels"][0]["games"]) == (LABELS[1], None)
 
 
+class Long(nn.Module):
+    """Twenty layers; ``asked`` counts how often any of them was, ``waits`` stops at the fifth of a pass where it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(20))
+        self.asked = 0
+        self.reached, self.on = threading.Event(), threading.Event()
+        for layer in self.layers:
+            layer.register_forward_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.asked += 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i, layer in enumerate(self.layers):
+            if i == 5 and len(x) > 1:
+                self.reached.set()
+                self.on.wait(20)
+            x = layer(x)
+        return x.mean(dim=(2, 3))
+
+
+def test_cancelling_ends_a_pass_of_the_games_at_its_next_layer(desk: Desk) -> None:
+    net = Long().eval()
+    model = fm.Classifier(net, geometry=fm.Geometry(16, (16, 16)))
+    asked = Asked(UPLOAD, model, Options(model="long", method="gradcam", target="1", target_layer="layers.3"))
+    cancelled = threading.Event()
+    running = desk.worker.run(lambda tells: explain([asked], tells), cancelled)
+    doing = ""
+    while "playing" not in doing:
+        news = next(running)
+        assert not isinstance(news, Answer)
+        doing = news.doing
+    assert net.reached.wait(20), "many images in one pass: the games"
+    before = net.asked
+    cancelled.set()
+    net.on.set()
+    with pytest.raises(CancelledError):
+        list(running)
+    assert desk.worker.ended(5)
+    assert net.asked == before
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+    desk.close()
+
+
 def test_hooks_and_flags_are_gone_when_work_was_cancelled(desk: Desk, untouched: Any) -> None:
     model = untouched(small_model())
     asked = Asked(UPLOAD, model, Options(model="small", target="1", iterations=500))

@@ -81,13 +81,13 @@ def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
 def test_a_pass_that_does_not_end_is_not_waited_for() -> None:
     """Python waits for its threads at the end; this program does not."""
     code = """
-import threading, faithmap.app.start, faithmap.cli.app as command
-from faithmap.app.worker import Worker
+import sys, threading, types
 def start(options, ready):
-    next(Worker().run(lambda tells: threading.Event().wait(60)))
+    threading.Thread(target=threading.Event().wait, args=(60,)).start()
     raise KeyboardInterrupt
-faithmap.app.start.start = start
-command.app()
+sys.modules["faithmap.app.start"] = types.SimpleNamespace(start=start)
+from faithmap.cli.app import app
+app()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")

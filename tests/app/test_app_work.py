@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from app_tools import LABELS, picture, small_model
+from oracles import SmallNet
 from torch import nn
 
 import faithmap as fm
@@ -224,6 +225,22 @@ def test_only_what_fits_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flat.cams == []
     assert "rank_descent" in flat.methods
     assert "gradcam" not in flat.methods
+
+
+def test_methods_that_do_not_know_an_operation_are_not_offered(untouched: Any) -> None:
+    class Winding(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.sinh()).sinh()
+
+    class Plain(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    particular = {"excitation_backprop", "contrastive_excitation_backprop", "lrp"}
+    for net, offered in ((Plain(), particular), (Winding(), set())):
+        known = Known.of(untouched(fm.Classifier(net, geometry=fm.Geometry(32, (32, 32))).eval()))
+        assert known.methods.keys() & particular == offered
+        assert "rank_descent" in known.methods
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

@@ -28,9 +28,9 @@ FORWARD, SESSION = 2, "measured"
 
 
 @contextmanager
-def opened(threads: int) -> Iterator[tuple[str, int]]:
+def opened(threads: int, *options: str) -> Iterator[tuple[str, int]]:
     """The page on a free port: its address and the number of its process."""
-    command = [sys.executable, "-m", "faithmap", "app", "--port", "0"]
+    command = [sys.executable, "-m", "faithmap", "app", "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:  # noqa: S603
         try:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -39,16 +40,22 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 48), kind: str = "PNG") 
     return made.getvalue()
 
 
-def announcing(width: int, height: int) -> bytes:
-    """A PNG whose header announces so many pixels, and holds none."""
+def announcing(width: int, height: int, held: bytes | None = None) -> bytes:
+    """A PNG whose header announces so many pixels, and that holds none unless they are given."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", held or zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def bomb() -> bytes:
+    """A PNG of 100 million pixels, all black, in 300 KB: more than the page takes."""
+    return announcing(10_000, 10_000, zlib.compress(bytes(10_000 * 30_001), 1))
+
+
+@cache
 def bad_files() -> dict[str, bytes]:
     """What a visitor should not send."""
     return {
@@ -57,6 +64,8 @@ def bad_files() -> dict[str, bytes]:
         "text.jpg": b"#!/bin/sh\necho hello\n",
         "empty.png": b"",
         "page.png": b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>",
+        "bomb.png": bomb(),
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "zip.gif": b"PK\x03\x04" + bytes(200),
     }
 

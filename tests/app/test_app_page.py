@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,13 @@ import numpy as np
 import pytest
 from app_tools import bad_files, page_open, picture
 from bench_run import RunWriter, row
+from viewer_tools import PANDAS
 
 from faithmap.app import page as pages
 from faithmap.app.desk import Desk
 from faithmap.app.safety import BUSY
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with pytest-playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-    pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'"),  # of pandas, which Gradio asks for it
-]
-
-QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +31,11 @@ def site() -> Iterator[tuple[str, Desk]]:
         yield opened
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield opened
-        opened.close()
-
-
 class Visitor:
-    """A browser of its own at the page; what it asked for, and what it complained of."""
+    """A page that is open, in a browser of its own unless one is given; what it asked for, and what it complained of."""
 
-    def __init__(self, browser: Any, address: str, **settings: Any) -> None:
-        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
+    def __init__(self, browser: Any, address: str, context: Any = None, **settings: Any) -> None:
+        self.context = context or browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
         self.tab = self.context.new_page()
         self.asked: list[str] = []
         self.said: list[str] = []
@@ -83,12 +69,13 @@ class Visitor:
     def give(self, name: str, data: bytes) -> None:
         self.tab.set_input_files("#photo input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
 
-    def looked(self) -> None:
-        """Wait until the model has seen the photograph that was given."""
-        self.tab.wait_for_function("document.querySelector('.fm-photo').src.startsWith('blob:')")
-        self.tab.wait_for_timeout(400)
+    @contextmanager
+    def looked(self) -> Iterator[None]:
+        """Wait until the model has seen what the block gives it: the buttons are made anew, and one is chosen."""
+        self.tab.evaluate("document.querySelectorAll('#guesses label').forEach((one) => { one.dataset.old = 1; })")
+        yield
+        self.tab.wait_for_selector("#guesses label:not([data-old]) input:checked", state="attached")
         self.tab.wait_for_function("!document.querySelector('#looking p').textContent")
-        self.tab.wait_for_selector("#guesses label")
 
     def refusal(self) -> str:
         self.tab.wait_for_function("document.querySelector('.fm-refusal').textContent")
@@ -108,8 +95,8 @@ def checked(opened: Visitor, address: str) -> Iterator[Visitor]:
 
 
 @pytest.fixture(scope="module")
-def first(browser: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
-    opened = Visitor(browser, site[0])
+def first(chromium: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
+    opened = Visitor(chromium, site[0])
     yield opened
     opened.context.close()
 
@@ -122,11 +109,11 @@ def visitor(first: Visitor, site: tuple[str, Desk]) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def newcomer(browser: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
-    """One for a test that changes what the others would find."""
-    opened = Visitor(browser, site[0])
+def newcomer(first: Visitor, chromium: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
+    """A page opened anew, for a test that changes what the others would find."""
+    opened = Visitor(chromium, site[0], first.context)
     yield from checked(opened, site[0])
-    opened.context.close()
+    opened.tab.close()
 
 
 def test_a_photograph_is_explained_and_taken_away(visitor: Visitor, tmp_path: Path) -> None:
@@ -175,13 +162,13 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.click("#explain-settings button >> nth=0")
     tab.wait_for_selector("#explain-resolution")
-    tab.locator("#explain-method input").fill("smooth_gradcam")
-    tab.get_by_role("option", name="smooth_gradcam", exact=True).click()
+    tab.locator("#explain-method input").fill("smooth gradcam")
+    tab.get_by_role("option", name="smooth gradcam", exact=True).click()
     tab.wait_for_selector("#explain-samples")
     assert not tab.locator("#explain-resolution").is_visible()
     assert "noisy copies" in tab.locator(".fm-about").first.inner_text()
     tab.locator("#explain-samples input").fill("3")
-    tab.keyboard.press("Tab")
+    tab.evaluate("document.activeElement.blur()")
     assert newcomer.ask("explain").startswith("done")
     tab.click("#explain-take button >> nth=0")
     assert "--method smooth_gradcam --samples 3" in tab.locator("#explain-command").inner_text().replace("\xa0", " ")
@@ -230,9 +217,26 @@ def test_a_bad_file_gives_one_line_and_the_page_goes_on(newcomer: Visitor) -> No
         }
         newcomer.tab.evaluate("document.querySelector('.fm-refusal').textContent = ''")
     newcomer.said[:] = [text for text in newcomer.said if "400" not in text]  # the browser's own note of the answers
-    newcomer.give("good.png", picture(3))
-    newcomer.looked()
+    with newcomer.looked():
+        newcomer.give("good.png", picture(3))
     assert newcomer.ask("explain").startswith("done")
+
+
+def test_a_name_is_never_more_than_text(newcomer: Visitor) -> None:
+    """Markup, a way out of a folder, and a kind that is not the file's own: it is read for what it is, under a plain name."""
+    with newcomer.looked():
+        newcomer.give("../../<img src=x onerror=alert(1)>.jpg", picture(4))
+    assert newcomer.ask("explain").startswith("done")
+    newcomer.tab.click("#explain-take button >> nth=0")
+    command = newcomer.tab.locator("#explain-command").inner_text().replace("\xa0", " ")
+    assert "'_img src=x onerror=alert(1)_.jpg'" in command
+    assert ".." not in command
+    newcomer.give("../../<b>bold</b>.png", b"no picture")
+    line = newcomer.refusal()
+    assert line.startswith("b_.png: ")
+    assert newcomer.tab.locator(".fm-refusal *, #photo b").count() == 0
+    assert newcomer.tab.locator("#explain-viewer .map canvas").count() >= 1, "what was shown stays"
+    newcomer.said[:] = [text for text in newcomer.said if "400" not in text]
 
 
 PASTE = """([numbers, size, name]) => {
@@ -243,8 +247,8 @@ PASTE = """([numbers, size, name]) => {
 
 
 def test_a_photograph_can_be_pasted(newcomer: Visitor) -> None:
-    newcomer.tab.evaluate(PASTE, [list(picture(5)), 0, "pasted.png"])
-    newcomer.looked()
+    with newcomer.looked():
+        newcomer.tab.evaluate(PASTE, [list(picture(5)), 0, "pasted.png"])
     newcomer.ask("explain")
     newcomer.tab.click("#explain-take button >> nth=0")
     assert "pasted.png" in newcomer.tab.locator("#explain-command").inner_text()
@@ -258,9 +262,8 @@ def test_a_file_that_is_too_large_is_not_even_sent(visitor: Visitor) -> None:
 
 def test_another_model_brings_its_own_methods_and_classes(newcomer: Visitor) -> None:
     newcomer.tab.locator("#model input").click()
-    newcomer.tab.get_by_role("option", name="other").click()
-    newcomer.tab.wait_for_function("!document.querySelector('#looking p').textContent")
-    newcomer.tab.wait_for_selector("#guesses label")
+    with newcomer.looked():
+        newcomer.tab.get_by_role("option", name="other").click()
     assert newcomer.ask("explain").startswith("done")
     newcomer.tab.click("#explain-take button >> nth=0")
     assert "--model other" in newcomer.tab.locator("#explain-command").inner_text().replace("\xa0", " ")
@@ -270,22 +273,22 @@ def test_cancel_ends_the_work_and_the_page_goes_on(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.click("#explain-settings button >> nth=0")
     tab.locator("#explain-iterations input").fill("2000")
-    tab.keyboard.press("Tab")
+    tab.evaluate("document.activeElement.blur()")
     tab.click("#explain-start")
     tab.wait_for_selector("#explain-viewer .map canvas")
     assert newcomer.maps("explain") >= 1, "the map grows"
     tab.click("#explain-cancel")
     assert newcomer.ended("explain") == "cancelled"
     tab.locator("#explain-iterations input").fill("2")
-    tab.keyboard.press("Tab")
+    tab.evaluate("document.activeElement.blur()")
     assert newcomer.ask("explain").startswith("done")
 
 
-def test_who_closes_the_page_ends_the_work(browser: Any, site: tuple[str, Desk]) -> None:
-    visitor = Visitor(browser, site[0])
+def test_who_closes_the_page_ends_the_work(chromium: Any, site: tuple[str, Desk]) -> None:
+    visitor = Visitor(chromium, site[0])
     visitor.tab.click("#explain-settings button >> nth=0")
     visitor.tab.locator("#explain-iterations input").fill("2000")
-    visitor.tab.keyboard.press("Tab")
+    visitor.tab.evaluate("document.activeElement.blur()")
     visitor.tab.click("#explain-start")
     visitor.tab.wait_for_selector("#explain-viewer .map canvas")
     rooms = set(site[1]._rooms)
@@ -296,14 +299,14 @@ def test_who_closes_the_page_ends_the_work(browser: Any, site: tuple[str, Desk])
         time.sleep(0.1)
     assert site[1]._rooms.keys() < rooms
     began = time.perf_counter()
-    assert Visitor(browser, site[0]).ask("explain").startswith("done")
+    assert Visitor(chromium, site[0]).ask("explain").startswith("done")
     assert time.perf_counter() - began < 15
 
 
-def test_visitors_do_not_see_each_others_photographs(browser: Any, site: tuple[str, Desk]) -> None:
-    one, two = (Visitor(browser, site[0]) for _ in range(2))
-    one.give("secret-cat.png", picture(9))
-    one.looked()
+def test_visitors_do_not_see_each_others_photographs(chromium: Any, site: tuple[str, Desk]) -> None:
+    one, two = Visitor(chromium, site[0]), Visitor(chromium, site[0])
+    with one.looked():
+        one.give("secret-cat.png", picture(9))
     one.ask("explain")
     one.tab.click("#explain-take button >> nth=0")
     assert "secret-cat.png" in one.tab.locator("#explain-command").inner_text()
@@ -324,10 +327,10 @@ def test_visitors_do_not_see_each_others_photographs(browser: Any, site: tuple[s
     two.context.close()
 
 
-def test_whoever_comes_too_late_is_told(browser: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_comes_too_late_is_told(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "QUEUE", 1)
     with page_open() as (address, desk):
-        visitor, gate = Visitor(browser, address), threading.Event()
+        visitor, gate = Visitor(chromium, address), threading.Event()
         busy = threading.Thread(target=lambda: list(desk.worker.run(lambda tells: gate.wait(30))))
         busy.start()
         for tab, name in (("Explain", "explain"), ("Why this and not that", "contrast"), ("Compare", "compare")):
@@ -336,15 +339,95 @@ def test_whoever_comes_too_late_is_told(browser: Any, monkeypatch: pytest.Monkey
             visitor.tab.wait_for_timeout(500)
         visitor.tab.wait_for_function(f"document.querySelector('#compare-status p').textContent === {BUSY!r}")
         assert visitor.tab.locator("#compare-start").is_enabled()
+        assert visitor.tab.locator("[data-testid=toast-body]:visible").count() == 0, "one message, and it is the page's own"
         gate.set()
         busy.join()
+        visitor.ended("contrast")
         assert visitor.ask("compare").startswith("done")
         visitor.context.close()
 
 
+TABS = {"explain": "Explain", "contrast": "Why this and not that", "compare": "Compare", "saturation": "Saturation"}
+
+
+def test_axe_finds_nothing_on_any_tab(visitor: Visitor) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core comes with axe-playwright-python").Axe()
+    for name, title in TABS.items():
+        visitor.open(title)
+        if not visitor.maps(name):
+            visitor.ask(name)
+        for dark in (False, True):
+            visitor.tab.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+            visitor.tab.wait_for_timeout(400)  # colours fade into each other
+            found = axe.run(visitor.tab).response["violations"]
+            wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
+            assert wrong == [], f"{name}, {'dark' if dark else 'light'}"
+        visitor.tab.evaluate("document.body.classList.remove('dark')")
+
+
+def test_all_is_reached_and_used_by_keys_alone(newcomer: Visitor) -> None:
+    tab, keys = newcomer.tab, newcomer.tab.keyboard
+    passed: list[str] = []
+
+    def go(selector: str) -> None:
+        """On with the tab key until the focus is there."""
+        for _ in range(60):
+            keys.press("Tab")
+            passed.append(tab.evaluate("document.activeElement.outerHTML.slice(0, 120)"))
+            if tab.evaluate("at => document.activeElement.matches(at)", selector):
+                return
+        raise AssertionError(f"{selector} is not reached: {passed}")
+
+    tab.evaluate("document.activeElement.blur()")
+    go("#photo input[type=file]")
+    go(".fm-samples button:nth-child(2)")
+    with newcomer.looked():
+        keys.press("Enter")
+    go("#guesses input")
+    keys.press("ArrowDown")
+    chosen = tab.locator("#guesses label:has(input:checked)").inner_text().split("  ")[0]
+    go("#other input")
+    keys.press("Escape")
+    go("[role=tab]")
+    go("#explain-method input")
+    keys.press("Escape")
+    go("#explain-settings button")
+    keys.press("Enter")
+    go("#explain-resolution input")
+    keys.type("7")
+    go("#explain-start")
+    keys.press("Enter")
+    assert newcomer.ended("explain").startswith("done")
+    assert chosen in tab.locator("#explain-viewer").inner_text()
+    go("#explain-viewer .segments input")
+    keys.press("ArrowRight")
+    assert tab.get_by_role("radio", name="Map alone").is_checked()
+    keys.press("ArrowLeft")
+    for selector in (".opacity", ".palette", ".beside", ".map canvas"):
+        go(f"#explain-viewer {selector}")
+    keys.press("Home")
+    assert "of the map" in tab.locator("#explain-viewer .reading:visible").first.inner_text()
+    go("#explain-viewer .play")
+    keys.press("Space")
+    tab.wait_for_function("Number(document.querySelector('#explain-viewer .scrubber').value) > 6")
+    keys.press("Space")
+    go("#explain-viewer .scrubber")
+    keys.press("End")
+    assert tab.locator("#explain-viewer .share").inner_text() == "100 %"
+    go("#explain-take button")
+    keys.press("Enter")
+    go("#explain-pack")
+    with tab.expect_download():
+        keys.press("Enter")
+    tab.get_by_role("tab", name="Explain").focus()
+    keys.press("ArrowRight")
+    keys.press("Enter")
+    tab.wait_for_selector("#contrast-start:visible")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(browser: Any, site: tuple[str, Desk], scheme: str) -> None:
-    visitor = Visitor(browser, site[0], color_scheme=scheme)
+def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(chromium: Any, site: tuple[str, Desk], scheme: str) -> None:
+    visitor = Visitor(chromium, site[0], color_scheme=scheme)
     visitor.tab.set_viewport_size({"width": 390, "height": 844})
     visitor.ask("explain")
     assert visitor.tab.evaluate("document.documentElement.scrollWidth") <= 390
@@ -357,7 +440,7 @@ def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(browser: Any, s
     visitor.context.close()
 
 
-def test_a_run_has_a_tab_of_its_own(browser: Any, tmp_path: Path) -> None:
+def test_a_run_has_a_tab_of_its_own(chromium: Any, tmp_path: Path) -> None:
     writer = RunWriter(tmp_path / "run")
     writer.start([{"id": "a", "name": "a", "label": "first method"}])
     (tmp_path / "photos").mkdir()
@@ -366,7 +449,7 @@ def test_a_run_has_a_tab_of_its_own(browser: Any, tmp_path: Path) -> None:
     heatmap = np.tile([0.0, 0.0, 1.0, 2.0], (4, 1))
     writer.unit("a", [row("a", 0, deletion=0.1, insertion=0.5, image="cat.png", heatmap=heatmap, **curves)])
     with page_open(run=tmp_path / "run") as (address, _):
-        visitor = Visitor(browser, address)
+        visitor = Visitor(chromium, address)
         visitor.open("Browse the benchmark")
         visitor.tab.get_by_text("cat.png").first.wait_for()
         visitor.context.close()

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from app_tools import LABELS, picture, small_model
+from oracles import SmallNet
 from torch import nn
 
 import faithmap as fm
@@ -226,6 +227,22 @@ def test_only_what_fits_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "gradcam" not in flat.methods
 
 
+def test_methods_that_do_not_know_an_operation_are_not_offered(untouched: Any) -> None:
+    class Winding(SmallNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.sinh()).sinh()
+
+    class Plain(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+    particular = {"excitation_backprop", "contrastive_excitation_backprop", "lrp"}
+    for net, offered in ((Plain(), particular), (Winding(), set())):
+        known = Known.of(untouched(fm.Classifier(net, geometry=fm.Geometry(32, (32, 32))).eval()))
+        assert known.methods.keys() & particular == offered
+        assert "rank_descent" in known.methods
+
+
 def test_settings_that_do_not_fit_are_refused() -> None:
     known = Known.of(small_model())
     nothing = [None] * len(HINTS)
@@ -272,6 +289,52 @@ def test_the_map_grows_and_cancelling_ends_it(desk: Desk, asked: Asked) -> None:
     assert int(grown[0].grown.target[0]) == 1
     scene: Any = Stage(asked.photo(), asked.model).growing("rank_descent", grown[0].grown)
     assert (scene["panels"][0]["target"], scene["panels"][0]["games"]) == (LABELS[1], None)
+
+
+class Long(nn.Module):
+    """Twenty layers; ``asked`` counts how often any of them was, ``waits`` stops at the fifth of a pass where it is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(20))
+        self.asked = 0
+        self.reached, self.on = threading.Event(), threading.Event()
+        for layer in self.layers:
+            layer.register_forward_hook(self._count)
+
+    def _count(self, *_: Any) -> None:
+        self.asked += 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i, layer in enumerate(self.layers):
+            if i == 5 and len(x) > 1:
+                self.reached.set()
+                self.on.wait(20)
+            x = layer(x)
+        return x.mean(dim=(2, 3))
+
+
+def test_cancelling_ends_a_pass_of_the_games_at_its_next_layer(desk: Desk) -> None:
+    net = Long().eval()
+    model = fm.Classifier(net, geometry=fm.Geometry(16, (16, 16)))
+    asked = Asked(UPLOAD, model, Options(model="long", method="gradcam", target="1", target_layer="layers.3"))
+    cancelled = threading.Event()
+    running = desk.worker.run(lambda tells: explain([asked], tells), cancelled)
+    doing = ""
+    while "playing" not in doing:
+        news = next(running)
+        assert not isinstance(news, Answer)
+        doing = news.doing
+    assert net.reached.wait(20), "many images in one pass: the games"
+    before = net.asked
+    cancelled.set()
+    net.on.set()
+    with pytest.raises(CancelledError):
+        list(running)
+    assert desk.worker.ended(5)
+    assert net.asked == before
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+    desk.close()
 
 
 def test_hooks_and_flags_are_gone_when_work_was_cancelled(desk: Desk, untouched: Any) -> None:

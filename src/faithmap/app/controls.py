@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from faithmap.app.models import Known
+from faithmap.app.showing import spoken_names
 from faithmap.app.words import RefusedError
 from faithmap.baselines import BASELINES
 from faithmap.cli.explain import Options
@@ -51,7 +52,9 @@ class Controls:
 
 def make_controls(known: Known, name: str) -> Controls:
     """The controls for a model; ``name`` tells those of one tab from another's."""
-    method = gr.Dropdown(list(known.methods), value=known.default, label="Method", elem_id=f"{name}-method", filterable=True)
+    method = gr.Dropdown(
+        spoken_names(known.methods), value=known.default, label="Method", elem_id=f"{name}-method", filterable=True
+    )
     about = gr.Markdown(about_method(known.default), elem_classes="fm-about")
     with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"), gr.Row():
         settings = {setting: _control(setting, known, f"{name}-{setting}") for setting in HINTS}
@@ -92,7 +95,7 @@ def own_value(method: str, setting: str) -> int | None:
 
 def fitting(known: Known, method: str | None) -> list[Any]:
     """What the controls become for a model and a method; the default where that does not fit."""
-    fits = list(known.methods)
+    fits = spoken_names(known.methods)
     name = method if method in known.methods else known.default
     updates: list[Any] = [gr.update(choices=fits, value=name), about_method(name)]
     for setting in HINTS:

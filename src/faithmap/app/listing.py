@@ -12,14 +12,19 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from faithmap.app.differing import differences
 from faithmap.bench.report.analysis import Analysis, Entry, Section, analyse, resolution_name
 from faithmap.bench.report.folder import Run, RunError, open_run
 from faithmap.bench.report.pictures import images_folder
 from faithmap.bench.report.rows import read_rows, reading
 from faithmap.text import one_line
 
-MEAN, DISAGREEMENT = "mean of all methods", "disagreement between methods"
+MEAN = "mean of all methods"
+DISAGREEMENT = "how much the maps differ"
+SCATTER = "how much the scores differ"
 """What an order may go by, beside a method's name."""
+
+BETTER = {True: "higher is better", False: "lower is better"}
 
 Scores = NDArray[np.float64]
 
@@ -57,6 +62,11 @@ class Listing:
         first = self.analysis.headline
         return sorted(self.analysis.metrics, key=lambda metric: metric != first)
 
+    def told(self, metric: str) -> str:
+        """A score's name, and which way is better where one is."""
+        better = BETTER.get(self.analysis.directions[metric]) if metric in self.analysis.directions else None
+        return metric if better is None else f"{metric} ({better})"
+
     @cached_property
     def images(self) -> NDArray[np.int64]:
         """The indices of all images that have a row."""
@@ -75,13 +85,18 @@ class Listing:
 
         Args:
             metric: the score.
-            by: :data:`MEAN`, :data:`DISAGREEMENT` or a method's name. Methods disagree about an image by as much as their
-                scores scatter, by the standard deviation; one method alone cannot.
+            by: :data:`MEAN`; :data:`DISAGREEMENT` of the stored maps, see :mod:`faithmap.app.differing`; :data:`SCATTER`, the
+                standard deviation of the methods' scores; or a method's name. One method alone cannot differ.
             highest_first: or the lowest.
         """
-        keys = self._keys(self.scores(metric), by)
+        keys = self.differences if by == DISAGREEMENT else self._keys(self.scores(metric), by)
         ranked = np.argsort(-keys if highest_first else keys, kind="stable")
         return [int(index) for index in self.images[ranked]]
+
+    @cached_property
+    def differences(self) -> Scores:
+        """How much the maps of each image differ; reads all maps of the run when it is first asked for."""
+        return differences(self.analysis.run, self.section, self.images.tolist())
 
     def _keys(self, table: Scores, by: str) -> Scores:
         if by in self.methods:
@@ -92,8 +107,9 @@ class Listing:
         mean = np.where(known, table, 0).sum(axis=1) / some
         if by == MEAN:
             return np.asarray(np.where(count > 0, mean, np.nan))
-        if by != DISAGREEMENT:
-            raise ValueError(f"images cannot be sorted by {by!r}; give {MEAN!r}, {DISAGREEMENT!r} or a method's name")
+        if by != SCATTER:
+            known_orders = f"{MEAN!r}, {DISAGREEMENT!r}, {SCATTER!r}"
+            raise ValueError(f"images cannot be sorted by {by!r}; give {known_orders} or a method's name")
         spread = np.sqrt((np.where(known, table - mean[:, None], 0) ** 2).sum(axis=1) / some)
         return np.asarray(np.where(count > 1, spread, np.nan))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.app.words import RefusedError
+from faithmap.cautions import unheard
 from faithmap.cli.errors import UserError
 from faithmap.cli.explain import Options
 from faithmap.cli.methods import make_explainer
@@ -39,6 +40,12 @@ _PROBES: Mapping[str, Any] = {
     "score": "logit",
 }
 """A value of each setting, to see whether a method takes it."""
+
+PARTICULAR: Mapping[str, Sequence[str]] = {
+    "excitation_backprop": ("excitation_backprop", "contrastive_excitation_backprop"),
+    "lrp": ("lrp",),
+}
+"""Methods that know a rule for some operations alone: each is tried once, and speaks for those that have the same rules."""
 
 KEPT = 2
 """Models in memory at once."""
@@ -68,7 +75,11 @@ class Known:
     @cached_property
     def methods(self) -> dict[str, frozenset[str]]:
         """Those that fit the model, by name, and the settings that each takes."""
-        return {name: self._settings(name) for name, method in METHODS.items() if self._fits(method.needs)}
+        fits = [name for name, method in METHODS.items() if self._fits(method.needs)]
+        refused = {
+            other for name, others in PARTICULAR.items() if name in fits and not self._explains(name) for other in others
+        }
+        return {name: self._settings(name) for name in fits if name not in refused}
 
     @property
     def default(self) -> str:
@@ -98,6 +109,15 @@ class Known:
             "gradient": not any(p.is_floating_point() for p in self.model.parameters()),
         }
         return not any(missing.get(need, False) for need in needs)
+
+    def _explains(self, name: str) -> bool:
+        """Whether a method knows all operations of the model; asked about a grey image."""
+        with unheard():
+            try:
+                make_explainer(self.model, Options(method=name))(_grey(self.model), 0)
+            except (UserError, ValueError, ModuleNotFoundError):
+                return False
+        return True
 
     def _settings(self, name: str) -> frozenset[str]:
         own = Options(method=name)

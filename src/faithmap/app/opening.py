@@ -7,6 +7,7 @@ are closer than that may stand in another order than they were played in.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from faithmap.app.differing import explanation_of, is_control
 from faithmap.app.listing import Listing
 from faithmap.app.viewer.packing import jpeg, packed
 from faithmap.app.viewer.scene import Areas, Shown, scene
@@ -41,8 +43,6 @@ MOST = 4
 
 THUMB, CELLS = 112, 32
 """Of a thumbnail's longer side in pixels, and of its map in cells, at most."""
-
-_CONTROL = "RandomMap"
 
 
 def opened(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, object]:
@@ -140,10 +140,9 @@ def _middle(photo: Float[Tensor, "1 3 H W"], size: Size) -> Geometry:
 
 
 def _explanation(row: Row, size: Size) -> Explanation:
-    assert row.heatmap is not None  # noqa: S101 - those without were left out
-    heatmap = row.heatmap.float() * float(row.words["heatmap_scale"] or 1.0)
-    rows, columns = (row.rows, row.columns) if row.size is not None else (None, None)
-    return Explanation(heatmap.unsqueeze(0), size, rows=rows, columns=columns, method=row.entry.name)
+    made = explanation_of(row)
+    assert made is not None  # noqa: S101 - those without were left out
+    return replace(made, image_size=size)
 
 
 def _shown(listing: Listing, row: Row, why: Explanation) -> Shown:
@@ -169,9 +168,8 @@ def _curves(listing: Listing, row: Row, why: Explanation) -> DeletionInsertion |
 
 def _chance(listing: Listing, row: Row) -> Areas | None:
     """Those of the run's own random map at the same resolution."""
-    controls = {method.id for method in listing.analysis.run.plan.methods if method.class_name == _CONTROL}
     for entry in listing.methods.values():
-        if entry.id in controls and entry.cells == row.entry.cells:
+        if is_control(listing.analysis.run, entry) and entry.cells == row.entry.cells:
             deletion, insertion = (_value(entry, _prefix(listing) + game, row.image) for game in GAMES)
             if deletion is not None and insertion is not None:
                 return Areas(deletion, insertion)
@@ -184,7 +182,7 @@ def _facts(listing: Listing, row: Row) -> Mapping[str, str]:
     values = {text: _value(row.entry, column, row.image) for text, column in costs.items()}
     played = {name for name in listing.metrics if name.endswith(GAMES)}
     values |= {name: _value(row.entry, name, row.image) for name in listing.metrics if name not in {*played, *COSTS}}
-    return {name: amount(value) for name, value in values.items() if value is not None}
+    return {listing.told(name): amount(value) for name, value in values.items() if value is not None}
 
 
 def _value(entry: Entry, column: str, image: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +13,9 @@ from faithmap.app.controls import choices_of, fitting
 from faithmap.app.desk import Desk
 from faithmap.app.models import CAMS, Known
 from faithmap.app.parts.parts import Picker, Status
-from faithmap.app.tabs.common import QUICK, SLOW, Shared
+from faithmap.app.safety import BUSY
+from faithmap.app.showing import spoken_names
+from faithmap.app.tabs.common import QUICK, SLOW, UNANSWERED, Shared
 from faithmap.app.tabs.compare import make_compare, offered, proposed
 from faithmap.app.tabs.contrast import make_contrast
 from faithmap.app.tabs.explain import make_explain
@@ -34,6 +37,8 @@ def looks() -> dict[str, Any]:
     theme = gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", font=list(SYSTEM_FONTS), font_mono=list(MONO_FONTS), radius_size="md"
     )
+    theme = theme.set(body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300")
+    theme = theme.set(input_placeholder_color="*neutral_600", input_placeholder_color_dark="*neutral_300")
     theme = theme.set(button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800")
     return {"theme": theme, "css": (files("faithmap.app") / "page.css").read_text(encoding="utf-8")}
 
@@ -94,40 +99,55 @@ def _tabs(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
 
 def _connect_photo(page: gr.Blocks, shared: Shared, looking: Status, changing: list[Any], pair: list[Any]) -> None:
     """Ask the model what it sees as soon as there is another photograph, or another model."""
-    desk = shared.desk
+    first = First(shared)
+    outputs = [shared.guesses, shared.other, *pair, looking]
+    inputs = [shared.picker, shared.model]
+    page.load(first.look, inputs, outputs, **SLOW).failure(first.busy, None, looking, **QUICK)
+    for changes in (shared.picker.change, shared.model.input):
+        begun = changes(first.begin, shared.picker, [shared.guesses, looking], **QUICK)
+        begun.failure(None, None, looking, js=UNANSWERED, **QUICK)
+        looked = begun.then(first.look, inputs, outputs, **SLOW)
+        looked.failure(first.busy, None, looking, **QUICK)
+    looked.success(first.refit, shared.model, changing, **SLOW)
 
-    def begin(word: str, request: gr.Request) -> tuple[Any, ...]:
-        room = desk.room(request.session_hash)
+
+@dataclass(frozen=True)
+class First:
+    """The first look at a photograph, each event a method that returns the values of its outputs."""
+
+    shared: Shared
+
+    def begin(self, word: str, request: gr.Request) -> tuple[Any, ...]:
+        """The buttons, which are empty, and the line."""
+        room = self.shared.desk.room(request.session_hash)
         room.start()
         room.words.add(word)
         return gr.update(choices=[], value=None), LOOKING
 
-    def look(word: str, model: str) -> tuple[Any, ...]:
+    def look(self, word: str, model: str) -> tuple[Any, ...]:
+        """The five best classes, the search, the two classes of the second tab, and the line."""
         try:
-            known, best = once(desk, lambda _: _seen(shared, word, model))
+            known, best = once(self.shared.desk, lambda _: _seen(self.shared, word, model))
         except Exception as error:  # noqa: BLE001 - the page goes on
-            return gr.update(choices=[], value=None), gr.skip(), *(gr.skip() for _ in pair), failed(error)
+            return gr.update(choices=[], value=None), *(gr.skip() for _ in range(3)), failed(error)
         labels = labels_of(known)
         two = [best[0][1], best[1][1] if len(best) > 1 else None]
         classes = [gr.update(choices=labels, value=value) for value in two]
         return gr.update(choices=best, value=two[0]), gr.update(choices=labels, value=None), *classes, None
 
-    def refit(model: str) -> list[Any]:
-        known = once(desk, lambda _: desk.models.get(model))
+    def busy(self) -> dict[str, object]:
+        """The line where the question was not taken."""
+        return {"share": None, "text": BUSY, "error": True}
+
+    def refit(self, model: str) -> list[Any]:
+        """All controls that depend on the model."""
+        known = once(self.shared.desk, lambda _: self.shared.desk.models.get(model))
         walks = [
-            gr.update(choices=known.cams, value=[name for name in CAMS if name in known.cams]),
+            gr.update(choices=spoken_names(known.cams), value=[name for name in CAMS if name in known.cams]),
             gr.update(choices=choices_of("target_layer", known), value=""),
         ]
         fits = fitting(known, None)
         return [*fits, *fits, gr.update(choices=offered(known), value=proposed(known)), *walks]
-
-    outputs = [shared.guesses, shared.other, *pair, looking]
-    inputs = [shared.picker, shared.model]
-    page.load(look, inputs, outputs, **SLOW)
-    for changes in (shared.picker.change, shared.model.input):
-        begun = changes(begin, shared.picker, [shared.guesses, looking], **QUICK)
-        looked = begun.then(look, inputs, outputs, **SLOW)
-    looked.success(refit, shared.model, changing, **SLOW)
 
 
 def _seen(shared: Shared, word: str, model: str) -> tuple[Known, list[tuple[str, int]]]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.listing import DISAGREEMENT, MEAN, Listing, open_listings
+from faithmap.app.listing import DISAGREEMENT, MEAN, SCATTER, Listing, open_listings
 from faithmap.app.opening import MOST, opened, sheet
 from faithmap.app.viewer.component import Viewer
 from faithmap.app.viewer.sheet import Sheet
 from faithmap.bench.report.pictures import UNKNOWN_VIEW
 
-__all__ = ["DISAGREEMENT", "MEAN", "Listing", "browse", "open_listings", "opened", "sheet"]
+__all__ = ["DISAGREEMENT", "MEAN", "SCATTER", "Listing", "browse", "open_listings", "opened", "sheet"]
 
 LINES = 8
 """Images on one page of the list."""
@@ -62,7 +62,39 @@ class Run:
 
 def sortings(listing: Listing) -> list[str]:
     """What the images of a model can be sorted by."""
-    return [MEAN, *([DISAGREEMENT] if len(listing.methods) > 1 else []), *listing.methods]
+    return [MEAN, *([DISAGREEMENT, SCATTER] if len(listing.methods) > 1 else []), *listing.methods]
+
+
+def metrics_of(listing: Listing) -> list[tuple[str, str]]:
+    """The scores of a model, each with the way that is better, as choices."""
+    return [(listing.told(metric), metric) for metric in listing.metrics]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What is listed, and in which order."""
+
+    model: gr.Dropdown
+    metric: gr.Dropdown
+    by: gr.Dropdown
+    order: gr.Dropdown
+    methods: gr.Dropdown
+
+    @property
+    def all(self) -> list[Any]:
+        """As inputs, in the order of :meth:`Run.page`."""
+        return [self.model, self.metric, self.by, self.order, self.methods]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The list, and what turns its pages."""
+
+    sheet: Sheet
+    back: gr.Button
+    words: gr.Textbox
+    on: gr.Button
+    number: gr.State
 
 
 def browse(run: Path) -> None:
@@ -75,26 +107,51 @@ def browse(run: Path) -> None:
         RunError: a ValueError of one line; where it is none.
     """
     shelf = Run(open_listings(run))
+    controls = _make_controls(shelf)
+    lines = _make_lines(shelf)
+    name = gr.Textbox(label="Opened", interactive=False, visible=False, elem_classes="run-opened")
+    viewer = Viewer(visible=False, elem_classes="run-viewer")
+    _connect_list(shelf, controls, lines)
+
+    def show(wanted: str, chosen: list[str], event: gr.EventData) -> Any:
+        made, words = shelf.open(wanted, chosen, getattr(event, "index", None))
+        return gr.Textbox(words, visible=True), Viewer(made, visible=made is not None)
+
+    opening = lines.sheet.click(show, [controls.model, controls.methods], [name, viewer], **_QUIET)
+    opening.then(None, js=_TO_VIEWER, api_visibility="private")
+
+
+_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Nothing here asks a model, so nothing waits."""
+
+
+def _make_controls(shelf: Run) -> Controls:
     first = shelf.listings[0]
     models = [listing.section.model.name for listing in shelf.listings]
     with gr.Row():
-        model = gr.Dropdown(models, value=models[0], label="Model", visible=len(models) > 1)
-        metric = gr.Dropdown(first.metrics, value=first.metrics[0], label="Score")
+        model = gr.Dropdown(models, value=models[0], label="Model of the run", visible=len(models) > 1)
+        metric = gr.Dropdown(metrics_of(first), value=first.metrics[0], label="Score")
         by = gr.Dropdown(sortings(first), value=MEAN, label="Sort by")
         order = gr.Dropdown([HIGHEST, LOWEST], value=HIGHEST, label="Order")
     known = list(first.methods)
     methods = gr.Dropdown(known, value=known[:MOST], multiselect=True, max_choices=MOST, label="Methods shown, up to four")
-    number = gr.State(0)
-    begun, words, _ = shelf.page(models[0], first.metrics[0], MEAN, HIGHEST, known[:MOST], 0)
-    lines = Sheet(begun, elem_classes="run-sheet")
+    return Controls(model, metric, by, order, methods)
+
+
+def _make_lines(shelf: Run) -> Lines:
+    first = shelf.listings[0]
+    begun, words, _ = shelf.page(first.section.model.name, first.metrics[0], MEAN, HIGHEST, list(first.methods)[:MOST], 0)
+    sheet = Sheet(begun, elem_classes="run-sheet")
     with gr.Row(equal_height=True):
         back = gr.Button("Previous", size="sm")
         place = gr.Textbox(words, label="Shown", show_label=False, container=False, interactive=False, elem_classes="run-place")
         on = gr.Button("Next", size="sm")
-    name = gr.Textbox(label="Opened", interactive=False, visible=False, elem_classes="run-opened")
-    viewer = Viewer(visible=False, elem_classes="run-viewer")
+    return Lines(sheet, back, place, on, gr.State(0))
 
-    asked, told = [model, metric, by, order, methods], [lines, place, number]
+
+def _connect_list(shelf: Run, controls: Controls, lines: Lines) -> None:
+    """Every choice lists anew, from the first page on; two buttons turn the pages."""
+    told = [lines.sheet, lines.words, lines.number]
 
     def fresh(model: str, metric: str, by: str, order: str, methods: list[str]) -> Any:
         return shelf.page(model, metric, by, order, methods, 0)
@@ -109,19 +166,14 @@ def browse(run: Path) -> None:
         listing = shelf.of(wanted)
         names = list(listing.methods)
         return (
-            gr.Dropdown(listing.metrics, value=listing.metrics[0]),
+            gr.Dropdown(metrics_of(listing), value=listing.metrics[0]),
             gr.Dropdown(sortings(listing), value=MEAN),
             gr.Dropdown(names, value=names[:MOST]),
         )
 
-    def show(wanted: str, chosen: list[str], event: gr.EventData) -> Any:
-        made, words = shelf.open(wanted, chosen, getattr(event, "index", None))
-        return gr.Textbox(words, visible=True), Viewer(made, visible=made is not None)
-
-    quiet: Any = {"show_progress": "hidden", "api_visibility": "private"}
-    model.input(changed, model, [metric, by, methods], **quiet).then(fresh, asked, told, **quiet)
-    for part in (metric, by, order, methods):
-        part.input(fresh, asked, told, **quiet)
-    back.click(turned(-1), [*asked, number], told, **quiet)
-    on.click(turned(1), [*asked, number], told, **quiet)
-    lines.click(show, [model, methods], [name, viewer], **quiet).then(None, js=_TO_VIEWER, api_visibility="private")
+    others = [controls.metric, controls.by, controls.methods]
+    controls.model.input(changed, controls.model, others, **_QUIET).then(fresh, controls.all, told, **_QUIET)
+    for part in (controls.metric, controls.by, controls.order, controls.methods):
+        part.input(fresh, controls.all, told, **_QUIET)
+    lines.back.click(turned(-1), [*controls.all, lines.number], told, **_QUIET)
+    lines.on.click(turned(1), [*controls.all, lines.number], told, **_QUIET)

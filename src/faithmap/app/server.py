@@ -36,7 +36,20 @@ _QUIET = {
 }
 """Read by Gradio when it is imported, and when it starts."""
 
-GRACE = 2
+_PLAIN: dict[str, Any] = {
+    "path": "/",
+    "footer_links": [],
+    "run_history": False,
+    "show_error": False,
+    "max_file_size": 1,
+    "ssr_mode": False,
+    "enable_monitoring": False,
+    "pwa": False,
+    "mcp_server": False,
+}
+"""Of all that Gradio can add to a page, nothing."""
+
+GRACE = 1
 """Seconds for answers that are under way when the server ends."""
 
 
@@ -68,7 +81,14 @@ def make_server(desk: Desk, blocks: gr.Blocks, public: str | None = None, **look
     import gradio as gr  # noqa: PLC0415 - takes seconds, and reads the environment
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _take_photographs(app, desk)
+    _give_parcels(app, desk)
+    gr.mount_gradio_app(app, blocks, server_name=LOCAL[0], root_path=public, **_PLAIN, **looks)
+    desk.endings.append(blocks.app.stop_event.set)  # connections that wait for news end, too
+    return Guard(app, public)
 
+
+def _take_photographs(app: FastAPI, desk: Desk) -> None:
     @app.post("/photo")
     async def photo(request: Request) -> Response:
         """Take one photograph, and answer with the word for it, or with the one line that says why not."""
@@ -80,6 +100,8 @@ def make_server(desk: Desk, blocks: gr.Blocks, public: str | None = None, **look
             return JSONResponse({"error": line_for(error)}, 400)
         return JSONResponse({"word": word, "name": name})
 
+
+def _give_parcels(app: FastAPI, desk: Desk) -> None:
     @app.get("/parcel/{word}")
     def parcel(word: str) -> Response:
         """Give what was packed for the one who has the word."""
@@ -88,25 +110,6 @@ def make_server(desk: Desk, blocks: gr.Blocks, public: str | None = None, **look
             return JSONResponse({"error": "this result is no longer here; pack it again"}, 404)
         name = found.name.encode("ascii", "replace").decode().replace("?", "_")
         return Response(found.data, 200, {"Content-Disposition": f'attachment; filename="{name}"'}, "application/zip")
-
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        server_name=LOCAL[0],
-        footer_links=[],
-        run_history=False,
-        root_path=public,
-        show_error=False,
-        max_file_size=1,
-        ssr_mode=False,
-        enable_monitoring=False,
-        pwa=False,
-        mcp_server=False,
-        **looks,
-    )
-    desk.endings.append(blocks.app.stop_event.set)  # connections that wait for news end, too
-    return Guard(app, public)
 
 
 async def _body(request: Request, name: str) -> bytes:

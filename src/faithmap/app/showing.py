@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -32,6 +32,11 @@ def spoken_name(method: str) -> str:
     'rank descent'
     """
     return method.replace("_", " ")
+
+
+def spoken_names(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """As they are called, and by name: choices of a control."""
+    return [(spoken_name(name), name) for name in methods]
 
 
 class Stage:
@@ -80,7 +85,7 @@ def compared(result: Compared, stage: Stage) -> Scene:
         facts = {**_cost(why, result.seconds[name]), "own cells": f"{why.resolution[0]} x {why.resolution[1]}"}
         label = _label(why, result.asked.model)
         shown.append(Shown(spoken_name(name), label, cells[0], even, result.proofs[name], chance, facts, _warnings(why)))
-    return stage.scene(shown, agreement=result.agreement)
+    return stage.scene(shown, agreement=result.agreement if len(shown) > 1 else None)
 
 
 def walked(result: Walked, stage: Stage) -> Scene:

@@ -17,6 +17,9 @@ from faithmap.cli.errors import UserError
 if TYPE_CHECKING:
     from faithmap.cli.app import AppOptions
 
+PATIENCE = 0.5
+"""Seconds for a pass of the model that runs when the server ends."""
+
 
 def start(options: AppOptions, ready: Callable[[str], None]) -> None:
     """Load the first model, make the page, and answer until the process is asked to end.
@@ -34,7 +37,10 @@ def start(options: AppOptions, ready: Callable[[str], None]) -> None:
         raise UserError(f"--public-url is {public!r}; give an address such as https://maps.example.org, without a path")
     with private_place() as place, closing(bound(options.port)) as at:
         desk = Desk(Models(options.models or None, options.device), place, options.run)
-        PageServer(asyncio.run(guarded_page(desk, public)), desk, at, ready).answer()
+        try:
+            PageServer(asyncio.run(guarded_page(desk, public)), desk, at, ready).answer()
+        finally:
+            desk.worker.ended(PATIENCE)  # before its folder goes
 
 
 async def guarded_page(desk: Desk, public: str | None = None) -> Guard:

@@ -1,7 +1,8 @@
 """One thread that computes, and what it tells on the way.
 
 A model is asked by one request at a time: its layers are watched while it is asked. Whoever waits for an answer takes the
-latest news and leaves out what came between; whoever no longer wants it says so, and the work ends at its next word.
+latest news and leaves out what came between; whoever no longer wants it says so, and the work ends at its next word, or at
+the next layer of a model that it asks.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from faithmap.app.words import CancelledError
 from faithmap.explanation import Explanation
@@ -55,11 +60,15 @@ class Tells:
 
     def __call__(self, share: float, doing: str, grown: Explanation | None = None) -> None:
         """Say how far it is."""
-        if self.cancelled.is_set():
-            raise CancelledError
+        self.check()
         with self._told:
             self._latest = News(share, doing, time.perf_counter() - self.started, grown)
             self._told.notify()
+
+    def check(self) -> None:
+        """Say nothing, and end where nobody wants it any more."""
+        if self.cancelled.is_set():
+            raise CancelledError
 
     def over(self) -> None:
         """Nothing more will be told."""
@@ -80,6 +89,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._doing: set[Tells] = set()
+        self._begun: set[Future[Any]] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="faithmap-app")
 
     def run(self, work: Callable[[Tells], T], cancelled: threading.Event | None = None) -> Iterator[News | Answer[T]]:
@@ -97,6 +107,8 @@ class Worker:
         tells = Tells() if cancelled is None else Tells(cancelled)
         future: Future[T] = self._thread.submit(_do, work, tells)
         self._doing.add(tells)
+        self._begun.add(future)
+        future.add_done_callback(self._begun.discard)
         try:
             grown = None
             while (news := tells.news()) is not None:
@@ -119,11 +131,36 @@ class Worker:
             tells.over()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def ended(self, seconds: float) -> bool:
+        """Whether nothing runs any more, at once or within so many seconds."""
+        return not wait(tuple(self._begun), seconds).not_done
+
 
 def _do(work: Callable[[Tells], T], tells: Tells) -> T:
     tells.started = time.perf_counter()
     try:
-        tells(0, "starting")
-        return work(tells)
+        with _checking(tells):
+            tells(0, "starting")
+            return work(tells)
     finally:
         tells.over()
+
+
+@contextmanager
+def _checking(tells: Tells) -> Iterator[None]:
+    """Before each layer that this thread asks: one pass over many images, such as a game's, can take seconds.
+
+    The hook is torch's own for all modules, so that no model looks different from one that nobody watches.
+    """
+    here = threading.get_ident()
+
+    def check(module: nn.Module, given: Any) -> None:
+        del module, given
+        if threading.get_ident() == here:
+            tells.check()
+
+    handle = register_module_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()

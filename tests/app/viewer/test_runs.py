@@ -16,7 +16,7 @@ from bench_run import RunWriter, failed, row
 from PIL import Image
 from viewer_tools import HOSTILE, PANDAS, Tab, served
 
-from faithmap.app.runs import DISAGREEMENT, HIGHEST, LINES, LOWEST, MEAN, Run, browse, open_listings, opened, sheet
+from faithmap.app.runs import DISAGREEMENT, HIGHEST, LINES, LOWEST, MEAN, SCATTER, Run, browse, open_listings, opened, sheet
 from faithmap.bench.report.folder import RunError
 
 NAME = HOSTILE.replace("/", "_") + ".png"
@@ -53,7 +53,7 @@ def three(writer: RunWriter) -> None:
         (MEAN, [0, 1, 2, 3], [2, 1, 0, 3]),
         ("a", [0, 2, 1, 3], [1, 2, 0, 3]),
         ("b", [1, 0, 2, 3], [0, 1, 2, 3]),
-        (DISAGREEMENT, [1, 0, 2, 3], [0, 1, 2, 3]),
+        (SCATTER, [1, 0, 2, 3], [0, 1, 2, 3]),
     ],
 )
 def test_images_are_sorted_and_those_without_a_number_come_last(
@@ -63,6 +63,32 @@ def test_images_are_sorted_and_those_without_a_number_come_last(
     (listing,) = open_listings(writer.folder)
     assert listing.ordered("insertion", by) == highest
     assert listing.ordered("insertion", by, highest_first=False) == lowest
+
+
+def test_images_are_sorted_by_how_much_their_maps_differ(writer: RunWriter) -> None:
+    chance = {"id": "chance", "name": "random_map", "class": "RandomMap", "resolution": 4}
+    writer.start(["a", {"id": "b", "resolution": 2}, "c", chance], models=[{"name": "net", "geometry": GEOMETRY}])
+    ramp, coarse = np.tile(np.arange(4.0), (4, 1)), np.tile([0.0, 1.0], (2, 1))
+    # of image 0 all three run the same way; of image 1 one runs down; of image 2 two run across; image 3 has one map alone
+    maps = {"a": [ramp, ramp, ramp, ramp], "b": [coarse, -coarse, coarse.T, None], "c": [3 * ramp, ramp, ramp, None]}
+    for method, heatmaps in maps.items():
+        sizes: dict[str, Any] = {"heatmap_scale": 2.0}
+        rows = [scored(method, i, 0.5, heatmap=heatmap, **sizes) for i, heatmap in enumerate(heatmaps)]
+        writer.unit(method, rows, row_group_size=1)
+    writer.unit("chance", [scored("chance", i, 0.5, heatmap=-ramp) for i in range(4)])
+    (listing,) = open_listings(writer.folder)
+    # of three pairs none, two and two differ; ties of a ramp share their mean rank
+    np.testing.assert_allclose(listing.differences, [0, 1 + 1 / 3, 2 / 3, np.nan], atol=1e-6)
+    assert listing.ordered("insertion", DISAGREEMENT) == [1, 2, 0, 3]
+    assert listing.ordered("insertion", DISAGREEMENT, highest_first=False) == [0, 2, 1, 3]
+
+
+def test_a_score_says_which_way_is_better(writer: RunWriter) -> None:
+    three(writer)
+    (listing,) = open_listings(writer.folder)
+    told = [listing.told(metric) for metric in listing.metrics]
+    assert told == ["insertion - deletion (higher is better)", "deletion (lower is better)", "insertion (higher is better)"]
+    assert listing.told("seconds") == "seconds"
 
 
 def test_equal_images_keep_their_order(writer: RunWriter) -> None:

@@ -366,7 +366,7 @@ def test_it_fits_and_can_be_read(chromium: Any, address: str, width: int, dark: 
     contrast = f"""() => {{
       const of = {LUMINANCE};
       const paper = of(getComputedStyle(document.querySelector('{ROOT} .scrub')).backgroundColor);
-      const texts = [...document.querySelectorAll('{ROOT} :is(p, small, th, td, dt, dd, strong, h3, h4, .play, .verdict)')];
+      const texts = [...document.querySelectorAll('{ROOT} :is(p, small, th, td, dt, dd, strong, h2, h3, .play, .verdict)')];
       return texts.filter(e => !e.matches('.reading, .spoken') && e.textContent.trim()).map(e => {{
         const ink = of(getComputedStyle(e).color);
         return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);

@@ -1,20 +1,19 @@
-"""What every tab has: what the column on the left chose, a button that asks, one that cancels, and what is taken away."""
+"""What every tab has: what the column on the left chose, a button that asks, one that cancels, and what is taken away.
+
+What a click does is in :mod:`faithmap.app.tabs.connecting`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from faithmap.app.asking import CANCELLED, WAITING, Step, ask, failed, once
-from faithmap.app.code import commands_of, python_of
-from faithmap.app.desk import Desk, Result
+from faithmap.app.desk import Desk
 from faithmap.app.models import Known
-from faithmap.app.parcels import parcel_of
 from faithmap.app.parts.parts import Fetch, Picker, Status
-from faithmap.app.safety import BUSY
 from faithmap.app.showing import Scene, Stage
 from faithmap.app.viewer.component import Viewer
 from faithmap.app.words import RefusedError
@@ -30,6 +29,11 @@ SLOW: dict[str, Any] = {
     "api_visibility": "private",
 }
 """How events are answered: at once, or in turn since they ask a model."""
+
+UNANSWERED = """() => ({
+    share: null, text: "the server does not answer; see whether faithmap still runs, and reload", error: true
+})"""
+"""What the browser itself says where nobody else can."""
 
 Question = Callable[..., "Job"]
 """From the values of a tab's inputs to what is to be done."""
@@ -115,88 +119,6 @@ def make_asking(name: str, text: str, *between: Callable[[], Any]) -> Asking:
             pack = gr.Button("Result folder as a zip", elem_id=f"{name}-pack")
             fetch = Fetch(None, elem_id=f"{name}-fetch")
     return Asking(name, start, cancel, status, viewer, taken, command, python, pack, fetch)
-
-
-def connect(
-    shared: Shared,
-    asking: Asking,
-    question: Question,
-    inputs: list[Any],
-    more: Callable[[Any], list[Any]] | None = None,
-    extra: list[Any] | None = None,
-) -> None:
-    """Make a click on the button ask.
-
-    Args:
-        shared: what all tabs ask about.
-        asking: the tab's parts.
-        question: from the inputs' values to a job; runs in the desk's thread.
-        inputs: of the question.
-        more: from a result to the values of ``extra``.
-        extra: more outputs.
-    """
-    desk, others = shared.desk, extra or []
-
-    def begin(request: gr.Request) -> tuple[Any, ...]:
-        desk.room(request.session_hash).start()
-        return gr.update(interactive=False), gr.update(interactive=True), WAITING, gr.update(visible=False), None
-
-    def run(request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        room = desk.room(request.session_hash)
-        for step in _steps(desk, room, question, values):
-            if step.result is not None:
-                room.results[asking.name] = step.result
-                texts = (gr.update(visible=True), commands_of(step.result), python_of(step.result))
-                yield step.status, step.scene, *texts, *(more(step.result) if more else [])
-            else:
-                scene = gr.skip() if step.scene is None else step.scene
-                yield step.status, scene, gr.skip(), gr.skip(), gr.skip(), *(gr.skip() for _ in others)
-
-    def end() -> tuple[Any, ...]:
-        return gr.update(interactive=True), gr.update(interactive=False)
-
-    def busy() -> tuple[Any, ...]:
-        return *end(), {"share": None, "text": BUSY, "error": True}
-
-    buttons = [asking.start, asking.cancel]
-    begun = asking.start.click(begin, None, [*buttons, asking.status, asking.taken, asking.fetch], **QUICK)
-    outputs = [asking.status, asking.viewer, asking.taken, asking.command, asking.python, *others]
-    ran = begun.then(run, inputs, outputs, **SLOW)
-    ran.success(end, None, buttons, **QUICK)
-    ran.failure(busy, None, [*buttons, asking.status], **QUICK)
-    _connect_cancel(desk, asking)
-    _connect_pack(desk, asking)
-
-
-def _steps(desk: Desk, room: Any, question: Question, values: tuple[Any, ...]) -> Iterator[Step[Any]]:
-    try:
-        job = once(desk, lambda _: question(*values))
-    except Exception as error:  # noqa: BLE001 - the page goes on
-        yield Step(failed(error))
-        return
-    yield from ask(desk, room, job.work, job.show, job.grow)
-
-
-def _connect_cancel(desk: Desk, asking: Asking) -> None:
-    def cancel(request: gr.Request) -> dict[str, object]:
-        desk.room(request.session_hash).running.set()
-        return dict(CANCELLED)
-
-    asking.cancel.click(cancel, None, asking.status, **QUICK)
-
-
-def _connect_pack(desk: Desk, asking: Asking) -> None:
-    def pack(request: gr.Request) -> tuple[Any, ...]:
-        result: Result | None = desk.room(request.session_hash).results.get(asking.name)
-        if result is None:
-            return {"share": None, "text": "this result is no longer here; ask again", "error": True}, None
-        try:
-            parcel = once(desk, lambda _: parcel_of(result, desk.place))
-        except Exception as error:  # noqa: BLE001 - the page goes on
-            return failed(error), None
-        return {"share": None, "text": f"packed {parcel.name}"}, {"word": desk.parcels.put(parcel), "name": parcel.name}
-
-    asking.pack.click(pack, None, [asking.status, asking.fetch], **SLOW)
 
 
 def stage_of(asked: Asked) -> Stage:

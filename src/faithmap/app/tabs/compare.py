@@ -8,16 +8,20 @@ import gradio as gr
 
 from faithmap.app.controls import whole
 from faithmap.app.models import Known
-from faithmap.app.showing import compared
-from faithmap.app.tabs.common import Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.showing import compared, spoken_names
+from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.connecting import connect
 from faithmap.app.words import RefusedError
 from faithmap.app.work import MOST, compare
 from faithmap.cli.compare import CompareOptions
 
+CELLS = 28
+"""A side, where nothing else is chosen."""
 
-def offered(known: Known) -> list[str]:
-    """The methods that fit the model."""
-    return list(known.methods)
+
+def offered(known: Known) -> list[tuple[str, str]]:
+    """The methods that fit the model, as they are called and by name."""
+    return spoken_names(known.methods)
 
 
 def proposed(known: Known) -> list[str]:
@@ -28,24 +32,11 @@ def proposed(known: Known) -> list[str]:
 
 def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
     """The tab; returns the methods, which change with the model."""
-    with gr.Row():
-        methods = gr.Dropdown(
-            offered(known),
-            value=proposed(known),
-            multiselect=True,
-            max_choices=MOST,
-            label="Methods, up to four",
-            elem_id="compare-methods",
-            scale=3,
-        )
-        side = gr.Number(
-            28, precision=0, minimum=1, maximum=known.cells(), label="Cells a side, of all games", elem_id="compare-side"
-        )
+    methods, side = _controls(known)
     asking = make_asking("compare", "Compare")
-    desk = shared.desk
 
     def question(word: str, model: str, guess: Any, other: Any, names: list[str], cells: Any) -> Job:
-        known = desk.models.get(model)
+        known = shared.desk.models.get(model)
         if not names or any(name not in known.methods for name in names):
             raise RefusedError("choose at least one method, of those that fit the model")
         target = str(class_of(known, guess, other))
@@ -59,5 +50,21 @@ def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
             lambda grown: stage.growing("rank_descent", grown),
         )
 
-    connect(shared, asking, question, [*shared.chosen, methods, side])
+    connect(shared.desk, asking, question, [*shared.chosen, methods, side])
     return methods
+
+
+def _controls(known: Known) -> tuple[gr.Dropdown, gr.Number]:
+    with gr.Row():
+        methods = gr.Dropdown(
+            offered(known),
+            value=proposed(known),
+            multiselect=True,
+            max_choices=MOST,
+            label="Methods, up to four",
+            elem_id="compare-methods",
+            scale=3,
+        )
+        most = known.cells()
+        side = gr.Number(min(CELLS, most), precision=0, minimum=1, maximum=most, label="Cells a side", elem_id="compare-side")
+    return methods, side

@@ -10,7 +10,8 @@ import gradio as gr
 from faithmap.app.controls import fitting, make_controls, options_of
 from faithmap.app.models import Known
 from faithmap.app.showing import explained
-from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.connecting import connect
 from faithmap.app.words import RefusedError
 from faithmap.app.work import explain
 
@@ -34,7 +35,7 @@ def make_contrast(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
         stage = stage_of(first)
         return Job(lambda tells: explain(asked, tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g))
 
-    connect(shared, asking, question, [shared.picker, shared.model, this, that, *controls.all])
+    connect(desk, asking, question, [shared.picker, shared.model, this, that, *controls.all])
 
     def change(model: str, method: str) -> list[Any]:
         return fitting(desk.models.get(model), method)[1:]

@@ -7,7 +7,8 @@ from typing import Any
 from faithmap.app.controls import fitting, make_controls, options_of
 from faithmap.app.models import Known
 from faithmap.app.showing import explained
-from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.connecting import connect
 from faithmap.app.work import explain
 
 
@@ -24,7 +25,7 @@ def make_explain(shared: Shared, known: Known) -> list[Any]:
         stage = stage_of(asked)
         return Job(lambda tells: explain([asked], tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g))
 
-    connect(shared, asking, question, [*shared.chosen, *controls.all])
+    connect(desk, asking, question, [*shared.chosen, *controls.all])
 
     def change(model: str, method: str) -> list[Any]:
         return fitting(desk.models.get(model), method)[1:]

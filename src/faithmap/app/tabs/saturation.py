@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -9,8 +10,9 @@ import gradio as gr
 from faithmap.app.controls import OWN, choices_of, whole
 from faithmap.app.models import CAMS, Known
 from faithmap.app.parts.parts import Picture
-from faithmap.app.showing import walk_picture, walked
-from faithmap.app.tabs.common import Job, Shared, class_of, connect, make_asking, stage_of
+from faithmap.app.showing import spoken_names, walk_picture, walked
+from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.connecting import More, connect
 from faithmap.app.words import RefusedError
 from faithmap.app.work import MOST, Walked, walk
 from faithmap.baselines import BASELINES
@@ -20,11 +22,66 @@ CHANNELS = 10
 """That methods name, at the most."""
 
 
+@dataclass(frozen=True)
+class Controls:
+    """What can be chosen: class activation maps, the layer, where the path begins, and how many channels."""
+
+    methods: gr.Dropdown
+    layer: gr.Dropdown
+    baseline: gr.Dropdown
+    channels: gr.Number
+
+    @property
+    def all(self) -> list[Any]:
+        """As inputs."""
+        return [self.methods, self.layer, self.baseline, self.channels]
+
+
 def make_saturation(shared: Shared, known: Known) -> list[Any]:
     """The tab; returns what changes with the model: the methods and the layers."""
+    controls, pictures = _controls(known), list[Picture]()
+    asking = make_asking("saturation", "Walk the path", lambda: pictures.append(Picture(None, elem_id="saturation-curves")))
+
+    def question(word: str, model: str, guess: Any, other: Any, *values: Any) -> Job:
+        known = shared.desk.models.get(model)
+        options = options_of(known, model, class_of(known, guess, other), *values)
+        asked = shared.asked(word, model)
+        stage = stage_of(asked)
+        return Job(lambda tells: walk(asked, options, tells), lambda result: walked(result, stage))
+
+    connect(shared.desk, asking, question, [*shared.chosen, *controls.all], More(_curves, [*pictures]))
+    return [controls.methods, controls.layer]
+
+
+def options_of(
+    known: Known, model: str, target: int, names: list[str], layer: str, start: str, count: Any
+) -> SaturationOptions:
+    """As the command would have them.
+
+    Raises:
+        RefusedError: for what no control offers.
+    """
+    if not names or any(name not in known.cams for name in names) or start not in BASELINES:
+        raise RefusedError("choose at least one class activation map, and where the path begins")
+    return SaturationOptions(
+        model=model,
+        target=str(target),
+        methods=tuple(names),
+        target_layer=layer or None,
+        baseline=start,  # type: ignore[arg-type] # checked above
+        channels=whole(count, "channels", CHANNELS),
+    )
+
+
+def _curves(result: Walked) -> list[Any]:
+    source, words = walk_picture(result)
+    return [{"src": source, "words": words}]
+
+
+def _controls(known: Known) -> Controls:
     with gr.Row():
         methods = gr.Dropdown(
-            known.cams,
+            spoken_names(known.cams),
             value=[name for name in CAMS if name in known.cams],
             multiselect=True,
             max_choices=MOST,
@@ -34,34 +91,9 @@ def make_saturation(shared: Shared, known: Known) -> list[Any]:
         )
         layer = gr.Dropdown(choices_of("target_layer", known), value=OWN, label="Layer", elem_id="saturation-layer")
     with gr.Row():
-        baseline = gr.Dropdown(list(BASELINES), value="blur", label="Where the path begins", elem_id="saturation-baseline")
+        baselines = [(name.replace("_", " "), name) for name in BASELINES]
+        baseline = gr.Dropdown(baselines, value="blur", label="Where the path begins", elem_id="saturation-baseline")
         channels = gr.Number(
-            4, precision=0, minimum=1, maximum=CHANNELS, label="Channels of each method", elem_id="saturation-channels"
+            4, precision=0, minimum=1, maximum=CHANNELS, label="Channels a method", elem_id="saturation-channels"
         )
-    pictures: list[Picture] = []
-    asking = make_asking("saturation", "Walk the path", lambda: pictures.append(Picture(None, elem_id="saturation-curves")))
-    desk = shared.desk
-
-    def question(word: str, model: str, guess: Any, other: Any, names: list[str], at: str, start: str, count: Any) -> Job:
-        known = desk.models.get(model)
-        if not names or any(name not in known.cams for name in names) or start not in BASELINES:
-            raise RefusedError("choose at least one class activation map, and where the path begins")
-        asked = shared.asked(word, model)
-        options = SaturationOptions(
-            model=model,
-            target=str(class_of(known, guess, other)),
-            methods=tuple(names),
-            target_layer=at or None,
-            baseline=start,  # type: ignore[arg-type] # checked above
-            channels=whole(count, "channels", CHANNELS),
-        )
-        stage = stage_of(asked)
-        return Job(lambda tells: walk(asked, options, tells), lambda result: walked(result, stage))
-
-    def curves(result: Walked) -> list[Any]:
-        source, words = walk_picture(result)
-        return [{"src": source, "words": words}]
-
-    inputs = [*shared.chosen, methods, layer, baseline, channels]
-    connect(shared, asking, question, inputs, curves, [pictures[0]])
-    return [methods, layer]
+    return Controls(methods, layer, baseline, channels)

@@ -12,7 +12,8 @@ from gradio.component_meta import ComponentMeta, updateable
 
 from faithmap.viz.browser import script
 
-_SCRIPTS = ("look.js", "doubt.js", "viewer.js")
+_SCRIPTS = ("look.js", "doubt.js", "controls.js", "figures.js", "scrubber.js", "viewer.js")
+"""One after the other: what a file makes is there for those that follow."""
 
 
 class Unwritten(ComponentMeta):

@@ -44,7 +44,7 @@ function playground() {
     return make("figure", { className: "played" }, canvases[game],
       make("figcaption", {}, make("span", {}, make("i", { className: `swatch ${game}` }), game === "deletion" ? "Removed" : "Alone"), scores[game]));
   });
-  const title = make("h4", {}), count = make("p", { className: "soft count" });
+  const title = make("h3", {}), count = make("p", { className: "soft count" });
   const chart = make("figure", { className: "curves" }), table = make("div", { className: "areas" }), judged = make("p", { className: "verdict" });
   const whole = make("article", {}, make("header", {}, title, count), make("div", { className: "pair" }, ...figures), chart, make("div", {}, table, judged));
   let panel, scene, pictures, mark;

@@ -1,0 +1,93 @@
+"""How the command ends: at once, by any signal, and with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = """
+import sys, torch
+torch.set_num_threads(1)
+import faithmap
+from app_tools import small_model
+faithmap.load = lambda name, **others: small_model(name)
+from faithmap.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command with a model that is there at once."""
+
+SECONDS = 3
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, tuple[subprocess.Popen[str], Path]]]:
+    """One for each signal, begun at the same time."""
+    servers = {}
+    command = [sys.executable, "-c", COMMAND, "app", "--port", "0", "--models", "small"]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        place = tmp_path_factory.mktemp("place")
+        paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+        environment = {**os.environ, "TMPDIR": str(place), "PYTHONPATH": paths}
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        servers[number] = (subprocess.Popen(command, env=environment, **pipes), place)
+    yield servers
+    for server, _ in servers.values():
+        server.kill()
+        server.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
+    chromium: Any, started: dict[int, tuple[subprocess.Popen[str], Path]], number: int, code: int
+) -> None:
+    server, place = started[number]
+    assert server.stdout is not None
+    found = re.search(r"http://127\.0\.0\.1:(\d+)", server.stdout.readline())
+    assert found is not None
+    with socket.socket() as elsewhere:
+        assert elsewhere.connect_ex(("127.0.0.2", int(found[1]))) != 0
+    (made,) = place.glob("faithmap-app-*")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    tab = chromium.new_page()
+    tab.set_default_timeout(60_000)
+    tab.goto(found[0])
+    tab.wait_for_selector("#guesses label")
+    tab.click("#explain-settings button >> nth=0")
+    tab.locator("#explain-iterations input").fill("2000")
+    tab.click("#explain-start")
+    tab.wait_for_selector("#explain-viewer .map canvas")
+    began = time.monotonic()
+    server.send_signal(number)
+    assert server.wait(30) == code
+    assert time.monotonic() - began < SECONDS
+    assert server.stderr is not None
+    assert server.stderr.read() == ""
+    assert [path for path in place.iterdir() if not path.name.startswith("torchinductor")] == [], "torch leaves that one"
+    tab.click("#explain-cancel")
+    tab.close()
+
+
+def test_a_pass_that_does_not_end_is_not_waited_for() -> None:
+    """Python waits for its threads at the end; this program does not."""
+    code = """
+import sys, threading, types
+def start(options, ready):
+    threading.Thread(target=threading.Event().wait, args=(60,)).start()
+    raise KeyboardInterrupt
+sys.modules["faithmap.app.start"] = types.SimpleNamespace(start=start)
+from faithmap.cli.app import app
+app()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

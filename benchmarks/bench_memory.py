@@ -94,9 +94,11 @@ def measure(images: int) -> None:
             folder.made()
             folder.settle(plan)
             state = execute(plan, folder, Fakes(), models=models)
-            assert (state.done if step == "run" else state.present) == len(plan)
+            units = len(plan)
+            assert (state.done if step == "run" else state.present) == units
             said.append(f"{planned:8.1f} {peak() - before:8.1f} {time.perf_counter() - began:8.1f} s")
-        print(f"{images:9,} {len(plan):8,} {before:8.0f} {said[0]} {said[1]}", flush=True)
+            del plan, folder, state  # a run that is resumed has no other beside it
+        print(f"{images:9,} {units:8,} {before:8.0f} {said[0]} {said[1]}", flush=True)
 
 
 def main() -> None:

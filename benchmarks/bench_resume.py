@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from faithmap.bench.folder import Present, RunFolder
-from faithmap.bench.items import Item, Items
+from faithmap.bench.items import Item, Items, Listing
 from faithmap.bench.models import Models
 from faithmap.bench.plan import Plan, PlannedMethod, PlannedModel, Setup, Task
 from faithmap.bench.rows import Row
@@ -42,7 +42,8 @@ class Nobody:
 def planned(units: int, shard_size: int = 16) -> Plan:
     """Ten methods on as many images as that takes."""
     images = units // METHODS * shard_size
-    items = Items([Item(i, f"val/n{i % 1000:08d}/image-{i:08d}.JPEG", 100_000 + i) for i in range(images)], shard_size)
+    listed = Listing(Item(i, f"val/n{i % 1000:08d}/image-{i:08d}.JPEG", 100_000 + i) for i in range(images))
+    items = Items(listed, shard_size)
     methods = [PlannedMethod(f"method-{i}", "igos", "IGOS", {}, {"resolution": i}) for i in range(METHODS)]
     setup = Setup(
         *(0, 32, None),

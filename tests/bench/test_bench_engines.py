@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from faithmap.bench.planning import make_plan
 from faithmap.bench.question import Question
 from faithmap.bench.reading import read_spec
 from faithmap.bench.run import State, run
+from faithmap.bench.worker import Worker
 from faithmap.cli.bench import RunOptions
 from faithmap.cli.bench_runs import engine_of
 
@@ -239,21 +241,23 @@ def test_peak_memory_is_that_of_the_method_on_its_own_device(monkeypatch: pytest
     ]
 
 
-class Handle:
-    """An actor of the stand-in: it works when it is asked to."""
-
-    def __init__(self, made: Any) -> None:
-        self.do = SimpleNamespace(remote=made.do)
-
-
 class StandIn:
-    """As much of Ray as the engine uses, in this process."""
+    """As much of Ray and Ray Data as the engine uses, in this process; the actors take turns."""
 
-    exceptions = SimpleNamespace(RayActorError=type("A", (Exception,), {}), RayTaskError=type("T", (Exception,), {}))
+    exceptions = SimpleNamespace(RayActorError=type("A", (Exception,), {}))
 
     def __init__(self) -> None:
         self.joined: dict[str, Any] = {}
+        self.asked: dict[str, Any] = {}
+        self.blocks: list[dict[str, str]] = []
+        self.killed: list[Any] = []
         self.up = False
+        self.context = SimpleNamespace()
+        self.data = SimpleNamespace(
+            DataContext=SimpleNamespace(get_current=lambda: self.context),
+            ActorPoolStrategy=lambda **pool: pool,
+            from_items=self.from_items,
+        )
 
     def is_initialized(self) -> bool:
         return self.up
@@ -265,22 +269,32 @@ class StandIn:
         self.up = False
 
     def get(self, result: Any) -> Any:
-        return list(result)
+        return result
 
-    def wait(self, running: Sequence[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
-        return [running[-1]], list(running[:-1])
+    def kill(self, actor: Any) -> None:
+        self.killed.append(actor)
 
     def remote(self, **asked: Any) -> Callable[[type], Any]:
+        assert asked == {"num_cpus": 0}, "what holds the data set takes no actor's place"
+        return lambda kind: SimpleNamespace(remote=lambda *given: self.handle(kind(*given)))
+
+    def handle(self, made: Any) -> Any:
+        return SimpleNamespace(next=SimpleNamespace(remote=made.next))
+
+    def from_items(self, items: list[dict[str, str]], override_num_blocks: int) -> Any:
+        assert override_num_blocks == len(items), "a block each: a free actor takes the next"
+        self.blocks = items
+        return self
+
+    def map_batches(self, kind: Any, **asked: Any) -> Any:
         self.asked = asked
-        return lambda kind: SimpleNamespace(remote=lambda *a, **k: Handle(Wrapped(kind(*a, **k))))
+        self.actors = [kind(**asked["fn_constructor_kwargs"]) for _ in range(asked["compute"]["size"])]
+        return self
 
-
-class Wrapped:
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-
-    def do(self, batch: Any) -> tuple[Any, ...]:
-        return tuple(self.actor.do(batch))
+    def iter_batches(self, **asked: Any) -> Iterator[Any]:
+        pyarrow = pytest.importorskip("pyarrow")
+        for i, block in reversed(list(enumerate(self.blocks))):
+            yield from self.actors[i % len(self.actors)](pyarrow.Table.from_pylist([block]))
 
 
 @pytest.fixture
@@ -296,7 +310,12 @@ def test_a_cluster_is_joined_quietly(bench: Bench, stand_in: StandIn, undisturbe
     assert go(bench, Cluster(actors=2)).done == 9
     assert stand_in.joined["include_dashboard"] is False
     assert stand_in.joined["log_to_driver"] is False
-    assert stand_in.asked["num_cpus"] == 1
+    assert (stand_in.asked["num_cpus"], stand_in.asked["num_gpus"]) == (1, None)
+    assert stand_in.asked["max_restarts"] == stand_in.asked["max_task_retries"] == 3
+    assert len(stand_in.blocks) == 9, "fewer shards of images than two for each actor: no actor is idle"
+    assert stand_in.context.enable_progress_bars is False
+    assert stand_in.context.execution_no_progress_timeout_s == -1
+    assert len(stand_in.killed) == 1
     assert not stand_in.up, "it is left as it was found"
     assert rows(bench.home / "out") == undisturbed()
 
@@ -307,11 +326,35 @@ def test_an_actor_computes_where_it_was_told(bench: Bench, stand_in: StandIn, mo
     made: list[str | None] = []
     monkeypatch.setattr("faithmap.bench.engines.cluster.Worker", lambda setup, device: made.append(device))
     plan = make_plan(read_spec(bench.spec), bench.home, Models("cpu"))
-    Actor(plan.setup, 1, [], gpu=True)
+    Actor(plan.setup, 1, [], gpu=True)._ready()
     assert made == ["cuda:0"], "Ray shows an actor its own GPUs alone"
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    shutil.rmtree(bench.home / "out")
     with pytest.raises(BenchError, match="a GPU that torch cannot use; give --gpus 0"):
-        Actor(plan.setup, 1, [], gpu=True)
+        go(bench, Cluster(gpus=1))
+    assert stand_in.asked["num_gpus"] == 1
+    assert not stand_in.up
+
+
+def test_what_ends_a_worker_is_told_in_one_line(
+    bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, undisturbed: Undisturbed
+) -> None:
+    run_it, done = Worker.run, [0]
+
+    def failing(self: Worker, tasks: Any) -> Iterator[Any]:
+        for finished in run_it(self, tasks):
+            if done[0] == 4:
+                raise KeyError("of a kind\nthat nobody expects")
+            done[0] += 1
+            yield finished
+
+    monkeypatch.setattr(Worker, "run", failing)
+    with pytest.raises(BenchError, match=r"^a worker failed \(.*nobody expects.*\)$"):
+        go(bench, Cluster(actors=2))
+    assert (len(stand_in.killed), stand_in.up) == (1, False)
+    monkeypatch.setattr(Worker, "run", run_it)
+    assert go(bench, Cluster(actors=2)).present == 4, "what had come was written"
+    assert rows(bench.home / "out") == undisturbed()
 
 
 def test_a_cluster_that_is_joined_already_stays(bench: Bench, stand_in: StandIn) -> None:
@@ -339,19 +382,85 @@ RAY = """
 import sys
 from pathlib import Path
 from faithmap.bench.engines.cluster import Cluster
+from faithmap.bench.errors import BenchError
 from faithmap.bench.reading import read_spec
 from faithmap.bench.run import run
-home = Path(sys.argv[1])
-state = run(read_spec(home / "spec.toml"), home / "out", base=home, engine=Cluster(actors=2))
-print(state.done)
+home, address = Path(sys.argv[1]), sys.argv[2] or None
+def go(out, gpus=0):
+    return run(read_spec(home / "spec.toml"), home / out, base=home, engine=Cluster(address, actors=2, gpus=gpus), tell=said)
+def said(state, finished):
+    if finished:
+        print("unit", flush=True)
+if __name__ == "__main__":
+    print("done", go("out").done)
+    if address is None:
+        try:
+            go("gpus", gpus=1)
+        except BenchError as error:
+            print(error)
 """
 
+DYING = """
+import os
+from pathlib import Path
+from tiny_bench_model import Spots
+import faithmap
 
-@pytest.mark.skipif("FAITHMAP_RAY" not in os.environ, reason="starts Ray, which takes 20 seconds: set FAITHMAP_RAY=1")
+class Dying(Spots):
+    def forward(self, x):
+        lives = Path("lives")
+        if "RAY_JOB_ID" in os.environ and lives.exists() and (left := int(lives.read_text())):
+            lives.write_text(str(left - 1))
+            os._exit(9)
+        return super().forward(x)
+
+def make():
+    return faithmap.Classifier(Dying(), labels=["cat", "dog", "cow"], geometry=faithmap.Geometry(16, (16, 16)), name="tiny")
+"""
+"""A model that ends its actor's process, so many times as a file says."""
+
+real = pytest.mark.skipif("FAITHMAP_RAY" not in os.environ, reason="starts Ray, which takes 20 seconds: set FAITHMAP_RAY=1")
+
+
+def with_ray(bench: Bench, address: str = "") -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("ray.data")
+    return subprocess.run([sys.executable, "-c", RAY, str(bench.home), address], capture_output=True, text=True, check=False)
+
+
+@real
 def test_two_actors_of_ray_make_the_same_tables(bench: Bench, undisturbed: Undisturbed) -> None:
-    pytest.importorskip("ray")
-    done = subprocess.run([sys.executable, "-c", RAY, str(bench.home)], capture_output=True, text=True, check=False)
+    done = with_ray(bench)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip().endswith("9")
+    told = done.stdout.splitlines()
+    assert told[:10] == ["unit"] * 9 + ["done 9"], "and no word of Ray's"
+    assert "a GPU that torch cannot use" in told[10] or torch.cuda.is_available()
+    assert done.stderr == ""
     assert rows(bench.home / "out") == undisturbed()
     assert Path(bench.home / "out" / "run.lock").read_text() == ""
+
+
+@real
+@pytest.mark.parametrize("deaths", [2, 99])
+def test_an_actor_of_ray_that_dies_is_started_again_a_few_times(bench: Bench, undisturbed: Undisturbed, deaths: int) -> None:
+    bench.write("tiny_bench_model:make", "dying:make")
+    (bench.home / "dying.py").write_text(DYING)
+    (bench.home / "lives").write_text(str(deaths))
+    done = with_ray(bench)
+    if deaths == 2:
+        told = [line for line in done.stdout.splitlines() if "raylet" not in line]  # what Ray says of a death, it says here
+        assert told[:10] == ["unit"] * 9 + ["done 9"]
+        assert rows(bench.home / "out") == undisturbed()
+        assert (bench.home / "lives").read_text() == "0"
+    else:
+        assert "BenchError: actors die again and again" in done.stderr
+    sys.modules.pop("dying", None)
+
+
+@real
+def test_a_cluster_is_reached_by_its_address(bench: Bench, undisturbed: Undisturbed) -> None:
+    address = os.environ.get("FAITHMAP_RAY_ADDRESS")
+    if not address:
+        pytest.skip("needs a cluster: set FAITHMAP_RAY_ADDRESS")
+    done = with_ray(bench, address)
+    assert "done 9" in done.stdout, done.stderr[-2000:]
+    assert rows(bench.home / "out") == undisturbed()

@@ -23,7 +23,7 @@ from faithmap.files import write_whole
 RECORD = "run.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Present:
     """A unit that is there: its file's size and time, and how many of its images failed."""
 
@@ -118,7 +118,7 @@ class RunFolder:
             planned: by key.
             verify: hold every file against its digest, also those that the journal knows.
         """
-        known = {} if verify else self._journalled()
+        known = {} if verify else self._journalled(planned)
         found: dict[str, Present] = {}
         news: dict[str, Present] = {}
         with os.scandir(self.units) as entries:
@@ -127,13 +127,14 @@ class RunFolder:
                 if suffix != "parquet" or key not in planned:
                     continue
                 status = entry.stat()
-                noted = known.get(key)
+                noted = known.pop(key, None)
                 if noted is not None and (noted.size, noted.time) == (status.st_size, status.st_mtime_ns):
                     found[key] = noted
                 elif (seen := self._verified(key, Path(entry.path))) is not None:
                     news[key] = seen
         self.note(news)
-        return found | news
+        found |= news
+        return found
 
     def tidy(self, planned: Mapping[str, Unit], *, alone: bool) -> int:
         """Set units aside that are no longer planned, and return how many.
@@ -144,11 +145,11 @@ class RunFolder:
         """
         aside = 0
         with os.scandir(self.units) as entries:
-            names = [entry.name for entry in entries]
+            names = [entry.name for entry in entries if entry.name.removesuffix(".parquet") not in planned]
         for name in names:
             if alone and name.endswith(".partial"):
                 (self.units / name).unlink(missing_ok=True)
-            elif name.endswith(".parquet") and name.removesuffix(".parquet") not in planned:
+            elif name.endswith(".parquet"):
                 (self.path / "set-aside").mkdir(exist_ok=True)
                 (self.units / name).rename(self.path / "set-aside" / name)
                 aside += 1
@@ -181,11 +182,11 @@ class RunFolder:
         with suppress(OSError), (self.path / self.journal).open("a") as file:
             file.writelines(f"{line}\n" for line in lines)
 
-    def _journalled(self) -> dict[str, Present]:
+    def _journalled(self, planned: Mapping[str, Unit]) -> dict[str, Present]:
         known: dict[str, Present] = {}
         for path in sorted(self.path.glob("journal*.jsonl")):
-            with suppress(OSError):
-                known |= dict(_lines(path.read_text(errors="replace").splitlines()))
+            with suppress(OSError), path.open(errors="replace") as file:
+                known.update((planned[key].key, unit) for key, unit in _lines(file) if key in planned)
         return known
 
     def _verified(self, key: str, path: Path) -> Present | None:

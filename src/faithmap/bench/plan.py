@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from faithmap.bench.items import Item, Items, digest_of
 from faithmap.geometry import Geometry
@@ -161,6 +161,26 @@ class Plan:
             "units": len(self),
             "published": self.published,
         }
+
+
+@dataclass(frozen=True)
+class Tasks(Sequence[Task]):
+    """Units with their images, each put together when it is asked for: a list of them would be as long as the data set."""
+
+    plan: Plan
+    units: Sequence[Unit]
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> Tasks: ...
+    def __getitem__(self, index: int | slice) -> Task | Tasks:
+        """A task, or fewer of them."""
+        found = self.units[index]
+        return self.plan.task(found) if isinstance(found, Unit) else Tasks(self.plan, found)
 
 
 def _method_record(method: PlannedMethod) -> dict[str, Any]:

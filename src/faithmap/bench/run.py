@@ -14,7 +14,7 @@ from faithmap.bench.engines.shard import assigned
 from faithmap.bench.folder import RunFolder
 from faithmap.bench.locks import holding, planning
 from faithmap.bench.models import Models
-from faithmap.bench.plan import Plan, Unit
+from faithmap.bench.plan import Plan, Tasks, Unit
 from faithmap.bench.planning import make_plan
 from faithmap.bench.reading import Place, shown
 from faithmap.bench.trial import try_out
@@ -153,8 +153,7 @@ def execute(
 
 
 def _do(plan: Plan, todo: Sequence[Unit], folder: RunFolder, engine: Engine, models: Models, state: State, say: Tell) -> None:
-    tasks = [plan.task(unit) for unit in todo]
-    with closing(engine.run(plan.setup, tasks, models)) as units:  # type: ignore[type-var]
+    with closing(engine.run(plan.setup, Tasks(plan, todo), models)) as units:  # type: ignore[type-var]
         for finished in units:
             folder.keep(finished.key, finished.data, finished.failed)
             state.done += 1

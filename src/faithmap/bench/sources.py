@@ -6,17 +6,18 @@ Nothing but names and sizes is read when a source is listed, and annotations whe
 from __future__ import annotations
 
 import csv
+import io
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faithmap.bench.errors import BenchError
-from faithmap.bench.items import Item
-from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, image_files, imagenet_classes
+from faithmap.bench.items import Item, Listing
+from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, imagenet_classes
 from faithmap.data.annotations import inside
-from faithmap.data.files import AnnotationError, file_bytes
+from faithmap.data.files import AnnotationError, file_bytes, image_names
 from faithmap.seeds import derived
 
 if TYPE_CHECKING:
@@ -43,14 +44,14 @@ class Source(ABC):
     def listed(self) -> Iterator[Item]:
         """All items, in an order that is always the same."""
 
-    def items(self, seed: int) -> list[Item]:
+    def items(self, seed: int) -> Listing:
         """Those that were asked for: all, or a sample in the data set's order.
 
         Raises:
             BenchError: for a data set that cannot be read or is empty.
         """
         try:
-            every = list(self.listed())
+            every = Listing(self.listed())
         except FileError as error:
             raise BenchError(error) from error
         if not every:
@@ -59,7 +60,7 @@ class Source(ABC):
         if wanted is None or wanted >= len(every):
             return every
         chosen = random.Random(derived(seed, "sample")).sample(range(len(every)), wanted)  # noqa: S311 - no secret
-        return [every[i] for i in sorted(chosen)]
+        return Listing(every[i] for i in sorted(chosen))
 
     def file(self, item: Item) -> Path:
         """Where the image lies."""
@@ -69,10 +70,13 @@ class Source(ABC):
         """The objects of the item's class: boxes, or masks where the data set has outlines."""
         raise BenchError(f"{self.data.kind} has no boxes of {item.path}")
 
-    def _item(self, index: int, path: Path, target: int | str | None = None, label: str | None = None) -> Item:
-        name = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+    def _item(self, index: int, name: str, target: int | str | None = None, label: str | None = None) -> Item:
+        """The name is relative to the root."""
         wanted = target if self.data.asks_for_labels else None
-        return Item(index, name, _size(path), wanted, label)
+        return Item(index, name, _size(self.root / name), wanted, label)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
 class Folder(Source):
@@ -80,8 +84,8 @@ class Folder(Source):
 
     def listed(self) -> Iterator[Item]:
         """By path."""
-        for index, path in enumerate(image_files([self.root])):
-            yield self._item(index, path)
+        for index, name in enumerate(image_names(self.root)):
+            yield self._item(index, name)
 
 
 class Table(Source):
@@ -95,8 +99,8 @@ class Table(Source):
         """In the table's order."""
         name = self.data.path
         try:
-            text = file_bytes(name, MAX_TABLE, AnnotationError).decode("utf-8-sig")
-            rows = csv.DictReader(text.splitlines(), strict=True)
+            content = io.BytesIO(file_bytes(name, MAX_TABLE, AnnotationError))
+            rows = csv.DictReader(io.TextIOWrapper(content, "utf-8-sig", newline=""), strict=True)
             if "path" not in (rows.fieldnames or ()):
                 raise BenchError(f"{name}: has no column 'path'; give one with the images' paths, relative to the file")
             if self.data.asks_for_labels and "target" not in (rows.fieldnames or ()):
@@ -104,7 +108,7 @@ class Table(Source):
             for index, row in enumerate(rows):
                 target = _number((row.get("target") or "").strip() or None)
                 label = target if isinstance(target, str) else None
-                yield self._item(index, inside(self.root, row["path"] or "", name), target, label)
+                yield self._item(index, self._name(inside(self.root, row["path"] or "", name)), target, label)
         except (UnicodeDecodeError, csv.Error) as error:
             raise BenchError(f"{name}: no table ({error}); give a CSV file in UTF-8") from error
 
@@ -115,11 +119,13 @@ class ImageNet(Source):
     def listed(self) -> Iterator[Item]:
         """By path."""
         classes = imagenet_classes() if self.data.asks_for_labels else {}
-        for index, path in enumerate(image_files([self.root])):
-            label = path.parent.name
+        for index, name in enumerate(image_names(self.root)):
+            label = (self.root / name).parent.name
             if self.data.asks_for_labels and label not in classes:
-                raise BenchError(f"{path}: lies in no folder of a class such as n01440764; explain the predicted class")
-            yield self._item(index, path, classes.get(label), label)
+                raise BenchError(
+                    f"{self.root / name}: lies in no folder of a class such as n01440764; explain the predicted class"
+                )
+            yield self._item(index, name, classes.get(label), label)
 
 
 class Boxed(Source):
@@ -148,7 +154,7 @@ class Boxed(Source):
             for name in photo.classes:
                 if photo.of(name, difficult=False, crowd=False):
                     known = self.data.classes.get(name, photo.of(name)[0].index)
-                    yield self._item(index, photo.path, known, name)._replace(photo=number)
+                    yield self._item(index, self._name(photo.path), known, name)._replace(photo=number)
                     index += 1
 
     def boxes(self, item: Item) -> Float[Tensor, "k 4"] | Tensor:
@@ -178,7 +184,7 @@ def resolved(data: DataSpec, base: Path) -> DataSpec:
     return data.model_copy(update={name: base.resolve() / p for name, p in places.items() if p is not None})
 
 
-def targets_of(items: Sequence[Item]) -> set[str]:
+def targets_of(items: Iterable[Item]) -> set[str]:
     """The classes that are named rather than numbered, for a model to look up."""
     return {item.target for item in items if isinstance(item.target, str)}
 
@@ -186,7 +192,7 @@ def targets_of(items: Sequence[Item]) -> set[str]:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return -1
 
 

@@ -75,6 +75,29 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list({file.absolute(): file for file in found}.values())
 
 
+def image_names(folder: Path) -> Iterator[str]:
+    """The images in a folder and its subfolders, as :func:`image_files` finds them; paths relative to it, with ``/``.
+
+    They come one by one, and the names of few folders are held at a time: a data set's paths would take much memory. A file
+    in the folder's place is ``.``.
+
+    Raises:
+        ImageError: as :func:`image_files`.
+    """
+    try:
+        folder.stat()
+        names = _walk(folder) if folder.is_dir() else iter(["."])
+        first = next(names, None)
+        if first is not None:
+            yield first
+            yield from names
+    except (OSError, ValueError) as error:
+        raise _unreadable(os.fspath(folder), error) from error
+    if first is None:
+        remedy = f"give one with files in {' '.join(sorted(_SUFFIXES))}"
+        raise refusal(os.fspath(folder), "a folder without images", remedy)
+
+
 def sample_photo(name: str = "chelsea") -> Path:
     """A photograph that comes with the library, free of copyright (``samples/CREDITS.md``).
 
@@ -106,23 +129,27 @@ def _unreadable(name: str, error: OSError | ValueError, refused: type[FileError]
 
 
 def _expand(path: Path) -> list[Path]:
-    try:
-        path.stat()
-        files = sorted(_walk(path)) if path.is_dir() else [path]
-    except (OSError, ValueError) as error:
-        raise _unreadable(os.fspath(path), error) from error
-    if not files:
-        remedy = f"give one with files in {' '.join(sorted(_SUFFIXES))}"
-        raise refusal(os.fspath(path), "a folder without images", remedy)
-    return files
+    return [path / name for name in image_names(path)]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder, onerror=_raise):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = (Path(parent, name) for name in names if not name.startswith("."))
-        yield from (file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file())
+def _walk(folder: Path) -> Iterator[str]:
+    """Sorted part by part, as paths are; folders end in ``/`` until it is their turn."""
+    waiting = [""]
+    while waiting:
+        here = waiting.pop()
+        if here and not here.endswith("/"):
+            yield here
+            continue
+        with os.scandir(folder / here) as entries:
+            found = [here + name for entry in entries if (name := _wanted(entry))]
+        found.sort(key=lambda name: name.rstrip("/"), reverse=True)
+        waiting += found
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _wanted(entry: os.DirEntry[str]) -> str | None:
+    """The name of an image or folder that is to be looked at."""
+    if entry.name.startswith("."):
+        return None
+    if entry.is_dir():
+        return None if entry.is_symlink() else f"{entry.name}/"
+    return entry.name if entry.name.lower().endswith(tuple(_SUFFIXES)) and entry.is_file() else None

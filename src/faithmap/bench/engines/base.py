@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Protocol
 
 from faithmap.bench.models import Models
@@ -31,7 +31,7 @@ class Engine(Protocol):
         """
 
 
-def batches(tasks: Sequence[Task], workers: int) -> list[list[Task]]:
+def batches(tasks: Sequence[Task], workers: int) -> Iterator[list[Task]]:
     """Tasks that one worker does in a row: those of one model and shard, which share images, unless workers would be idle.
 
     >>> from faithmap.bench.plan import Unit
@@ -39,5 +39,12 @@ def batches(tasks: Sequence[Task], workers: int) -> list[list[Task]]:
     >>> [len(batch) for batch in batches(tasks, 1)], [len(batch) for batch in batches(tasks, 2)]
     ([3, 3], [1, 1, 1, 1, 1, 1])
     """
-    groups = [list(group) for _, group in groupby(tasks, key=lambda task: (task.unit.model, task.unit.shard))]
-    return groups if len(groups) >= 2 * workers or workers == 1 else [[task] for task in tasks]
+    enough = 2 * workers if workers > 1 else 0
+    if sum(1 for _ in islice(_together(tasks), enough)) < enough:
+        yield from ([task] for task in tasks)
+    else:
+        yield from _together(tasks)
+
+
+def _together(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    return (list(group) for _, group in groupby(tasks, key=lambda task: (task.unit.model, task.unit.shard)))

@@ -1,21 +1,29 @@
-"""Cluster: Ray's actors, on this computer or a cluster by its address; each loads the models once.
+"""Cluster: Ray Data's pool of actors, on this computer or a cluster by its address; each actor loads the models once.
+
+The tasks' batches are a data set, a block each; an actor that is free maps the next one to the units' files, which come back
+one by one. The data set itself is held by a process of Ray's: Ray Data's words and settings stay there, and a client that came
+by ``ray://``, which cannot hold one, is served like any other.
 
 Ray is imported when a cluster is asked for, and not before. It reports nothing to its makers and opens no dashboard.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from faithmap.bench.engines.base import batches
 from faithmap.bench.errors import BenchError, needs
+from faithmap.bench.items import Item
 from faithmap.bench.models import Models
-from faithmap.bench.plan import Setup, Task
+from faithmap.bench.plan import Setup, Task, Unit
 from faithmap.bench.worker import Finished, Worker
+from faithmap.text import one_line
 
 RESTARTS = 3
 """Of an actor that dies, with what it was doing; a unit that is done twice is the same twice."""
@@ -23,7 +31,7 @@ RESTARTS = 3
 
 @dataclass(frozen=True)
 class Cluster:
-    """Actors of Ray.
+    """Actors of Ray Data.
 
     Args:
         address: of a cluster, such as ``auto`` or ``ray://head:10001``; None starts one on this computer.
@@ -39,7 +47,7 @@ class Cluster:
     shard: tuple[int, int] | None = None
 
     def run(self, setup: Setup, tasks: Sequence[Task], models: Models) -> Iterator[Finished]:
-        """Deal batches to whichever actor is free.
+        """Have the actors map the batches.
 
         Raises:
             BenchError: where Ray is missing or cannot be reached, or actors die again and again.
@@ -50,12 +58,9 @@ class Cluster:
         if ours:
             self._join(ray)
         try:
-            yield from self._dealt(ray, setup, batches(tasks, self.actors))
+            yield from self._mapped(ray, setup, [packed(batch) for batch in batches(tasks, self.actors)])
         except ray.exceptions.RayActorError as error:
             raise BenchError("actors die again and again, perhaps for want of memory; what is there is complete") from error
-        except ray.exceptions.RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            raise BenchError(cause if isinstance(cause, BenchError) else f"a worker failed ({cause or error})") from error
         finally:
             if ours:
                 ray.shutdown()
@@ -71,51 +76,105 @@ class Cluster:
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise BenchError(f"no Ray cluster at {self.address or 'this computer'} ({error})") from error
 
-    def _dealt(self, ray: Any, setup: Setup, work: Sequence[list[Task]]) -> Iterator[Finished]:
-        actor = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=RESTARTS, max_task_retries=RESTARTS)(Actor)
-        free = [actor.remote(setup, self.cpus, list(sys.path), gpu=self.gpus > 0) for _ in range(min(self.actors, len(work)))]
-        running: dict[Any, Any] = {}
-        left = iter(work)
-        for batch in left:
-            worker = free.pop(0)
-            running[worker.do.remote(batch)] = worker
-            if not free:
-                yield from _first(ray, running, free)
-        while running:
-            yield from _first(ray, running, free)
+    def _mapped(self, ray: Any, setup: Setup, work: list[str]) -> Iterator[Finished]:
+        given = {"setup": setup, "threads": self.cpus, "paths": list(sys.path), "gpu": self.gpus > 0}
+        asked = {"num_cpus": self.cpus, "num_gpus": self.gpus or None}
+        stream = ray.remote(num_cpus=0)(Stream).remote(work, min(self.actors, len(work)), asked, given)
+        try:
+            while (row := ray.get(stream.next.remote())) is not None:
+                if "error" in row:
+                    raise BenchError(row["error"])
+                yield Finished(**row)
+        finally:
+            ray.kill(stream)
+
+
+class Stream:
+    """The data set, in a process of Ray's, and the results as they come.
+
+    Args:
+        work: a packed batch for each block.
+        actors: how many map them.
+        asked: what Ray reserves for each.
+        given: what each is made with.
+    """
+
+    def __init__(self, work: Sequence[str], actors: int, asked: dict[str, Any], given: dict[str, Any]) -> None:
+        data = _ray().data
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.execution_no_progress_timeout_s = -1  # a unit may take hours
+        context.target_max_block_size = 1  # a unit is handed on when it is done, not when its batch is
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+        blocks = data.from_items([{"tasks": batch} for batch in work], override_num_blocks=len(work))
+        mapped = blocks.map_batches(
+            Actor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=data.ActorPoolStrategy(size=actors, max_tasks_in_flight_per_actor=1),
+            fn_constructor_kwargs=given,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+            **asked,
+        )
+        tables = mapped.iter_batches(batch_size=None, batch_format="pyarrow")
+        self.rows = (row for table in tables for row in table.to_pylist())
+
+    def next(self) -> dict[str, Any] | None:
+        """The next row; None after the last."""
+        return next(self.rows, None)
 
 
 class Actor:
-    """A worker in a process of Ray's."""
+    """A worker in a process of Ray's; makes itself ready with the first batch, so that what goes wrong is told as a row."""
 
     def __init__(self, setup: Setup, threads: int, paths: list[str], *, gpu: bool) -> None:
+        self.setup, self.threads, self.paths, self.gpu = setup, threads, paths, gpu
+        self.worker: Worker | None = None
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        """A table of one row for each unit; of one that has the error, where something ended the run."""
+        from pyarrow import Table  # noqa: PLC0415 - an extra
+
+        try:
+            self.worker = self.worker or self._ready()
+            for finished in self.worker.run(unpacked(batch["tasks"][0].as_py())):
+                yield Table.from_pylist([asdict(finished)])
+        except BenchError as error:
+            yield Table.from_pylist([{"error": str(error)}])
+        except Exception as error:  # noqa: BLE001 - whatever it was, the run's owner has to hear of it
+            yield Table.from_pylist([{"error": one_line(f"a worker failed ({error or type(error).__name__})")}])
+
+    def _ready(self) -> Worker:
         import torch  # noqa: PLC0415 - in the actor's own process
 
-        sys.path[:] = [*dict.fromkeys([*paths, *sys.path])]
-        if not gpu:
-            torch.set_num_threads(threads)
+        sys.path[:] = [*dict.fromkeys([*self.paths, *sys.path])]
+        if not self.gpu:
+            torch.set_num_threads(self.threads)
         elif not torch.cuda.is_available():
             raise BenchError("an actor was given a GPU that torch cannot use; give --gpus 0, or a torch for that GPU")
-        self.worker = Worker(setup, "cuda:0" if gpu else "cpu")
-
-    def do(self, batch: list[Task]) -> list[Finished]:
-        """One batch."""
-        return list(self.worker.run(batch))
+        return Worker(self.setup, "cuda:0" if self.gpu else "cpu")
 
 
-def _first(ray: Any, running: dict[Any, Any], free: list[Any]) -> Iterator[Finished]:
-    """The results of the batch that is done first; its actor is free."""
-    (done, *_), _ = ray.wait(list(running), num_returns=1)
-    free.append(running.pop(done))
-    finished: list[Finished] = ray.get(done)
-    yield from finished
+def packed(batch: Sequence[Task]) -> str:
+    """Tasks as a cell of a table.
+
+    >>> unpacked(packed([Task(Unit("igos-28-00000", 0, 1, 0), [Item(3, "a.png", 10)])]))[0].items[0].path
+    'a.png'
+    """
+    return json.dumps(batch)
+
+
+def unpacked(text: str) -> list[Task]:
+    """The same again."""
+    return [Task(Unit(*unit), [Item(*item) for item in items]) for unit, items in json.loads(text)]
 
 
 def _ray() -> Any:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
-        import ray  # noqa: PLC0415 - an extra, and loaded by nothing else
+        import ray.data  # noqa: PLC0415 - an extra, and loaded by nothing else
     except ModuleNotFoundError as error:
         raise needs("ray", "ray") from error
     return ray

@@ -84,11 +84,10 @@ def clean_processes() -> BaseContext:
     return context
 
 
-def _dealt(pool: ProcessPoolExecutor, work: Sequence[list[Task]], ahead: int) -> Iterator[Finished]:
+def _dealt(pool: ProcessPoolExecutor, work: Iterator[list[Task]], ahead: int) -> Iterator[Finished]:
     """A few batches at a time, so that results do not pile up."""
     running: set[Future[list[Finished]]] = set()
-    left = iter(work)
-    for batch in left:
+    for batch in work:
         running.add(pool.submit(_do, batch))
         if len(running) >= ahead:
             done, running = wait(running, return_when=FIRST_COMPLETED)

@@ -26,8 +26,8 @@ from PIL import Image
 import faithmap as fm
 
 WIDTHS = {"desktop": 1280, "phone": 390}
-LONGEST = 2900
-"""Pixels of a picture from top to bottom."""
+LONGEST = {"browse": 1400}
+"""Pixels of a picture from top to bottom, so that its file stays small."""
 
 TABS = {
     "explain": "Explain",
@@ -118,10 +118,10 @@ def choose(tab: Any, methods: tuple[str, ...]) -> None:
             tokens.nth(i).locator(".token-remove").click()
 
 
-def picture(tab: Any, out: Path) -> None:
+def picture(tab: Any, out: Path, longest: int) -> None:
     """The page from the top, as far down as a picture goes."""
     image = Image.open(BytesIO(tab.screenshot(full_page=True))).convert("RGB")
-    image = image.crop((0, 0, image.width, min(image.height, LONGEST)))
+    image = image.crop((0, 0, image.width, min(image.height, longest)))
     image.quantize(256, dither=Image.Dither.NONE).save(out, optimize=True)
     print(f"{out}  {image.width} x {image.height}  {out.stat().st_size / 1024:.0f} KB", flush=True)
 
@@ -148,7 +148,7 @@ def main() -> None:
                     tab.wait_for_selector("#guesses label")
                     for name in wanted:
                         answered(tab, name)
-                        picture(tab, given.out / f"app-{name}-{width}-{scheme}.png")
+                        picture(tab, given.out / f"app-{name}-{width}-{scheme}.png", LONGEST.get(name, 2900))
                     tab.close()
 
 

@@ -72,7 +72,7 @@ def _left(desk: Desk, known: Known) -> tuple[Shared, Status]:
     other = gr.Dropdown(labels_of(known), value=None, label="Another class", filterable=True, elem_id="other")
     looking = Status(None, elem_id="looking")
     guesses.input(None, None, other, js="() => null", **_BROWSER)
-    other.input(None, None, guesses, js="() => null", **_BROWSER)
+    other.input(None, [other, guesses], guesses, js="(other, guess) => (Number.isInteger(other) ? null : guess)", **_BROWSER)
     return Shared(desk, picker, model, guesses, other), looking
 
 

@@ -130,7 +130,7 @@ def _make_controls(shelf: Run) -> Controls:
     models = [listing.section.model.name for listing in shelf.listings]
     with gr.Row():
         model = gr.Dropdown(models, value=models[0], label="Model of the run", visible=len(models) > 1)
-        metric = gr.Dropdown(metrics_of(first), value=first.metrics[0], label="Score")
+        metric = gr.Dropdown(metrics_of(first), value=first.metrics[0], label="Score", scale=2)
         by = gr.Dropdown(sortings(first), value=MEAN, label="Sort by")
         order = gr.Dropdown([HIGHEST, LOWEST], value=HIGHEST, label="Order")
     known = list(first.methods)

@@ -181,8 +181,8 @@ class _Sender:
 def policy(scripts: Collection[str] = ()) -> str:
     """What a browser may do with a response.
 
-    ``'unsafe-eval'`` cannot be left out with Gradio 6: the browser makes a function of the template and of the script of every
-    ``gr.HTML``, which all parts of this page are, and of the ``js`` of every event (``new Function`` in its HTML.js and Blocks.js).
+    ``'unsafe-eval'`` cannot be left out with Gradio 6.31, without it the page stays empty: the browser makes functions of the
+    template and the script of every ``gr.HTML``, which all parts of this page are, and of the ``js`` of every event.
     What these functions are made of is written here and comes from this server; values of visitors and files never go into it.
     No script in the page's text runs but those whose digests are given, and none of another host.
     """

@@ -95,8 +95,8 @@ function redraw() {
   opacity.disabled = state.alone;
   opacity.value = state.opacity;
   opacityShown.textContent = `${state.opacity} %`;
-  figures[0].whole.hidden = !state.beside;
-  maps.style.setProperty("--columns", figures.length - (state.beside ? 0 : 1));
+  figures[0].whole.hidden = !beside.checked;
+  maps.style.setProperty("--columns", figures.length - (beside.checked ? 0 : 1));
 }
 
 opacity.addEventListener("input", () => { state.opacity = Number(opacity.value); redraw(); });

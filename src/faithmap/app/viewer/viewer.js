@@ -65,7 +65,7 @@ function settle(panels) {
   slider.max = scene.steps;
   slider.value = state.position;
   state.opacity ??= Math.round(100 * scene.display.opacity);
-  beside.checked = state.beside ??= panels.length === 1 && window.innerWidth > 760;
+  beside.checked = state.beside ?? (panels.length === 1 && window.innerWidth > 760);
   if (!palette.options.length) palette.append(...Object.keys(scene.display.maps).map((name) => make("option", { value: name }, name)));
 }
 

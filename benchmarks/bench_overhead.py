@@ -1,7 +1,8 @@
 """What the runner costs beside the work: python benchmarks/bench_overhead.py PHOTOGRAPHS [--images 100] [--device cuda].
 
-A run's wall clock, from the first unit to the last, against the seconds that were spent in the method, in the metrics and in
-the pass that finds each image's class. What is left is reading photographs, packing and writing units.
+One run tells it: its wall clock, from the first unit to the last, against the seconds of that same run that were spent in the
+method, in the metrics and in the pass that finds each image's class. What is left is reading photographs, packing and writing
+units. A single image is explained before, for what a process does once; ``--warm 0`` leaves that out.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from faithmap.bench.store import read_rows
 CASES = {
     "gradcam": ("gradcam", "", "[]"),
     "gradcam, deletion and insertion": ("gradcam", "", '["deletion_insertion"]'),
-    "igos": ("igos", "resolution = 28", "[]"),
-    "igos, deletion and insertion": ("igos", "resolution = 28", '["deletion_insertion"]'),
+    "igos": ("igos", "resolution = {cells}", "[]"),
+    "igos, deletion and insertion": ("igos", "resolution = {cells}", '["deletion_insertion"]'),
 }
 
 
@@ -73,6 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--resolution", type=int, default=28, help="of I-GOS, in cells a side")
+    parser.add_argument("--warm", type=int, default=1, help="images before the run that is timed; 0 for none")
     parser.add_argument("--shard", type=int, default=16)
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")
@@ -82,9 +85,10 @@ def main() -> None:
     print(f"{'case':34} {'images':>6} {'run':>9} {'work':>9} {'overhead':>9}")
     for number in asked.cases.split(","):
         name, (method, more, metrics) = list(CASES.items())[int(number)]
-        text = spec_of(asked.photos.absolute(), asked.model, method, more, metrics, asked.images, asked.shard)
-        overhead(text.replace(f"sample = {asked.images}", "sample = 4"), asked.device)  # what only a first run does
-        images, whole, work = overhead(text, asked.device)
+        more = more.format(cells=asked.resolution)
+        for count in filter(None, (asked.warm, asked.images)):
+            text = spec_of(asked.photos.absolute(), asked.model, method, more, metrics, count, asked.shard)
+            images, whole, work = overhead(text, asked.device)
         print(f"{name:34} {images:6} {whole:8.2f}s {work:8.2f}s {100 * (whole / work - 1):8.1f}%", flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from bench_tools import Bench, rows
 from PIL import Image
 
 from faithmap.bench.errors import BenchError
-from faithmap.bench.items import Items
-from faithmap.bench.planning import check_targets
+from faithmap.bench.items import Item, Items, Listing
+from faithmap.bench.models import Models
+from faithmap.bench.plan import Tasks, Unit
+from faithmap.bench.planning import check_targets, make_plan
 from faithmap.bench.reading import parse_spec, read_spec
 from faithmap.bench.run import run
 from faithmap.bench.sources import open_source
@@ -55,6 +58,41 @@ def test_a_folder_is_listed_by_path_and_sampled_by_seed(bench: Bench) -> None:
     assert first == sorted(first)
     assert any(sample != first for sample in other)
     assert {item.number for item in first} <= set(range(8)), "the number in the data set, not in the sample"
+
+
+def test_a_listing_gives_back_what_it_was_given() -> None:
+    odd = [
+        Item(4, "é/\udce9 ☂.png", -1),
+        Item(2**40, "", 2**40, 3, "dog", 0),
+        Item(5, "c", 1, "3", "dog", 2**33),
+        Item(6, "d", 2, 3),
+    ]
+    listing = Listing(odd)
+    assert list(listing) == odd == listing[:]
+    assert (listing[-1], listing[1:3], listing[::-2], listing[9:]) == (odd[-1], odd[1:3], odd[::-2], [])
+    with pytest.raises(IndexError):
+        listing[4]
+    assert Items(listing, 3).digests() == Items(odd, 3).digests()
+
+
+def test_a_listed_image_takes_little_more_than_its_name() -> None:
+    name = "n01440764/ILSVRC2012_val_{:08d}.JPEG"
+    classes = [(number, f"n{number:08d}") for number in range(10)]
+    tracemalloc.start()
+    held = Listing(Item(i, name.format(i), 10**5, *classes[i % 10], photo=i) for i in range(20_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(held) == 20_000
+    assert peak < 20_000 * (len(name) + 65), peak / 20_000
+
+
+def test_tasks_are_made_when_they_are_asked_for(bench: Bench) -> None:
+    plan = make_plan(read_spec(bench.spec), bench.home, Models("cpu"))
+    units = list(plan.units())
+    tasks = Tasks(plan, units)
+    assert (len(tasks), list(tasks), tasks[1:3][1]) == (9, [plan.task(unit) for unit in units], plan.task(units[2]))
+    assert isinstance(tasks[0].unit, Unit)
+    assert tasks[0] is not tasks[0]
 
 
 def test_a_table_names_images_and_classes(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from faithmap.data import ImageError, image_files, read_image, sample_photo
+from faithmap.data.files import image_names
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -23,6 +24,14 @@ def test_folder_stands_for_its_images_sorted(tmp_path):
     touch(tmp_path, *others, *reversed(images))
     (tmp_path / "folder.jpg").mkdir()
     assert names(tmp_path, image_files([tmp_path])) == images
+
+
+def test_folders_and_files_are_sorted_together_as_paths_are(tmp_path):
+    images = ["a-b.png", "a/b.png", "a/c/d.png", "a/e.png", "a.png", "b/a.png", "b.png", "é/\udce9.png"]
+    touch(tmp_path, *reversed(images))
+    wanted = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path / name for name in images)]
+    assert list(image_names(tmp_path)) == wanted
+    assert list(image_names(tmp_path / "b.png")) == ["."], "a file in the folder's place"
 
 
 def test_files_are_taken_as_given_and_once(tmp_path):

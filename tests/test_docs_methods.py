@@ -100,13 +100,13 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", [*PAGES, DOCS.parent / "README.md"], ids=lambda page: str(page.relative_to(DOCS.parent)))
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"]\(([^)\s]+)\)", page.read_text()):
+@pytest.mark.parametrize("document", [*PAGES, DOCS.parent / "README.md"], ids=lambda document: str(document.relative_to(DOCS.parent)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"]\(([^)\s]+)\)", document.read_text()):
         if target.startswith("http"):
             continue
         path, _, anchor = target.partition("#")
-        there = page.parent / path if path else page
+        there = document.parent / path if path else document
         assert there.exists(), target
         assert not anchor or anchor in anchors(there), target
 

@@ -26,7 +26,7 @@ from PIL import Image
 import faithmap as fm
 
 WIDTHS = {"desktop": 1280, "phone": 390}
-LONGEST = {"browse": 1400}
+LONGEST = {"browse": 1240}
 """Pixels of a picture from top to bottom, so that its file stays small."""
 
 TABS = {

@@ -100,7 +100,9 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("document", [*PAGES, DOCS.parent / "README.md"], ids=lambda document: str(document.relative_to(DOCS.parent)))
+@pytest.mark.parametrize(
+    "document", [*PAGES, DOCS.parent / "README.md"], ids=lambda document: str(document.relative_to(DOCS.parent))
+)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"]\(([^)\s]+)\)", document.read_text()):
         if target.startswith("http"):
@@ -118,7 +120,13 @@ def test_every_method_has_a_page_and_a_section() -> None:
 def test_every_page_is_linked() -> None:
     text = "".join(
         page.read_text()
-        for page in (DOCS.parent / "README.md", TABLE, DOCS / "metrics" / "README.md", DOCS / "bench" / "README.md")
+        for page in (
+            DOCS.parent / "README.md",
+            TABLE,
+            DOCS / "metrics" / "README.md",
+            DOCS / "bench" / "README.md",
+            DOCS / "app" / "README.md",
+        )
     )
     for page in PAGES:
         assert f"{page.name}" in text, page

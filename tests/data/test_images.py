@@ -130,6 +130,7 @@ EXACT = {
 }
 
 
+PILLOW = int(PIL.__version__.split(".")[0])
 REFUSED_BEFORE = {"premultiplied-tiff": 13}
 """The first Pillow that can decode it; with an older one, as the page's server wants, the reader says that it cannot."""
 
@@ -137,7 +138,7 @@ REFUSED_BEFORE = {"premultiplied-tiff": 13}
 @pytest.mark.parametrize("name", EXACT)
 def test_pixels_are_exact(name):
     make, expected = EXACT[name]
-    if int(PIL.__version__.split(".")[0]) < REFUSED_BEFORE.get(name, 0):
+    if PILLOW < REFUSED_BEFORE.get(name, 0):
         with pytest.raises(ImageError, match="cannot be decoded"):
             read_image(make())
         return
@@ -335,7 +336,13 @@ def test_limit_of_pil_does_not_count(data, size, monkeypatch):
 
 @pytest.mark.parametrize(
     "data",
-    [overflowing_gif(32), encoded(noise(), "TIFF"), encoded(noise(), "WEBP")],
+    [
+        overflowing_gif(32),
+        encoded(noise(), "TIFF"),
+        pytest.param(
+            encoded(noise(), "WEBP"), marks=pytest.mark.skipif(PILLOW < 13, reason="Pillow 12 has no such limit for WebP")
+        ),
+    ],
     ids=["overflowing-gif", "tiff", "webp"],
 )
 def test_error_of_pil_becomes_a_refusal(data, monkeypatch):

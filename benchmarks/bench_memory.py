@@ -1,8 +1,8 @@
 """Memory of a run by its number of images: python benchmarks/bench_memory.py [--images 1000 100000].
 
-Each number has a process of its own. It lists a folder of so many photographs (links to three of them), plans two methods on
-them, runs with an engine whose units are fakes, and resumes. Memory is that of the process at its highest, less what it had
-when everything was imported and the model loaded.
+For each number there are two processes, the run and its resumption. A process lists a folder of so many photographs (links to
+three of them), plans two methods on them, and does what is left with an engine whose units are fakes. Memory is that of the
+process at its highest, less what it had when everything was imported and the model loaded.
 """
 
 from __future__ import annotations
@@ -72,48 +72,49 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(images: int) -> None:
-    """One line of the table."""
-    with tempfile.TemporaryDirectory() as home:
-        photos = Path(home) / "photos"
-        photos.mkdir()
-        for i in range(images):
-            name = photos / f"ILSVRC2012_val_{i:08d}.png"
-            if i < 3:
-                Image.new("RGB", (20, 20), (80 * i, 0, 0)).save(name)
-            else:
-                os.link(photos / f"ILSVRC2012_val_{i % 3:08d}.png", name)
-        models, spec = Models("cpu"), parse_spec(SPEC, "memory")
-        models.get(spec.models[0])
-        fake("warm")
-        before, said = peak(), []
-        for step in ("run", "resumed"):
-            began = time.perf_counter()
-            plan, folder = make_plan(spec, Path(home), models), RunFolder(Path(home) / "run")
-            planned = peak() - before
-            folder.made()
-            folder.settle(plan)
-            state = execute(plan, folder, Fakes(), models=models)
-            units = len(plan)
-            assert (state.done if step == "run" else state.present) == units
-            said.append(f"{planned:8.1f} {peak() - before:8.1f} {time.perf_counter() - began:8.1f} s")
-            del plan, folder, state  # a run that is resumed has no other beside it
-        print(f"{images:9,} {units:8,} {before:8.0f} {said[0]} {said[1]}", flush=True)
+def photographs(folder: Path, images: int) -> None:
+    """Links to three of them, and these."""
+    folder.mkdir()
+    for i in range(images):
+        name = folder / f"ILSVRC2012_val_{i:08d}.png"
+        if i < 3:
+            Image.new("RGB", (20, 20), (80 * i, 0, 0)).save(name)
+        else:
+            os.link(folder / f"ILSVRC2012_val_{i % 3:08d}.png", name)
+
+
+def measure(home: Path) -> None:
+    """A part of a line of the table: plan, and do what is left."""
+    models, spec = Models("cpu"), parse_spec(SPEC, "memory")
+    models.get(spec.models[0])
+    fake("warm")
+    before, began = peak(), time.perf_counter()
+    plan, folder = make_plan(spec, home, models), RunFolder(home / "run")
+    planned = peak() - before
+    folder.made()
+    folder.settle(plan)
+    state = execute(plan, folder, Fakes(), models=models)
+    assert state.present + state.done == len(plan)
+    took = time.perf_counter() - began
+    print(f"{len(plan):8,} {state.present:8,} {before:8.0f} {planned:8.1f} {peak() - before:8.1f} {took:8.1f} s", flush=True)
 
 
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 100_000])
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.here:
-        measure(asked.images[0])
+        measure(asked.here)
         return
-    print(f"{'':27} MB: {'planned':>8} {'run':>8} {'':10} {'planned':>8} {'resumed':>8}")
-    print(f"{'images':>9} {'units':>8} {'before':>8}")
+    print(f"{'images':>9} {'units':>8} {'present':>8} {'before':>8} {'planned':>8} {'done':>8} MB")
     for images in asked.images:
-        subprocess.run([sys.executable, __file__, "--here", "--images", str(images)], check=True)  # noqa: S603 - this file
+        with tempfile.TemporaryDirectory() as home:
+            photographs(Path(home) / "photos", images)
+            for _ in ("begun", "resumed"):
+                print(f"{images:9,}", end=" ", flush=True)
+                subprocess.run([sys.executable, __file__, "--here", home], check=True)  # noqa: S603 - this file
 
 
 if __name__ == "__main__":

@@ -284,6 +284,17 @@ def test_published_numbers_stand_above_ours(writer: RunWriter) -> None:
     assert page.published == "a paper. of 1999"
 
 
+@pytest.mark.parametrize(
+    "tables", [[], [{"title": "Table 1", "metrics": ["deletion"], "rows": [{"label": "a", "values": {}}]}]]
+)
+def test_a_paper_without_numbers_is_named_in_one_line(writer: RunWriter, tables: list[dict]) -> None:
+    writer.start(["a"], published={"source": "a paper", "note": "It gives none.", "tables": tables})
+    writer.unit("a", [row("a", 0, deletion=0.5)])
+    page = make_page(analysed(writer), [Album([], [])])
+    assert dict(page.facts).get("paper") == (None if tables else "a paper. It gives none")
+    assert bool(page.models[0].published) == bool(tables)
+
+
 def test_a_table_of_means_over_classes_has_ours_over_classes(writer: RunWriter) -> None:
     one = {"label": "a", "resolution": None, "values": {"hit": 0.5}}
     table = {"title": "VOC", "over": "classes", "metrics": ["hit"], "rows": [one]}

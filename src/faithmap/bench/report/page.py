@@ -168,6 +168,9 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("units", units),
     ]
     facts += [("seed", "" if plan.seed is None else str(plan.seed)), ("failures", f"{analysis.table.failed.total():,}")]
+    paper = analysis.run.published
+    if paper is not None and not paper.tables:
+        facts.append(("paper", _source(analysis)))  # no table is there to say why
     return [(name, value) for name, value in facts if value]
 
 

@@ -336,6 +336,18 @@ def test_an_actor_computes_where_it_was_told(bench: Bench, stand_in: StandIn, mo
     assert not stand_in.up
 
 
+def test_an_actor_loads_the_models_once(bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(setup: Any, device: str) -> Worker:
+        made.append(device)
+        return Worker(setup, device)
+
+    monkeypatch.setattr("faithmap.bench.engines.cluster.Worker", counted)
+    assert go(bench, Cluster(actors=2)).done == 9
+    assert made == ["cpu", "cpu"]
+
+
 def test_what_ends_a_worker_is_told_in_one_line(
     bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, undisturbed: Undisturbed
 ) -> None:

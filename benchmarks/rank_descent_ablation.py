@@ -7,21 +7,17 @@ The even photographs. ``steady`` and ``seeds`` as in tune_rank_descent.py.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from common import arguments, autocast, difference, table, with_error
-from igos_quality import Bench
 from jaxtyping import Float
 from torch import Tensor
-from tune_rank_descent import steadiness
+from tune_rank_descent import Variant, opened, options_of, report
 
 import faithmap as fm
 from faithmap.masking import MaskedModel
@@ -84,7 +80,7 @@ def tail(power: float) -> AbstractContextManager[Any]:
     return patch.object(rank_descent, "TAIL", power)
 
 
-def variants(whole: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent, AbstractContextManager[Any]]]:
+def variants(whole: fm.RankDescent) -> Iterator[Variant]:
     """Rank descent, then what it is without each of its parts."""
     settings: dict[str, Any] = {
         name: getattr(whole, name) for name in ("model", "resolution", "seed", "chunk_size", "autocast")
@@ -108,37 +104,13 @@ def variants(whole: fm.RankDescent) -> Iterator[tuple[str, fm.RankDescent, Abstr
     yield "half the passes: 12 iterations, 6 samples", replace(whole, iterations=12, prior_samples=6), nullcontext()
 
 
-def report(bench: Bench, options: argparse.Namespace) -> str:
-    """One table, with paired differences to the whole."""
-    settings = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
-    lines: list[list[str]] = []
-    ours: list[float] | None = None
-    for name, explain, changed in variants(fm.RankDescent(bench.model, resolution=options.resolution, **settings)):
-        if options.only is not None and lines and name not in options.only:
-            continue
-        with changed:
-            found = bench.measure(name, options.resolution, explain)
-            steady, seeds = steadiness(bench, explain, options.steady)
-        values = [row.difference for row in found]
-        ours = values if ours is None else ours
-        areas = [with_error([getattr(row, game) for row in found]) for game in ("deletion", "insertion")]
-        lines.append([name, *areas, difference(values, ours), f"{steady:.2f}", f"{seeds:.2f}", f"{found[0].backward:.0f}"])
-    return table(["", "deletion", "insertion", "ins - del to the whole", "steady", "seeds", "backwards"], lines)
-
-
 def main() -> None:
     """Measure, print, save."""
-    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=12)
-    parser.set_defaults(part="tune")
-    parser.add_argument("--resolution", type=int, default=28)
-    parser.add_argument("--only", nargs="+", default=None, help="of the rows, beside the first")
-    parser.add_argument("--steady", type=int, default=4, help="photographs to see how steady the maps are")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
-    options = parser.parse_args()
-    bench = Bench.open(options)
-    side = f"{options.resolution}x{options.resolution}"
-    print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {side}, autocast {options.autocast}\n")
-    print(report(bench, options))
+    options = options_of(__doc__.splitlines()[0] if __doc__ else "", "of the rows, beside the first")
+    bench, whole = opened(options)
+    first, *others = variants(whole)
+    chosen = [row for row in others if options.only is None or row[0] in options.only]
+    print(report(bench, options, [first, *chosen], ("", "the whole")))
 
 
 if __name__ == "__main__":

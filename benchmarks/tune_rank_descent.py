@@ -9,10 +9,11 @@ uniform within 0.02 of each pixel, and ``seeds`` that of the maps of two seeds.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from common import arguments, autocast, difference, table, with_error
@@ -52,41 +53,65 @@ def steadiness(bench: Bench, explain: fm.RankDescent, count: int) -> tuple[float
     return float(spearman(plain, moved).mean()), float(spearman(plain, other).mean())
 
 
-def report(bench: Bench, options: argparse.Namespace) -> str:
-    """One table, with paired differences to the middle."""
-    default = fm.RankDescent(
-        bench.model,
-        resolution=options.resolution,
-        seed=options.seed,
-        chunk_size=options.chunk,
-        autocast=autocast(options),
-    )
+Variant: TypeAlias = tuple[str, fm.RankDescent, AbstractContextManager[Any]]
+"""A name, a method, and what is changed while it explains."""
+
+
+def report(bench: Bench, options: argparse.Namespace, variants: Iterable[Variant], header: Sequence[str]) -> str:
+    """One table, with differences to the first row, paired photograph by photograph.
+
+    Args:
+        bench: photographs and model.
+        options: of the command line.
+        variants: the rows.
+        header: of the first column, and what the first row is called in that of the differences.
+    """
     lines: list[list[str]] = []
     ours: list[float] | None = None
-    for name, explain in candidates(default, options.only):
-        found = bench.measure(name, options.resolution, explain)
+    for name, explain, changed in variants:
+        with changed:
+            found = bench.measure(name, options.resolution, explain)
+            steady, seeds = steadiness(bench, explain, options.steady)
         values = [row.difference for row in found]
+        paired = "" if ours is None else difference(values, ours)
         ours = values if ours is None else ours
-        steady, seeds = steadiness(bench, explain, options.steady)
         areas = [with_error([getattr(row, game) for row in found]) for game in ("deletion", "insertion")]
-        paired = "" if name == MIDDLE else difference(values, ours)
         lines.append([name, *areas, paired, f"{steady:.2f}", f"{seeds:.2f}", f"{found[0].backward:.0f}"])
-    return table(["setting", "deletion", "insertion", f"ins - del to {MIDDLE}", "steady", "seeds", "backwards"], lines)
+    first, whole = header
+    return table([first, "deletion", "insertion", f"ins - del to {whole}", "steady", "seeds", "backwards"], lines)
+
+
+def options_of(words: str, only: str) -> argparse.Namespace:
+    """The command line of both scripts.
+
+    Args:
+        words: that say what it does.
+        only: what ``--only`` chooses from.
+    """
+    parser = arguments(words, count=12)
+    parser.set_defaults(part="tune")
+    parser.add_argument("--resolution", type=int, default=28)
+    parser.add_argument("--only", nargs="+", default=None, help=only)
+    parser.add_argument("--steady", type=int, default=4, help="photographs to see how steady the maps are")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    return parser.parse_args()
+
+
+def opened(options: argparse.Namespace) -> tuple[Bench, fm.RankDescent]:
+    """Photographs and model, said what they are, and rank descent with its defaults."""
+    bench = Bench.open(options)
+    side = f"{options.resolution}x{options.resolution}"
+    print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {side}, autocast {options.autocast}\n")
+    shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
+    return bench, fm.RankDescent(bench.model, resolution=options.resolution, **shared)
 
 
 def main() -> None:
     """Measure, print, save."""
-    parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=12)
-    parser.set_defaults(part="tune")
-    parser.add_argument("--resolution", type=int, default=28)
-    parser.add_argument("--only", nargs="+", default=None, help="of the settings, such as smoothing")
-    parser.add_argument("--steady", type=int, default=4, help="photographs to see how steady the maps are")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
-    options = parser.parse_args()
-    bench = Bench.open(options)
-    side = f"{options.resolution}x{options.resolution}"
-    print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {side}, autocast {options.autocast}\n")
-    print(report(bench, options))
+    options = options_of(__doc__.splitlines()[0] if __doc__ else "", "of the settings, such as smoothing")
+    bench, default = opened(options)
+    variants = ((name, explain, nullcontext()) for name, explain in candidates(default, options.only))
+    print(report(bench, options, variants, ("setting", MIDDLE)))
 
 
 if __name__ == "__main__":

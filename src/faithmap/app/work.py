@@ -172,8 +172,7 @@ def compare(asked: Asked, options: CompareOptions, tells: Tells) -> Compared:
         RefusedError: for none, or too many.
         ValueError: for settings that do not fit.
     """
-    if not 1 <= len(options.methods) <= MOST:
-        raise RefusedError(f"{len(options.methods)} methods are chosen; choose one to {MOST}")
+    _check_few(options.methods)
     contest, photo = Contest.around(options, asked.model, _class_of(options)), asked.photo()
     target: Any = contest.target
     whys, proofs, seconds = {}, {}, {}
@@ -201,8 +200,7 @@ def walk(asked: Asked, options: SaturationOptions, tells: Tells) -> Walked:
         RefusedError: for no method, or too many.
         ValueError: for settings that do not fit.
     """
-    if not 1 <= len(options.methods) <= MOST:
-        raise RefusedError(f"{len(options.methods)} methods are chosen; choose one to {MOST}")
+    _check_few(options.methods)
     walks, photo = Walks.around(options, asked.model, _class_of(options)), asked.photo()
     tells(0, "walking from the baseline to the photograph")
     walked = walks.walk(photo)
@@ -211,6 +209,11 @@ def walk(asked: Asked, options: SaturationOptions, tells: Tells) -> Walked:
         tells((1 + i) / (1 + len(options.methods)), f"explaining by {name}")
         features[name] = walks.feature(name, photo)
     return Walked(asked, options, photo, walked, features)
+
+
+def _check_few(methods: Sequence[str]) -> None:
+    if not 1 <= len(methods) <= MOST:
+        raise RefusedError(f"{len(methods)} methods are chosen; choose one to {MOST}")
 
 
 def _class_of(options: O) -> int | None:

@@ -10,66 +10,45 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, ClassVar
 
-import gradio as gr
-
+from faithmap.app.part import Part
 from faithmap.app.shelf import MAX_BYTES, SAMPLES
-from faithmap.app.viewer.component import Unwritten
 from faithmap.data import sample_photo
 
 Value = Mapping[str, object] | None
 
 
-class Part(gr.HTML, metaclass=Unwritten):
-    """Base: a value of plain data, shown by a script.
-
-    Args:
-        value: the first.
-        settings: gradio's own, such as ``elem_id``.
-    """
+class Scripted(Part):
+    """A part of one script and a little HTML."""
 
     script: ClassVar[str]
     html: ClassVar[str]
 
     def __init__(self, value: Value = None, **settings: Any) -> None:
-        super().__init__(
-            value, html_template=self.html, js_on_load=_text(self.script), apply_default_css=False, padding=False, **settings
-        )
-
-    def preprocess(self, payload: Any) -> Any:
-        """Nothing comes back."""
-        del payload
-
-    def postprocess(self, value: Any) -> Any:
-        """The value as it is."""
-        return None if value is None else dict(value)
-
-    def api_info(self) -> dict[str, Any]:
-        """Of the value."""
-        return {"type": "object"}
+        super().__init__(value, html_template=self.html, js_on_load=_text(self.script), padding=False, **settings)
 
 
-class Status(Part):
+class Status(Scripted):
     """One line, read out by screen readers: ``text``, ``share`` (None where there is no progress), ``error``."""
 
     script = "status.js"
     html = '<div class="fm-status"><progress max="1" aria-label="progress"></progress><p role="status"></p></div>'
 
 
-class Picture(Part):
+class Picture(Scripted):
     """A picture and its words: ``src``, a data URI, and ``words``."""
 
     script = "picture.js"
     html = '<figure class="fm-picture" hidden><img alt="" /><figcaption></figcaption></figure>'
 
 
-class Fetch(Part):
+class Fetch(Scripted):
     """A link to a parcel: ``word`` and ``name``; begins to fetch it when it is given one."""
 
     script = "fetch.js"
     html = '<p class="fm-fetch" hidden><a download></a></p>'
 
 
-class Picker(Part):
+class Picker(Scripted):
     """Choose, drop or paste a photograph, or take a bundled one; the value is ``word`` and ``name``."""
 
     script = "picker.js"

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import gradio as gr
-
-from faithmap.app.viewer.component import Unwritten
+from faithmap.app.part import Part
 from faithmap.viz.browser import script
 
 
-class Sheet(gr.HTML, metaclass=Unwritten):
+class Sheet(Part):
     """Shows what :func:`faithmap.app.opening.sheet` makes; a chosen line is a ``click`` whose event has an ``index``.
 
     Args:
@@ -27,18 +25,5 @@ class Sheet(gr.HTML, metaclass=Unwritten):
             html_template='<ol class="faithmap-sheet"></ol>',
             css_template=text["sheet.css"],
             js_on_load=f"{script()}\n{text['sheet.js']}",
-            apply_default_css=False,
             **settings,
         )
-
-    def preprocess(self, payload: Any) -> None:
-        """Nothing comes back but the number of a line."""
-        del payload
-
-    def postprocess(self, value: Any) -> Any:
-        """The lines as they are."""
-        return None if value is None else dict(value)
-
-    def api_info(self) -> dict[str, Any]:
-        """Of the value."""
-        return {"type": "object"}

@@ -56,7 +56,7 @@ class Page:
         self.start = parts["explain-start"]
         click = [d for d in config["dependencies"] if [self.start, "click"] in d["targets"]]
         self.begin = click[0]["id"]
-        self.run = next(d["id"] for d in config["dependencies"] if d.get("trigger_after") == self.begin)
+        self.run = next(d["id"] for d in config["dependencies"] if d.get("trigger_after") == self.begin and d["backend_fn"])
 
     def explain(self) -> Iterator[None]:
         """One question by the default method; a step for each map that arrives, and one at the end."""

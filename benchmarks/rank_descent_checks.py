@@ -3,7 +3,7 @@
     python benchmarks/rank_descent_checks.py --photos ../shared/photos --count 4 --autocast bfloat16
 
 - ``sensitivity``: the largest relative change of the map under noise within 0.02 of each pixel, over three draws; maps are
-  compared as the places of their cells, so that scales cannot differ.
+  compared as the places of their cells, so that scales cannot differ. ``paired``: what it is more than rank descent's.
 - ``seeds``: Spearman between the maps of two seeds.
 - ``random model``: Spearman to the map of the model with random weights throughout (less is better), maps without their sign.
 - ``adversarial``: Spearman between the maps of an image and of its MI-FGSM example, and the share of the cells that has to be
@@ -12,10 +12,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 import torch
-from common import arguments, autocast, table, with_error
+from common import arguments, autocast, difference, table, with_error
 from igos_quality import Bench
 from jaxtyping import Float
 from torch import Tensor
@@ -41,16 +42,19 @@ class Places(Explainer):
         return Answer(places(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
 
 
-def row(name: str, explain: Places, images: Float[Tensor, "n 3 h w"], layers: list[str | torch.nn.Module]) -> list[str]:
-    """All checks of one method."""
+def row(
+    explain: Places, images: Float[Tensor, "n 3 h w"], layers: list[str | torch.nn.Module], reference: list[float] | None
+) -> tuple[list[float], list[str]]:
+    """All checks of one method; its sensitivity image by image, and cells of the table."""
     largest = sensitivity(explain, images, draws=3).maximum.tolist()
+    paired = "" if reference is None else difference(largest, reference)
     other = replace(explain, seed=explain.seed + 1)(images)
     forgot = randomisation(explain, images, layers=layers, seed=explain.seed).spearman[:, -1].tolist()
     attacked = adversarial_check(explain, images, seed=explain.seed)
     needed = [with_error(values.tolist()) for values in (attacked.clean_needed, attacked.adversarial_needed)]
     same = f"{float(spearman(attacked.clean, attacked.adversarial).mean()):.2f}"
     seeds = f"{float(spearman(explain(images), other).mean()):.2f}"
-    return [name, with_error(largest), seeds, with_error(forgot), same, *needed]
+    return largest, [with_error(largest), paired, seeds, with_error(forgot), same, *needed]
 
 
 def main() -> None:
@@ -66,12 +70,16 @@ def main() -> None:
         "Expected Grad-CAM": fm.ExpectedGradCAM(bench.model, **shared),
         "I-GOS": fm.IGOS(bench.model, **shared),
     }
-    rows = [
-        row(name, Places(bench.model, inner=explain, seed=options.seed), images, ["classifier", bench.model])
-        for name, explain in methods.items()
-    ]
+    reference: list[float] | None = None
+    rows = []
+    for name, explain in methods.items():
+        asked = Places(bench.model, inner=explain, seed=options.seed)
+        largest, cells = row(asked, images, ["classifier", bench.model], reference)
+        reference = reference or largest
+        rows.append([name, *cells])
+        print(*rows[-1], sep=" | ", file=sys.stderr)
     print(f"\n{options.model}, {len(images)} photographs ({options.part}), autocast {options.autocast}\n")
-    header = ["method", "sensitivity", "seeds", "random model", "adversarial", "needed", "needed of the adversarial"]
+    header = ["method", "sensitivity", "paired", "seeds", "random model", "adversarial", "needed", "needed of the adversarial"]
     print(table(header, rows))
 
 

@@ -320,6 +320,21 @@ def test_a_cluster_is_joined_quietly(bench: Bench, stand_in: StandIn, undisturbe
     assert rows(bench.home / "out") == undisturbed()
 
 
+@pytest.mark.parametrize("token", [True, False])
+def test_a_cluster_that_cannot_be_reached_says_what_to_do(bench: Bench, stand_in: StandIn, token: bool) -> None:
+    def refuse(**settings: Any) -> None:
+        del settings
+        raise ConnectionError("Failed to connect") from RuntimeError("InvalidAuthToken" if token else "timed out")
+
+    stand_in.init = refuse  # type: ignore[method-assign]
+    with pytest.raises(BenchError) as refused:
+        go(bench, Cluster(address="head:6379"))
+    told = "no Ray cluster at head:6379 (Failed to connect"
+    assert str(refused.value).startswith(told)
+    assert ("set RAY_AUTH_MODE=token" in str(refused.value)) is token
+    assert not stand_in.up
+
+
 def test_an_actor_computes_where_it_was_told(bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert go(bench, Cluster(actors=2)).failed == 0, "a GPU that was not asked for is not used"

@@ -74,7 +74,7 @@ class Cluster:
                 address=self.address or "local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **alone
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise BenchError(f"no Ray cluster at {self.address or 'this computer'} ({error})") from error
+            raise BenchError(f"no Ray cluster at {self.address or 'this computer'} ({_told(error)})") from error
 
     def _mapped(self, ray: Any, setup: Setup, work: list[str]) -> Iterator[Finished]:
         given = {"setup": setup, "threads": self.cpus, "paths": list(sys.path), "gpu": self.gpus > 0}
@@ -168,6 +168,14 @@ def packed(batch: Sequence[Task]) -> str:
 def unpacked(text: str) -> list[Task]:
     """The same again."""
     return [Task(Unit(*unit), [Item(*item) for item in items]) for unit, items in json.loads(text)]
+
+
+def _told(error: Exception) -> str:
+    """What was said, and what to do where it was about a token."""
+    said, cause = one_line(str(error)), error.__cause__ or error.__context__
+    if "token" not in f"{said}{cause}".lower():
+        return said
+    return f"{said}; it asks for a token: set RAY_AUTH_MODE=token here, too, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 
 
 def _ray() -> Any:

@@ -40,5 +40,5 @@ def make_contrast(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
     def change(model: str, method: str) -> list[Any]:
         return fitting(desk.models.get(model), method)[1:]
 
-    controls.method.input(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
+    controls.method.change(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
     return controls.changing, [this, that]

@@ -30,5 +30,5 @@ def make_explain(shared: Shared, known: Known) -> list[Any]:
     def change(model: str, method: str) -> list[Any]:
         return fitting(desk.models.get(model), method)[1:]
 
-    controls.method.input(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
+    controls.method.change(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
     return controls.changing

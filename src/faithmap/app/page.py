@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.asking import failed, once
+from faithmap.app.asking import failed, known_to, once
 from faithmap.app.controls import choices_of, fitting
 from faithmap.app.desk import Desk
 from faithmap.app.models import CAMS, Known
@@ -138,7 +138,7 @@ class First:
 
     def refit(self, model: str) -> list[Any]:
         """All controls that depend on the model."""
-        known = once(self.shared.desk, lambda _: self.shared.desk.models.get(model))
+        known = known_to(self.shared.desk, model)
         walks = [
             gr.update(choices=spoken_names(known.cams), value=[name for name in CAMS if name in known.cams]),
             gr.update(choices=choices_of("target_layer", known), value=""),

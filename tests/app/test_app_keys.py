@@ -209,3 +209,12 @@ def test_axe_finds_nothing_in_a_run(typist: Typist) -> None:
             found = axe.run(typist.tab).response["violations"]
             wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
             assert wrong == [], f"{'dark' if dark else 'light'}, {'opened' if opened else 'listed'}"
+
+
+def test_a_run_is_no_wider_than_a_phone(typist: Typist) -> None:
+    typist.tab.set_viewport_size({"width": 390, "height": 844})
+    typist.tab.get_by_label("More tabs").click()
+    typist.tab.get_by_role("button", name="Browse the benchmark").click()
+    typist.tab.locator(".faithmap-sheet li button").first.click()
+    typist.tab.wait_for_selector(".run-viewer .map:not([hidden]) canvas")
+    assert typist.tab.evaluate("document.documentElement.scrollWidth") <= 390

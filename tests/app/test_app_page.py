@@ -111,6 +111,17 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     assert "--method smooth_gradcam --samples 3" in tab.locator("#explain-command").inner_text().replace("\xa0", " ")
 
 
+def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
+    newcomer.tab.click("#explain-settings button >> nth=0")
+    newcomer.tab.locator("#explain-resolution input").fill("999")
+    newcomer.tab.evaluate("document.activeElement.blur()")
+    assert newcomer.ask("explain") == "cells of the map a side: 999 is not between 1 and 32; change it"
+    newcomer.open("Compare")
+    newcomer.tab.locator("#compare-side input").fill("")
+    newcomer.tab.evaluate("document.activeElement.blur()")
+    assert newcomer.ask("compare") == "cells a side: there is no number; give one from 1 to 32"
+
+
 def test_a_question_without_a_class_says_so(newcomer: Visitor) -> None:
     newcomer.open("Why this and not that")
     for side in ("this", "that"):

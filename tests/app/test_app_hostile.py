@@ -19,7 +19,7 @@ from faithmap.app.desk import Desk
 
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
-TOLD = re.compile(r"Traceback|File \"|site-packages|faithmap-app-|/(?:home|tmp|usr|root|etc|opt|work)/")
+TOLD = re.compile(r"Traceback|File \"|site-packages|faithmap-app-|/(?:home|tmp|usr|root|etc|opt|var)/")
 """What no answer holds."""
 
 STRANGE: list[Any] = [

@@ -6,7 +6,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from app_tools import bad_files, page_open, picture
 from bench_run import RunWriter, row
 from viewer_tools import PANDAS
+from visitor_tools import Visitor, checked
 
 from faithmap.app import page as pages
 from faithmap.app.desk import Desk
@@ -29,69 +29,6 @@ def site() -> Iterator[tuple[str, Desk]]:
     with pytest.MonkeyPatch.context() as patched, page_open() as opened:
         patched.setattr("faithmap.cli.pipeline.draw", lambda out, *others: (out / "panel.png").touch())
         yield opened
-
-
-class Visitor:
-    """A page that is open, in a browser of its own unless one is given; what it asked for, and what it complained of."""
-
-    def __init__(self, browser: Any, address: str, context: Any = None, **settings: Any) -> None:
-        self.context = context or browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
-        self.tab = self.context.new_page()
-        self.asked: list[str] = []
-        self.said: list[str] = []
-        self.tab.set_default_timeout(60_000)
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("dialog", lambda dialog: self.said.append("dialog"))
-        self.tab.goto(address)
-        self.tab.wait_for_selector("#guesses label")
-
-    def open(self, tab: str) -> None:
-        self.tab.get_by_role("tab", name=tab).click()
-
-    def status(self, name: str) -> str:
-        return self.tab.locator(f"#{name}-status p").inner_text()
-
-    def ask(self, name: str) -> str:
-        """Click, and wait for how it ended."""
-        self.tab.evaluate(f"document.querySelector('#{name}-status p').textContent = ''")
-        self.tab.click(f"#{name}-start")
-        return self.ended(name)
-
-    def ended(self, name: str) -> str:
-        self.tab.wait_for_function(
-            f"!document.querySelector('#{name}-start').disabled && document.querySelector('#{name}-cancel').disabled"
-            f" && document.querySelector('#{name}-status p').textContent.match(/done|cancel|;|class/)"
-        )
-        return self.status(name)
-
-    def give(self, name: str, data: bytes) -> None:
-        self.tab.set_input_files("#photo input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
-
-    @contextmanager
-    def looked(self) -> Iterator[None]:
-        """Wait until the model has seen what the block gives it: the buttons are made anew, and one is chosen."""
-        self.tab.evaluate("document.querySelectorAll('#guesses label').forEach((one) => { one.dataset.old = 1; })")
-        yield
-        self.tab.wait_for_selector("#guesses label:not([data-old]) input:checked", state="attached")
-        self.tab.wait_for_function("!document.querySelector('#looking p').textContent")
-
-    def refusal(self) -> str:
-        self.tab.wait_for_function("document.querySelector('.fm-refusal').textContent")
-        return str(self.tab.locator(".fm-refusal").inner_text())
-
-    def maps(self, name: str) -> int:
-        return int(self.tab.locator(f"#{name}-viewer .map canvas:visible").count())
-
-
-def checked(opened: Visitor, address: str) -> Iterator[Visitor]:
-    """Everything that it asks for comes from this machine, and nothing goes wrong."""
-    opened.asked.clear()
-    opened.said.clear()
-    yield opened
-    assert [url for url in opened.asked if not url.startswith((f"{address}/", "data:", f"blob:{address}/"))] == []
-    assert opened.said == []
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +109,17 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     assert newcomer.ask("explain").startswith("done")
     tab.click("#explain-take button >> nth=0")
     assert "--method smooth_gradcam --samples 3" in tab.locator("#explain-command").inner_text().replace("\xa0", " ")
+
+
+def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
+    newcomer.tab.click("#explain-settings button >> nth=0")
+    newcomer.tab.locator("#explain-resolution input").fill("999")
+    newcomer.tab.evaluate("document.activeElement.blur()")
+    assert newcomer.ask("explain") == "cells of the map a side: 999 is not between 1 and 32; change it"
+    newcomer.open("Compare")
+    newcomer.tab.locator("#compare-side input").fill("")
+    newcomer.tab.evaluate("document.activeElement.blur()")
+    assert newcomer.ask("compare") == "cells a side: there is no number; give one from 1 to 32"
 
 
 def test_a_question_without_a_class_says_so(newcomer: Visitor) -> None:

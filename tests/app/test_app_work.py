@@ -21,8 +21,9 @@ from oracles import SmallNet
 from torch import nn
 
 import faithmap as fm
+from faithmap.app.asking import known_to
 from faithmap.app.code import command, commands_of, explainer_code, python_of
-from faithmap.app.controls import HINTS, about_method, options_of
+from faithmap.app.controls import HINTS, about_method, fitting, options_of
 from faithmap.app.desk import Desk
 from faithmap.app.models import Known, Models
 from faithmap.app.parcels import parcel_of
@@ -270,6 +271,26 @@ def test_models_that_are_not_offered_are_not_loaded(monkeypatch: pytest.MonkeyPa
     for name in ("a", "b", "a", "c", "a", "b"):
         assert models.get(name).model.name == name
     assert asked == ["a", "b", "c", "b"], "two are kept, the latest"
+
+
+def test_models_are_loaded_and_asked_in_the_desks_thread_alone(tmp_path: Path) -> None:
+    """Two threads that watch one model's layers would spoil each other's answers."""
+    asking: set[str] = set()
+
+    def load(name: str, device: str | None = None) -> fm.Classifier:
+        model = small_model(name)
+        model.register_forward_pre_hook(lambda *given: asking.add(threading.current_thread().name))
+        asking.add(threading.current_thread().name)
+        return model
+
+    desk = Desk(Models(["a", "b", "c"], None, load), tmp_path)
+    for name in ("a", "b", "c", "a"):
+        assert fitting(known_to(desk, name), "gradcam")[0]["value"] == "gradcam"
+        assert known_to(desk, name).cams
+    assert {name.rpartition("_")[0] for name in asking} == {"faithmap-app"}
+    with pytest.raises(RefusedError, match="not offered"):
+        known_to(desk, "hf/evil")
+    desk.close()
 
 
 def test_the_map_grows_and_cancelling_ends_it(desk: Desk, asked: Asked) -> None:

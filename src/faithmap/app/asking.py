@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from faithmap.app.desk import Desk, Result, Room
+from faithmap.app.models import Known
 from faithmap.app.showing import Scene
 from faithmap.app.words import CancelledError, line_for
 from faithmap.app.worker import Answer, News, Tells
@@ -83,3 +84,14 @@ def once(desk: Desk, work: Callable[[Tells], Any]) -> Any:
         if isinstance(said, Answer):
             return said.value
     raise CancelledError
+
+
+def known_to(desk: Desk, model: str) -> Known:
+    """What is known of a model: at once where it is in memory, else when the desk's thread has loaded it.
+
+    Raises:
+        RefusedError: for one that is not offered.
+        faithmap.ModelError: for one that cannot be had.
+    """
+    known: Known = desk.models.kept(model) or once(desk, lambda _: desk.models.get(model))
+    return known

@@ -65,9 +65,7 @@ def _control(setting: str, known: Known, elem_id: str) -> Any:
     shown = setting in known.methods[known.default]
     common: dict[str, Any] = {"label": HINTS[setting], "visible": shown, "elem_id": elem_id, "min_width": 150}
     if setting in ("resolution", "iterations", "samples"):
-        largest = known.cells() if setting == "resolution" else _LARGEST[setting]
-        value = own_value(known.default, setting)
-        return gr.Number(value, precision=0, minimum=1, maximum=largest, placeholder="the method's own", **common)
+        return gr.Number(own_value(known.default, setting), precision=0, placeholder="the method's own", **common)
     return gr.Dropdown(choices_of(setting, known), value=OWN, **common)
 
 
@@ -129,11 +127,13 @@ def options_of(known: Known, model: str, target: int | None, method: str, *value
 
 
 def whole(value: Any, name: str, largest: int) -> int:
-    """A number from 1 to the largest.
+    """A number from 1 to the largest. Gradio's own limits would refuse it without a word of why.
 
     Raises:
         RefusedError: for anything else.
     """
+    if value is None:
+        raise RefusedError(f"{name.lower()}: there is no number; give one from 1 to {largest}")
     if not isinstance(value, (int, float)) or value != value or not 1 <= value <= largest:
         raise RefusedError(f"{name.lower()}: {value} is not between 1 and {largest}; change it")
     return int(value)

@@ -65,12 +65,14 @@ class Known:
 
     @classmethod
     def of(cls, model: fm.Classifier) -> Known:
-        """Ask the model once."""
+        """Ask the model, once and for all."""
         try:
             layers = list(find_layers(model, None, _grey(model), SCALES))
         except ValueError:
             layers = []
-        return cls(model, layers)
+        known = cls(model, layers)
+        _ = known.methods  # found now: whoever looks at them later asks nothing, in whatever thread
+        return known
 
     @cached_property
     def methods(self) -> dict[str, frozenset[str]]:
@@ -132,7 +134,7 @@ class Known:
 
 
 class Models:
-    """Loads models by name, and keeps the latest few.
+    """Loads models by name, and keeps the latest few. A model is asked when it is loaded: by one thread alone, the desk's.
 
     Args:
         offered: their names; None for those whose weights are installed.
@@ -163,6 +165,10 @@ class Models:
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return self._kept[name]
+
+    def kept(self, name: str) -> Known | None:
+        """The same where it is in memory; asks nothing, so that any thread may."""
+        return self._kept.get(name)
 
 
 def installed() -> list[str]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.asking import failed, once
+from faithmap.app.asking import failed, known_to, once
 from faithmap.app.controls import choices_of, fitting
 from faithmap.app.desk import Desk
 from faithmap.app.models import CAMS, Known
-from faithmap.app.parts.parts import Picker, Status
+from faithmap.app.parts.parts import Header, Picker, Status
 from faithmap.app.safety import BUSY
 from faithmap.app.showing import spoken_names
 from faithmap.app.tabs.common import QUICK, SLOW, UNANSWERED, Shared
@@ -48,10 +48,7 @@ def make_page(desk: Desk) -> gr.Blocks:
     known = desk.models.get(desk.models.offered[0])
     page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.HTML(
-            "<header><h1>faithmap</h1><p>What a decision rests on, with the evidence that it does.</p></header>",
-            elem_classes="fm-header",
-        )
+        Header(elem_classes="fm-header")
         with gr.Row(elem_classes="fm-page"):
             with gr.Column(scale=1, min_width=280, elem_classes="fm-left"):
                 shared, looking = _left(desk, known)
@@ -103,7 +100,7 @@ def _connect_photo(page: gr.Blocks, shared: Shared, looking: Status, changing: l
     outputs = [shared.guesses, shared.other, *pair, looking]
     inputs = [shared.picker, shared.model]
     page.load(first.look, inputs, outputs, **SLOW).failure(first.busy, None, looking, **QUICK)
-    for changes in (shared.picker.change, shared.model.input):
+    for changes in (shared.picker.change, shared.model.change):
         begun = changes(first.begin, shared.picker, [shared.guesses, looking], **QUICK)
         begun.failure(None, None, looking, js=UNANSWERED, **QUICK)
         looked = begun.then(first.look, inputs, outputs, **SLOW)
@@ -141,7 +138,7 @@ class First:
 
     def refit(self, model: str) -> list[Any]:
         """All controls that depend on the model."""
-        known = once(self.shared.desk, lambda _: self.shared.desk.models.get(model))
+        known = known_to(self.shared.desk, model)
         walks = [
             gr.update(choices=spoken_names(known.cams), value=[name for name in CAMS if name in known.cams]),
             gr.update(choices=choices_of("target_layer", known), value=""),

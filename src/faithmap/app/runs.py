@@ -145,7 +145,7 @@ def _make_lines(shelf: Run) -> Lines:
     with gr.Row(equal_height=True):
         back = gr.Button("Previous", size="sm")
         place = gr.Textbox(words, label="Shown", show_label=False, container=False, interactive=False, elem_classes="run-place")
-        on = gr.Button("Next", size="sm")
+        on = gr.Button("Next", size="sm", elem_classes="run-next")
     return Lines(sheet, back, place, on, gr.State(0))
 
 
@@ -172,8 +172,8 @@ def _connect_list(shelf: Run, controls: Controls, lines: Lines) -> None:
         )
 
     others = [controls.metric, controls.by, controls.methods]
-    controls.model.input(changed, controls.model, others, **_QUIET).then(fresh, controls.all, told, **_QUIET)
+    controls.model.change(changed, controls.model, others, **_QUIET).then(fresh, controls.all, told, **_QUIET)
     for part in (controls.metric, controls.by, controls.order, controls.methods):
-        part.input(fresh, controls.all, told, **_QUIET)
+        part.change(fresh, controls.all, told, **_QUIET)
     lines.back.click(turned(-1), [*controls.all, lines.number], told, **_QUIET)
     lines.on.click(turned(1), [*controls.all, lines.number], told, **_QUIET)

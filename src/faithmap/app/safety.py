@@ -2,8 +2,9 @@
 
 Gradio's server can do far more than this page needs: it serves and takes files, fetches addresses, documents its interface. So
 what is answered is a short list, and all else does not exist. What passes comes from this machine's own page: its host and
-origin are checked, so that neither another site's script nor a name that was pointed at 127.0.0.1 gets in. What leaves says
-what a browser may do with it: scripts of this server alone, no other host, no frame, no guessing of types.
+origin are checked, so that neither another site's script nor a name that was pointed at 127.0.0.1 gets in, and it says nothing
+that the page does not (:mod:`faithmap.app.bodies`). What leaves says what a browser may do with it: scripts of this server
+alone, no other host, no frame, no guessing of types.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from faithmap.app.bodies import again, is_plain, whole
 from faithmap.app.shelf import MAX_BYTES
 
 LOCAL = ("127.0.0.1", "localhost")
@@ -80,13 +82,15 @@ class Guard:
             return
         if scope["type"] != "http":
             return
-        refusal = self._refusal(scope)
+        sealed, refusal, body = _Sender(send, scope["path"]), self._refusal(scope), None
+        if refusal is None and scope["method"] == "POST" and scope["path"] != "/photo":
+            body = await whole(_capped(receive, SMALL + 1))
+            refusal = None if body is not None and is_plain(body) else (400, "this is not what the page sends")
         if refusal is not None:
             status, line = refusal
-            await JSONResponse({"error": line}, status)(scope, receive, _Sender(send, scope["path"]))
+            await JSONResponse({"error": line}, status)(scope, receive, sealed)
             return
-        limit = (MAX_BYTES if scope["path"] == "/photo" else SMALL) + 1
-        await self.app(scope, _capped(receive, limit), _Sender(send, scope["path"]))
+        await self.app(scope, _capped(receive, MAX_BYTES + 1) if body is None else again(body, receive), sealed)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Why a request is not answered: status and line."""

@@ -110,11 +110,7 @@ class Worker:
         self._begun.add(future)
         future.add_done_callback(self._begun.discard)
         try:
-            grown = None
-            while (news := tells.news()) is not None:
-                yield news
-                tells.cancelled.wait(BRIEF if news.grown is grown else PAUSE)
-                grown = news.grown
+            yield from _latest(tells)
             if future.cancelled() or (tells.cancelled.is_set() and not future.done()):
                 raise CancelledError
             yield Answer(future.result(), time.perf_counter() - tells.started)
@@ -134,6 +130,15 @@ class Worker:
     def ended(self, seconds: float) -> bool:
         """Whether nothing runs any more, at once or within so many seconds."""
         return not wait(tuple(self._begun), seconds).not_done
+
+
+def _latest(tells: Tells) -> Iterator[News]:
+    """News until the work is over, with a pause after each."""
+    grown = None
+    while (news := tells.news()) is not None:
+        yield news
+        tells.cancelled.wait(BRIEF if news.grown is grown else PAUSE)
+        grown = news.grown
 
 
 def _do(work: Callable[[Tells], T], tells: Tells) -> T:

@@ -1,4 +1,4 @@
-"""Parts of the page: the picker of photographs, the line that says how it goes, a picture, and a parcel to fetch.
+"""Parts of the page: the header, the picker of photographs, the line that says how it goes, a picture, and a parcel to fetch.
 
 Text and addresses of a value are set as text and as properties by a part's script, and never become part of the page's HTML.
 """
@@ -25,6 +25,13 @@ class Scripted(Part):
 
     def __init__(self, value: Value = None, **settings: Any) -> None:
         super().__init__(value, html_template=self.html, js_on_load=_text(self.script), padding=False, **settings)
+
+
+class Header(Scripted):
+    """What the page is; its script mends what the keyboard and screen readers miss in Gradio's lists of choices."""
+
+    script = "header.js"
+    html = "<header><h1>faithmap</h1><p>What a decision rests on, with the evidence that it does.</p></header>"
 
 
 class Status(Scripted):

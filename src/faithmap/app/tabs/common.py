@@ -75,9 +75,9 @@ def class_of(known: Known, guess: Any, other: Any) -> int:
     Raises:
         RefusedError: where none is.
     """
-    value = other if isinstance(other, int) else guess
+    value = other if type(other) is int else guess
     count = len(known.model.labels or ()) or None
-    if not isinstance(value, int) or value < 0 or (count is not None and value >= count):
+    if type(value) is not int or value < 0 or (count is not None and value >= count):
         raise RefusedError("choose a class first")
     return value
 

@@ -65,6 +65,5 @@ def _controls(known: Known) -> tuple[gr.Dropdown, gr.Number]:
             elem_id="compare-methods",
             scale=3,
         )
-        most = known.cells()
-        side = gr.Number(min(CELLS, most), precision=0, minimum=1, maximum=most, label="Cells a side", elem_id="compare-side")
+        side = gr.Number(min(CELLS, known.cells()), precision=0, label="Cells a side", elem_id="compare-side")
     return methods, side

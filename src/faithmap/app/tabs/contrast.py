@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from faithmap.app.asking import known_to
 from faithmap.app.controls import fitting, make_controls, options_of
 from faithmap.app.models import Known
 from faithmap.app.showing import explained
@@ -38,7 +39,7 @@ def make_contrast(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
     connect(desk, asking, question, [shared.picker, shared.model, this, that, *controls.all])
 
     def change(model: str, method: str) -> list[Any]:
-        return fitting(desk.models.get(model), method)[1:]
+        return fitting(known_to(desk, model), method)[1:]
 
-    controls.method.input(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
+    controls.method.change(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
     return controls.changing, [this, that]

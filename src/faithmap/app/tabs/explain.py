@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from faithmap.app.asking import known_to
 from faithmap.app.controls import fitting, make_controls, options_of
 from faithmap.app.models import Known
 from faithmap.app.showing import explained
@@ -28,7 +29,7 @@ def make_explain(shared: Shared, known: Known) -> list[Any]:
     connect(desk, asking, question, [*shared.chosen, *controls.all])
 
     def change(model: str, method: str) -> list[Any]:
-        return fitting(desk.models.get(model), method)[1:]
+        return fitting(known_to(desk, model), method)[1:]
 
-    controls.method.input(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
+    controls.method.change(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
     return controls.changing

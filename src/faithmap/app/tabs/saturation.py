@@ -93,7 +93,5 @@ def _controls(known: Known) -> Controls:
     with gr.Row():
         baselines = [(name.replace("_", " "), name) for name in BASELINES]
         baseline = gr.Dropdown(baselines, value="blur", label="Where the path begins", elem_id="saturation-baseline")
-        channels = gr.Number(
-            4, precision=0, minimum=1, maximum=CHANNELS, label="Channels a method", elem_id="saturation-channels"
-        )
+        channels = gr.Number(4, precision=0, label="Channels a method", elem_id="saturation-channels")
     return Controls(methods, layer, baseline, channels)

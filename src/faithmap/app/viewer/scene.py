@@ -102,7 +102,19 @@ def scene(
         ValueError: for a photo, view and maps that do not fit each other.
     """
     _check(photo, geometry, view, blurred, shown, difference, agreement)
-    height, width = view.shape[-2:]
+    size = (view.shape[-2], view.shape[-1])
+    return {
+        **_pictures(photo, geometry, view, blurred),
+        "steps": max((len(one.curves.deletion.fractions) - 1 for one in shown if one.curves), default=STEPS),
+        "panels": [_panel(one, size) for one in shown],
+        "difference": difference,
+        "agreement": None if agreement is None else [[finite(value) for value in row] for row in agreement],
+        "display": {**display(), "maps": {name: colours(name) for name in COLOUR_MAPS}, "diverging": colours(DIVERGING)},
+    }
+
+
+def _pictures(photo: Image.Image, geometry: Geometry | None, view: Tensor, blurred: Tensor) -> dict[str, object]:
+    """The photograph, the part of it that the model saw, and both of what it was shown."""
     top, left, tall, wide = (geometry or Geometry()).window((photo.height, photo.width))
     small = _small(photo)
     return {
@@ -111,13 +123,8 @@ def scene(
         "window": [top / photo.height, left / photo.width, tall / photo.height, wide / photo.width],
         "view": png(view),
         "blurred": png(blurred),
-        "height": height,
-        "width": width,
-        "steps": max((len(one.curves.deletion.fractions) - 1 for one in shown if one.curves), default=STEPS),
-        "panels": [_panel(one, (height, width)) for one in shown],
-        "difference": difference,
-        "agreement": None if agreement is None else [[finite(value) for value in row] for row in agreement],
-        "display": {**display(), "maps": {name: colours(name) for name in COLOUR_MAPS}, "diverging": colours(DIVERGING)},
+        "height": view.shape[-2],
+        "width": view.shape[-1],
     }
 
 

@@ -1,0 +1,70 @@
+"""Someone who has the page open in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Visitor:
+    """A page that is open, in a browser of its own unless one is given; what it asked for, and what it complained of."""
+
+    def __init__(self, browser: Any, address: str, context: Any = None, **settings: Any) -> None:
+        self.context = context or browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
+        self.tab = self.context.new_page()
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        self.tab.set_default_timeout(60_000)
+        self.tab.on("request", lambda request: self.asked.append(request.url))
+        self.tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.on("dialog", lambda dialog: self.said.append("dialog"))
+        self.tab.goto(address)
+        self.tab.wait_for_selector("#guesses label")
+
+    def open(self, tab: str) -> None:
+        self.tab.get_by_role("tab", name=tab).click()
+
+    def status(self, name: str) -> str:
+        return self.tab.locator(f"#{name}-status p").inner_text()
+
+    def ask(self, name: str) -> str:
+        """Click, and wait for how it ended."""
+        self.tab.evaluate(f"document.querySelector('#{name}-status p').textContent = ''")
+        self.tab.click(f"#{name}-start")
+        return self.ended(name)
+
+    def ended(self, name: str) -> str:
+        self.tab.wait_for_function(
+            f"!document.querySelector('#{name}-start').disabled && document.querySelector('#{name}-cancel').disabled"
+            f" && document.querySelector('#{name}-status p').textContent.match(/done|cancel|;|class/)"
+        )
+        return self.status(name)
+
+    def give(self, name: str, data: bytes) -> None:
+        self.tab.set_input_files("#photo input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
+
+    @contextmanager
+    def looked(self) -> Iterator[None]:
+        """Wait until the model has seen what the block gives it: the buttons are made anew, and one is chosen."""
+        self.tab.evaluate("document.querySelectorAll('#guesses label').forEach((one) => { one.dataset.old = 1; })")
+        yield
+        self.tab.wait_for_selector("#guesses label:not([data-old]) input:checked", state="attached")
+        self.tab.wait_for_function("!document.querySelector('#looking p').textContent")
+
+    def refusal(self) -> str:
+        self.tab.wait_for_function("document.querySelector('.fm-refusal').textContent")
+        return str(self.tab.locator(".fm-refusal").inner_text())
+
+    def maps(self, name: str) -> int:
+        return int(self.tab.locator(f"#{name}-viewer .map canvas:visible").count())
+
+
+def checked(opened: Visitor, address: str) -> Iterator[Visitor]:
+    """Everything that it asks for comes from this machine, and nothing goes wrong."""
+    opened.asked.clear()
+    opened.said.clear()
+    yield opened
+    assert [url for url in opened.asked if not url.startswith((f"{address}/", "data:", f"blob:{address}/"))] == []
+    assert opened.said == []

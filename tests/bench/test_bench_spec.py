@@ -59,19 +59,28 @@ def test_a_method_has_a_row_for_each_resolution() -> None:
         (
             '"gradcam"',
             '"igos"\nresolution = 28',
-            "line 6, methods: 2 methods are called 'igos_28'; give each its own id",
+            "line 6, methods: 2 methods are called 'igos-28'; give each its own id",
         ),
+        ('["lite0"]', "[3]", "a.toml, line 2, models 1: '3' is no table of fields; give one"),
         ('["lite0"]', "[]", "a.toml, line 2, models: list should have at least 1 item"),
         ('["lite0"]', '["a", "a"]', "a.toml, line 2, models: 2 models are called 'a'"),
         ('name = "x"', "seed = -1", "a.toml, line 1, seed: input should be greater than or equal to 0, not '-1'"),
-        ('["deletion_insertion"]', '["pointing_game"]', "pointing_game needs to know where objects are"),
+        (
+            '["deletion_insertion"]',
+            '["pointing_game"]',
+            "a.toml, line 3, metrics: pointing_game needs to know",
+        ),
         ('["deletion_insertion"]', '["deletion"]', "a.toml, line 3, metrics 1: 'deletion' is no metric"),
         (
             '["deletion_insertion"]',
             '[{name = "road", settings = {noise = 1}}]',
             "'noise' is no setting of road; its settings",
         ),
-        ('["deletion_insertion"]', '["road", "road"]', "2 metrics are called 'road'; give the second an id"),
+        (
+            '["deletion_insertion"]',
+            '["road", "road"]',
+            "a.toml, line 3, metrics: 2 metrics are called 'road'; give",
+        ),
         ('path = "p"', 'path = "p"\nkind = "coco"', "coco needs annotations"),
         ('path = "p"', 'path = "p"\ntarget = "label"', "a folder has no labels"),
         ("[data]", "[data", "a.toml, line 4: Expected ']'"),
@@ -105,6 +114,17 @@ def test_yaml_has_lines_too(old: str, new: str, message: str) -> None:
 def test_yaml_makes_no_objects() -> None:
     with pytest.raises(BenchError, match="could not determine a constructor"):
         parse_spec("name: !!python/object/apply:os.system ['true']", "a.yaml", yaml=True)
+
+
+@pytest.mark.parametrize(("text", "yaml"), [("a = " + "[" * 5000, False), ("{a: " * 3000, True)])
+def test_what_lies_too_deep_is_refused(text: str, yaml: bool) -> None:
+    with pytest.raises(BenchError, match="a: its lists or tables lie too deep in each other; give a specification"):
+        parse_spec(text, "a", yaml=yaml)
+
+
+def test_a_file_that_says_nothing_is_no_table() -> None:
+    with pytest.raises(BenchError, match="a, the file: 'None' is no table of fields; give one"):
+        parse_spec("", "a", yaml=True)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ def test_a_shard_tells_of_its_own_failures(bench: Bench) -> None:
 def test_where_a_shard_stands_is_read_from_the_scheduler() -> None:
     assert shard_of(None, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "RANK": "0", "WORLD_SIZE": "1"}) == (3, 8)
     assert shard_of("0/2", {"RANK": "1", "WORLD_SIZE": "4"}) == (0, 2)
+    node = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "TORCHELASTIC_RUN_ID": "none"}
+    assert shard_of(None, {**node, "RANK": "11", "WORLD_SIZE": "16"}) == (11, 16), "torchrun, that srun started on each node"
+    assert shard_of(None, {**node, "RANK": "11"}) == (1, 2)
     for wrong in ("2/2", "a/b", "1", "-1/2", "0/0"):
         with pytest.raises(BenchError, match="is no shard"):
             shard_of(wrong, {})
@@ -101,6 +104,7 @@ def test_where_a_shard_stands_is_read_from_the_scheduler() -> None:
 def test_a_shard_takes_the_device_of_its_local_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert device_here({"SLURM_LOCALID": "2", "LOCAL_RANK": "1"}) == "cuda:2"
+    assert device_here({"SLURM_LOCALID": "0", "LOCAL_RANK": "3", "TORCHELASTIC_RUN_ID": "none"}) == "cuda:3"
     assert device_here({"LOCAL_RANK": "5"}) == "cuda:1"
     assert device_here({}) == "cuda:0"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)

@@ -149,6 +149,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(faith, spec: Path, tree, chang
 def test_options_that_do_not_go_together(faith, spec: Path) -> None:
     assert "--shard belongs to --engine shard" in faith("bench", "run", spec, "--shard", "0/2").complaint
     assert "--address belongs to --engine ray" in faith("bench", "run", spec, "--address", "auto").complaint
+    for words, engine in [
+        (("--gpus", 1), "ray"),
+        (("--cpus", 2), "ray"),
+        (("--workers", 2, "--engine", "shard", "--shard", "0/2"), "local or ray"),
+        (("--threads", 2, "--engine", "shard", "--shard", "0/2"), "local"),
+        (("--device", "cpu", "--engine", "ray"), "local or shard"),
+    ]:
+        assert f"{words[0]} belongs to --engine {engine}; give that" in faith("bench", "run", spec, *words).complaint
+    two = ("--engine", "shard", "--shard", "0/2", "--device", "cpu", "--device", "cpu")
+    assert "a shard works on one device" in faith("bench", "run", spec, *two).complaint
     assert "'2/2' is no shard" in faith("bench", "run", spec, "--engine", "shard", "--shard", "2/2").complaint
     assert "'nothing' is no specification" in faith("bench", "run", "nothing").complaint
 

@@ -50,6 +50,20 @@ def test_two_processes_make_the_same_tables(bench: Bench, undisturbed: Undisturb
     assert rows(bench.home / "out") == undisturbed()
 
 
+def test_one_worker_has_as_many_threads_as_were_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, before, seen = Worker.run, torch.get_num_threads(), []
+
+    def watched(self, tasks):
+        for finished in work(self, tasks):
+            seen.append(torch.get_num_threads())
+            yield finished
+
+    monkeypatch.setattr(Worker, "run", watched)
+    go(bench, Local(("cpu",), threads=before + 1))
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 20])
 def test_every_unit_is_of_one_shard(bench: Bench, count: int) -> None:
     plan = make_plan(read_spec(bench.spec), bench.home, Models("cpu"))

@@ -11,6 +11,7 @@ from faithmap.bench import ready
 from faithmap.bench.catalog import METRICS
 from faithmap.bench.errors import BenchError
 from faithmap.bench.reading import Field, Place, parse_spec, places, read_spec
+from faithmap.text import one_line
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
@@ -107,7 +108,8 @@ def asked(
         raise BenchError(f"{name!r} is no specification; give a .toml or .yaml file, or one of {', '.join(ready.names())}")
     changed = _changed(spec, models, images, sample)
     told = [f"--model {model}" for model in models] + ([f"--images {images}"] if images else [])
-    head = f"# changed on the command line: {' '.join(told)}\n" if told else ""
+    told += [f"--sample {sample}"] if sample is not None else []
+    head = f"# changed on the command line: {one_line(' '.join(told))}\n" if told else ""
     numbers = ready.published(spec.published) if spec.published in ready.names() and spec.published is not None else None
     read = places(text, name, yaml=suffix != ".toml")
     given = {"models": "--model", "data": "--images", "metrics": "--images"}

@@ -372,6 +372,13 @@ def test_the_chart_of_costs() -> None:
     assert len(re.findall('class="bar', drawn)) == 1
 
 
+def test_no_two_ticks_of_costs_say_the_same() -> None:
+    """Between 1 and 2 passes there is a tick at 1.5."""
+    points = [charts.Point(name, 0, cost, cost, math.nan, math.nan, front=True) for name, cost in (("a", 1.0), ("b", 2.0))]
+    below = re.findall(r'y="273" text-anchor="middle" class="tick">([^<]*)', charts.costs("worth", "passes", points))
+    assert below == ["0.8", "1", "1.5", "2", "3"]
+
+
 def test_the_chart_of_curves_shows_the_scores() -> None:
     drawn = charts.curves("mean deletion curve", [charts.Line("a", 0, np.linspace(1, 0, 101))])
     points = re.findall(r'points="([^"]*)"', drawn)[0].split()

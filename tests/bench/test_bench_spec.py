@@ -157,6 +157,17 @@ def test_a_ready_table_and_its_published_numbers_fit(name: str) -> None:
             assert set(row["values"]) <= set(table["metrics"]) <= columns
 
 
+@pytest.mark.parametrize("name", ready.names())
+def test_a_ready_table_without_its_data_says_what_to_get(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BenchError) as caught:
+        asked(name)
+    said = str(caught.value)
+    assert re.match(rf"{name}, line \d+, data, path: \S+ is not here; put there (ILSVRC|VOC).* or give --images FOLDER$", said)
+    (tmp_path / parse_spec(ready.text_of(name), name).data.path).mkdir(parents=True)
+    assert asked(name).spec.name == name
+
+
 def test_published_numbers_are_the_papers() -> None:
     def value(name: str, method: str, column: str, table: int = 0) -> float:
         rows = ready.published(name)["tables"][table]["rows"]

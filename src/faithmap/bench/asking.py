@@ -95,7 +95,7 @@ def asked(
         sample: images at the most, instead of its own number.
 
     Raises:
-        BenchError: for what is neither, or cannot be read.
+        BenchError: for what is neither, or cannot be read; for a ready one whose data set is not here, with what to get.
     """
     path = Path(name)
     if name in ready.names():
@@ -106,6 +106,9 @@ def asked(
         text, base, suffix = path.read_text("utf-8-sig"), path.parent, path.suffix.lower()
     else:
         raise BenchError(f"{name!r} is no specification; give a .toml or .yaml file, or one of {', '.join(ready.names())}")
+    if name in ready.names() and images is None and not (base / spec.data.path).exists():
+        where = places(text, name)(("data", "path"))
+        raise BenchError(f"{where}: {spec.data.path} is not here; put there {ready.data_of(text)}, or give --images FOLDER")
     changed = _changed(spec, models, images, sample)
     told = [f"--model {model}" for model in models] + ([f"--images {images}"] if images else [])
     told += [f"--sample {sample}"] if sample is not None else []

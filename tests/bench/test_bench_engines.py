@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -339,7 +340,11 @@ def test_a_cluster_is_joined_quietly(bench: Bench, stand_in: StandIn, undisturbe
 
 
 @pytest.mark.parametrize("token", [True, False])
-def test_a_cluster_that_cannot_be_reached_says_what_to_do(bench: Bench, stand_in: StandIn, token: bool) -> None:
+def test_a_cluster_that_cannot_be_reached_says_what_to_do(
+    bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, token: bool
+) -> None:
+    monkeypatch.setattr("faithmap.bench.engines.cluster.knocked", lambda address: None)
+
     def refuse(**settings: Any) -> None:
         del settings
         raise ConnectionError("Failed to connect") from RuntimeError("InvalidAuthToken" if token else "timed out")
@@ -351,6 +356,19 @@ def test_a_cluster_that_cannot_be_reached_says_what_to_do(bench: Bench, stand_in
     assert str(refused.value).startswith(told)
     assert ("set RAY_AUTH_MODE=token" in str(refused.value)) is token
     assert not stand_in.up
+
+
+def test_an_address_at_which_nobody_is_ends_the_run_at_once(bench: Bench, stand_in: StandIn) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        assert go(bench, Cluster(f"ray://127.0.0.1:{port}")).done == 9
+    assert stand_in.joined["address"] == f"ray://127.0.0.1:{port}"
+    for path in (bench.home / "out" / "units").iterdir():
+        path.unlink()
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(BenchError, match=rf"no Ray cluster at {address} .*; give the --address of one that runs"):
+            go(bench, Cluster(address))
+    assert go(bench, Cluster("auto")).done == 9
 
 
 def test_an_actor_computes_where_it_was_told(bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
@@ -79,3 +81,17 @@ def test_descriptions_are_plain() -> None:
     assert describe_baseline("blur") == {"name": "blur", "kind": "Blur", "kernel_size": 51, "sigma": 50.0}
     assert describe_baseline(0.5) == {"kind": "Constant", "value": 0.5}
     assert describe_baseline(torch.zeros(1)) == {"kind": "Tensor"}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Blur(sigma=0.0), "sigma is 0.0; give a number of pixels above 0"),
+        (lambda: Blur(sigma=-3.0), "sigma is -3.0"),
+        (lambda: Blur(kernel_size=-5), "kernel_size is -5; give an odd number of pixels"),
+        (lambda: MedianBlur(window=0), "window is 0; give an odd number of pixels"),
+    ],
+)
+def test_a_blur_that_is_none_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

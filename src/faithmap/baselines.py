@@ -33,10 +33,19 @@ class Blur:
     Args:
         kernel_size: in pixels at 224; odd. None keeps three sigmas on either side, or all that the image has.
         sigma: in pixels at 224.
+
+    Raises:
+        ValueError: for a kernel without a pixel, or a sigma that is not above 0.
     """
 
     kernel_size: int | None = 51
     sigma: float = 50.0
+
+    def __post_init__(self) -> None:
+        if self.kernel_size is not None and self.kernel_size < 1:
+            raise ValueError(f"kernel_size is {self.kernel_size}; give an odd number of pixels, 1 or more, or None")
+        if not self.sigma > 0:
+            raise ValueError(f"sigma is {self.sigma}; give a number of pixels above 0")
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The images, blurred."""
@@ -58,10 +67,17 @@ class MedianBlur:
     Args:
         window: side of the median's square, in pixels at 224; odd.
         blur: what follows.
+
+    Raises:
+        ValueError: for a window without a pixel.
     """
 
     window: int = 11
     blur: Blur = Blur()
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window is {self.window}; give an odd number of pixels, 1 or more")
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The images, filtered and blurred."""

@@ -12,6 +12,15 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "unit"), counted(2000, "unit")
+    ('1 unit', '2,000 units')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
 def spoken(seconds: float) -> str:
     """A time to two digits.
 

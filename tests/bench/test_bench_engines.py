@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -50,6 +51,20 @@ def test_two_processes_make_the_same_tables(bench: Bench, undisturbed: Undisturb
     assert rows(bench.home / "out") == undisturbed()
 
 
+def test_one_worker_has_as_many_threads_as_were_asked_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, before, seen = Worker.run, torch.get_num_threads(), []
+
+    def watched(self, tasks):
+        for finished in work(self, tasks):
+            seen.append(torch.get_num_threads())
+            yield finished
+
+    monkeypatch.setattr(Worker, "run", watched)
+    go(bench, Local(("cpu",), threads=before + 1))
+    assert set(seen) == {before + 1}
+    assert torch.get_num_threads() == before
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 20])
 def test_every_unit_is_of_one_shard(bench: Bench, count: int) -> None:
     plan = make_plan(read_spec(bench.spec), bench.home, Models("cpu"))
@@ -91,6 +106,9 @@ def test_a_shard_tells_of_its_own_failures(bench: Bench) -> None:
 def test_where_a_shard_stands_is_read_from_the_scheduler() -> None:
     assert shard_of(None, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "RANK": "0", "WORLD_SIZE": "1"}) == (3, 8)
     assert shard_of("0/2", {"RANK": "1", "WORLD_SIZE": "4"}) == (0, 2)
+    node = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "TORCHELASTIC_RUN_ID": "none"}
+    assert shard_of(None, {**node, "RANK": "11", "WORLD_SIZE": "16"}) == (11, 16), "torchrun, that srun started on each node"
+    assert shard_of(None, {**node, "RANK": "11"}) == (1, 2)
     for wrong in ("2/2", "a/b", "1", "-1/2", "0/0"):
         with pytest.raises(BenchError, match="is no shard"):
             shard_of(wrong, {})
@@ -101,6 +119,7 @@ def test_where_a_shard_stands_is_read_from_the_scheduler() -> None:
 def test_a_shard_takes_the_device_of_its_local_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert device_here({"SLURM_LOCALID": "2", "LOCAL_RANK": "1"}) == "cuda:2"
+    assert device_here({"SLURM_LOCALID": "0", "LOCAL_RANK": "3", "TORCHELASTIC_RUN_ID": "none"}) == "cuda:3"
     assert device_here({"LOCAL_RANK": "5"}) == "cuda:1"
     assert device_here({}) == "cuda:0"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
@@ -321,7 +340,11 @@ def test_a_cluster_is_joined_quietly(bench: Bench, stand_in: StandIn, undisturbe
 
 
 @pytest.mark.parametrize("token", [True, False])
-def test_a_cluster_that_cannot_be_reached_says_what_to_do(bench: Bench, stand_in: StandIn, token: bool) -> None:
+def test_a_cluster_that_cannot_be_reached_says_what_to_do(
+    bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, token: bool
+) -> None:
+    monkeypatch.setattr("faithmap.bench.engines.cluster.knocked", lambda address: None)
+
     def refuse(**settings: Any) -> None:
         del settings
         raise ConnectionError("Failed to connect") from RuntimeError("InvalidAuthToken" if token else "timed out")
@@ -333,6 +356,19 @@ def test_a_cluster_that_cannot_be_reached_says_what_to_do(bench: Bench, stand_in
     assert str(refused.value).startswith(told)
     assert ("set RAY_AUTH_MODE=token" in str(refused.value)) is token
     assert not stand_in.up
+
+
+def test_an_address_at_which_nobody_is_ends_the_run_at_once(bench: Bench, stand_in: StandIn) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        port = there.getsockname()[1]
+        assert go(bench, Cluster(f"ray://127.0.0.1:{port}")).done == 9
+    assert stand_in.joined["address"] == f"ray://127.0.0.1:{port}"
+    for path in (bench.home / "out" / "units").iterdir():
+        path.unlink()
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:99999"):
+        with pytest.raises(BenchError, match=rf"no Ray cluster at {address} .*; give the --address of one that runs"):
+            go(bench, Cluster(address))
+    assert go(bench, Cluster("auto")).done == 9
 
 
 def test_an_actor_computes_where_it_was_told(bench: Bench, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,12 @@ def test_a_run_that_is_killed_ten_times_goes_on_as_if_nothing_had_happened(bench
     assert rows(bench.home / "out") == undisturbed()
 
 
+def test_a_journal_of_something_else_costs_nothing(bench: Bench) -> None:
+    go(bench)
+    (bench.home / "out" / "journal-0-of-2.jsonl").write_text('[["a"], 1, 2, 3]\n{"a": 1}\n7\n' + "[" * 5000)
+    assert go(bench).present == 9
+
+
 def test_a_torn_journal_costs_nothing(bench: Bench) -> None:
     go(bench)
     journal = bench.home / "out" / "journal.jsonl"
@@ -333,6 +339,53 @@ def test_an_unreadable_record_is_said(bench: Bench) -> None:
     (bench.home / "out" / "run.json").write_text("{")
     with pytest.raises(BenchError, match="cannot be read"):
         RunFolder(bench.home / "out").record()
+
+
+@pytest.mark.parametrize("record", ["[1]", '{"schema": 2, "versions": {}}', '{"schema": 1, "versions": [1]}', "{}"])
+def test_the_record_of_another_faithmap_is_left_alone(bench: Bench, record: str) -> None:
+    go(bench)
+    path = bench.home / "out" / "run.json"
+    path.write_text(record)
+    with pytest.raises(BenchError, match=r"run\.json: is no plan of schema 1, .*; use the faithmap that wrote it"):
+        go(bench, accept_changes=True)
+    assert path.read_text() == record
+
+
+def test_a_unit_that_cannot_be_read_is_not_taken_for_damaged(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(bench)
+    before, read = files(bench.home / "out"), Path.read_bytes
+
+    def broken(path: Path) -> bytes:
+        if path.suffix == ".parquet":
+            raise OSError(5, "Input/output error", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(BenchError, match=r"\.parquet: cannot be read or written \(Input/output error\); what is there stays"):
+        go(bench, verify=True)
+    monkeypatch.undo()
+    assert files(bench.home / "out") == before
+
+
+@pytest.mark.parametrize("name", ["run.lock", "plan.lock", "units"])
+def test_a_folder_that_cannot_be_written_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    go(bench)
+    opened, listed = Path.open, os.scandir
+
+    def refused(path: Path, *given, **named):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *given, **named)
+
+    def unlisted(path):
+        if Path(path).name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "open", refused)
+    monkeypatch.setattr(os, "scandir", unlisted)
+    with pytest.raises(BenchError, match=rf"{name}: cannot be read or written \(Permission denied\).* or give another --out"):
+        go(bench)
 
 
 def test_other_versions_are_told(bench: Bench) -> None:

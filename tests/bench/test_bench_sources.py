@@ -114,6 +114,8 @@ def test_a_table_names_images_and_classes(bench: Bench) -> None:
         ("path\na.png\n", "has no column 'target'"),
         ("path,target\n../a.png,1\n", "names a file '../a.png'"),
         ("path,target\n", "holds no images"),
+        ("path,target\na.png,1\nb.png,\n", "image 2 has no target; give one, or explain the predicted class"),
+        ("path,target\na.png\n", "image 1 has no target"),
         ('path,target\n"a', "no table"),
     ],
 )

@@ -59,19 +59,28 @@ def test_a_method_has_a_row_for_each_resolution() -> None:
         (
             '"gradcam"',
             '"igos"\nresolution = 28',
-            "line 6, methods: 2 methods are called 'igos_28'; give each its own id",
+            "line 6, methods: 2 methods are called 'igos-28'; give each its own id",
         ),
+        ('["lite0"]', "[3]", "a.toml, line 2, models 1: '3' is no table of fields; give one"),
         ('["lite0"]', "[]", "a.toml, line 2, models: list should have at least 1 item"),
         ('["lite0"]', '["a", "a"]', "a.toml, line 2, models: 2 models are called 'a'"),
         ('name = "x"', "seed = -1", "a.toml, line 1, seed: input should be greater than or equal to 0, not '-1'"),
-        ('["deletion_insertion"]', '["pointing_game"]', "pointing_game needs to know where objects are"),
+        (
+            '["deletion_insertion"]',
+            '["pointing_game"]',
+            "a.toml, line 3, metrics: pointing_game needs to know",
+        ),
         ('["deletion_insertion"]', '["deletion"]', "a.toml, line 3, metrics 1: 'deletion' is no metric"),
         (
             '["deletion_insertion"]',
             '[{name = "road", settings = {noise = 1}}]',
             "'noise' is no setting of road; its settings",
         ),
-        ('["deletion_insertion"]', '["road", "road"]', "2 metrics are called 'road'; give the second an id"),
+        (
+            '["deletion_insertion"]',
+            '["road", "road"]',
+            "a.toml, line 3, metrics: 2 metrics are called 'road'; give",
+        ),
         ('path = "p"', 'path = "p"\nkind = "coco"', "coco needs annotations"),
         ('path = "p"', 'path = "p"\ntarget = "label"', "a folder has no labels"),
         ("[data]", "[data", "a.toml, line 4: Expected ']'"),
@@ -107,6 +116,17 @@ def test_yaml_makes_no_objects() -> None:
         parse_spec("name: !!python/object/apply:os.system ['true']", "a.yaml", yaml=True)
 
 
+@pytest.mark.parametrize(("text", "yaml"), [("a = " + "[" * 5000, False), ("{a: " * 3000, True)])
+def test_what_lies_too_deep_is_refused(text: str, yaml: bool) -> None:
+    with pytest.raises(BenchError, match="a: its lists or tables lie too deep in each other; give a specification"):
+        parse_spec(text, "a", yaml=yaml)
+
+
+def test_a_file_that_says_nothing_is_no_table() -> None:
+    with pytest.raises(BenchError, match="a, the file: 'None' is no table of fields; give one"):
+        parse_spec("", "a", yaml=True)
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="cannot be read"):
         read_spec(tmp_path / "no.toml")
@@ -135,6 +155,17 @@ def test_a_ready_table_and_its_published_numbers_fit(name: str) -> None:
         for row in table["rows"]:
             assert row["method"] is None or row["method"] in ids
             assert set(row["values"]) <= set(table["metrics"]) <= columns
+
+
+@pytest.mark.parametrize("name", ready.names())
+def test_a_ready_table_without_its_data_says_what_to_get(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BenchError) as caught:
+        asked(name)
+    said = str(caught.value)
+    assert re.match(rf"{name}, line \d+, data, path: \S+ is not here; put there (ILSVRC|VOC).* or give --images FOLDER$", said)
+    (tmp_path / parse_spec(ready.text_of(name), name).data.path).mkdir(parents=True)
+    assert asked(name).spec.name == name
 
 
 def test_published_numbers_are_the_papers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from bench_tools import rows
 
 pytest.importorskip("pydantic")
 pytest.importorskip("pyarrow")
+
+from faithmap.bench.run import State
+from faithmap.cli.bench_progress import line_of
 
 SPEC = """
 name = "tiny"
@@ -102,11 +106,33 @@ def test_failures_are_told_and_tried_again(faith, spec: Path, photo, tmp_path: P
     good = (tmp_path / "photos" / "1.png").read_bytes()
     (tmp_path / "photos" / "1.png").write_bytes(b"x" * len(good))
     done = faith("bench", "run", spec, "--out", "r")
-    assert (done.code, done.out.splitlines()[1]) == (0, "2 rows hold an error; --retry-failed does their units again")
+    assert (done.code, done.out.splitlines()[1]) == (0, "2 rows with an error; --retry-failed does their units again")
     (tmp_path / "photos" / "1.png").write_bytes(good)
     again = faith("bench", "run", spec, "--out", "r", "--retry-failed")
     assert again.out.startswith("r: 2 units done in ")
     assert "error" not in again.out
+
+
+def test_one_is_no_plural_and_a_rate_is_no_power_of_ten(faith, spec: Path, tmp_path: Path) -> None:
+    faith("bench", "run", spec, "--out", "r")
+    unit = next((tmp_path / "r" / "units").glob("gradient-00000-*"))
+    unit.write_bytes(b"x")
+    done = faith("bench", "run", spec, "--out", "r")
+    damaged, told = done.out.splitlines()
+    assert damaged == f"done again for damage: 1 file, {unit.stem} among them"
+    assert told.startswith("r: 1 unit done in ")
+    (tmp_path / "photos" / "0.png").rename(tmp_path / "0.png")
+    (tmp_path / "photos" / "1.png").rename(tmp_path / "1.png")
+    planned = faith("bench", "plan", spec, "--passes-per-second", 10)
+    assert "2 units, 1 image, " in planned.out
+    fast = State(1000, 0, done=500, images=8000, began=time.monotonic() - 2)
+    assert line_of(fast).startswith("500 of 1000 units, 250 units/s, 4,0")
+
+
+def test_a_script_that_ends_itself_is_no_model(faith, spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "quits.py").write_text("raise SystemExit(0)")
+    spec.write_text(SPEC.replace('["spots"]', '[{name = "mine", factory = "quits:load"}]'))
+    assert "model mine: quits:load failed (SystemExit: 0)" in faith("bench", "run", spec).complaint
 
 
 def test_a_plan_foretells(faith, spec: Path, tree) -> None:
@@ -149,6 +175,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(faith, spec: Path, tree, chang
 def test_options_that_do_not_go_together(faith, spec: Path) -> None:
     assert "--shard belongs to --engine shard" in faith("bench", "run", spec, "--shard", "0/2").complaint
     assert "--address belongs to --engine ray" in faith("bench", "run", spec, "--address", "auto").complaint
+    for words, engine in [
+        (("--gpus", 1), "ray"),
+        (("--cpus", 2), "ray"),
+        (("--workers", 2, "--engine", "shard", "--shard", "0/2"), "local or ray"),
+        (("--threads", 2, "--engine", "shard", "--shard", "0/2"), "local"),
+        (("--device", "cpu", "--engine", "ray"), "local or shard"),
+    ]:
+        assert f"{words[0]} belongs to --engine {engine}; give that" in faith("bench", "run", spec, *words).complaint
+    two = ("--engine", "shard", "--shard", "0/2", "--device", "cpu", "--device", "cpu")
+    assert "a shard works on one device" in faith("bench", "run", spec, *two).complaint
     assert "'2/2' is no shard" in faith("bench", "run", spec, "--engine", "shard", "--shard", "2/2").complaint
     assert "'nothing' is no specification" in faith("bench", "run", "nothing").complaint
 
@@ -180,7 +216,8 @@ def test_a_ready_table_on_what_is_at_hand(faith, spec: Path, tmp_path: Path, mon
     assert record["published"]["title"] == "Table 4: ablation"
     assert (record["data"]["images"], record["models"][0]["name"]) == (2, "spots")
     assert not any(row["error"] for row in rows(tmp_path / "r"))
-    assert (tmp_path / "r" / "spec.toml").read_text().startswith("# changed on the command line: --model spots")
+    head = (tmp_path / "r" / "spec.toml").read_text().splitlines()[0]
+    assert head == "# changed on the command line: --model spots --images photos --sample 2"
 
 
 def test_without_the_extra_it_says_what_to_install(faith, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from faithmap.bench import ready
 from faithmap.bench.catalog import METRICS
 from faithmap.bench.errors import BenchError
 from faithmap.bench.reading import Field, Place, parse_spec, places, read_spec
+from faithmap.text import one_line
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
@@ -94,7 +95,7 @@ def asked(
         sample: images at the most, instead of its own number.
 
     Raises:
-        BenchError: for what is neither, or cannot be read.
+        BenchError: for what is neither, or cannot be read; for a ready one whose data set is not here, with what to get.
     """
     path = Path(name)
     if name in ready.names():
@@ -105,9 +106,13 @@ def asked(
         text, base, suffix = path.read_text("utf-8-sig"), path.parent, path.suffix.lower()
     else:
         raise BenchError(f"{name!r} is no specification; give a .toml or .yaml file, or one of {', '.join(ready.names())}")
+    if name in ready.names() and images is None and not (base / spec.data.path).exists():
+        where = places(text, name)(("data", "path"))
+        raise BenchError(f"{where}: {spec.data.path} is not here; put there {ready.data_of(text)}, or give --images FOLDER")
     changed = _changed(spec, models, images, sample)
     told = [f"--model {model}" for model in models] + ([f"--images {images}"] if images else [])
-    head = f"# changed on the command line: {' '.join(told)}\n" if told else ""
+    told += [f"--sample {sample}"] if sample is not None else []
+    head = f"# changed on the command line: {one_line(' '.join(told))}\n" if told else ""
     numbers = ready.published(spec.published) if spec.published in ready.names() and spec.published is not None else None
     read = places(text, name, yaml=suffix != ".toml")
     given = {"models": "--model", "data": "--images", "metrics": "--images"}

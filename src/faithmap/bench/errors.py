@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 
 from faithmap.text import one_line
 
@@ -30,6 +32,22 @@ class SettingError(BenchError):
 
 class NoRoomError(BenchError):
     """A result could not be written; those that are there are complete."""
+
+
+@contextmanager
+def reachable(path: Path) -> Iterator[None]:
+    """Turn what the system refuses in a run's folder into a BenchError that names the file.
+
+    Args:
+        path: that is named where the system names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        name, problem = error.filename or path, error.strerror or error
+        raise BenchError(
+            f"{name}: cannot be read or written ({problem}); what is there stays: put that right, or give another --out"
+        ) from error
 
 
 def blamed(message: str, settings: Mapping[str, object]) -> str | None:

@@ -105,12 +105,24 @@ def plain_value(value: Any) -> Any:
     """A file's value as a method or metric takes it: tuples for lists, objects for tables with a ``kind``."""
     if isinstance(value, list):
         return tuple(plain_value(item) for item in value)
-    if isinstance(value, dict):
-        rest = {key: plain_value(item) for key, item in value.items() if key != "kind"}
-        if value.get("kind") not in NAMED:
-            raise BenchError(f"a table has the kind {value.get('kind')!r}; give one of {', '.join(NAMED)}")
-        try:
-            return NAMED[value["kind"]](**rest)
-        except TypeError as error:
-            raise BenchError(f"{value['kind']}: {error}") from error
-    return value
+    return _object(value) if isinstance(value, dict) else value
+
+
+def _object(table: Mapping[str, Any]) -> Any:
+    """What a table with a ``kind`` stands for, its own settings seen to fit."""
+    name = table.get("kind")
+    kind = NAMED.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise BenchError(f"a table has the kind {name!r}; give one of {', '.join(NAMED)}")
+    given = {key: plain_value(item) for key, item in table.items() if key != "kind"}
+    own = [field.name for field in fields(kind)]
+    for key, value in given.items():
+        if key not in own:
+            raise BenchError(f"{name} has no setting {key!r}; its settings are {', '.join(own)}")
+        wanted = misfit(value, *field_annotation(kind, key))
+        if wanted is not None:
+            raise BenchError(f"{key} of {name} is {value!r}; give {wanted}")
+    try:
+        return kind(**given)
+    except ValueError as error:
+        raise BenchError(f"{name}: {error}") from error

@@ -15,7 +15,7 @@ from faithmap.baselines import Blur, MedianBlur
 from faithmap.methods.masks.line_search import LineSearch
 from faithmap.methods.masks.nesterov import Nesterov
 
-NAMED = {"blur": Blur, "median_blur": MedianBlur, "line_search": LineSearch, "nesterov": Nesterov}
+NAMED: Mapping[str, type] = {"blur": Blur, "median_blur": MedianBlur, "line_search": LineSearch, "nesterov": Nesterov}
 """What a table with a key ``kind`` stands for."""
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faithmap.bench.errors import BenchError, NoRoomError
-from faithmap.bench.plan import Plan, Unit, differences
+from faithmap.bench.errors import BenchError, NoRoomError, reachable
+from faithmap.bench.plan import SCHEMA, Plan, Unit, differences
 from faithmap.files import write_whole
 
 RECORD = "run.json"
@@ -74,9 +74,15 @@ class RunFolder:
             found = json.loads((self.path / RECORD).read_bytes())
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BenchError(f"{self.path / RECORD}: cannot be read ({error}); move the folder away, or repair it") from error
-        return found if isinstance(found, dict) else {}
+        schema = found.get("schema") if isinstance(found, dict) else None
+        if schema != SCHEMA or not isinstance(found.get("versions"), dict):
+            raise BenchError(
+                f"{self.path / RECORD}: is no plan of schema {SCHEMA}, which is understood, but of {schema!r}; "
+                "use the faithmap that wrote it, or give another --out"
+            )
+        return dict(found)
 
     def begins(self, plan: Plan, *, accept_changes: bool = False) -> bool:
         """Whether a run of this plan would begin here, rather than go on or be refused."""
@@ -95,7 +101,7 @@ class RunFolder:
             BenchError: for a run of another plan.
         """
         before, now = self.record(), plan.record()
-        older: Mapping[str, str] = before.get("versions") or now["versions"]
+        older: Mapping[str, str] = before.get("versions", now["versions"])
         self.versions = [f"{name} {older.get(name)}" for name, new in now["versions"].items() if older.get(name) != new]
         changed = differences(before, now) if before else []
         if changed and not accept_changes:
@@ -117,11 +123,14 @@ class RunFolder:
         Args:
             planned: by key.
             verify: hold every file against its digest, also those that the journal knows.
+
+        Raises:
+            BenchError: where a file cannot be read. It may be whole, and is left alone.
         """
         known = {} if verify else self._journalled(planned)
         found: dict[str, Present] = {}
         news: dict[str, Present] = {}
-        with os.scandir(self.units) as entries:
+        with reachable(self.units), os.scandir(self.units) as entries:
             for entry in entries:
                 key, _, suffix = entry.name.rpartition(".")
                 if suffix != "parquet" or key not in planned:
@@ -144,15 +153,16 @@ class RunFolder:
             alone: nobody else is writing; what a killed run left half-written is taken away.
         """
         aside = 0
-        with os.scandir(self.units) as entries:
-            names = [entry.name for entry in entries if entry.name.removesuffix(".parquet") not in planned]
-        for name in names:
-            if alone and name.endswith(".partial"):
-                (self.units / name).unlink(missing_ok=True)
-            elif name.endswith(".parquet"):
-                (self.path / "set-aside").mkdir(exist_ok=True)
-                (self.units / name).rename(self.path / "set-aside" / name)
-                aside += 1
+        with reachable(self.units):
+            with os.scandir(self.units) as entries:
+                names = [entry.name for entry in entries if entry.name.removesuffix(".parquet") not in planned]
+            for name in names:
+                if alone and name.endswith(".partial"):
+                    (self.units / name).unlink(missing_ok=True)
+                elif name.endswith(".parquet"):
+                    (self.path / "set-aside").mkdir(exist_ok=True)
+                    (self.units / name).rename(self.path / "set-aside" / name)
+                    aside += 1
         return aside
 
     def keep(self, key: str, data: bytes, failed: int) -> None:
@@ -171,9 +181,9 @@ class RunFolder:
         try:
             write_whole(path, data)
         except OSError as error:
-            remedy = "make room, and start the same command again"
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             problem = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
+            remedy = f"{'make room' if full else 'put that right'}, and start the same command again"
             raise NoRoomError(f"{path}: {problem}; what is there is complete: {remedy}") from error
 
     def note(self, noted: Mapping[str, Present]) -> None:
@@ -190,13 +200,14 @@ class RunFolder:
         return known
 
     def _verified(self, key: str, path: Path) -> Present | None:
-        """The unit, if its file is what it was; else the file is taken away."""
+        """The unit, if its file is what it was; else the file is taken away. One that cannot be read may be whole."""
         from faithmap.bench.store import is_intact, unit_of  # noqa: PLC0415 - pyarrow is an extra
 
-        told: tuple[str, int] | None = None
-        with suppress(OSError):
+        try:
             data, status = path.read_bytes(), path.stat()
-            told = unit_of(data) if is_intact(data) else None
+        except FileNotFoundError:
+            return None
+        told = unit_of(data) if is_intact(data) else None
         if told is None or told[0] != key:
             self.corrupt.append(key)
             with suppress(OSError):
@@ -210,6 +221,7 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, Present]]:
     for line in lines:
         try:
             key, size, when, failed = json.loads(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
-        yield key, Present(size, when, failed)
+        if isinstance(key, str):
+            yield key, Present(size, when, failed)

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from faithmap.bench.errors import BenchError
+from faithmap.bench.errors import BenchError, reachable
 
 PATIENCE = 600.0
 """Seconds that a shard waits for another one to finish planning."""
@@ -37,7 +37,7 @@ def holding(folder: Path, shard: tuple[int, int] | None = None) -> Iterator[None
 @contextmanager
 def planning(folder: Path) -> Iterator[None]:
     """One process at a time looks at the plan; the others wait for it."""
-    with (folder / "plan.lock").open("a+") as file:
+    with _opened(folder / "plan.lock") as file:
         until = time.monotonic() + PATIENCE
         while not _taken(file, shared=False):
             if time.monotonic() > until:
@@ -48,7 +48,7 @@ def planning(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _held(path: Path, *, shared: bool) -> Iterator[None]:
-    with path.open("a+") as file:
+    with _opened(path) as file:
         if not _taken(file, shared=shared):
             raise _busy(path, file)
         if not shared:
@@ -62,6 +62,11 @@ def _held(path: Path, *, shared: bool) -> Iterator[None]:
             if not shared:
                 file.seek(0)
                 file.truncate()
+
+
+def _opened(path: Path) -> IO[str]:
+    with reachable(path):
+        return path.open("a+")
 
 
 def _taken(file: IO[str], *, shared: bool) -> bool:

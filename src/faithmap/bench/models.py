@@ -57,7 +57,7 @@ def _made(spec: ModelSpec, device: str | None) -> Classifier:
     sys.path.append(here)
     try:
         made = getattr(import_module(home), name)()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself when it is imported
         raise BenchError(f"model {spec.name}: {spec.factory} failed ({type(error).__name__}: {error})") from error
     finally:
         sys.path.remove(here)

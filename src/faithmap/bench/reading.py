@@ -20,6 +20,8 @@ Place = Callable[[Field], str]
 
 MAX_BYTES = 2**20
 
+_TOO_DEEP = "its lists or tables lie too deep in each other; give a specification as 'faithmap bench init' writes"
+
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_.-]+)\s*=""")
 
@@ -101,6 +103,8 @@ def _problem(error: Any) -> str:
         return "there is no such field; leave it out, or see 'faithmap bench init'"
     if error["type"] == "missing":
         return "is missing; give it"
+    if error["type"] == "model_type":
+        return f"{str(error['input'])[:60]!r} is no table of fields; give one, such as those of 'faithmap bench init'"
     message = str(error["msg"]).removeprefix("Value error, ")
     given = error["input"]
     told = isinstance(given, (str, int, float, bool)) and not str(error["msg"]).startswith("Value error")
@@ -138,6 +142,8 @@ def _toml(text: str, name: str) -> tuple[Any, Callable[[Field], int | None]]:
         found = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, what = (f", line {found[2]}", found[1]) if found else ("", str(error))
         raise BenchError(f"{name}{where}: {what}; this is no TOML") from error
+    except RecursionError as error:
+        raise BenchError(f"{name}: {_TOO_DEEP}") from error
     lines = toml_lines(text)
     return content, lambda field: _nearest(lines, field)
 
@@ -188,6 +194,8 @@ def _yaml(text: str, name: str) -> tuple[Any, Callable[[Field], int | None]]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise BenchError(f"{name}{where}: {getattr(error, 'problem', None) or error}; this is no YAML") from error
+    except RecursionError as error:
+        raise BenchError(f"{name}: {_TOO_DEEP}") from error
     lines: dict[Field, int] = {}
     _walk(root, (), lines)
     return content, lambda field: _nearest(lines, field)

@@ -108,6 +108,8 @@ class Table(Source):
                 raise BenchError(f"{name}: has no column 'target'; give one, or explain the predicted class")
             for index, row in enumerate(rows):
                 target = _number((row.get("target") or "").strip() or None)
+                if self.data.asks_for_labels and target is None:
+                    raise BenchError(f"{name}: image {index + 1} has no target; give one, or explain the predicted class")
                 label = target if isinstance(target, str) else None
                 yield self._item(index, self._name(inside(self.root, row["path"] or "", name)), target, label)
         except (UnicodeDecodeError, csv.Error) as error:

@@ -20,12 +20,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from faithmap.bench.catalog import METRICS
 from faithmap.methods.registry import ALIASES, METHODS
@@ -209,17 +217,19 @@ class Spec(Part):
         _refuse_twice(ids, "methods", "give each its own id")
         return methods
 
-    @model_validator(mode="after")
-    def _fits(self) -> Spec:
-        columns = [column for metric in self.metrics for column in metric.columns]
-        _refuse_twice(columns, "metrics", "give the second an id")
-        boxed = [metric.name for metric in self.metrics if METRICS[metric.name].boxes]
-        if boxed and not self.data.boxed:
+    @field_validator("metrics")
+    @classmethod
+    def _measurable(cls, metrics: list[MetricSpec], before: ValidationInfo) -> list[MetricSpec]:
+        _refuse_twice([column for metric in metrics for column in metric.columns], "metrics", "give the second an id")
+        boxed = [metric.name for metric in metrics if METRICS[metric.name].boxes]
+        data: DataSpec | None = before.data.get("data")
+        if boxed and data is not None and not data.boxed:
             raise ValueError(f"{boxed[0]} needs to know where objects are; give data of kind voc, coco or imagenet with boxes")
-        return self
+        return metrics
 
 
 def _refuse_twice(names: list[str], what: str, remedy: str) -> None:
-    for name, count in Counter(re.sub(r"\W", "_", name).casefold() for name in names).items():
-        if count > 1:
+    plain = [re.sub(r"\W", "_", name).casefold() for name in names]
+    for name, alike in zip(names, plain, strict=True):
+        if (count := plain.count(alike)) > 1:
             raise ValueError(f"{count} {what} are called {name!r}; {remedy}")

@@ -27,6 +27,7 @@ from faithmap.cli.models import models
 from faithmap.cli.report import make_console, say_error
 from faithmap.cli.saturation import saturation
 from faithmap.cli.signals import Terminated, terminable
+from faithmap.text import one_line
 
 __all__ = ["main", "make_app"]
 
@@ -78,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:
         _mute()
-        return _fail(os_problem(error), USER_ERROR)
+        named = f"{one_line(str(error.filename))}: " if error.filename is not None else ""
+        return _fail(named + os_problem(error), USER_ERROR)
     return code or 0
 
 

@@ -15,7 +15,7 @@ from faithmap.bench.sources import open_source
 from faithmap.bench.trial import try_out
 from faithmap.cli.bench import PlanOptions
 from faithmap.cli.report import make_console, say
-from faithmap.text import spoken
+from faithmap.text import counted, spoken
 
 
 def show_plan(request: Asked, options: PlanOptions) -> int:
@@ -67,8 +67,9 @@ def _lines(found: Estimate, devices: int) -> Iterator[str]:
     yield f"{'method':<{width}}  passes an image      of the metrics       time      disk"
     for part in found.parts:
         yield f"{part.method:<{width}}{_row(part, devices)}"
-    whole = "" if found.seconds is None else f", {spoken(found.seconds / devices)} on {devices} device{'s' * (devices > 1)}"
-    yield f"{found.units} units, {found.images} images, {found.passes:,} passes{whole}, {_bytes(found.size)}"
+    whole = "" if found.seconds is None else f", {spoken(found.seconds / devices)} on {counted(devices, 'device')}"
+    parts = (counted(found.units, "unit"), counted(found.images, "image"))
+    yield f"{', '.join(parts)}, {found.passes:,} passes{whole}, {_bytes(found.size)}"
     if any(part.passes is None for part in found.parts):
         yield "methods with ? do not foretell their passes: they come on top"
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from faithmap.bench.run import State, Tell
 from faithmap.bench.worker import Finished
 from faithmap.cli.report import make_console, say
-from faithmap.text import spoken
+from faithmap.text import counted, spoken
 
 EVERY = 10.0
 """Seconds from one plain line to the next."""
@@ -73,24 +73,33 @@ def line_of(state: State) -> str:
     """
     text = f"{state.present + state.done} of {state.units} units"
     if state.done:
-        text += f", {state.done / state.seconds:.2g} units/s, {state.images / state.seconds:.3g} images/s"
+        text += f", {_rate(state.done / state.seconds)} units/s, {_rate(state.images / state.seconds)} images/s"
     if state.remaining:
         text += f", {spoken(state.remaining)} left"
-    return text + (f", {state.failed} images failed" if state.failed else "")
+    return text + (f", {counted(state.failed, 'image')} failed" if state.failed else "")
+
+
+def _rate(rate: float) -> str:
+    """To two digits; all of those before the point.
+
+    >>> _rate(0.0123), _rate(2.34), _rate(1234.5)
+    ('0.012', '2.3', '1,234')
+    """
+    return f"{rate:.2g}" if rate < 99.5 else f"{rate:,.0f}"
 
 
 def _summary(state: State, out: Path) -> Iterator[str]:
     if state.changed:
-        yield f"changed since it was begun: {', '.join(state.changed)}; {state.aside} units set aside"
+        yield f"changed since it was begun: {', '.join(state.changed)}; {counted(state.aside, 'unit')} set aside"
     if state.versions:
         yield f"it was begun with {', '.join(state.versions)}; results of other versions may differ"
     if state.corrupt:
-        yield f"{len(state.corrupt)} damaged files were done again, {state.corrupt[0]} among them"
-    done = f"{state.done} units done in {spoken(state.seconds)}" if state.done else "nothing left to do"
+        yield f"done again for damage: {counted(len(state.corrupt), 'file')}, {state.corrupt[0]} among them"
+    done = f"{counted(state.done, 'unit')} done in {spoken(state.seconds)}" if state.done else "nothing left to do"
     yield f"{out}: {done}, {state.present + state.done} of {state.units} are there"
     failed = state.failed + state.failed_before
     if failed:
-        yield f"{failed} rows hold an error; --retry-failed does their units again"
+        yield f"{counted(failed, 'row')} with an error; --retry-failed does their units again"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from cyclopts.types import NonNegativeInt
 
 from faithmap.cli.errors import UserError, blaming_the_user
 from faithmap.cli.report import make_console, say
+from faithmap.text import counted
 
 
 def report(
@@ -41,6 +42,6 @@ def report(
         written = write_report(run, out, spread=spread, shown=shown, data=data)
     console = make_console()
     counts = {"method": written.methods, "image": written.images, "failure": written.failures}
-    say(console, ", ".join(f"{count:,} {what}{'s' * (count != 1)}" for what, count in counts.items()))
+    say(console, ", ".join(counted(count, what) for what, count in counts.items()))
     say(console, str(written.folder / "report.html"), "report  ", "bold")
     return 0

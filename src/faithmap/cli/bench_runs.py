@@ -42,10 +42,11 @@ def engine_of(options: RunOptions) -> Engine:
     Raises:
         UserError: for options that belong to another.
     """
-    if options.shard is not None and options.engine != "shard":
-        raise UserError("--shard belongs to --engine shard; give that, too")
-    if options.address is not None and options.engine != "ray":
-        raise UserError("--address belongs to --engine ray; give that, too")
+    for option, (given, engines) in _belonging(options).items():
+        if given and options.engine not in engines:
+            raise UserError(f"--{option} belongs to --engine {' or '.join(engines)}; give that, too, or leave it out")
+    if options.engine == "shard" and len(options.device) > 1:
+        raise UserError("a shard works on one device; give one --device, and more shards for more devices")
     if options.engine == "ray":
         return Cluster(options.address, options.workers or 2, options.gpus, options.cpus)
     if options.engine == "shard":
@@ -54,3 +55,16 @@ def engine_of(options: RunOptions) -> Engine:
     devices = options.device or all_devices()
     workers = options.workers or len(devices)
     return Local(tuple(devices[i % len(devices)] for i in range(max(workers, len(devices)))), options.threads)
+
+
+def _belonging(options: RunOptions) -> dict[str, tuple[bool, tuple[str, ...]]]:
+    """Whether each option that not every engine has was given, and which have it."""
+    return {
+        "shard": (options.shard is not None, ("shard",)),
+        "address": (options.address is not None, ("ray",)),
+        "gpus": (options.gpus > 0, ("ray",)),
+        "cpus": (options.cpus > 1, ("ray",)),
+        "workers": (options.workers is not None, ("local", "ray")),
+        "threads": (options.threads is not None, ("local",)),
+        "device": (bool(options.device), ("local", "shard")),
+    }

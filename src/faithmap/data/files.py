@@ -92,7 +92,7 @@ def image_names(folder: Path) -> Iterator[str]:
             yield first
             yield from names
     except (OSError, ValueError) as error:
-        raise _unreadable(os.fspath(folder), error) from error
+        raise _unreadable(os.fspath(folder), error, more=", or of a folder of images,") from error
     if first is None:
         remedy = f"give one with files in {' '.join(sorted(_SUFFIXES))}"
         raise refusal(os.fspath(folder), "a folder without images", remedy)
@@ -122,9 +122,9 @@ def _regular_size(path: Path) -> int:
     return status.st_size
 
 
-def _unreadable(name: str, error: OSError | ValueError, refused: type[FileError] = ImageError) -> FileError:
+def _unreadable(name: str, error: OSError | ValueError, refused: type[FileError] = ImageError, more: str = "") -> FileError:
     reason = getattr(error, "strerror", None) or error
-    remedy = f"give the path of {refused.kind} file that exists and may be read"
+    remedy = f"give the path of {refused.kind} file{more} that exists and may be read"
     return refusal(name, f"cannot be read ({reason})", remedy, refused)
 
 

@@ -7,12 +7,15 @@ import csv
 import hashlib
 import html.parser
 import json
+import math
 import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bench_run import RunWriter, failed, row
 from PIL import Image
@@ -273,7 +276,21 @@ def bad_published(writer: RunWriter) -> None:
     (writer.folder / "published.json").write_text('{"tables": [{"title": "x"}]}')
 
 
+def of_another_kind(writer: RunWriter) -> None:
+    writer.start(["a"])
+    path = writer.unit("a", [row("a", 0, deletion=0.5)])
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(table.column_names.index("error"), "error", pa.array([1])), path)
+
+
+def no_view(writer: RunWriter) -> None:
+    writer.start(["a"], models=[{"name": "net", "geometry": {"resize": 0}}])
+    writer.unit("a", [row("a", 0, deletion=0.5)])
+
+
 BAD = {
+    of_another_kind: "a.parquet: its column 'error' holds something else; it is none of the files",
+    no_view: "run.json: models.0.geometry.resize",
     no_run: "is no run: it holds no run.json",
     no_rows: "holds no results yet",
     unknown_schema: "its schema is 7, and 1 is understood",
@@ -295,6 +312,24 @@ def test_bad_input_is_one_line_and_writes_nothing(writer: RunWriter, breaks: Any
         report(writer.folder)
     assert "\n" not in str(caught.value)
     assert sorted(writer.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"heatmap_shape": [7]},
+        {"rows_at": [1.0, 2.0]},
+        {"seconds": -1.0, "forward": -5},
+        {"size": [0, 0]},
+        {"heatmap_scale": math.nan},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_numbers_that_cannot_be_are_passed_over(writer: RunWriter, odd: dict[str, Any]) -> None:
+    writer.start(["a", "b"])
+    for name in ("a", "b"):
+        writer.unit(name, [row(name, i, deletion=0.5, insertion=0.6, **(odd if name == "a" else {})) for i in range(2)])
+    assert write_report(writer.folder).images == 2
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -257,6 +257,25 @@ def test_games_at_one_resolution_make_one_group(writer: RunWriter) -> None:
     assert (group.resolution, [entry.name for entry in group.entries]) == ("7x7", ["a-28", "a-14"])
 
 
+def test_games_of_which_one_is_at_one_resolution_do_not(writer: RunWriter) -> None:
+    writer.start([{"id": f"a-{side}", "name": "a", "resolution": side} for side in (28, 14)])
+    one = writer.plan["metrics"][0]
+    writer.plan["metrics"] += [{**one, "id": "rise_deletion", "settings": {"resolution": 7}}]
+    (writer.folder / "run.json").write_text(json.dumps(writer.plan))
+    for side in (28, 14):
+        writer.unit(str(side), [row(f"a-{side}", 0, deletion=0.5, rise_deletion=0.4)])
+    assert [group.resolution for group in analysed(writer).sections[0].groups] == ["28x28", "14x14"]
+
+
+def test_a_label_that_is_anothers_id_is_no_name(writer: RunWriter) -> None:
+    writer.start([{"id": "a", "label": "b"}, {"id": "b", "label": "twice"}, {"id": "c", "label": "twice"}])
+    for name, deletion in (("a", 0.1), ("b", 0.2), ("c", 0.3)):
+        writer.unit(name, [row(name, i, deletion=deletion + i / 100) for i in range(2)])
+    (group,) = analysed(writer).sections[0].groups
+    assert [entry.name for entry in group.entries] == ["a", "b", "c"]
+    assert len(group.tests["deletion"]) == 3
+
+
 def test_published_numbers_stand_above_ours(writer: RunWriter) -> None:
     rows = [
         {"method": None, "label": "A+", "resolution": "4x4", "values": {"deletion": 0.0336, "insertion": 0.5246}},
@@ -370,6 +389,13 @@ def test_the_chart_of_costs() -> None:
     front = re.findall(r'<polyline points="([^"]*)" class="front"', drawn)[0].split()
     assert front[:4] == [f"{ax},{ay}", f"{ax},{ay}", f"{cx},{ay}", f"{cx},{cy}"]
     assert len(re.findall('class="bar', drawn)) == 1
+
+
+def test_no_two_ticks_of_costs_say_the_same() -> None:
+    """Between 1 and 2 passes there is a tick at 1.5."""
+    points = [charts.Point(name, 0, cost, cost, math.nan, math.nan, front=True) for name, cost in (("a", 1.0), ("b", 2.0))]
+    below = re.findall(r'y="273" text-anchor="middle" class="tick">([^<]*)', charts.costs("worth", "passes", points))
+    assert below == ["0.8", "1", "1.5", "2", "3"]
 
 
 def test_the_chart_of_curves_shows_the_scores() -> None:

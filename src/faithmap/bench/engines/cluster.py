@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from faithmap.bench.engines.base import batches
 from faithmap.bench.errors import BenchError, needs
@@ -27,6 +29,10 @@ from faithmap.text import one_line
 
 RESTARTS = 3
 """Of an actor that dies, with what it was doing; a unit that is done twice is the same twice."""
+
+
+PATIENCE = 10.0
+"""Seconds for a cluster to answer its address."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Cluster:
                 ray.shutdown()
 
     def _join(self, ray: Any) -> None:
+        knocked(self.address)
         alone: dict[str, Any] = {"num_cpus": self.actors * self.cpus} if self.address is None else {}
         if self.address is None and self.gpus:
             alone["num_gpus"] = self.actors * self.gpus
@@ -87,6 +94,23 @@ class Cluster:
                 yield Finished(**row)
         finally:
             ray.kill(stream)
+
+
+def knocked(address: str | None) -> None:
+    """See that something answers at an address with a port; Ray itself tries for minutes, and says so on every try.
+
+    Raises:
+        BenchError: where nothing does.
+    """
+    try:
+        place = urlsplit(address if address and "://" in address else f"//{address or ''}")
+        if place.hostname is None or place.port is None:  # "auto", or one of this computer
+            return
+        socket.create_connection((place.hostname, place.port), PATIENCE).close()
+    except (OSError, ValueError) as error:
+        raise BenchError(
+            f"no Ray cluster at {address} ({error}); give the --address of one that runs, such as ray://head:10001"
+        ) from error
 
 
 class Stream:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -37,7 +38,7 @@ class Local:
     Args:
         devices: a worker for each, such as ("cuda:0", "cuda:1"); the same one twice is two workers on it. A single one works in
             this process.
-        threads: of torch, in each of several processes.
+        threads: of torch, in each process; None leaves their number as it is.
     """
 
     devices: Sequence[str] = ("cpu",)
@@ -48,7 +49,8 @@ class Local:
         """Do the tasks; in several processes, as each becomes free."""
         if len(self.devices) == 1:
             held = models if models.device == self.devices[0] else Models(self.devices[0])
-            yield from Worker(setup, self.devices[0], held).run(tasks)
+            with _threads(self.threads):
+                yield from Worker(setup, self.devices[0], held).run(tasks)
             return
         context = clean_processes()
         free: Queue[str] = context.Queue()
@@ -70,6 +72,17 @@ class Local:
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """So many of torch's, until the block ends."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def clean_processes() -> BaseContext:

@@ -1,7 +1,8 @@
 """Shard: a part of a run, as a scheduler starts many of, which need not know of each other.
 
-What a process does follows from its number and how many there are, which SLURM and torchrun say in the environment. No
-process group is made: a shard that dies holds nobody up, and is started again by itself.
+What a process does follows from its number and how many there are, which SLURM and torchrun say in the environment; where
+SLURM started torchrun, torchrun's numbers are the process's own. No process group is made: a shard that dies holds nobody up,
+and is started again by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from faithmap.bench.models import Models
 from faithmap.bench.plan import Plan, Setup, Task, Unit
 from faithmap.bench.worker import Finished
 
-_VARIABLES = (("SLURM_PROCID", "SLURM_NTASKS"), ("RANK", "WORLD_SIZE"))
+_SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""What torchrun gives to every process that it starts, and nothing else does."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ def shard_of(text: str | None, environment: Mapping[str, str] | None = None) -> 
         BenchError: for what is neither.
     """
     found = os.environ if environment is None else environment
-    for number, count in _VARIABLES:
+    for number, count, _ in _launchers(found):
         if text is None and number in found and count in found:
             text = f"{found[number]}/{found[count]}"
     if text is None:
@@ -73,8 +77,13 @@ def device_here(environment: Mapping[str, str] | None = None) -> str:
     count = torch.cuda.device_count()
     if count == 0:
         return "cpu"
-    local = found.get("SLURM_LOCALID", found.get("LOCAL_RANK", "0"))
+    local = next((found[name] for _, _, name in _launchers(found) if name in found), "0")
     return f"cuda:{int(local) % count}" if local.isdecimal() else "cuda:0"
+
+
+def _launchers(environment: Mapping[str, str]) -> tuple[tuple[str, str, str], ...]:
+    """Number, count and local number as each launcher says them, the one that started this process first."""
+    return (_TORCHRUN, _SLURM) if _BY_TORCHRUN in environment else (_SLURM, _TORCHRUN)
 
 
 def assigned(plan: Plan, shard: tuple[int, int] | None) -> list[Unit]:

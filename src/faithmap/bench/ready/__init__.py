@@ -7,6 +7,7 @@ another model and other images: ``faithmap bench run igos-table1 --model efficie
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ def names() -> list[str]:
 def text_of(name: str) -> str:
     """The specification."""
     return (_HERE / f"{name}.toml").read_text("utf-8")
+
+
+def data_of(text: str) -> str:
+    """What the data set of a ready specification is, and where it is from: the words behind its path.
+
+    >>> data_of(text_of("igos-table6"))
+    'VOCtrainval and VOCtest 2007 from host.robots.ox.ac.uk/pascal/VOC'
+    """
+    found = re.search(r'^path = "[^"]*" *# (.*)$', text, re.MULTILINE)
+    return found[1] if found else "its data set"
 
 
 def published(name: str) -> dict[str, Any]:

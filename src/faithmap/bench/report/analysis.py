@@ -156,14 +156,18 @@ def _metrics(table: Table) -> list[str]:
 
 
 def _groups(run: Run, table: Table, model: Model, metrics: list[str], directions: dict[str, bool]) -> list[Group]:
-    """The finest resolution first, as the papers do. Where two methods of a group share a name, their ids tell them apart."""
+    """The finest resolution first, as the papers do. Where a method's name is another's too, or its id, ids tell them apart."""
     found = [(method, table.series.get((model.name, method.id))) for method in run.plan.methods]
-    played = next((size for metric in metrics if (size := run.plan.played_at(metric))), None)
+    games = [run.plan.played_at(prefix + game) for prefix in protocols(metrics) for game in GAMES if prefix + game in metrics]
+    played = games[0] if games and None not in games else None
     there = [(method, series, played or method.cells or series.cells) for method, series in found if series is not None]
     shared = Counter((method.title, cells) for method, _, cells in there)
     groups: dict[Size | None, Group] = {}
     for method, series, cells in there:
-        name = method.title if shared[method.title, cells] == 1 else method.id
+        alone = shared[method.title, cells] == 1 and not any(
+            other.id == method.title for other, *_ in there if other is not method
+        )
+        name = method.title if alone else method.id
         scores = {metric: score(series.values(metric)[1]) for metric in metrics}
         group = groups.setdefault(cells, Group(model.name, cells, directions=directions))
         group.entries.append(Entry(method.id, name, cells, series, scores, cost(series)))

@@ -103,7 +103,7 @@ def costs(title: str, axis: str, points: Sequence[Point]) -> Markup:
             _tag("circle", _named(point.name), cx=at[0], cy=at[1], r=6 if point.front else 4.5, **_class("dot", point.colour))
         )
         drawn.append(_label(point.name, at, taken))
-    frame = _frame(x, y, title, axis, [f"{tick:,.0f}" if tick >= 1 else f"{tick:g}" for tick in x.ticks])
+    frame = _frame(x, y, title, axis, [f"{tick:,.0f}" if tick >= 10 else f"{tick:g}" for tick in x.ticks])
     return _svg(title, Markup("").join([frame, *drawn]))
 
 

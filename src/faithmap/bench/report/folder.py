@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from faithmap.bench.plan import SCHEMA
 from faithmap.bench.store import tables
@@ -36,21 +36,27 @@ class _Entry(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
+class View(_Entry):
+    """How a model cuts its images."""
+
+    resize: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    crop: tuple[PositiveInt, PositiveInt] | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
 class Model(_Entry):
     """A model of the plan, its part of a photograph if the plan says it."""
 
     name: str
     digest: str = ""
-    geometry: dict[str, Any] | None = None
+    geometry: View | None = None
 
     @property
     def view(self) -> Geometry | None:
         """How the model cuts its images, None where that is not known."""
         if self.geometry is None:
             return None
-        resize, crop = self.geometry.get("resize"), self.geometry.get("crop")
-        size = tuple(resize) if isinstance(resize, list) else resize
-        return Geometry(size, tuple(crop) if crop else None, self.geometry.get("interpolation", "bilinear"))
+        return Geometry(self.geometry.resize, self.geometry.crop, self.geometry.interpolation)
 
 
 class Method(_Entry):

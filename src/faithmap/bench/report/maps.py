@@ -110,7 +110,11 @@ def _row(entry: Entry, image: int, table: pa.Table) -> Row:
     size = get("size")
     seen = (size[0], size[1]) if size else None
     words = {name: get(name) for name in (*_WORDS, *_MORE)}
-    return Row(entry, image, words, seen, _heatmap(table, get("heatmap_shape")), rows, columns, points)
+    heatmap = _heatmap(table, get("heatmap_shape"))
+    placed = heatmap is None or all(
+        at is None or len(at) == side for at, side in zip((rows, columns), heatmap.shape, strict=True)
+    )
+    return Row(entry, image, words, seen, heatmap if placed else None, rows, columns, points)
 
 
 def _heatmap(table: pa.Table, shape: Sequence[int] | None) -> Float[Tensor, "r c"] | None:
@@ -119,7 +123,7 @@ def _heatmap(table: pa.Table, shape: Sequence[int] | None) -> Float[Tensor, "r c
         return None
     cell = table.column("heatmap").combine_chunks()
     shape = shape or getattr(cell.type, "shape", None)
-    if cell.null_count or not shape:
+    if cell.null_count or not shape or len(shape) != 2:
         return None
     storage = cell.storage if isinstance(cell, pa.ExtensionArray) else cell
     values = storage.flatten().to_numpy(zero_copy_only=False)

@@ -139,7 +139,7 @@ def _costs(analysis: Analysis, group: Group, cost: str, axis: str) -> tuple[Mark
     if metric is None:
         return None, ""
     sign = 1 if analysis.directions[metric] else -1
-    there = {e: price for e in group.entries if (price := getattr(e.cost, cost)) and e.scores[metric] is not None}
+    there = {e: price for e in group.entries if (price := getattr(e.cost, cost) or 0) > 0 and e.scores[metric] is not None}
     if len(there) < 2:
         return None, ""
     front = pareto({e.name: (price, sign * _score(e, metric).mean) for e, price in there.items()})

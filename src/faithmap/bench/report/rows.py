@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faithmap.bench.report.columns import CLASS, COSTS, GAMES, difference, metrics_of, protocols
+from faithmap.bench.report.columns import CLASS, COSTS, GAMES, difference, metrics_of, misfit, protocols
 from faithmap.bench.report.curves import MeanCurve, Numbers
 from faithmap.bench.report.folder import Run, RunError, Size
 from faithmap.bench.report.series import Series
@@ -76,10 +76,10 @@ def reading(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             missing = [name for name in _REQUIRED if name not in file.schema_arrow.names]
-            if missing:
-                raise RunError(
-                    f"{path}: has no column {missing[0]!r}; it is none of the files that `faithmap bench run` writes"
-                )
+            odd = misfit(file.schema_arrow)
+            if missing or odd:
+                problem = f"has no column {missing[0]!r}" if missing else f"its column {odd!r} holds something else"
+                raise RunError(f"{path}: {problem}; it is none of the files that `faithmap bench run` writes")
             yield file
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0][:200]
@@ -175,7 +175,7 @@ def _part(batch: pa.RecordBatch, file: int, row: NDArray[np.int64], metrics: lis
 def _shapes(batch: pa.RecordBatch, schema: pa.Schema) -> set[Size]:
     """Rows and columns of the heatmaps: as the rows say, else as the column's type does."""
     if "heatmap_shape" in batch.schema.names:
-        return {(shape[0], shape[1]) for shape in batch.column("heatmap_shape").to_pylist() if shape is not None}
+        return {(shape[0], shape[1]) for shape in batch.column("heatmap_shape").to_pylist() if shape and len(shape) == 2}
     shape = getattr(schema.field("heatmap").type, "shape", None) if "heatmap" in schema.names else None
     return {(shape[0], shape[1])} if shape else set()
 

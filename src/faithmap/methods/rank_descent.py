@@ -19,7 +19,8 @@ for a small or smooth mask: the areas themselves reward the shortest list of cel
 the step. Cells never tie, since h is a sum of steps and not a mask that ends in 0 and 1.
 
 h begins with the places that a *prior* gives the cells. The areas hardly care in which order the unimportant cells come, but
-the path of a descent does: without a prior, other noise in the image gives another map.
+the path of a descent does: without a prior, other noise in the image gives another map. The prior's few samples are not drawn
+but lie on a lattice of positions and blurs, so that another seed moves nothing but the descent's first moment.
 
 The moments t follow the golden section, :math:`t_{k + 1} = t_k + 0.618\ldots \bmod 1`, from a random start: any few of them are
 spread over the whole curve. t' is half a turn away.
@@ -40,9 +41,9 @@ from faithmap.cautions import unheard
 from faithmap.masking import MaskedModel
 from faithmap.methods.base import Answer, Explainer, Passes, Question, check_resolution, rows_and_columns
 from faithmap.methods.cams import Expected, ExpectedGradCAM
+from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.score import Target
 
-GOLDEN = (5**0.5 - 1) / 2
 TAIL = 3
 """The map is the mean of h over the iterations k, weighted by k to this power: the last third counts for four fifths."""
 
@@ -131,7 +132,7 @@ class RankDescent(Explainer):
         if self._expected is None or self._expected.model is not self.model:
             self._expected = ExpectedGradCAM(self.model, relu=False)
         expected = self._expected
-        expected.gradient = Expected(samples=self.prior_samples)
+        expected.gradient = Expected(samples=self.prior_samples, references=EvenBlurs(), jitter=False, noise_std=0.0)
         expected.score, expected.chunk_size, expected.autocast = self.score, self.chunk_size, self.autocast
         return expected
 

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, make_baseline
 
+GOLDEN = (5**0.5 - 1) / 2
+
 
 class Distribution(ABC):
     """Draws references; a user's own derives from it."""
@@ -111,9 +113,8 @@ class RandomBlurs(Distribution):
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
         """Blurs of the image; stratified, so that few of them cover the range."""
-        uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
-        shares = (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
-        sigmas = self.weakest * (self.strongest / self.weakest) ** shares * (min(image.shape[-2:]) / REFERENCE_SIZE)
+        sigmas = self.weakest * (self.strongest / self.weakest) ** self._shares(count, generator)
+        sigmas = sigmas * (min(image.shape[-2:]) / REFERENCE_SIZE)
         rows, columns = (_cosines(n, float(sigmas.min()), image) for n in image.shape[-2:])
         spectrum = rows @ image[0] @ columns.mT
         blurs = image.new_empty(count, *image.shape[1:])
@@ -121,6 +122,25 @@ class RandomBlurs(Distribution):
             r, c = (_damped(cosines, sigma) for cosines in (rows, columns))
             torch.matmul(r.mT @ spectrum[:, : len(r), : len(c)], c, out=blur)
         return blurs
+
+    def _shares(self, count: int, generator: torch.Generator) -> Float[Tensor, " k"]:
+        """Of the way from the weakest to the strongest, on the scale of logarithms."""
+        uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
+        return (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
+
+
+@dataclass(frozen=True)
+class EvenBlurs(RandomBlurs):
+    """The same without chance: a strength in the middle of each of so many equal parts, in an order that jumps about.
+
+    The order is that of the golden section's multiples. Beside positions that rise, weak and strong blurs are spread over all of
+    them: a lattice in the plane of the two, as a quadrature has.
+    """
+
+    def _shares(self, count: int, generator: torch.Generator) -> Float[Tensor, " k"]:
+        del generator
+        turns = (torch.arange(count, dtype=torch.float64) + 0.5) * GOLDEN % 1
+        return (turns.argsort().argsort() + 0.5).float() / count
 
 
 FADED = 5.0

@@ -168,6 +168,7 @@ class Expected(Estimator):
         paths: different references; None takes one for each sample.
         noise_std: sigma, in the units of the images.
         antithetic: every second pass has the noise of the one before it with the other sign.
+        jitter: without it, a is in the middle of each part, not drawn from it.
     """
 
     samples: int = 24
@@ -175,6 +176,7 @@ class Expected(Estimator):
     paths: int | None = None
     noise_std: float = 0.01
     antithetic: bool = True
+    jitter: bool = True
 
     def check(self) -> None:
         """Raise ValueError for settings that make no expectation."""
@@ -190,7 +192,7 @@ class Expected(Estimator):
         """Strata dealt out to the paths like cards, and the ends that a difference needs, which stay without noise."""
         paths = self.paths or self.samples
         references = draw_references(self.references, image, paths, generator)
-        jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu()
+        jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu() if self.jitter else 0.5
         position, path = (torch.arange(self.samples) + jitter) / self.samples, torch.arange(self.samples) % paths
         seed, noise = noise_of_passes(self.samples, self.noise_std, self.antithetic, generator)
         steps = self.difference == "increment"

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         CAM,
         AblationCAM,
         EigenCAM,
+        EvenBlurs,
         Expected,
         ExpectedGradCAM,
         GradCAM,
@@ -92,7 +93,7 @@ _HOMES = {
     "geometry": "Geometry",
     "methods": "IGOS Explainer LineSearch Mask",
     "methods.cams": (
-        "CAM AblationCAM EigenCAM Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet Integrated "
+        "CAM AblationCAM EigenCAM EvenBlurs Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet Integrated "
         "IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise ScoreCAM Smooth "
         "SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first"
     ),
@@ -138,6 +139,7 @@ __all__ = [
     "Edges",
     "EigenCAM",
     "EmptyHeatmapWarning",
+    "EvenBlurs",
     "ExcitationBackprop",
     "Expected",
     "ExpectedGradCAM",

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from faithmap.baselines import Blur, Constant
 from faithmap.data import image_files, sample_photo
+from faithmap.methods.cams import Expected
 from faithmap.methods.references import (
     Distribution,
+    EvenBlurs,
     ImageSet,
     Mixture,
     RandomBlurs,
@@ -93,6 +95,14 @@ def test_blurs_cover_their_range_whatever_the_number() -> None:
     assert len(variances.unique()) == 8
 
 
+def test_even_blurs_are_in_the_middle_of_equal_parts_and_drawn_by_nobody() -> None:
+    """Of 4 to 64 in four parts, on the scale of logarithms; by the fractions .31, .93, .55 and .16 of the golden section."""
+    sigmas = [4 * 2 ** (4 * share) for share in (3 / 8, 7 / 8, 5 / 8, 1 / 8)]
+    wanted = torch.cat([draw(RandomBlurs(sigma, sigma), 1) for sigma in sigmas])
+    for seed in (0, 1):
+        assert (draw(EvenBlurs(4.0, 64.0), 4, seed) - wanted).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("sigma", [12.0, 50.0])
 def test_a_blur_is_the_gaussian_over_mirrored_borders(sigma: float) -> None:
     image = torch.rand(1, 3, 40, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -173,3 +183,10 @@ class Broken(Distribution):
 def test_what_does_not_fit_is_said(references: References, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw(references, 2)
+
+
+def test_positions_without_jitter_are_in_the_middle_of_their_parts() -> None:
+    even, drawn = (Expected(samples=4, jitter=jitter).draw(IMAGE, torch.Generator().manual_seed(0)) for jitter in (False, True))
+    assert even.position.tolist() == [0.125, 0.375, 0.625, 0.875]
+    assert (drawn.position * 4).floor().tolist() == [0, 1, 2, 3]
+    assert (drawn.position - even.position).abs().min() > 1e-3

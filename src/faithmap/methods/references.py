@@ -133,8 +133,8 @@ class RandomBlurs(Distribution):
 class EvenBlurs(RandomBlurs):
     """The same without chance: a strength in the middle of each of so many equal parts, in an order that jumps about.
 
-    The order is that of the golden section's multiples. Beside positions that rise, weak and strong blurs are spread over all of
-    them: a lattice in the plane of the two, as a quadrature has.
+    The order is that of the golden section's multiples. Beside positions that rise, weak and strong blurs are spread over
+    all of them: a lattice in the plane of the two, as a quadrature has.
     """
 
     def _shares(self, count: int, generator: torch.Generator) -> Float[Tensor, " k"]:

@@ -16,13 +16,14 @@ from faithmap.methods.cams.named import (
 )
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
 from faithmap.methods.layers import TokenGrid, channels_first
-from faithmap.methods.references import Distribution, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
+from faithmap.methods.references import Distribution, EvenBlurs, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
 
 __all__ = [
     "CAM",
     "AblationCAM",
     "Distribution",
     "EigenCAM",
+    "EvenBlurs",
     "Expected",
     "ExpectedGradCAM",
     "GradCAM",

@@ -60,6 +60,7 @@ def row(
 def main() -> None:
     """Check, print."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=4)
+    parser.add_argument("--only", nargs="+", default=None, help="of the rows; the first is what the others are paired to")
     parser.set_defaults(save=None)
     options = parser.parse_args()
     bench = Bench.open(options)
@@ -73,6 +74,8 @@ def main() -> None:
     reference: list[float] | None = None
     rows = []
     for name, explain in methods.items():
+        if options.only and name not in options.only:
+            continue
         asked = Places(bench.model, inner=explain, seed=options.seed)
         largest, cells = row(asked, images, ["classifier", bench.model], reference)
         reference = reference or largest

@@ -113,7 +113,9 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
 
 def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
     newcomer.tab.click("#explain-settings button >> nth=0")
-    newcomer.tab.locator("#explain-resolution input").fill("999")
+    number = newcomer.tab.locator("#explain-resolution input")
+    number.press("Control+a")
+    number.press_sequentially("999", delay=20)
     newcomer.tab.evaluate("document.activeElement.blur()")
     assert newcomer.ask("explain") == "cells of the map a side: 999 is not between 1 and 32; change it"
     newcomer.open("Compare")

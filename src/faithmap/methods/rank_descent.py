@@ -20,7 +20,7 @@ the step. Cells never tie, since h is a sum of steps and not a mask that ends in
 
 h begins with the places that a *prior* gives the cells. The areas hardly care in which order the unimportant cells come, but
 the path of a descent does: without a prior, other noise in the image gives another map. The prior's few samples are not drawn
-but lie on a lattice of positions and blurs, so that another seed moves nothing but the descent's first moment.
+but lie on a lattice of positions and blurs, so that another seed moves their noise and the descent's first moment alone.
 
 The moments t follow the golden section, :math:`t_{k + 1} = t_k + 0.618\ldots \bmod 1`, from a random start: any few of them are
 spread over the whole curve. t' is half a turn away.
@@ -132,7 +132,7 @@ class RankDescent(Explainer):
         if self._expected is None or self._expected.model is not self.model:
             self._expected = ExpectedGradCAM(self.model, relu=False)
         expected = self._expected
-        expected.gradient = Expected(samples=self.prior_samples, references=EvenBlurs(), jitter=False, noise_std=0.0)
+        expected.gradient = Expected(samples=self.prior_samples, references=EvenBlurs(), jitter=False)
         expected.score, expected.chunk_size, expected.autocast = self.score, self.chunk_size, self.autocast
         return expected
 

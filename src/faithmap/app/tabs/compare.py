@@ -64,6 +64,7 @@ def _controls(known: Known) -> tuple[gr.Dropdown, gr.Number]:
             label="Methods, up to four",
             elem_id="compare-methods",
             scale=3,
+            min_width=240,
         )
         side = gr.Number(min(CELLS, known.cells()), precision=0, label="Cells a side", elem_id="compare-side")
     return methods, side

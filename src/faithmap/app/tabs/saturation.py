@@ -88,6 +88,7 @@ def _controls(known: Known) -> Controls:
             label="Class activation maps, up to four",
             elem_id="saturation-methods",
             scale=3,
+            min_width=240,
         )
         layer = gr.Dropdown(choices_of("target_layer", known), value=OWN, label="Layer", elem_id="saturation-layer")
     with gr.Row():

@@ -29,6 +29,19 @@ class Visitor:
     def status(self, name: str) -> str:
         return self.tab.locator(f"#{name}-status p").inner_text()
 
+    def number(self, place: str, text: str) -> None:
+        """Type a number as people do: a part that has just been opened takes what is typed at once for its old value."""
+        field = self.tab.locator(f"#{place} input")
+        for _ in range(20):
+            field.press("Control+a")
+            field.press("Backspace")
+            field.press_sequentially(text, delay=20)
+            self.tab.evaluate("document.activeElement.blur()")
+            self.tab.wait_for_timeout(200)
+            if field.input_value() == text:
+                return
+        raise AssertionError(f"{place} does not take {text!r}")
+
     def ask(self, name: str) -> str:
         """Click, and wait for how it ended."""
         self.tab.evaluate(f"document.querySelector('#{name}-status p').textContent = ''")

@@ -104,8 +104,7 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     tab.wait_for_selector("#explain-samples")
     assert not tab.locator("#explain-resolution").is_visible()
     assert "noisy copies" in tab.locator(".fm-about").first.inner_text()
-    tab.locator("#explain-samples input").fill("3")
-    tab.evaluate("document.activeElement.blur()")
+    newcomer.number("explain-samples", "3")
     assert newcomer.ask("explain").startswith("done")
     tab.click("#explain-take button >> nth=0")
     assert "--method smooth_gradcam --samples 3" in tab.locator("#explain-command").inner_text().replace("\xa0", " ")
@@ -113,14 +112,10 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
 
 def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
     newcomer.tab.click("#explain-settings button >> nth=0")
-    number = newcomer.tab.locator("#explain-resolution input")
-    number.press("Control+a")
-    number.press_sequentially("999", delay=20)
-    newcomer.tab.evaluate("document.activeElement.blur()")
+    newcomer.number("explain-resolution", "999")
     assert newcomer.ask("explain") == "cells of the map a side: 999 is not between 1 and 32; change it"
     newcomer.open("Compare")
-    newcomer.tab.locator("#compare-side input").fill("")
-    newcomer.tab.evaluate("document.activeElement.blur()")
+    newcomer.number("compare-side", "")
     assert newcomer.ask("compare") == "cells a side: there is no number; give one from 1 to 32"
 
 
@@ -222,23 +217,20 @@ def test_another_model_brings_its_own_methods_and_classes(newcomer: Visitor) -> 
 def test_cancel_ends_the_work_and_the_page_goes_on(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.click("#explain-settings button >> nth=0")
-    tab.locator("#explain-iterations input").fill("2000")
-    tab.evaluate("document.activeElement.blur()")
+    newcomer.number("explain-iterations", "2000")
     tab.click("#explain-start")
     tab.wait_for_selector("#explain-viewer .map canvas")
     assert newcomer.maps("explain") >= 1, "the map grows"
     tab.click("#explain-cancel")
     assert newcomer.ended("explain") == "cancelled"
-    tab.locator("#explain-iterations input").fill("2")
-    tab.evaluate("document.activeElement.blur()")
+    newcomer.number("explain-iterations", "2")
     assert newcomer.ask("explain").startswith("done")
 
 
 def test_who_closes_the_page_ends_the_work(chromium: Any, site: tuple[str, Desk]) -> None:
     visitor = Visitor(chromium, site[0])
     visitor.tab.click("#explain-settings button >> nth=0")
-    visitor.tab.locator("#explain-iterations input").fill("2000")
-    visitor.tab.evaluate("document.activeElement.blur()")
+    visitor.number("explain-iterations", "2000")
     visitor.tab.click("#explain-start")
     visitor.tab.wait_for_selector("#explain-viewer .map canvas")
     rooms = set(site[1]._rooms)

@@ -64,6 +64,17 @@ class Typist(Visitor):
             self.tab.keyboard.press("Tab")
         self.tab.keyboard.press("Enter")
 
+    def write(self, text: str) -> None:
+        """At a person's speed: Gradio takes a moment to hand on what is typed."""
+        self.tab.keyboard.type(text, delay=40)
+        self.tab.wait_for_timeout(400)
+
+    def choose(self, text: str) -> None:
+        """The one of a list of choices that the text is a part of."""
+        self.tab.keyboard.press("Control+a")
+        self.write(text)
+        self.tab.keyboard.press("Enter")
+
     def look(self, name: str) -> None:
         """At the maps of a tab, by all that the viewer has, and doubt them."""
         keys = self.tab.keyboard
@@ -112,11 +123,10 @@ def test_methods_are_compared_by_keys(typist: Typist) -> None:
         tab.wait_for_function(f"!document.querySelector('#compare-methods .token').innerText.includes('{gone}')")
         tab.get_by_role("tab", name="Browse").focus()
     typist.go("#compare-methods input")
-    keys.type("rise")
-    keys.press("Enter")
+    typist.choose("rise")
     tab.wait_for_function("document.querySelectorAll('#compare-methods .token').length === 3")
     typist.go("#compare-side input")
-    keys.type("7")
+    typist.write("7")
     typist.go("#compare-start")
     keys.press("Enter")
     assert typist.ended("compare").startswith("done")
@@ -140,10 +150,9 @@ def test_saturation_is_measured_by_keys(typist: Typist) -> None:
     keys.press("ArrowDown")
     keys.press("Enter")
     typist.go("#saturation-baseline input")
-    keys.type("black")
-    keys.press("Enter")
+    typist.choose("black")
     typist.go("#saturation-channels input")
-    keys.type("2")
+    typist.write("2")
     typist.go("#saturation-start")
     keys.press("Enter")
     assert typist.ended("saturation").startswith("done")
@@ -168,8 +177,7 @@ def test_a_run_is_browsed_by_keys(typist: Typist) -> None:
     assert lines.count() == IMAGES - 8, "whoever passes by the controls stays on the page of the list"
     tab.get_by_role("tab", name="Browse").focus()
     typist.go("input[aria-label='Order']")
-    keys.type("lowest")
-    keys.press("Enter")
+    typist.choose("lowest")
     tab.wait_for_function("document.querySelector('.faithmap-sheet li').textContent.includes('0.png')")
     typist.go(".faithmap-sheet li:nth-child(2) button")
     keys.press("Enter")
@@ -184,7 +192,7 @@ def test_passing_by_with_the_tab_key_changes_nothing(typist: Typist) -> None:
     tab, keys = typist.tab, typist.tab.keyboard
     tab.locator("#guesses label").nth(2).click()
     tab.click("#explain-settings button >> nth=0")
-    tab.locator("#explain-resolution input").fill("9")
+    typist.number("explain-resolution", "9")
     typist.asked.clear()
     tab.locator(".fm-samples button").last.focus()
     typist.go("#explain-resolution input")

@@ -150,7 +150,6 @@ def test_saturation_is_measured_by_keys(typist: Typist) -> None:
     keys.press("ArrowDown")
     keys.press("Enter")
     typist.go("#saturation-baseline input")
-    typist.choose("black")
     typist.go("#saturation-channels input")
     typist.write("2")
     typist.go("#saturation-start")
@@ -161,7 +160,7 @@ def test_saturation_is_measured_by_keys(typist: Typist) -> None:
     typist.go("#saturation-take button", 1)
     keys.press("Enter")
     tab.wait_for_selector("#saturation-command:visible")
-    assert "--baseline black" in tab.locator("#saturation-command").inner_text().replace("\xa0", " ")
+    assert "--channels 2" in tab.locator("#saturation-command").inner_text().replace("\xa0", " ")
 
 
 def test_a_run_is_browsed_by_keys(typist: Typist) -> None:

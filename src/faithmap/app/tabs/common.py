@@ -17,7 +17,7 @@ from faithmap.app.parts.parts import Fetch, Picker, Status
 from faithmap.app.showing import Scene, Stage
 from faithmap.app.viewer.component import Viewer
 from faithmap.app.words import RefusedError
-from faithmap.app.work import Asked
+from faithmap.app.work import MOST, Asked
 from faithmap.cli.explain import Options
 from faithmap.explanation import Explanation
 
@@ -119,6 +119,20 @@ def make_asking(name: str, text: str, *between: Callable[[], Any]) -> Asking:
             pack = gr.Button("Result folder as a zip", elem_id=f"{name}-pack")
             fetch = Fetch(None, elem_id=f"{name}-fetch")
     return Asking(name, start, cancel, status, viewer, taken, command, python, pack, fetch)
+
+
+def make_methods(offered: list[tuple[str, str]], proposed: list[str], label: str, place: str) -> gr.Dropdown:
+    """A list to choose a few methods from; it takes a phone's whole width."""
+    return gr.Dropdown(
+        offered,
+        value=proposed,
+        multiselect=True,
+        max_choices=MOST,
+        label=f"{label}, up to four",
+        elem_id=place,
+        scale=3,
+        min_width=240,
+    )
 
 
 def stage_of(asked: Asked) -> Stage:

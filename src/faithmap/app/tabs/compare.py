@@ -9,7 +9,7 @@ import gradio as gr
 from faithmap.app.controls import whole
 from faithmap.app.models import Known
 from faithmap.app.showing import compared, spoken_names
-from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, make_methods, stage_of
 from faithmap.app.tabs.connecting import connect
 from faithmap.app.words import RefusedError
 from faithmap.app.work import MOST, compare
@@ -56,15 +56,6 @@ def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
 
 def _controls(known: Known) -> tuple[gr.Dropdown, gr.Number]:
     with gr.Row():
-        methods = gr.Dropdown(
-            offered(known),
-            value=proposed(known),
-            multiselect=True,
-            max_choices=MOST,
-            label="Methods, up to four",
-            elem_id="compare-methods",
-            scale=3,
-            min_width=240,
-        )
+        methods = make_methods(offered(known), proposed(known), "Methods", "compare-methods")
         side = gr.Number(min(CELLS, known.cells()), precision=0, label="Cells a side", elem_id="compare-side")
     return methods, side

@@ -11,10 +11,10 @@ from faithmap.app.controls import OWN, choices_of, whole
 from faithmap.app.models import CAMS, Known
 from faithmap.app.parts.parts import Picture
 from faithmap.app.showing import spoken_names, walk_picture, walked
-from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, make_methods, stage_of
 from faithmap.app.tabs.connecting import More, connect
 from faithmap.app.words import RefusedError
-from faithmap.app.work import MOST, Walked, walk
+from faithmap.app.work import Walked, walk
 from faithmap.baselines import BASELINES
 from faithmap.cli.saturation import SaturationOptions
 
@@ -80,16 +80,8 @@ def _curves(result: Walked) -> list[Any]:
 
 def _controls(known: Known) -> Controls:
     with gr.Row():
-        methods = gr.Dropdown(
-            spoken_names(known.cams),
-            value=[name for name in CAMS if name in known.cams],
-            multiselect=True,
-            max_choices=MOST,
-            label="Class activation maps, up to four",
-            elem_id="saturation-methods",
-            scale=3,
-            min_width=240,
-        )
+        proposed = [name for name in CAMS if name in known.cams]
+        methods = make_methods(spoken_names(known.cams), proposed, "Class activation maps", "saturation-methods")
         layer = gr.Dropdown(choices_of("target_layer", known), value=OWN, label="Layer", elem_id="saturation-layer")
     with gr.Row():
         baselines = [(name.replace("_", " "), name) for name in BASELINES]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 
 class Visitor:
     """A page that is open, in a browser of its own unless one is given; what it asked for, and what it complained of."""
@@ -72,6 +74,21 @@ class Visitor:
 
     def maps(self, name: str) -> int:
         return int(self.tab.locator(f"#{name}-viewer .map canvas:visible").count())
+
+
+def axe_finds_nothing(visitor: Visitor, where: str) -> None:
+    """Neither in the light page nor in the dark one.
+
+    Skips where axe-core, which comes with axe-playwright-python, is not there.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    for dark in (False, True):
+        visitor.tab.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+        visitor.tab.wait_for_timeout(400)  # colours fade into each other
+        found = axe.run(visitor.tab).response["violations"]
+        wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
+        assert wrong == [], f"{where}, {'dark' if dark else 'light'}"
+    visitor.tab.evaluate("document.body.classList.remove('dark')")
 
 
 def checked(opened: Visitor, address: str) -> Iterator[Visitor]:

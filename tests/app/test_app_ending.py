@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from visitor_tools import Visitor
 
 COMMAND = """
 import sys, torch
@@ -59,14 +60,10 @@ def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
         assert elsewhere.connect_ex(("127.0.0.2", int(found[1]))) != 0
     (made,) = place.glob("faithmap-app-*")
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
-    tab = chromium.new_page()
-    tab.set_default_timeout(60_000)
-    tab.goto(found[0])
-    tab.wait_for_selector("#guesses label")
+    visitor = Visitor(chromium, found[0])
+    tab = visitor.tab
     tab.click("#explain-settings button >> nth=0")
-    tab.locator("#explain-iterations input").press("Control+a")
-    tab.locator("#explain-iterations input").press_sequentially("2000", delay=50)
-    tab.wait_for_timeout(200)
+    visitor.number("explain-iterations", "2000")
     tab.click("#explain-start")
     tab.wait_for_selector("#explain-viewer .map canvas")
     began = time.monotonic()
@@ -77,7 +74,7 @@ def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
     assert server.stderr.read() == ""
     assert [path for path in place.iterdir() if not path.name.startswith("torchinductor")] == [], "torch leaves that one"
     tab.click("#explain-cancel")
-    tab.close()
+    visitor.context.close()
 
 
 def test_a_pass_that_does_not_end_is_not_waited_for() -> None:

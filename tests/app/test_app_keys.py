@@ -10,7 +10,7 @@ import pytest
 from app_tools import page_open, picture
 from bench_run import RunWriter, row
 from viewer_tools import PANDAS
-from visitor_tools import Visitor, checked
+from visitor_tools import Visitor, axe_finds_nothing, checked
 
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
@@ -207,18 +207,11 @@ def test_passing_by_with_the_tab_key_changes_nothing(typist: Typist) -> None:
 
 
 def test_axe_finds_nothing_in_a_run(typist: Typist) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core comes with axe-playwright-python").Axe()
     typist.open("Browse the benchmark")
-    for opened in (False, True):
-        if opened:
-            typist.tab.locator(".faithmap-sheet li button").first.click()
-            typist.tab.wait_for_selector(".run-viewer .map:not([hidden]) canvas")
-        for dark in (False, True):
-            typist.tab.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-            typist.tab.wait_for_timeout(400)  # colours fade into each other
-            found = axe.run(typist.tab).response["violations"]
-            wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
-            assert wrong == [], f"{'dark' if dark else 'light'}, {'opened' if opened else 'listed'}"
+    axe_finds_nothing(typist, "listed")
+    typist.tab.locator(".faithmap-sheet li button").first.click()
+    typist.tab.wait_for_selector(".run-viewer .map:not([hidden]) canvas")
+    axe_finds_nothing(typist, "opened")
 
 
 def test_a_run_is_no_wider_than_a_phone(typist: Typist) -> None:

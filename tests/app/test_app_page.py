@@ -14,7 +14,7 @@ import pytest
 from app_tools import bad_files, page_open, picture
 from bench_run import RunWriter, row
 from viewer_tools import PANDAS
-from visitor_tools import Visitor, checked
+from visitor_tools import Visitor, axe_finds_nothing, checked
 
 from faithmap.app import page as pages
 from faithmap.app.desk import Desk
@@ -293,18 +293,11 @@ TABS = {"explain": "Explain", "contrast": "Why this and not that", "compare": "C
 
 
 def test_axe_finds_nothing_on_any_tab(visitor: Visitor) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core comes with axe-playwright-python").Axe()
     for name, title in TABS.items():
         visitor.open(title)
         if not visitor.maps(name):
             visitor.ask(name)
-        for dark in (False, True):
-            visitor.tab.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-            visitor.tab.wait_for_timeout(400)  # colours fade into each other
-            found = axe.run(visitor.tab).response["violations"]
-            wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
-            assert wrong == [], f"{name}, {'dark' if dark else 'light'}"
-        visitor.tab.evaluate("document.body.classList.remove('dark')")
+        axe_finds_nothing(visitor, name)
 
 
 def test_all_is_reached_and_used_by_keys_alone(newcomer: Visitor) -> None:

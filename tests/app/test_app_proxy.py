@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from app_tools import page_open, picture
 from viewer_tools import CHROMIUM, PANDAS, QUIET
+from visitor_tools import Visitor, checked
 
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
@@ -103,20 +104,12 @@ def test_nobody_passes_without_the_log_in(chromium: Any, address: str) -> None:
 
 def test_the_page_works_through_the_proxy(chromium: Any, address: str) -> None:
     login = {"username": "anna", "password": "secret"}
-    context = chromium.new_context(ignore_https_errors=True, http_credentials=login)
-    tab, asked, said = context.new_page(), [], []
-    tab.set_default_timeout(60_000)
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: message.type == "error" and said.append(message.text))
-    answer = tab.goto(address)
-    assert "default-src" in answer.headers["content-security-policy"]
-    tab.wait_for_selector("#guesses label")
-    tab.evaluate("document.querySelectorAll('#guesses label').forEach((one) => { one.dataset.old = 1; })")
-    tab.set_input_files("#photo input[type=file]", {"name": "mine.png", "mimeType": "image/png", "buffer": picture(3)})
-    tab.wait_for_selector("#guesses label:not([data-old]) input:checked", state="attached")
-    tab.click("#explain-start")
-    tab.wait_for_function("document.querySelector('#explain-status p').textContent.startsWith('done')")
-    assert tab.locator("#explain-viewer .map canvas:visible").count() >= 1
-    assert [url for url in asked if not url.startswith((f"{address}/", "data:", f"blob:{address}/"))] == []
-    assert said == []
-    context.close()
+    visitor = Visitor(chromium, address, ignore_https_errors=True, http_credentials=login)
+    for _ in checked(visitor, address):
+        assert "default-src" in visitor.tab.reload().headers["content-security-policy"]
+        visitor.tab.wait_for_selector("#guesses label")
+        with visitor.looked():
+            visitor.give("mine.png", picture(3))
+        assert visitor.ask("explain").startswith("done")
+        assert visitor.maps("explain") >= 1
+    visitor.context.close()

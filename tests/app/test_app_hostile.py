@@ -11,7 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from app_tools import page_open
+from app_tools import page_open, picture
 from viewer_tools import PANDAS
 
 from faithmap.app.bodies import is_plain
@@ -100,6 +100,16 @@ def test_strange_values_get_one_line(site: tuple[Page, Desk], name: str) -> None
     for data in ([], given[:-1], None, "x", 5, [given]):
         assert not TOLD.search(page.ask(event, data)[1])
     assert page.ask(event, given)[0] == 200, "the page goes on"
+
+
+def test_only_words_for_photographs_are_kept(site: tuple[Page, Desk]) -> None:
+    page, desk = site
+    event, word = page.event("begin_4"), desk.shelf.put("cat.png", picture())
+    for given in (word, *(str(number) * 1000 for number in range(20))):
+        assert page.ask(event, [{"word": given, "name": "cat.png"}])[0] == 200
+    assert desk.room("someone").words == {word}
+    desk.leave("someone")
+    assert desk.shelf.held([word]) == set()
 
 
 def test_a_body_is_what_the_page_sends(site: tuple[Page, Desk]) -> None:

@@ -118,7 +118,7 @@ class First:
         """The buttons, which are empty, and the line."""
         room = self.shared.desk.room(request.session_hash)
         room.start()
-        room.words.add(word)
+        room.words = self.shared.desk.shelf.held({*room.words, word})
         return gr.update(choices=[], value=None), LOOKING
 
     def look(self, word: str, model: str) -> tuple[Any, ...]:

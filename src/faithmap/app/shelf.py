@@ -78,6 +78,11 @@ class Shelf:
             self._kept.move_to_end(word)
             return self._kept[word]
 
+    def held(self, words: Iterable[str]) -> set[str]:
+        """Of these, the words of photographs that are here."""
+        with self._lock:
+            return {word for word in words if word in self._kept}
+
     def drop(self, words: Iterable[str]) -> None:
         """Forget these."""
         with self._lock:

@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,21 @@ import pytest
 from visitor_tools import Visitor
 
 COMMAND = """
-import sys, torch
+import sys, time, torch
 torch.set_num_threads(1)
 import faithmap
 from app_tools import small_model
-faithmap.load = lambda name, **others: small_model(name)
+def slow(module, given):
+    time.sleep(0.02)
+def load(name, **others):
+    model = small_model(name)
+    model.register_forward_pre_hook(slow)
+    return model
+faithmap.load = load
 from faithmap.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-"""The command with a model that is there at once."""
-
-SECONDS = 3
+"""The command with a model that is there at once, and whose 2,000 iterations take more than a minute."""
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +69,8 @@ def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
     visitor.number("explain-iterations", "2000")
     tab.click("#explain-start")
     tab.wait_for_selector("#explain-viewer .map canvas")
-    began = time.monotonic()
     server.send_signal(number)
-    assert server.wait(30) == code
-    assert time.monotonic() - began < SECONDS
+    assert server.wait(30) == code, "long before the work would be done"
     assert server.stderr is not None
     assert server.stderr.read() == ""
     assert [path for path in place.iterdir() if not path.name.startswith("torchinductor")] == [], "torch leaves that one"

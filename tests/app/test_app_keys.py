@@ -22,6 +22,9 @@ FOCUSED = """() => {
 }"""
 """What has the focus and does not show it."""
 
+CHOOSABLE = "text => [...document.querySelectorAll('ul[role=listbox] .active')].some((one) => one.innerText.includes(text))"
+"""Enter would take what has the text in it."""
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -74,6 +77,7 @@ class Typist(Visitor):
         self.tab.wait_for_timeout(400)  # a list that has just been reached opens first
         self.tab.keyboard.press("Control+a")
         self.write(text)
+        self.tab.wait_for_function(CHOOSABLE, arg=text)
         self.tab.keyboard.press("Enter")
         self.tab.wait_for_timeout(200)  # left within 10 ms, the list goes back to what it had: faster than fingers are
 

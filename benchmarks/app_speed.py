@@ -89,12 +89,12 @@ def memory_of(process: int) -> float:
     return int(found[1]) / 1024
 
 
-def seconds_to_end(page: Page, server: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM) -> float:
-    """From the signal to the end of the process, while it computes."""
+def seconds_to_end(page: Page, server: subprocess.Popen[str]) -> float:
+    """From SIGTERM to the end of the process, while it computes."""
     asked = page.explain(2000)  # held: a visitor who hangs up is not computed for
     next(asked)
     began = time.perf_counter()
-    server.send_signal(number)
+    server.send_signal(signal.SIGTERM)
     server.wait()
     return time.perf_counter() - began
 

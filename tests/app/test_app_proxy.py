@@ -95,6 +95,15 @@ def chromium(chromium: Any) -> Iterator[Any]:
     opened.close()
 
 
+@pytest.fixture
+def visitor(chromium: Any, address: str) -> Iterator[Visitor]:
+    """One who may log in."""
+    login = {"username": "anna", "password": "secret"}
+    opened = Visitor(chromium, address, ignore_https_errors=True, http_credentials=login)
+    yield from checked(opened, address)
+    opened.context.close()
+
+
 def test_nobody_passes_without_the_log_in(chromium: Any, address: str) -> None:
     context = chromium.new_context(ignore_https_errors=True)
     for path in ("/", "/gradio_api/queue/data", "/favicon.ico", "/gradio_api/info"):
@@ -102,14 +111,10 @@ def test_nobody_passes_without_the_log_in(chromium: Any, address: str) -> None:
     context.close()
 
 
-def test_the_page_works_through_the_proxy(chromium: Any, address: str) -> None:
-    login = {"username": "anna", "password": "secret"}
-    visitor = Visitor(chromium, address, ignore_https_errors=True, http_credentials=login)
-    for _ in checked(visitor, address):
-        assert "default-src" in visitor.tab.reload().headers["content-security-policy"]
-        visitor.tab.wait_for_selector("#guesses label")
-        with visitor.looked():
-            visitor.give("mine.png", picture(3))
-        assert visitor.ask("explain").startswith("done")
-        assert visitor.maps("explain") >= 1
-    visitor.context.close()
+def test_the_page_works_through_the_proxy(visitor: Visitor) -> None:
+    assert "default-src" in visitor.tab.reload().headers["content-security-policy"]
+    visitor.tab.wait_for_selector("#guesses label")
+    with visitor.looked():
+        visitor.give("mine.png", picture(3))
+    assert visitor.ask("explain").startswith("done")
+    assert visitor.maps("explain") >= 1

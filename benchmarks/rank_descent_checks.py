@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Explainer, RawHeatmap, Request
 from faithmap.methods.rank_descent import places
 from faithmap.metrics.functional import adversarial_check, randomisation, sensitivity, spearman
 
@@ -35,11 +35,11 @@ class Places(Explainer):
 
     inner: Explainer | None = None
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         assert self.inner is not None
         inner = replace(self.inner, model=self.model)
-        why = inner(question.images, question.score.classes, generator=question.generators)
-        return Answer(places(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
+        why = inner(request.images, request.score.classes, generator=request.generators)
+        return RawHeatmap(places(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
 
 
 def row(

@@ -1,6 +1,6 @@
 """The house: what is public, which way imports go, what an import costs.
 
-Methods and metrics share a floor and do not know each other; choosing, above them, asks both.
+Methods and metrics share a floor and do not know each other; selection, above them, asks both.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from faithmap.methods.registry import METHODS
 
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
-    {"_version", "cautions", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation", "model"}
+    {"_version", "warning_types", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation", "model"}
     | {"capture", "files"},
     {"methods", "metrics"},
-    {"choosing"},
+    {"selection"},
     {"zoo", "data", "viz"},
     {"bench"},
     {"app", "cli"},

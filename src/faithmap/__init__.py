@@ -16,13 +16,6 @@ from faithmap._version import __version__
 
 if TYPE_CHECKING:
     from faithmap.baselines import BASELINES, Blur, Constant, Mean, MedianBlur, Noise
-    from faithmap.cautions import (
-        BaselineWarning,
-        CompletenessWarning,
-        EmptyHeatmapWarning,
-        FaithmapWarning,
-        LowConfidenceWarning,
-    )
     from faithmap.data import ImageError, image_files, read_image, sample_photo
     from faithmap.explanation import Explanation
     from faithmap.geometry import Geometry
@@ -83,11 +76,18 @@ if TYPE_CHECKING:
     from faithmap.seeds import image_generators
     from faithmap.targets import BinaryTarget, DetectionTarget, MultiLabelTarget, RegressionTarget, SegmentationTarget
     from faithmap.viz import show
+    from faithmap.warning_types import (
+        BaselineWarning,
+        CompletenessWarning,
+        EmptyHeatmapWarning,
+        FaithmapWarning,
+        LowConfidenceWarning,
+    )
     from faithmap.zoo import ModelError, load
 
 _HOMES = {
     "baselines": "BASELINES Blur Constant Mean MedianBlur Noise",
-    "cautions": "BaselineWarning CompletenessWarning EmptyHeatmapWarning FaithmapWarning LowConfidenceWarning",
+    "warning_types": "BaselineWarning CompletenessWarning EmptyHeatmapWarning FaithmapWarning LowConfidenceWarning",
     "data": "ImageError image_files read_image sample_photo",
     "explanation": "Explanation",
     "geometry": "Geometry",

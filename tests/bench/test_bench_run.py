@@ -24,7 +24,7 @@ from faithmap.bench.reading import read_spec
 from faithmap.bench.report.folder import open_run
 from faithmap.bench.run import State, run
 from faithmap.geometry import Geometry
-from faithmap.methods.base import Answer, Question
+from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.cams import GradCAM
 
 Undisturbed = Callable[[], list[dict]]
@@ -231,10 +231,10 @@ def test_an_image_that_cannot_be_explained_disturbs_no_other(
     before = undisturbed()
     explain, refused = GradCAM._explain, tiny_model().read(bench.home / "photos" / "1.png")
 
-    def moody(self: GradCAM, question: Question) -> Answer:
-        if any(torch.equal(image, refused[0]) for image in question.images):
+    def moody(self: GradCAM, request: Request) -> RawHeatmap:
+        if any(torch.equal(image, refused[0]) for image in request.images):
             raise ValueError("not this one")
-        return explain(self, question)
+        return explain(self, request)
 
     monkeypatch.setattr(GradCAM, "_explain", moody)
     assert go(bench).failed == 1

@@ -15,7 +15,7 @@ from faithmap.bench.asking import asked
 from faithmap.bench.errors import BenchError
 from faithmap.bench.models import Models
 from faithmap.bench.run import run
-from faithmap.methods.base import Answer, Question
+from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.cams import GradCAM
 from faithmap.methods.masks import RISE
 from faithmap.methods.registry import METHODS
@@ -147,9 +147,9 @@ def test_what_works_is_not_refused_and_asks_little(bench: Bench, monkeypatch: py
             hook.remove()
         assert not model._forward_pre_hooks
 
-    def whole(self: RISE, question: Question) -> Answer:
+    def whole(self: RISE, request: Request) -> RawHeatmap:
         explained.append(self.masks)
-        return explain(self, question)
+        return explain(self, request)
 
     monkeypatch.setattr(trial, "_begin", counting)
     monkeypatch.setattr(RISE, "_explain", whole)
@@ -186,10 +186,10 @@ def test_a_photograph_on_which_a_method_fails_does_not_stop_the_run(bench: Bench
 
     first = tiny_model().read(bench.home / "photos" / "0.png")
 
-    def moody(self: GradCAM, question: Question) -> Answer:
-        if any(torch.equal(image, first[0]) for image in question.images):
+    def moody(self: GradCAM, request: Request) -> RawHeatmap:
+        if any(torch.equal(image, first[0]) for image in request.images):
             raise ValueError("not this one")
-        return explain(self, question)
+        return explain(self, request)
 
     monkeypatch.setattr(GradCAM, "_explain", moody)
     go(bench, methods='[[methods]]\nname = "gradcam"')

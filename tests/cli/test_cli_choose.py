@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import faithmap
-from faithmap.choosing import choose, explainers_for
 from faithmap.methods.registry import METHODS
+from faithmap.selection import choose, explainers_for
 
 pytestmark = pytest.mark.usefixtures("loads")
 
@@ -88,7 +88,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
         return forward(model, images)
 
     monkeypatch.setattr(faithmap.Classifier, "forward", ticks)
-    monkeypatch.setattr("faithmap.choosing.contest.clock_of", lambda device: lambda: now[0])
+    monkeypatch.setattr("faithmap.selection.ranking.clock_of", lambda device: lambda: now[0])
     monkeypatch.setattr(sys.modules["faithmap.cli.choose"], "perf_counter", lambda: now[0])
 
 
@@ -219,7 +219,7 @@ def test_an_interrupted_choice_leaves_nothing(faith, photo, monkeypatch: pytest.
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("faithmap.choosing.games.deletion_insertion", "faithmap.cli.choices.save_figure"):
+    for place in ("faithmap.selection.games.deletion_insertion", "faithmap.cli.choices.save_figure"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             run = faith("choose", "cat.png", *QUICK)

@@ -12,7 +12,7 @@ from faithmap.methods.cams.base import LayerExplainer
 from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
 from faithmap.model import Classifier
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 METHODS = [ScoreCAM, AblationCAM, EigenCAM]
 

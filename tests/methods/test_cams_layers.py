@@ -11,7 +11,7 @@ from faithmap.methods.cams.named import GradCAM
 from faithmap.methods.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
 from faithmap.model import Classifier, plain_name
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from faithmap.methods.cams.named import GradCAM, HiResCAM, LayerCAM, XGradCAM
 from faithmap.model import Classifier
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 TARGETS = [0, 3, 1]
 

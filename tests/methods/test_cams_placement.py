@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from faithmap.methods.cams.named import GradCAM
 from faithmap.methods.placement import Trail, tiles
-from faithmap.methods.probing import probed
+from faithmap.methods.receptive_field import probed
 
 SIZE = 65
 

@@ -11,7 +11,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods.cams.named import GradCAM
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 
 class Squares(nn.Module):

@@ -17,7 +17,7 @@ from faithmap.masking import MaskedModel, compose, upsample
 from faithmap.methods.masks.noise import PathNoise
 from faithmap.score import Score
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 
 class Quadratic(nn.Module):

@@ -10,7 +10,7 @@ from torchvision.models import VisionTransformer
 
 import faithmap as fm
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 QUICK = {"resolution": 4, "iterations": 2, "path_points": 3}
 
 

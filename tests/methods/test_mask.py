@@ -12,7 +12,7 @@ from faithmap.masking import compose, upsample
 from faithmap.methods.masks.noise import Jitter
 from faithmap.methods.masks.objective import Regulariser
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.FaithmapWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 
 def test_without_jitter_it_is_adam_on_the_objective_written_out(small_net: SmallNet) -> None:

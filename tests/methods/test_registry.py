@@ -124,9 +124,11 @@ def test_a_method_is_one_file_and_one_line(tmp_path: Path) -> None:
     first = text.split("```python\n")[1].split("```")[0]
     code = "".join(example.source for example in doctest.DocTestParser().get_examples(first))
     (methods / "gradients" / "logarithm.py").write_text(code)
-    (line,) = (line for line in text.splitlines() if line.startswith('"log_gradient": Method('))
+    (line,) = (line for line in text.splitlines() if line.startswith('"log_gradient": MethodInfo('))
     registry = (methods / "registry.py").read_text()
-    (methods / "registry.py").write_text(registry.replace('    "occlusion": Method(', f'    {line}\n    "occlusion": Method('))
+    (methods / "registry.py").write_text(
+        registry.replace('    "occlusion": MethodInfo(', f'    {line}\n    "occlusion": MethodInfo(')
+    )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
     done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, env=environment, check=True)
     assert "contrastive_excitation_backprop, log_gradient, occlusion" in done.stdout

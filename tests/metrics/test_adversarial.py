@@ -11,11 +11,11 @@ import torch
 from oracles import Linear, SmallNet
 from torch import Tensor, nn
 
-from faithmap.cautions import FaithmapWarning
 from faithmap.explanation import Explanation
 from faithmap.methods import IGOS
 from faithmap.metrics import AdversarialDifference
 from faithmap.metrics.functional import Curve, adversarial_check, fraction_needed, insertion, mi_fgsm
+from faithmap.warning_types import FaithmapWarning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

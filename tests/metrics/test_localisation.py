@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from faithmap.cautions import EmptyHeatmapWarning
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.metrics import EnergyPointingGame, PointingGame, RelevanceRank
@@ -25,6 +24,7 @@ from faithmap.metrics.functional import (
     pointing_game,
     relevance_rank,
 )
+from faithmap.warning_types import EmptyHeatmapWarning
 
 ALL = (pointing_distance, energy_pointing_game, relevance_rank)
 

@@ -10,13 +10,13 @@ import torch
 from oracles import Linear, SmallNet
 from torch import Tensor, nn
 
-from faithmap.cautions import EmptyHeatmapWarning, LowConfidenceWarning
 from faithmap.explanation import Explanation
 from faithmap.metrics import ModelRandomisation
 from faithmap.metrics.functional import Randomisation, randomisation, spearman
 from faithmap.metrics.functional.reinitialise import Trained, randomise
 from faithmap.model import Classifier
 from faithmap.seeds import derived, image_generators
+from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
 
 
 class Explains:

@@ -15,7 +15,7 @@ from faithmap import Smooth, SmoothGradCAM
 from faithmap.metrics import Deletion, Infidelity, MaxSensitivity, MeanSensitivity
 from faithmap.metrics.functional import Square, infidelity, sensitivity
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.LowConfidenceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.LowConfidenceWarning")
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from oracles import Linear, SmallNet
 from torch import Tensor, nn
 
 from faithmap import GradCAM, Smooth, SmoothGradCAM
-from faithmap.cautions import EmptyHeatmapWarning, FaithmapWarning
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import sensitivity
 from faithmap.metrics.functional.draws import uniform
 from faithmap.model import Classifier
 from faithmap.seeds import image_generators
+from faithmap.warning_types import EmptyHeatmapWarning, FaithmapWarning
 
-pytestmark = pytest.mark.filterwarnings("ignore::faithmap.cautions.LowConfidenceWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.LowConfidenceWarning")
 
 
 def itself(images: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from faithmap.choosing import Choice, LeftOut, Ranked
 from faithmap.methods.base import Passes
+from faithmap.selection import Choice, LeftOut, Ranked
 from faithmap.text import spoken
 from faithmap.viz import ranking
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.app.words import RefusedError
-from faithmap.cautions import unheard
 from faithmap.cli.errors import UserError
 from faithmap.cli.explain import Options
 from faithmap.cli.methods import make_explainer
 from faithmap.methods.layers import find_layers
 from faithmap.methods.registry import METHODS
+from faithmap.warning_types import suppressed
 from faithmap.zoo import names
 
 DEFAULT = "rank_descent"
@@ -114,7 +114,7 @@ class Known:
 
     def _explains(self, name: str) -> bool:
         """Whether a method knows all operations of the model; asked about a grey image."""
-        with unheard():
+        with suppressed():
             try:
                 make_explainer(self.model, Options(method=name))(_grey(self.model), 0)
             except (UserError, ValueError, ModuleNotFoundError):

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.bench.plan import Plan, PlannedMethod
-from faithmap.cautions import unheard
-from faithmap.choosing.pace import Pace, clock_of
 from faithmap.methods.base import Passes
 from faithmap.metrics.functional.protocols import PROTOCOLS
 from faithmap.metrics.functional.road import FRACTIONS
 from faithmap.model import Classifier
+from faithmap.selection.timing import Pace, clock_of
+from faithmap.warning_types import suppressed
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import MetricSpec
@@ -105,7 +105,7 @@ def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None
 
 def measured_pace(model: Classifier, image: Float[Tensor, "1 c h w"], chunk_size: int) -> Pace:
     """What a pass of the model takes here, by a few of them."""
-    with unheard(), torch.no_grad():
+    with suppressed(), torch.no_grad():
         return Pace.measured(model, image, None, chunk_size, clock_of(image.device))
 
 

@@ -27,9 +27,9 @@ from faithmap.bench.planning import readable
 from faithmap.bench.question import FAILURES, refuse
 from faithmap.bench.reading import Place, placed, shown
 from faithmap.bench.sources import open_source
-from faithmap.cautions import unheard
 from faithmap.methods.controls import RandomMap
 from faithmap.model import Classifier
+from faithmap.warning_types import suppressed
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import MethodSpec, MetricSpec, Spec
@@ -78,7 +78,7 @@ def _on_any(images: list[Tensor], begin: Callable[[Tensor], None], settings: Any
     problem: Exception | None = None
     for image in images:
         try:
-            with unheard():
+            with suppressed():
                 begin(image)
         except BenchError:
             raise

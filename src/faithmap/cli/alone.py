@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import faithmap as fm
-from faithmap.cautions import unheard
 from faithmap.cli.adversarial import AdversarialOptions
 from faithmap.cli.compare import CompareOptions
 from faithmap.cli.errors import UserError, blaming_memory, os_problem
@@ -19,6 +18,7 @@ from faithmap.cli.results import Job, write_record
 from faithmap.cli.saturation import SaturationOptions
 from faithmap.files import complete_or_absent
 from faithmap.methods.base import Progress
+from faithmap.warning_types import suppressed
 
 Drawn = Callable[[Path], None]
 """Draws the pictures of a result into a folder."""
@@ -78,5 +78,5 @@ class Alone(ABC):
     def why(self, name: str, photo: Photo, target: Any, progress: Progress | None = None) -> fm.Explanation:
         """Ask one method; what it warns of stands in the diagnostics."""
         generators = fm.image_generators(self.options.seed, [photo.index], self.model.device)
-        with unheard():
+        with suppressed():
             return self.explainers[name](photo.image, target, generator=generators, progress=progress)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.baselines import describe_baseline
-from faithmap.cautions import unheard
 from faithmap.cli.adversarial import AdversarialOptions
 from faithmap.cli.alone import Alone, Drawn
 from faithmap.cli.errors import blaming_the_user
@@ -28,6 +27,7 @@ from faithmap.cli.results import ADVERSARIAL
 from faithmap.cli.runner import open_model, run
 from faithmap.metrics.functional import AdversarialCheck, Curve, adversarial_check
 from faithmap.viz import adversarial_panel, save_figure, save_image
+from faithmap.warning_types import suppressed
 
 LEVELS = 255
 """Of a pixel in a PNG file of 8 bits, black aside."""
@@ -75,7 +75,7 @@ class Attacks(Alone):
     def _checked(self, photo: Photo, progress: Any) -> AdversarialCheck:
         options = self.options
         generators = fm.image_generators(options.seed, [photo.index], self.model.device)
-        with unheard():
+        with suppressed():
             return adversarial_check(
                 self.explainers[options.method],
                 photo.image,

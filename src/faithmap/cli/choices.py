@@ -12,7 +12,6 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.baselines import describe_baseline
-from faithmap.choosing import SCORES, Choice, Ranked, advice, choose, explainers_for
 from faithmap.cli.choose import ChooseOptions
 from faithmap.cli.errors import UserError, blaming_memory, blaming_the_user, os_problem
 from faithmap.cli.inputs import find_files, read_photo
@@ -25,6 +24,7 @@ from faithmap.files import complete_or_absent
 from faithmap.methods.masks.masker_files import read_masker
 from faithmap.metrics import PROTOCOLS
 from faithmap.metrics.statistics import Interval
+from faithmap.selection import SCORES, Choice, Ranked, advice, choose, explainers_for
 from faithmap.viz import ranking, save_figure
 
 CLOSING, CLOSING_SHARE = 3.0, 0.05

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.cautions import unheard
 from faithmap.cli.errors import UserError, blaming_memory, blaming_the_user, os_problem
 from faithmap.cli.explain import Options
 from faithmap.cli.inputs import Photo, read_photo
@@ -27,6 +26,7 @@ from faithmap.cli.results import Job, write_record
 from faithmap.cli.runner import open_model, run
 from faithmap.files import complete_or_absent
 from faithmap.methods.base import Progress
+from faithmap.warning_types import suppressed
 
 TOGETHER = 8
 """Images explained at once on an accelerator. On a processor one fills a pass, and more together are no faster."""
@@ -125,7 +125,7 @@ class Session:
     def why(self, images: Float[Tensor, "n c h w"], photos: Sequence[Photo], progress: Progress) -> fm.Explanation:
         """Ask the explainer; what it warns of stands in the diagnostics, image by image."""
         generators = fm.image_generators(self.options.seed, [photo.index for photo in photos], self.model.device)
-        with unheard():
+        with suppressed():
             return self.explainer(images, self.target, generator=generators, progress=progress)
 
     def _finish(

@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.baselines import Baseline
-from faithmap.cautions import EmptyHeatmapWarning, LowConfidenceWarning
 from faithmap.explanation import Explanation
 from faithmap.masking import clean_scores
 from faithmap.model import check_images, undisturbed
 from faithmap.score import Score, ScoreKind, Target
 from faithmap.seeds import Generators, resolve_generators
+from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the steps done and the steps there are, over all images."""
@@ -35,7 +35,7 @@ LOW_PROBABILITY = 0.01
 
 
 @dataclass
-class Question:
+class Request:
     """What a method is asked, prepared by :class:`Explainer`; ``kept`` is what its pass over the clean images left for it."""
 
     images: Float[Tensor, "n c h w"]
@@ -71,7 +71,7 @@ class Passes(NamedTuple):
 
 
 @dataclass
-class Answer:
+class RawHeatmap:
     """Heatmaps, plain data about how each came about, and where the cells stand if their corners are not the image's."""
 
     heatmap: Float[Tensor, "n r c"]
@@ -127,10 +127,10 @@ class Explainer(ABC):
         with undisturbed(self.model):
             logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
-            question = Question(images, score, clean, baseline, generators, progress or _silent, kept)
-            warn_if_doubtful(question, logits)
-            answer = self._explain(question)
-        warn_if_empty(question, answer.heatmap)
+            request = Request(images, score, clean, baseline, generators, progress or _silent, kept)
+            warn_if_doubtful(request, logits)
+            answer = self._explain(request)
+        warn_if_empty(request, answer.heatmap)
         return Explanation(
             answer.heatmap,
             (images.shape[-2], images.shape[-1]),
@@ -140,7 +140,7 @@ class Explainer(ABC):
             columns=answer.columns,
             method=type(self).__name__,
             settings=self.settings,
-            diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, question.warnings, strict=True)],
+            diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, request.warnings, strict=True)],
             function=score.function,
         )
 
@@ -175,7 +175,7 @@ class Explainer(ABC):
         return *clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast), None
 
     @abstractmethod
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         """The method itself; runs in evaluation mode, with gradients enabled."""
 
 
@@ -190,30 +190,30 @@ def check_resolution(given: object, shape: tuple[int, int], size: tuple[int, int
         raise ValueError(f"resolution is {given}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
 
 
-def warn_if_doubtful(question: Question, logits: Float[Tensor, "n classes"] | None) -> None:
+def warn_if_doubtful(request: Request, logits: Float[Tensor, "n classes"] | None) -> None:
     """Say where the explained class is improbable, or not the predicted one."""
-    if logits is None or question.score.classes is None:
+    if logits is None or request.score.classes is None:
         return
     probabilities = logits.float().softmax(dim=1)
     best, predicted = probabilities.max(dim=1)
-    explained = probabilities.gather(1, question.score.classes.unsqueeze(1)).squeeze(1)
-    doubtful = (explained < LOW_PROBABILITY) | (predicted != question.score.classes)
+    explained = probabilities.gather(1, request.score.classes.unsqueeze(1)).squeeze(1)
+    doubtful = (explained < LOW_PROBABILITY) | (predicted != request.score.classes)
     for i in doubtful.nonzero().flatten().tolist():
-        question.warn(
+        request.warn(
             i,
-            f"the explained class {int(question.score.classes[i])} has probability {float(explained[i]):.4f}, "
+            f"the explained class {int(request.score.classes[i])} has probability {float(explained[i]):.4f}, "
             f"the model predicts class {int(predicted[i])} with {float(best[i]):.4f}; "
             "the map of an unlikely class can mislead: check its insertion",
             LowConfidenceWarning,
         )
 
 
-def warn_if_empty(question: Question, heatmap: Float[Tensor, "n r c"]) -> None:
+def warn_if_empty(request: Request, heatmap: Float[Tensor, "n r c"]) -> None:
     """Say where a heatmap ranks nothing."""
     low, high = heatmap.flatten(1).aminmax(dim=1)
     for i in (~(high > low)).nonzero().flatten().tolist():
         kind = "holds NaN" if not bool(heatmap[i].isfinite().all()) else "has one value everywhere"
-        question.warn(
+        request.warn(
             i, f"the heatmap {kind} and ranks no pixel; try another baseline, target or resolution", EmptyHeatmapWarning
         )
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 
 
 @dataclass(eq=False)
@@ -28,9 +28,9 @@ class Control(Explainer):
         del image
         return Passes(1, 0)
 
-    def _answer(self, heatmap: Float[Tensor, "n r c"]) -> Answer:
+    def _answer(self, heatmap: Float[Tensor, "n r c"]) -> RawHeatmap:
         passes: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0}
-        return Answer(heatmap, [dict(passes) for _ in heatmap])
+        return RawHeatmap(heatmap, [dict(passes) for _ in heatmap])
 
 
 @dataclass(eq=False)
@@ -43,10 +43,10 @@ class RandomMap(Control):
 
     resolution: int | tuple[int, int] = 28
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         shape = rows_and_columns(self.resolution)
-        cells = [torch.rand(shape, generator=generator, device=generator.device) for generator in question.generators]
-        return self._answer(torch.stack(cells).to(question.images.device))
+        cells = [torch.rand(shape, generator=generator, device=generator.device) for generator in request.generators]
+        return self._answer(torch.stack(cells).to(request.images.device))
 
 
 @dataclass(eq=False)
@@ -66,8 +66,8 @@ class CentredGaussian(Control):
         if not self.sigma > 0:
             raise ValueError(f"sigma is {self.sigma}; give a part of the shorter side above 0")
 
-    def _explain(self, question: Question) -> Answer:
-        images = question.images
+    def _explain(self, request: Request) -> RawHeatmap:
+        images = request.images
         axes = []
         for cells, pixels in zip(rows_and_columns(self.resolution), images.shape[-2:], strict=True):
             at = torch.linspace(-(pixels - 1) / 2, (pixels - 1) / 2, cells, device=images.device)
@@ -79,8 +79,8 @@ class CentredGaussian(Control):
 class Edges(Control):
     """Where the image changes, pixel by pixel; borders are repeated."""
 
-    def _explain(self, question: Question) -> Answer:
-        grey = question.images.float().mean(dim=1, keepdim=True)
+    def _explain(self, request: Request) -> RawHeatmap:
+        grey = request.images.float().mean(dim=1, keepdim=True)
         across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=grey.device) / 8
         kernels = torch.stack([across, across.T]).unsqueeze(1)
         slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernels)

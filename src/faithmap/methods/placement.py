@@ -12,7 +12,7 @@ one side more than at the other ("SAME") stand elsewhere still.
 The numbers are read off the operations of one forward pass, tensor by tensor, whichever module or function called them. Where
 the trail breaks, as in a network that moves channels to the end and back or makes tokens of patches, it goes on from the last
 picture of that size; where there was none, a transformer's tokens share the image out equally, and of anything else
-:mod:`faithmap.methods.probing` asks the gradients.
+:mod:`faithmap.methods.receptive_field` asks the gradients.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.cautions import unheard
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Passes, Question, check_resolution, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.cams import Expected, ExpectedGradCAM
 from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.score import Target
+from faithmap.warning_types import suppressed
 
 TAIL = 3
 """The map is the mean of h over the iterations k, weighted by k to this power: the last third counts for four fifths."""
@@ -109,21 +109,21 @@ class RankDescent(Explainer):
         if self.prior_samples < 1:
             raise ValueError(f"prior_samples is {self.prior_samples}; give at least 1")
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         """One image after the other, both games in one pass.
 
         Where two cells are nearly alike, rounding decides which comes first, and later steps magnify it. Beside other images in
         a pass an image's numbers would be rounded otherwise.
         """
         heatmaps, diagnostics = [], []
-        for image in range(len(question.images)):
-            masked = self._masked(question, image)
-            h, told = self._start(question, image)
-            heatmaps.append(self._descend(masked, question, image, h))
+        for image in range(len(request.images)):
+            masked = self._masked(request, image)
+            h, told = self._start(request, image)
+            heatmaps.append(self._descend(masked, request, image, h))
             told["forward_passes"] += int(masked.forward.sum())
             told["backward_passes"] += int(masked.backward.sum())
             diagnostics.append(told)
-        return Answer(torch.cat(heatmaps), diagnostics)
+        return RawHeatmap(torch.cat(heatmaps), diagnostics)
 
     def _prior(self) -> Explainer | None:
         """The explainer that the descent begins with; Expected Grad-CAM is kept, since its layers have to be looked for."""
@@ -136,18 +136,18 @@ class RankDescent(Explainer):
         expected.score, expected.chunk_size, expected.autocast = self.score, self.chunk_size, self.autocast
         return expected
 
-    def _start(self, question: Question, image: int) -> tuple[Float[Tensor, "1 r c"], dict[str, Any]]:
+    def _start(self, request: Request, image: int) -> tuple[Float[Tensor, "1 r c"], dict[str, Any]]:
         """Places by the prior, and its passes with that of the clean image."""
-        explainer, shown = self._prior(), question.images[image : image + 1]
-        score = question.score.of(torch.tensor([image], device=shown.device))
+        explainer, shown = self._prior(), request.images[image : image + 1]
+        score = request.score.of(torch.tensor([image], device=shown.device))
         target: Target = score.function if score.classes is None else score.classes
         told: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0, "prior": None}
         h = shown.new_full((1, *self.shape), 0.5)
         if explainer is None:
             return h, told
         try:
-            with unheard():
-                why = explainer(shown, target, generator=[question.generators[image]])
+            with suppressed():
+                why = explainer(shown, target, generator=[request.generators[image]])
         except ValueError as error:
             if isinstance(self.prior, Explainer):
                 raise
@@ -155,19 +155,17 @@ class RankDescent(Explainer):
         passes = {kind: told[kind] + why.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
         return places(why.at(self.shape)).to(h), {**passes, "prior": why.method}
 
-    def _masked(self, question: Question, image: int) -> MaskedModel:
+    def _masked(self, request: Request, image: int) -> MaskedModel:
         """The model and an image over its baseline, twice: for deletion, and for insertion."""
-        index = torch.tensor([image], device=question.images.device)
-        images = question.images[index]
-        baseline = make_baseline(question.baseline_for(index, self.baseline), images)
+        index = torch.tensor([image], device=request.images.device)
+        images = request.images[index]
+        baseline = make_baseline(request.baseline_for(index, self.baseline), images)
         images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
-        return MaskedModel(self.model, question.score.of(index.repeat(2)), images, baseline, self.chunk_size, self.autocast)
+        return MaskedModel(self.model, request.score.of(index.repeat(2)), images, baseline, self.chunk_size, self.autocast)
 
-    def _descend(
-        self, masked: MaskedModel, question: Question, image: int, h: Float[Tensor, "1 r c"]
-    ) -> Float[Tensor, "1 r c"]:
-        total, show = self.iterations * len(question.images), getattr(question.progress, "maps", None)
-        generator = question.generators[image]
+    def _descend(self, masked: MaskedModel, request: Request, image: int, h: Float[Tensor, "1 r c"]) -> Float[Tensor, "1 r c"]:
+        total, show = self.iterations * len(request.images), getattr(request.progress, "maps", None)
+        generator = request.generators[image]
         start = torch.rand(1, generator=generator, device=generator.device).to(h)
         velocity, mean, weight = torch.zeros_like(h), torch.zeros_like(h), 0
         for k in range(self.iterations):
@@ -176,7 +174,7 @@ class RankDescent(Explainer):
             h = h - self.step * normalised(velocity)
             weight += (k + 1) ** TAIL
             mean += (h - mean) * (k + 1) ** TAIL / weight
-            question.progress(self.iterations * image + k + 1, total)
+            request.progress(self.iterations * image + k + 1, total)
             if show is not None:
                 show(image, mean.clone())
         return mean

@@ -10,7 +10,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
-from faithmap.choosing import SCORES, Choice, Ranked
+from faithmap.selection import SCORES, Choice, Ranked
 from faithmap.text import spoken
 from faithmap.viz.figure import Heading, Picture, axes_at
 

@@ -116,7 +116,7 @@ def test_the_games_are_played_on_the_pixels(browser: Any, page: Path) -> None:
     assert tab.locator(".card figcaption output").first.text_content() == "score 0.750"
 
 
-def test_choosing_a_method_plays_its_map(browser: Any, page: Path) -> None:
+def test_selection_a_method_plays_its_map(browser: Any, page: Path) -> None:
     tab, _, _ = opened(browser, page)
     tab.locator(".card input").first.fill("25")
     before = pixels(tab, "deletion")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.explanation import interpolation_matrix
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.cams.estimators import Estimator, Plain
 from faithmap.methods.cams.expectation import Expectation
 from faithmap.methods.cams.passes import Pass
@@ -91,9 +91,9 @@ class LayerExplainer(Explainer):
             self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1], self.scales, self.placement)
         return self._watched[key]
 
-    def _answer(self, question: Question, found: Mapping[str, Weighted], **per_image: Tensor) -> Answer:
+    def _answer(self, request: Request, found: Mapping[str, Weighted], **per_image: Tensor) -> RawHeatmap:
         """The maps of all layers as one, and what it took; for each layer, the channels that contribute the most."""
-        watched, model, _ = question.kept
+        watched, model, _ = request.kept
         maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
@@ -106,7 +106,7 @@ class LayerExplainer(Explainer):
             for i in range(len(heatmap))
         ]
         rows, columns = (centres.to(heatmap.device) for centres in watched.centres[finest])
-        return Answer(heatmap.relu() if self.relu else heatmap, diagnostics, rows, columns)
+        return RawHeatmap(heatmap.relu() if self.relu else heatmap, diagnostics, rows, columns)
 
 
 @dataclass(eq=False)
@@ -136,46 +136,44 @@ class CAM(LayerExplainer):
             raise ValueError(f"weighting {self.weighting!r} is unknown; give one of {', '.join(WEIGHTINGS)}, or a callable")
         self.gradient.check()
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         weighting = self.weighting if callable(self.weighting) else WEIGHTINGS[self.weighting]
-        answer: Pass = question.kept[2]
+        answer: Pass = request.kept[2]
         if self.gradient.is_plain:
             evidence = {name: Evidence(a, answer.gradient[name]) for name, a in answer.activation.items()}
-            return self._answer(question, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
+            return self._answer(request, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
         passes = getattr(self.gradient, "samples", 1)
         together = min(self.chunk_size, math.lcm(self.chunk_size, passes) // passes)
-        everything = torch.arange(len(question.images), device=question.images.device)
-        parts = [self._group(question, numbers, weighting) for numbers in everything.split(together)]
+        everything = torch.arange(len(request.images), device=request.images.device)
+        parts = [self._group(request, numbers, weighting) for numbers in everything.split(together)]
         maps = {
             name: Weighted(*map(torch.cat, zip(*(part[0][name] for part in parts), strict=True))) for name in answer.activation
         }
         gaps = [part[1] for part in parts if part[1] is not None]
-        return self._answer(question, maps, **({"completeness_gap": torch.cat(gaps)} if gaps else {}))
+        return self._answer(request, maps, **({"completeness_gap": torch.cat(gaps)} if gaps else {}))
 
-    def _group(self, question: Question, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor | None]:
+    def _group(self, request: Request, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor | None]:
         """The maps of as many images as fill whole chunks with their passes, and how far from complete they are, if at all."""
-        _, model, answer = question.kept
-        images, activation = question.images[numbers], answer.at(numbers).activation
-        samples = [
-            self._estimator(question, i).draw(question.images[i : i + 1], question.generators[i]) for i in numbers.tolist()
-        ]
+        _, model, answer = request.kept
+        images, activation = request.images[numbers], answer.at(numbers).activation
+        samples = [self._estimator(request, i).draw(request.images[i : i + 1], request.generators[i]) for i in numbers.tolist()]
         expectation = Expectation(model, self.gradient, images, numbers, activation, samples)
         pools = [LayerPool(name, self.gradient.pool, weighting, self.gradient.relu_each, a) for name, a in activation.items()]
-        for rows in expectation.rows(question.score.of(numbers)):
+        for rows in expectation.rows(request.score.of(numbers)):
             for pool in pools:
                 pool.add(rows)
-        question.progress(int(numbers[-1]) + 1, len(question.images))
+        request.progress(int(numbers[-1]) + 1, len(request.images))
         maps, sums = {pool.name: pool.result() for pool in pools}, [s for p in pools if (s := p.completeness()) is not None]
         if not sums:
             return maps, None
-        change = question.clean[numbers].float() - expectation.start
+        change = request.clean[numbers].float() - expectation.start
         return maps, (torch.stack(sums).mean(dim=0) - change).abs() / change.abs()
 
-    def _estimator(self, question: Question, image: int) -> Estimator:
+    def _estimator(self, request: Request, image: int) -> Estimator:
         """The estimator for one image, with what the call gave as its baseline."""
-        if question.baseline is None:
+        if request.baseline is None:
             return self.gradient
-        return self.gradient.starting_from(question.baseline_for(slice(image, image + 1), question.baseline))
+        return self.gradient.starting_from(request.baseline_for(slice(image, image + 1), request.baseline))
 
 
 def fuse(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Passes, Question
+from faithmap.methods.base import Passes, RawHeatmap, Request
 from faithmap.methods.cams.base import LayerExplainer
 from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.cams.pooling import weighted
@@ -39,19 +39,19 @@ class WeighsChannels(LayerExplainer):
         grids = (watched.reshape[name](values) for name, values in layers.capture.activations.items())
         return Passes(1 + sum(grid.shape[1] for grid in grids), 0)
 
-    def _explain(self, question: Question) -> Answer:
-        _, _, answer = question.kept
+    def _explain(self, request: Request) -> RawHeatmap:
+        _, _, answer = request.kept
         weights: dict[str, list[Tensor]] = {name: [] for name in answer.activation}
-        for image in range(len(question.images)):
+        for image in range(len(request.images)):
             for name, activation in answer.activation.items():
-                weights[name].append(self._weights(question, image, name, activation[image]).view(-1, 1, 1))
-            question.progress(image + 1, len(question.images))
+                weights[name].append(self._weights(request, image, name, activation[image]).view(-1, 1, 1))
+            request.progress(image + 1, len(request.images))
         return self._answer(
-            question, {name: weighted(torch.stack(weights[name]), activation) for name, activation in answer.activation.items()}
+            request, {name: weighted(torch.stack(weights[name]), activation) for name, activation in answer.activation.items()}
         )
 
     @abstractmethod
-    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+    def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         """Of the channels of one image at one layer."""
 
 
@@ -68,19 +68,19 @@ class ScoreCAM(WeighsChannels):
 
     baseline: Baseline = "zero"
 
-    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+    def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         del layer
-        shown = question.images[image : image + 1]
-        given = question.baseline_for(slice(image, image + 1), self.baseline)
+        shown = request.images[image : image + 1]
+        given = request.baseline_for(slice(image, image + 1), self.baseline)
         hidden = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
-        index = question.clean.new_tensor([image], dtype=torch.long)
+        index = request.clean.new_tensor([image], dtype=torch.long)
         masked = MaskedModel(
-            self.model, question.score.of(index), shown, make_baseline(hidden, shown), self.chunk_size, self.autocast
+            self.model, request.score.of(index), shown, make_baseline(hidden, shown), self.chunk_size, self.autocast
         )
         low, high = activation.amin(dim=(1, 2), keepdim=True), activation.amax(dim=(1, 2), keepdim=True)
         masks = ((activation - low) / (high - low)).where(high > low, 0).to(shown.dtype)
         scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=shown.device))
-        model: LayerModel = question.kept[1]
+        model: LayerModel = request.kept[1]
         model.forward[image] += len(masks)
         return scores.softmax(dim=0)
 
@@ -94,14 +94,14 @@ class AblationCAM(WeighsChannels):
     """
 
     @torch.no_grad()
-    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
-        watched, model, _ = question.kept
-        shown = question.images[image : image + 1]
+    def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+        watched, model, _ = request.kept
+        shown = request.images[image : image + 1]
         scores = []
         for channels in torch.arange(len(activation), device=shown.device).split(self.chunk_size):
             index = torch.full_like(channels, image)
-            scores.append(model.ablated(shown, question.score, index, layer, watched.reshape[layer], channels))
-        clean = question.clean[image]
+            scores.append(model.ablated(shown, request.score, index, layer, watched.reshape[layer], channels))
+        clean = request.clean[image]
         fall = clean - torch.cat(scores)
         return at_least_single(fall / clean.abs() if bool(clean != 0) else fall)
 
@@ -119,8 +119,8 @@ class EigenCAM(WeighsChannels):
         del image
         return Passes(1, 0)
 
-    def _weights(self, question: Question, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
-        del question, image, layer
+    def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
+        del request, image, layer
         cells = activation.flatten(1).mT
         first: Tensor = torch.linalg.svd(cells, full_matrices=False).Vh[0]
         return first if bool((cells @ first).sum() >= 0) else -first

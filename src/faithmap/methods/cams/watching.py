@@ -13,7 +13,7 @@ from faithmap.capture import Capture
 from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.layers import ReshapeTransform, TargetLayer, as_grid, find_layers, is_patches
 from faithmap.methods.placement import Placement, Trail, tiles
-from faithmap.methods.probing import Activate, probed
+from faithmap.methods.receptive_field import Activate, probed
 
 
 @dataclass(frozen=True, eq=False)

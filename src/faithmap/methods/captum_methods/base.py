@@ -69,7 +69,7 @@ def tensor_of(output: Any, score: Score) -> Tensor:
 
 def check_same(part: Part, found: Float[Tensor, " m"]) -> None:
     """Raise ValueError where a model with its calls watched does not answer as it did without."""
-    if not torch.allclose(found.detach(), part.question.clean[part.numbers], rtol=1e-2, atol=1e-3):
+    if not torch.allclose(found.detach(), part.request.clean[part.numbers], rtol=1e-2, atol=1e-3):
         raise ValueError("the model answers otherwise when its calls are watched: does it drop what an in-place call returns?")
 
 

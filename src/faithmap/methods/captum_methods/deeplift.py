@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.cautions import CompletenessWarning
 from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import (
     CaptumExplainer,
@@ -40,6 +39,7 @@ from faithmap.methods.captum_methods.library import captum, silent
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
 from faithmap.methods.gradients.base import Part
 from faithmap.model import normalised_zero
+from faithmap.warning_types import CompletenessWarning
 
 FAR_OFF = 0.1
 """A gap beyond this part of the change of the score is told."""
@@ -136,9 +136,9 @@ class DeepLIFT(CaptumExplainer):
         found = [self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)]
         attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
         gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
-        rounding = 16 * self._precision * part.question.clean[part.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
+        rounding = 16 * self._precision * part.request.clean[part.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
         for i in ((gap > FAR_OFF * change.abs()) & (gap > rounding)).nonzero().flatten().tolist():
-            part.question.warn(
+            part.request.warn(
                 int(part.numbers[i]),
                 f"the attributions sum to {float(attribution[i].sum()):.4g}, the score changes by {float(change[i]):.4g}: "
                 "DeepLIFT has no rule for a part of this model; integrated_gradients needs none",
@@ -170,7 +170,7 @@ class DeepLIFT(CaptumExplainer):
         return attribution.detach(), end - start
 
     def _baselines(self, part: Part) -> Float[Tensor, "m c h w"]:
-        chosen = part.question.baseline_for(part.numbers, self.baseline)
+        chosen = part.request.baseline_for(part.numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         return make_baseline(chosen, part.images)
 
@@ -178,4 +178,4 @@ class DeepLIFT(CaptumExplainer):
 def _some(part: Part, rows: Tensor) -> Part:
     generators = [part.generators[i] for i in rows.tolist()]
     index = rows.to(part.images.device)
-    return Part(part.images[index], part.numbers[index], part.asked, generators, part.question)
+    return Part(part.images[index], part.numbers[index], part.asked, generators, part.request)

@@ -87,9 +87,9 @@ class GradientSHAP(GradientExplainer):
 
     def _references(self, part: Part, image: int) -> Float[Tensor, "k c h w"]:
         x, given = part.images[image : image + 1], self.references
-        if part.question.baseline is not None:
+        if part.request.baseline is not None:
             number = int(part.numbers[image])
-            given = part.question.baseline_for(slice(number, number + 1), part.question.baseline)
+            given = part.request.baseline_for(slice(number, number + 1), part.request.baseline)
         several = isinstance(given, Tensor) and given.ndim == 4
         count = len(given) if isinstance(given, Tensor) and several else self.samples
         return draw_references(given, x, count, part.generators[image]).contiguous()

@@ -203,7 +203,7 @@ class LRP(CaptumExplainer):
             )
         if (self.rule, self.epsilon) != ("epsilon", SMALL):
             relevance = self._relevance(part, _Relevance(self.rule, self.epsilon, self.gamma), output)
-        clean = part.question.clean[part.numbers]
+        clean = part.request.clean[part.numbers]
         return relevance, {"completeness_gap": relative((relevance.sum(dim=(1, 2, 3)) - clean).abs(), clean)}
 
     def _pixels(self, part: Part) -> tuple[nn.Module, Float[Tensor, "m c h w"]]:

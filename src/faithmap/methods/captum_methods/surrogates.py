@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.methods.captum_methods.least_squares import LeastSquares
 from faithmap.methods.captum_methods.library import captum, drawing, silent
 from faithmap.methods.gradients.base import InputModel
@@ -76,27 +76,27 @@ class Surrogate(Explainer):
         if self.segments is None and not all(1 <= cells <= pixels for cells, pixels in zip(self._grid, size, strict=True)):
             raise ValueError(f"cells are {self._grid}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
 
-    def _explain(self, question: Question) -> Answer:
-        images, count = question.images, len(question.images)
-        asked = InputModel(self.model, question.score, count, images.device, self.chunk_size, self.autocast)
+    def _explain(self, request: Request) -> RawHeatmap:
+        images, count = request.images, len(request.images)
+        asked = InputModel(self.model, request.score, count, images.device, self.chunk_size, self.autocast)
         maps, found = [], []
         for i in range(count):
-            coefficients, parts, diagnostics = self._one(question, asked, i)
+            coefficients, parts, diagnostics = self._one(request, asked, i)
             maps.append(coefficients.to(images.device)[parts])
             found.append(diagnostics)
-            question.progress(i + 1, count)
+            request.progress(i + 1, count)
         passes = (asked.forward + 1).tolist()
         told = [{"forward_passes": p, "backward_passes": 0, **d} for p, d in zip(passes, found, strict=True)]
-        return Answer(torch.stack(maps), told)
+        return RawHeatmap(torch.stack(maps), told)
 
     def _one(
-        self, question: Question, asked: InputModel, image: int
+        self, request: Request, asked: InputModel, image: int
     ) -> tuple[Float[Tensor, " parts"], Int[Tensor, "h w"], dict[str, Any]]:
         """The coefficients of one image's parts, these parts, and how well they fit."""
-        x, numbers = question.images[image : image + 1], torch.tensor([image], device=question.images.device)
-        chosen = question.baseline_for(numbers, self.baseline)
+        x, numbers = request.images[image : image + 1], torch.tensor([image], device=request.images.device)
+        chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        baseline, parts = make_baseline(chosen, x), self._parts(question.images, image)
+        baseline, parts = make_baseline(chosen, x), self._parts(request.images, image)
 
         def scores(z: Tensor) -> Tensor:
             return asked.scores(z, numbers.expand(len(z)))
@@ -107,7 +107,7 @@ class Surrogate(Explainer):
                 f"there are {count} parts for {self.samples} samples; give at least 2 parts, and 2 samples more than parts"
             )
         solver = LeastSquares(self._penalty)
-        with silent(), drawing(question.generators[image]):
+        with silent(), drawing(request.generators[image]):
             self._library(scores, solver).attribute(
                 x,
                 baseline,
@@ -116,7 +116,7 @@ class Surrogate(Explainer):
                 perturbations_per_eval=min(self.chunk_size, self.samples),
                 return_input_shape=False,
             )
-        change = question.clean[image] - scores(baseline)[0]
+        change = request.clean[image] - scores(baseline)[0]
         gap = (solver.coefficients.sum() - change).abs() / change.abs()
         return solver.coefficients.float(), parts, {"parts": count, "fit": solver.fitted, "completeness_gap": float(gap)}
 

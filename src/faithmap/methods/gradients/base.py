@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.masking import autocasting
-from faithmap.methods.base import Answer, Explainer, Question
+from faithmap.methods.base import Explainer, RawHeatmap, Request
 from faithmap.score import Score, ScoreKind, at_least_single, require_gradient
 
 Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
@@ -100,20 +100,20 @@ class GradientExplainer(Explainer):
         if self.channels not in get_args(Channels):
             raise ValueError(f"channels is {self.channels!r}; give one of {', '.join(get_args(Channels))}")
 
-    def _explain(self, question: Question) -> Answer:
-        count, device = len(question.images), question.images.device
-        asked = InputModel(self.model, question.score, count, device, self.chunk_size, self.autocast)
+    def _explain(self, request: Request) -> RawHeatmap:
+        count, device = len(request.images), request.images.device
+        asked = InputModel(self.model, request.score, count, device, self.chunk_size, self.autocast)
         maps, found = [], []
         for numbers in torch.arange(count, device=device).split(self.chunk_size):
-            part = Part(question.images[numbers], numbers, asked, [question.generators[i] for i in numbers.tolist()], question)
+            part = Part(request.images[numbers], numbers, asked, [request.generators[i] for i in numbers.tolist()], request)
             attribution, diagnostics = self._attributed(part)
             maps.append(reduced(attribution, self.channels))
             found.append(diagnostics)
-            question.progress(int(numbers[-1]) + 1, count)
+            request.progress(int(numbers[-1]) + 1, count)
         per_image = {name: torch.cat([values[name] for values in found]) for name in found[0]}
         passes = {"forward_passes": asked.forward + 1, "backward_passes": asked.backward, **per_image}
         lists = {name: values.tolist() for name, values in passes.items()}
-        return Answer(torch.cat(maps), [{name: values[i] for name, values in lists.items()} for i in range(count)])
+        return RawHeatmap(torch.cat(maps), [{name: values[i] for name, values in lists.items()} for i in range(count)])
 
     @abstractmethod
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
@@ -133,14 +133,14 @@ class Part:
         numbers: which of the explained images they were made from.
         asked: the model.
         generators: of each.
-        question: that the call asked.
+        request: that the call asked.
     """
 
     images: Float[Tensor, "m c h w"]
     numbers: Int[Tensor, " m"]
     asked: InputModel
     generators: list[torch.Generator]
-    question: Question
+    request: Request
 
 
 def reduced(attribution: Float[Tensor, "n c h w"], channels: Channels) -> Float[Tensor, "n h w"]:

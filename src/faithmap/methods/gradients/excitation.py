@@ -23,14 +23,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
-from faithmap.cautions import FaithmapWarning
 from faithmap.masking import autocasting
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.gradients.steps import Value
 from faithmap.methods.gradients.stops import Stop, find_stop
 from faithmap.methods.gradients.tape import Tape
 from faithmap.methods.gradients.winning import Mass, Walk
 from faithmap.score import ScoreKind, logits_of
+from faithmap.warning_types import FaithmapWarning
 
 NO_DUAL = (
     "nothing inhibits the score, and the contrastive map is the plain one; so it is where a model rectifies behind its last "
@@ -70,19 +70,19 @@ class ExcitationBackprop(Explainer):
         del image
         return Passes(2, 1)
 
-    def _explain(self, question: Question) -> Answer:
-        stop, count = self._stop(question.images[:1]), len(question.images)
+    def _explain(self, request: Request) -> RawHeatmap:
+        stop, count = self._stop(request.images[:1]), len(request.images)
         maps, found = [], []
-        for numbers in torch.arange(count, device=question.images.device).split(self.chunk_size):
-            mass = list(self._winning(question, numbers, stop).values())
+        for numbers in torch.arange(count, device=request.images.device).split(self.chunk_size):
+            mass = list(self._winning(request, numbers, stop).values())
             if not mass:
                 raise ValueError(f"target_layer {stop.name!r} does not feed the score; give a layer that does")
             heatmap, said = self._mapped(torch.stack(mass).sum(dim=(0, 2)))
             maps.append(heatmap)
             found += said
-            question.progress(int(numbers[-1]) + 1, count)
+            request.progress(int(numbers[-1]) + 1, count)
         passes = {"forward_passes": 2, "backward_passes": 1, "target_layer": [stop.name]}
-        return Answer(torch.cat(maps), [{**passes, **said} for said in found], stop.rows, stop.columns)
+        return RawHeatmap(torch.cat(maps), [{**passes, **said} for said in found], stop.rows, stop.columns)
 
     def _stop(self, image: Float[Tensor, "1 c h w"]) -> Stop:
         given = self.target_layer
@@ -91,9 +91,9 @@ class ExcitationBackprop(Explainer):
             self._stops[key] = find_stop(self.model, self.target_layer, image)
         return self._stops[key]
 
-    def _winning(self, question: Question, numbers: Tensor, stop: Stop) -> Mass:
+    def _winning(self, request: Request, numbers: Tensor, stop: Stop) -> Mass:
         """The mass at the layer, for some of the images."""
-        images = question.images[numbers]
+        images = request.images[numbers]
         tape = Tape(images)
         entered: list[Value] = [] if stop.layer is not None else [tape.images]
 
@@ -105,18 +105,18 @@ class ExcitationBackprop(Explainer):
         with torch.no_grad(), tape.naming(self.model), capture.watch(enter, keep=False), tape:
             with autocasting(images.device, self.autocast):
                 output = self.model(images)
-            explained = logits_of(output) if question.score.function is None else question.score(output, numbers)
+            explained = logits_of(output) if request.score.function is None else request.score(output, numbers)
             top = tape.of(explained)
         if top is None:
             raise ValueError("the score does not hang on the image through operations that can be followed")
         start = torch.ones_like(explained)
-        if question.score.classes is not None:
-            start = torch.zeros_like(explained).scatter(1, question.score.classes[numbers].unsqueeze(1), 1)
-        return self._walk(question, numbers, top, start, entered[0])
+        if request.score.classes is not None:
+            start = torch.zeros_like(explained).scatter(1, request.score.classes[numbers].unsqueeze(1), 1)
+        return self._walk(request, numbers, top, start, entered[0])
 
-    def _walk(self, question: Question, numbers: Tensor, top: Value, start: Tensor, stop: Value) -> Mass:
+    def _walk(self, request: Request, numbers: Tensor, top: Value, start: Tensor, stop: Value) -> Mass:
         """The mass that arrives of one that starts at the top."""
-        del question, numbers
+        del request, numbers
         return Walk().down(top, {True: start}, stop)
 
     def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:
@@ -135,12 +135,12 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
 
     relu: bool = True
 
-    def _walk(self, question: Question, numbers: Tensor, top: Value, start: Tensor, stop: Value) -> Mass:
+    def _walk(self, request: Request, numbers: Tensor, top: Value, start: Tensor, stop: Value) -> Mass:
         walk = Walk()
         inhibition = walk.excitation(top, False)
         none = torch.zeros_like(start) if inhibition is None else inhibition
         for row in (~((none * start).view(len(numbers), -1).sum(dim=1) > 0)).nonzero().flatten().tolist():
-            question.warn(int(numbers[row]), NO_DUAL, FaithmapWarning)
+            request.warn(int(numbers[row]), NO_DUAL, FaithmapWarning)
         return walk.down(top, {True: start, False: -start}, stop)
 
     def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:

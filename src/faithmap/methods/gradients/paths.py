@@ -46,7 +46,7 @@ class PathGradients(GradientExplainer):
         attribution = self._mean(part, stream)
         if not self.completeness:
             return attribution, {}
-        change = part.question.clean[part.numbers] - self._start(part, stream)
+        change = part.request.clean[part.numbers] - self._start(part, stream)
         return attribution, {"completeness_gap": (attribution.sum(dim=(1, 2, 3)) - change).abs() / change.abs()}
 
     def _stream(self, part: Part) -> Stream:
@@ -150,7 +150,7 @@ class ExpectedGradients(PathGradients):
 
 def _given(part: Part, image: int, own: References) -> References:
     """Where the paths of one image begin: the call's baseline, else the method's."""
-    if part.question.baseline is None:
+    if part.request.baseline is None:
         return own
     number = int(part.numbers[image])
-    return part.question.baseline_for(slice(number, number + 1), part.question.baseline)
+    return part.request.baseline_for(slice(number, number + 1), part.request.baseline)

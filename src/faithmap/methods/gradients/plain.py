@@ -57,6 +57,6 @@ class GradientTimesInput(GradientExplainer):
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """One pass."""
-        chosen = part.question.baseline_for(part.numbers, self.baseline)
+        chosen = part.request.baseline_for(part.numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         return (part.images - make_baseline(chosen, part.images)) * part.asked.gradients(part.images, part.numbers)

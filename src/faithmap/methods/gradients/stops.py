@@ -16,7 +16,7 @@ from faithmap.methods.gradients.steps import Value
 from faithmap.methods.gradients.tape import Tape
 from faithmap.methods.layers import find_layers
 from faithmap.methods.placement import Trail
-from faithmap.methods.probing import probed
+from faithmap.methods.receptive_field import probed
 from faithmap.model import Classifier, plain_name
 from faithmap.score import logits_of
 

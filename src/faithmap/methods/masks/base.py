@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.cautions import BaselineWarning
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Progress, Question, check_resolution, rows_and_columns
+from faithmap.methods.base import Explainer, Progress, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.masks.objective import Regulariser
 from faithmap.methods.masks.trace import Trace
+from faithmap.warning_types import BaselineWarning
 
 RECOGNISED = 0.2
 """A baseline whose score is more than this share of the image's is still recognised."""
@@ -78,18 +78,18 @@ class MaskOptimiser(Explainer):
         if min(self.regulariser.lambda1, self.regulariser.lambda2) < 0:
             raise ValueError("lambda1 and lambda2 weigh penalties; give values of at least 0")
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         """Work on as many images at once as one pass holds, so that memory does not grow with their number."""
         heatmaps, diagnostics = [], []
-        everything = torch.arange(len(question.images), device=question.images.device)
+        everything = torch.arange(len(request.images), device=request.images.device)
         for images in everything.split(self.chunk_size):
-            masked = self._masked(question, images)
-            generators = [question.generators[i] for i in images.tolist()]
-            mask, trace = self._optimise(masked, generators, self._part(question, int(images[0])))
+            masked = self._masked(request, images)
+            generators = [request.generators[i] for i in images.tolist()]
+            mask, trace = self._optimise(masked, generators, self._part(request, int(images[0])))
             heatmaps.append(1 - mask)
             scale = masked.score.scale
             diagnostics += trace.as_dicts(masked, **({} if scale is None else {"score_fall": 1 / scale}))
-        return Answer(torch.cat(heatmaps), diagnostics)
+        return RawHeatmap(torch.cat(heatmaps), diagnostics)
 
     @abstractmethod
     def _optimise(
@@ -97,30 +97,30 @@ class MaskOptimiser(Explainer):
     ) -> tuple[Float[Tensor, "n r c"], Trace]:
         """The best mask of each image, and how it was found."""
 
-    def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
+    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskedModel:
         """The model and some of the images over their baselines; says where a baseline is still recognised."""
-        images = question.images[index]
-        chosen = question.baseline_for(index, self.baseline)
+        images = request.images[index]
+        chosen = request.baseline_for(index, self.baseline)
         masked = MaskedModel(
             self.model,
-            question.score.of(index),
+            request.score.of(index),
             images,
             make_baseline(chosen, images),
             chunk_size=self.chunk_size,
             autocast=self.autocast,
         )
         shown = masked.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
-        clean = question.clean[index]
-        if question.score.is_class_probability:
-            warn_if_recognised(question, index, shown, clean)
-        if question.score.function is not None:
-            masked.score = replace(masked.score, scale=1 / self._fall(question, index, clean, shown))
+        clean = request.clean[index]
+        if request.score.is_class_probability:
+            warn_if_recognised(request, index, shown, clean)
+        if request.score.function is not None:
+            masked.score = replace(masked.score, scale=1 / self._fall(request, index, clean, shown))
         return masked
 
-    def _fall(self, question: Question, index: Int[Tensor, " m"], clean: Tensor, shown: Tensor) -> Float[Tensor, " m"]:
+    def _fall(self, request: Request, index: Int[Tensor, " m"], clean: Tensor, shown: Tensor) -> Float[Tensor, " m"]:
         """How far each callable's score falls from the image to the baseline, as a size; says where it does not fall."""
         for i in (~(shown < clean)).nonzero().flatten().tolist():
-            question.warn(
+            request.warn(
                 int(index[i]),
                 f"the baseline scores {float(shown[i]):.4g}, no less than the image's {float(clean[i]):.4g}: there is nothing "
                 "to take away; give another baseline, or a target that is high where it holds",
@@ -129,12 +129,12 @@ class MaskOptimiser(Explainer):
         fall = (clean - shown).abs()
         return fall.where(fall > ROUNDING * clean.abs(), 1.0)
 
-    def _part(self, question: Question, start: int) -> Progress:
+    def _part(self, request: Request, start: int) -> Progress:
         """Progress of one group of images, told as progress of all."""
-        total = self.iterations * len(question.images)
+        total = self.iterations * len(request.images)
 
         def report(done: int, _: int) -> None:
-            question.progress(self.iterations * start + done, total)
+            request.progress(self.iterations * start + done, total)
 
         return report
 
@@ -144,18 +144,18 @@ class MaskOptimiser(Explainer):
 
 
 def warn_if_recognised(
-    question: Question, index: Int[Tensor, " m"], shown: Float[Tensor, " m"], clean: Float[Tensor, " m"]
+    request: Request, index: Int[Tensor, " m"], shown: Float[Tensor, " m"], clean: Float[Tensor, " m"]
 ) -> None:
     """Say where the model still sees the explained class in nothing but the baseline.
 
     Args:
-        question: whose images they are.
+        request: whose images they are.
         index: which.
         shown: the class's probabilities in their baselines.
         clean: in the images.
     """
     for i in (shown > RECOGNISED * clean).nonzero().flatten().tolist():
-        question.warn(
+        request.warn(
             int(index[i]),
             f"the baseline still scores {float(shown[i]):.3f} of the image's {float(clean[i]):.3f}; "
             "give a stronger one, such as baseline='strong_blur' or 'grey'",

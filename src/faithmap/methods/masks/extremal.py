@@ -28,7 +28,7 @@ from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Clean, Explainer, Passes, Question, check_resolution, rows_and_columns
+from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.masks.area import area_gradient, area_penalty
 from faithmap.methods.masks.base import warn_if_recognised
 from faithmap.methods.masks.pyramid import Pyramid, PyramidModel
@@ -115,14 +115,14 @@ class ExtremalPerturbation(Explainer):
         if not (0 <= self.momentum < 1 and 0 < self.share <= 1 and self.smoothing >= 0):
             raise ValueError("give a momentum of at least 0 and below 1, a share up to 1, and a smoothing of at least 0")
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         maps, diagnostics = [], []
-        everything = torch.arange(len(question.images), device=question.images.device)
+        everything = torch.arange(len(request.images), device=request.images.device)
         for images in everything.split(self.chunk_size):
-            heatmap, found = self._some(question, images)
+            heatmap, found = self._some(request, images)
             maps.append(heatmap)
             diagnostics += found
-        return Answer(torch.cat(maps), diagnostics)
+        return RawHeatmap(torch.cat(maps), diagnostics)
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
         """Of a class, its probability is kept: whether a mask is enough is judged by that."""
@@ -132,19 +132,19 @@ class ExtremalPerturbation(Explainer):
         everyone = torch.arange(len(images), device=images.device)
         return logits, score, clean, replace(score, kind="probability")(logits, everyone)
 
-    def _some(self, question: Question, index: Int[Tensor, " m"]) -> tuple[Float[Tensor, "m r c"], list[dict[str, Any]]]:
+    def _some(self, request: Request, index: Int[Tensor, " m"]) -> tuple[Float[Tensor, "m r c"], list[dict[str, Any]]]:
         """The maps of some images, the masks of all areas of all of them optimised together."""
         every = len(self.areas)
-        masked = self._masked(question, index)
+        masked = self._masked(request, index)
         areas = torch.tensor(self.areas, device=index.device, dtype=torch.float64).repeat(len(index))
 
         def progress(done: int) -> None:
-            question.progress(self.iterations * int(index[0]) + done * len(index), self.iterations * len(question.images))
+            request.progress(self.iterations * int(index[0]) + done * len(index), self.iterations * len(request.images))
 
         masks = self._ascend(masked, areas, progress)
         everyone = torch.arange(len(masks), device=index.device)
         shown, hidden = self._judged(masked, masks, everyone), self._judged(masked, 1 - masks, everyone)
-        clean = question.kept[index].repeat_interleave(every)
+        clean = request.kept[index].repeat_interleave(every)
         enough = hidden <= (1 - self.share) * clean if self.variant == "delete" else shown >= self.share * clean
         extremal = [self._smallest(row) for row in enough.view(-1, every).tolist()]
         found = {"area_met": masks.mean(dim=(1, 2)), "area_penalty": area_penalty(masks, areas)}
@@ -157,16 +157,16 @@ class ExtremalPerturbation(Explainer):
         diagnostics = [{name: column[i] for name, column in columns.items()} for i in range(len(index))]
         return self._summary(masks.view(-1, every, *masks.shape[1:]), extremal), diagnostics
 
-    def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
+    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskedModel:
         """The model, and each image once for each area; says where the baseline is still recognised."""
         rows = index.repeat_interleave(len(self.areas))
-        images, chosen = question.images[rows], question.baseline_for(rows, self.baseline)
-        common = (self.model, question.score.of(rows), images, make_baseline(chosen, images), self.chunk_size, self.autocast)
+        images, chosen = request.images[rows], request.baseline_for(rows, self.baseline)
+        common = (self.model, request.score.of(rows), images, make_baseline(chosen, images), self.chunk_size, self.autocast)
         masked = PyramidModel(*common, pyramid=chosen) if isinstance(chosen, Pyramid) else MaskedModel(*common)
-        if question.score.function is None:
+        if request.score.function is None:
             first = torch.arange(0, len(rows), len(self.areas), device=rows.device)
             shown = self._judged(masked, images.new_zeros(len(first), 1, 1), first)
-            warn_if_recognised(question, index, shown, question.kept[index])
+            warn_if_recognised(request, index, shown, request.kept[index])
         return masked
 
     def _judged(self, masked: MaskedModel, masks: Float[Tensor, "k r c"], index: Int[Tensor, " k"]) -> Float[Tensor, " k"]:

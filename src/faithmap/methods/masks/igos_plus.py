@@ -24,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Question
+from faithmap.methods.base import Request
 from faithmap.methods.masks.bilateral import BilateralModel, BilateralPenalty
 from faithmap.methods.masks.igos import IGOS
 from faithmap.methods.masks.line_search import LineSearch
@@ -52,8 +52,8 @@ class IGOSPlus(IGOS):
         if self.sigma is not None and not self.sigma > 0:
             raise ValueError(f"sigma is {self.sigma}; give a pixel difference above 0, or None")
 
-    def _masked(self, question: Question, index: Int[Tensor, " m"]) -> MaskedModel:
-        plain = super()._masked(question, index)
+    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskedModel:
+        plain = super()._masked(request, index)
         settings = plain.chunk_size, plain.autocast, self.sigma
         masked = BilateralModel(plain.model, plain.score, plain.images, plain.baseline, *settings)
         masked.forward += plain.forward

@@ -26,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.methods.base import Answer, Clean, Explainer, Passes, Question
+from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request
 from faithmap.model import describe
 from faithmap.score import Target
 
@@ -148,21 +148,21 @@ class LearnedMask(Explainer):
             )
         return logits, score, clean, kept
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         assert self.masker is not None  # noqa: S101 - _check refused that
-        assert question.score.classes is not None  # noqa: S101 - and _clean a callable
+        assert request.score.classes is not None  # noqa: S101 - and _clean a callable
         weight = self.masker.head.weight
-        if weight.device != question.images.device:
-            raise ValueError(f"images are on {question.images.device}, the masker is on {weight.device}; move one of them")
+        if weight.device != request.images.device:
+            raise ValueError(f"images are on {request.images.device}, the masker is on {weight.device}; move one of them")
         masks = []
-        parts = question.images.split(self.chunk_size), question.score.classes.split(self.chunk_size)
+        parts = request.images.split(self.chunk_size), request.score.classes.split(self.chunk_size)
         with torch.no_grad():
             for images, classes in zip(*parts, strict=True):
                 masks.append(self.masker(images.to(weight.dtype), classes))
-                question.progress(sum(map(len, masks)), len(question.images))
+                request.progress(sum(map(len, masks)), len(request.images))
         heatmap = torch.cat(masks)
         passes = {"forward_passes": 1, "backward_passes": 0, "masker_passes": 1}
-        return Answer(heatmap, [{**passes, "area": area} for area in heatmap.mean(dim=(1, 2)).tolist()])
+        return RawHeatmap(heatmap, [{**passes, "area": area} for area in heatmap.mean(dim=(1, 2)).tolist()])
 
 
 def check_fit(masker: Masker, model: nn.Module) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.model import normalised_zero
 
 
@@ -63,30 +63,30 @@ class Occlusion(Explainer):
         if min(stride) < 1 or stride[0] > patch[0] or stride[1] > patch[1]:
             raise ValueError(f"stride is {stride}; give at least 1 pixel, and at most the patch's {patch}")
 
-    def _explain(self, question: Question) -> Answer:
-        images = question.images
+    def _explain(self, request: Request) -> RawHeatmap:
+        images = request.images
         size = (images.shape[-2], images.shape[-1])
         covers = torch.cartesian_prod(*(torch.arange(len(starts)) for starts in self._starts(size))).to(images.device)
         maps = []
         for numbers in torch.arange(len(images), device=images.device).split(self.chunk_size):
-            masked = self._masked(question, numbers)
+            masked = self._masked(request, numbers)
             questions = torch.cartesian_prod(torch.arange(len(numbers)), torch.arange(len(covers))).to(images.device)
             total = torch.zeros(len(numbers), *size, device=images.device)
             for index, patch in (chunk.T for chunk in questions.split(self.chunk_size)):
                 gone = self._patches(covers[patch], size)
-                fall = question.clean[numbers[index]] - masked.scores((~gone).to(images.dtype), index)
+                fall = request.clean[numbers[index]] - masked.scores((~gone).to(images.dtype), index)
                 total.index_add_(0, index, gone * fall.float().view(-1, 1, 1))
-                question.progress(int(numbers[0]) * len(covers) + len(covers), len(images) * len(covers))
+                request.progress(int(numbers[0]) * len(covers) + len(covers), len(images) * len(covers))
             maps.append(total)
         counts = sum(self._patches(part, size).sum(dim=0) for part in covers.split(self.chunk_size))
         passes = {"forward_passes": 1 + len(covers), "backward_passes": 0}
-        return Answer(torch.cat(maps) / counts, [dict(passes) for _ in images])
+        return RawHeatmap(torch.cat(maps) / counts, [dict(passes) for _ in images])
 
-    def _masked(self, question: Question, numbers: Tensor) -> MaskedModel:
-        images = question.images[numbers]
-        chosen = question.baseline_for(numbers, self.baseline)
+    def _masked(self, request: Request, numbers: Tensor) -> MaskedModel:
+        images = request.images[numbers]
+        chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        score = question.score.of(numbers)
+        score = request.score.of(numbers)
         return MaskedModel(self.model, score, images, make_baseline(chosen, images), self.chunk_size, self.autocast)
 
     def _patches(self, covers: Tensor, size: tuple[int, int]) -> Bool[Tensor, "m h w"]:

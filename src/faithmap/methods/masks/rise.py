@@ -29,7 +29,7 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.explanation import interpolation_matrix
 from faithmap.masking import MaskedModel
-from faithmap.methods.base import Answer, Explainer, Passes, Question, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.model import normalised_zero
 
 
@@ -87,25 +87,25 @@ class RISE(Explainer):
         del image
         return Passes(self.most + 1, 0)
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         maps, diagnostics = [], []
-        for i in range(len(question.images)):
-            heatmap, error, taken = self._one(question, i)
+        for i in range(len(request.images)):
+            heatmap, error, taken = self._one(request, i)
             maps.append(heatmap)
             diagnostics.append({"forward_passes": taken + 1, "backward_passes": 0, "standard_error": float(error)})
-        return Answer(torch.stack(maps), diagnostics)
+        return RawHeatmap(torch.stack(maps), diagnostics)
 
-    def _one(self, question: Question, image: int) -> tuple[Float[Tensor, "h w"], Float[Tensor, ""], int]:
+    def _one(self, request: Request, image: int) -> tuple[Float[Tensor, "h w"], Float[Tensor, ""], int]:
         """The map of one image, its standard error, and how many masks it took."""
-        masked = self._masked(question, image)
-        level = None if question.score.is_class_probability else question.clean[image]
+        masked = self._masked(request, image)
+        level = None if request.score.is_class_probability else request.clean[image]
         sums = _Sums(masked.size, masked.images.device, self.probability, level)
         most = self.most
         while sums.taken < most:
             for count in _chunks(min(self.every, most - sums.taken), self.chunk_size):
-                masks = self.draw(count, masked.size, question.generators[image]).to(masked.images)
+                masks = self.draw(count, masked.size, request.generators[image]).to(masked.images)
                 sums.add(masked.scores(masks, torch.zeros(count, dtype=torch.long, device=masks.device)), masks)
-                question.progress(image * most + sums.taken, len(question.images) * most)
+                request.progress(image * most + sums.taken, len(request.images) * most)
             heatmap, error = sums.result()
             if self.tolerance is not None and bool(error <= self.tolerance * (heatmap.max() - heatmap.min())):
                 break
@@ -120,12 +120,12 @@ class RISE(Explainer):
         down, across = (_shifted(*sizes, numbers[:, i]) for i, sizes in enumerate(zip(self._grid, size, strict=True)))
         return down @ grids @ across.mT
 
-    def _masked(self, question: Question, image: int) -> MaskedModel:
-        numbers = torch.tensor([image], device=question.images.device)
-        shown = question.images[numbers]
-        chosen = question.baseline_for(numbers, self.baseline)
+    def _masked(self, request: Request, image: int) -> MaskedModel:
+        numbers = torch.tensor([image], device=request.images.device)
+        shown = request.images[numbers]
+        chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        score = question.score.of(numbers)
+        score = request.score.of(numbers)
         return MaskedModel(self.model, score, shown, make_baseline(chosen, shown), self.chunk_size, self.autocast)
 
 

@@ -24,11 +24,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithmap.cautions import EmptyHeatmapWarning
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.metrics.functional.photographs import Objects, Photographs, Size, photographs
 from faithmap.score import at_least_single
+from faithmap.warning_types import EmptyHeatmapWarning
 
 Label = TypeVar("Label", int, str)
 

@@ -23,7 +23,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from faithmap.cautions import unheard
 from faithmap.explanation import Explanation
 from faithmap.masking import clean_scores
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
@@ -32,6 +31,7 @@ from faithmap.metrics.functional.reinitialise import Draw, Order, Trained, rando
 from faithmap.model import check_images, plain_name, undisturbed
 from faithmap.score import Target
 from faithmap.seeds import seeded
+from faithmap.warning_types import suppressed
 
 Mode: TypeAlias = Literal["cascading", "independent"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -170,7 +170,7 @@ class _Asked:
             generator.set_state(state)
         settings = {} if self.generator is None else {"generator": self.generator}
         explain: Any = self.explainer
-        with seeded(self.seed, self.images.device), nullcontext() if clean else unheard():
+        with seeded(self.seed, self.images.device), nullcontext() if clean else suppressed():
             return explained(explain(self.images, self.target, **settings), self.images)
 
 

@@ -21,12 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.cautions import EmptyHeatmapWarning, unheard
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.draws import streamed, uniform
 from faithmap.model import check_images
 from faithmap.score import Target, target_of
 from faithmap.seeds import Generators, resolve_generators
+from faithmap.warning_types import EmptyHeatmapWarning, suppressed
 
 TOLERANCE = 1e-3
 """By how much pixels may lie outside the limits, as they do after resizing."""
@@ -169,7 +169,7 @@ class _Asked:
 
     def disturbed(self, images: Tensor, index: Int[Tensor, " m"]) -> Tensor:
         """The maps of disturbed versions of some of the images."""
-        with unheard():  # what there is to say was said of the clean images
+        with suppressed():  # what there is to say was said of the clean images
             maps, classes = self._ask(images, index)
         if classes is not None and isinstance(self.target, Tensor) and not torch.equal(classes, self.target[index]):
             raise ValueError("the explainer chose another class for a disturbed image; give it a parameter 'target'")

@@ -15,10 +15,10 @@ that was trained for the model; captum."""
 
 
 @dataclass(frozen=True)
-class Method:
+class MethodInfo:
     """One method.
 
-    >>> Method("controls.Edges", "a control: where the image changes", "1 forward", "Adebayo 2018").explainer.__name__
+    >>> MethodInfo("controls.Edges", "a control: where the image changes", "1 forward", "Adebayo 2018").explainer.__name__
     'Edges'
 
     Attributes:

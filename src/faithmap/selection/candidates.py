@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from faithmap.choosing.choice import SCORES
 from faithmap.methods.base import Explainer
 from faithmap.methods.controls import Control
 from faithmap.methods.masks.masker import Masker
 from faithmap.methods.registry import METHODS
 from faithmap.model import check_images
 from faithmap.score import ImageTarget, Target
+from faithmap.selection.choice import SCORES
 
 
 def explainers_for(

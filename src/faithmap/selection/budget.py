@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from faithmap.choosing.pace import Clock
 from faithmap.methods.base import Progress
+from faithmap.selection.timing import Clock
 
 OVERRUN = 1.03
 """Part of the budget to which a method that has been begun may run: what is nearly done is not thrown away."""

@@ -3,9 +3,9 @@
 On a floor of its own, above methods and metrics, which do not know each other: a choice asks both.
 """
 
-from faithmap.choosing.advice import advice
-from faithmap.choosing.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
-from faithmap.choosing.contest import Progress, choose
-from faithmap.choosing.entries import explainers_for
+from faithmap.selection.advice import advice
+from faithmap.selection.candidates import explainers_for
+from faithmap.selection.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
+from faithmap.selection.ranking import Progress, choose
 
 __all__ = ["SCORES", "Choice", "LeftOut", "Progress", "Ranked", "ScoreName", "advice", "choose", "explainers_for"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from faithmap.choosing.choice import MOST, Choice, Ranked
+from faithmap.selection.choice import MOST, Choice, Ranked
 from faithmap.text import spoken
 
 NAMED = 5

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faithmap.cautions import unheard
-from faithmap.choosing.allowance import Allowance
-from faithmap.choosing.choice import ScoreName
-from faithmap.choosing.pace import Clock, Pace
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer, Passes
 from faithmap.metrics.functional import deletion_insertion
 from faithmap.metrics.functional.protocols import PROTOCOLS, ranks
 from faithmap.score import Target, target_of
 from faithmap.seeds import image_generators
+from faithmap.selection.budget import Allowance
+from faithmap.selection.choice import ScoreName
+from faithmap.selection.timing import Clock, Pace
+from faithmap.warning_types import suppressed
 
 
 class Turn(NamedTuple):
@@ -63,7 +63,7 @@ class Games:
 
     def pace(self, clock: Clock) -> Pace:
         """Measured on the first photograph."""
-        with unheard():
+        with suppressed():
             return Pace.measured(self.model, self.photographs[0], self.target_of(0), self.chunk_size, clock)
 
     def play(self, explainer: Explainer, i: int, allowance: Allowance, after: float) -> Turn:
@@ -81,7 +81,7 @@ class Games:
         image, began = self.photographs[i], allowance.clock()
         generator = image_generators(self.seed, [self.keys[i]], image.device)
         share = self.size(0) / self.sizes() if i == 0 else 1.0
-        with unheard():
+        with suppressed():
             step = allowance.watch(share, after)
             why = explainer(image, self.target_of(i), generator=generator, progress=step)
         explained = allowance.clock()

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.choosing.allowance import CONTROLS, Allowance, OutOfTimeError
-from faithmap.choosing.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
-from faithmap.choosing.entries import check_entries, explainers_for
-from faithmap.choosing.games import Games, Turn
-from faithmap.choosing.pace import Clock, Pace, clock_of
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
 from faithmap.score import Target
+from faithmap.selection.budget import CONTROLS, Allowance, OutOfTimeError
+from faithmap.selection.candidates import check_entries, explainers_for
+from faithmap.selection.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
+from faithmap.selection.games import Games, Turn
+from faithmap.selection.timing import Clock, Pace, clock_of
 from faithmap.text import spoken
 
 Progress: TypeAlias = Callable[[float, str], None]

@@ -13,16 +13,16 @@ from oracles import SmallNet
 from torch import Tensor, nn
 
 import faithmap as fm
-from faithmap.choosing import Choice, LeftOut, Ranked, advice, choose, explainers_for
-from faithmap.choosing.allowance import OVERRUN, Allowance, OutOfTimeError
-from faithmap.choosing.pace import Pace
-from faithmap.methods.base import Answer, Explainer, Passes, Question
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.captum_methods import LRP, GradientSHAP
 from faithmap.methods.controls import CentredGaussian, RandomMap
 from faithmap.methods.gradients import SmoothGrad
 from faithmap.methods.masks.masker import Masker
 from faithmap.methods.registry import METHODS
 from faithmap.metrics.statistics import compare, holm
+from faithmap.selection import Choice, LeftOut, Ranked, advice, choose, explainers_for
+from faithmap.selection.budget import OVERRUN, Allowance, OutOfTimeError
+from faithmap.selection.timing import Pace
 
 pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 
@@ -63,15 +63,15 @@ class Given(Explainer):
     def passes(self, image: Tensor) -> Passes | None:
         return None if self.told is None else Passes(self.told, 0)
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         if self.fails and self.asked:
             raise ValueError("no second map")
-        self.asked.append(len(question.images))
+        self.asked.append(len(request.images))
         for _ in range(self.cost - 1):
-            self.model(question.images)
-        heatmap = torch.rand(1, 16, 16, generator=question.generators[0]) * (1 - abs(self.degree))
+            self.model(request.images)
+        heatmap = torch.rand(1, 16, 16, generator=request.generators[0]) * (1 - abs(self.degree))
         heatmap[:, 6:10, 6:10] += self.degree
-        return Answer(heatmap, [{"forward_passes": self.cost, "backward_passes": 0}])
+        return RawHeatmap(heatmap, [{"forward_passes": self.cost, "backward_passes": 0}])
 
 
 def photographs(count: int) -> list[Tensor]:
@@ -177,11 +177,11 @@ def test_a_method_that_takes_longer_than_it_said_is_stopped_after_the_first_phot
 class Slow(Given):
     """Says how far it has come, a pass at a time, and grows slower with every photograph."""
 
-    def _explain(self, question: Question) -> Answer:
+    def _explain(self, request: Request) -> RawHeatmap:
         for step in range(self.cost * (1 + len(self.asked))):
-            self.model(question.images)
-            question.progress(step + 1, self.cost * (1 + len(self.asked)))
-        return super()._explain(question)
+            self.model(request.images)
+            request.progress(step + 1, self.cost * (1 + len(self.asked)))
+        return super()._explain(request)
 
 
 def test_a_method_is_stopped_in_the_middle_of_a_photograph() -> None:

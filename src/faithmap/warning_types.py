@@ -28,7 +28,7 @@ class CompletenessWarning(FaithmapWarning):
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def suppressed() -> Iterator[None]:
     """Warnings of this library are not shown inside the block: whoever asks says them by itself, or they were said before."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FaithmapWarning)

@@ -21,7 +21,7 @@ from tune_rank_descent import Variant, opened, options_of, report
 
 import faithmap as fm
 from faithmap.masking import MaskedModel
-from faithmap.methods import rank_descent
+from faithmap.methods.masks import rank_descent
 
 
 @dataclass(eq=False)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.methods.base import Explainer, RawHeatmap, Request
-from faithmap.methods.rank_descent import places
+from faithmap.methods.masks.rank_descent import places
 from faithmap.metrics.functional import adversarial_check, randomisation, sensitivity, spearman
 
 CELLS = 28

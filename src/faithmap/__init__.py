@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         Nesterov,
         Occlusion,
     )
-    from faithmap.methods.rank_descent import RankDescent
+    from faithmap.methods.masks.rank_descent import RankDescent
     from faithmap.metrics import Curve, DeletionInsertion, Protocol, deletion_insertion
     from faithmap.model import Classifier
     from faithmap.score import ImageTarget
@@ -104,7 +104,7 @@ _HOMES = {
         "IntegratedGradients SmoothGrad VarGrad"
     ),
     "methods.masks": "ExtremalPerturbation IGOSPlus IGOSPlusPlus LearnedMask Masker Nesterov Occlusion RISE",
-    "methods.rank_descent": "RankDescent",
+    "methods.masks.rank_descent": "RankDescent",
     "metrics": "Curve DeletionInsertion Protocol deletion_insertion",
     "model": "Classifier",
     "score": "ImageTarget",

@@ -13,9 +13,7 @@ from torch import Tensor
 from faithmap import Blur, image_generators
 from faithmap.masking import MaskedModel
 from faithmap.methods.masks import ExtremalPerturbation, Pyramid
-from faithmap.methods.masks.area import area_gradient, area_penalty
-from faithmap.methods.masks.pyramid import PyramidModel
-from faithmap.methods.masks.smooth import SmoothMasks
+from faithmap.methods.masks.extremal import PyramidModel, SmoothMasks, area_gradient, area_penalty
 from faithmap.score import Score
 
 pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
@@ -78,7 +76,7 @@ def test_the_pull_is_the_gradient_whatever_is_in_memory_together(monkeypatch: py
     step[:, 1, 1] = 1e-6
     change = ((make(numbers + step) - make(numbers - step)) * slope).sum(dim=(1, 2)) / 2e-6
     assert torch.allclose(found[:, 1, 1], change, atol=1e-6)
-    monkeypatch.setattr("faithmap.methods.masks.smooth._AT_ONCE", 1)
+    monkeypatch.setattr("faithmap.methods.masks.extremal._AT_ONCE", 1)
     assert torch.allclose(make.pull(numbers, slope), found)
     assert torch.allclose(make(numbers), make(numbers))
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from faithmap import deletion_insertion, image_generators
 from faithmap.masking import MaskedModel
 from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus, LineSearch, Nesterov
-from faithmap.methods.masks.bilateral import BilateralModel
-from faithmap.methods.masks.objective import total_variation
+from faithmap.methods.masks.base import total_variation
+from faithmap.methods.masks.igos_plus import BilateralModel
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faithmap.methods.masks.line_search import LineSearch, take_step
+from faithmap.methods.masks.steps import LineSearch, take_step
 
 
 def quadratic(mask: Tensor, index: Tensor) -> Tensor:

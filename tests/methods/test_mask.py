@@ -9,8 +9,8 @@ from torch import Tensor
 
 from faithmap import Mask, image_generators
 from faithmap.masking import compose, upsample
-from faithmap.methods.masks.noise import Jitter
-from faithmap.methods.masks.objective import Regulariser
+from faithmap.methods.masks.base import Regulariser
+from faithmap.methods.masks.mask import Jitter
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 

@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from faithmap import Classifier
 from faithmap.masking import compose, upsample
 from faithmap.methods.masks import LearnedMask, Masker
+from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.masker_files import MaskerError, read_masker, read_training, save_masker
-from faithmap.methods.masks.masker_objective import MaskerSettings, random_baselines
-from faithmap.methods.masks.masker_training import Training, train_masker
-from faithmap.methods.masks.objective import total_variation
+from faithmap.methods.masks.masker_training import MaskerSettings, Training, random_baselines, train_masker
 
 pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 

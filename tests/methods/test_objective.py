@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from faithmap.methods.masks import IGOS, Mask
-from faithmap.methods.masks.objective import Regulariser, size_penalty, total_variation
+from faithmap.methods.masks.base import Regulariser, size_penalty, total_variation
 
 
 def slowly(mask: torch.Tensor, lambda1: float, lambda2: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faithmap import EvenBlurs, Expected, ExpectedGradCAM, Gradient, deletion_insertion, image_generators
 from faithmap.masking import MaskedModel
-from faithmap.methods.rank_descent import GOLDEN, RankDescent, blurred, normalised, places
+from faithmap.methods.masks.rank_descent import GOLDEN, RankDescent, blurred, normalised, places
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")

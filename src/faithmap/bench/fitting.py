@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from faithmap.baselines import Blur, MedianBlur
-from faithmap.methods.masks.line_search import LineSearch
-from faithmap.methods.masks.nesterov import Nesterov
+from faithmap.methods.masks.steps import LineSearch, Nesterov
 
 NAMED: Mapping[str, type] = {"blur": Blur, "median_blur": MedianBlur, "line_search": LineSearch, "nesterov": Nesterov}
 """What a table with a key ``kind`` stands for."""

@@ -19,8 +19,7 @@ from faithmap.cli.masker import MaskerOptions
 from faithmap.cli.report import Bar
 from faithmap.cli.results import Job
 from faithmap.methods.masks.masker_files import read_training, save_masker
-from faithmap.methods.masks.masker_objective import MaskerSettings
-from faithmap.methods.masks.masker_training import Training, begin, train_masker
+from faithmap.methods.masks.masker_training import MaskerSettings, Training, begin, train_masker
 from faithmap.model import undisturbed
 
 KEPT = 2**29

@@ -59,7 +59,7 @@ _ALL = {
         ("masker",),
     ),
     "rank_descent": MethodInfo(
-        "rank_descent.RankDescent",
+        "masks.rank_descent.RankDescent",
         "the order of cells that is best at both games, from Expected Grad-CAM's on",
         "62 forward, 60 backward",
         "faithmap",

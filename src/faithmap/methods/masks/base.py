@@ -5,7 +5,9 @@ The heatmap is :math:`1 - M` at the mask's own resolution, corners aligned with 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,9 +18,96 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.masking import MaskedModel
 from faithmap.methods.base import Explainer, Progress, RawHeatmap, Request, check_resolution, rows_and_columns
-from faithmap.methods.masks.objective import Regulariser
-from faithmap.methods.masks.trace import Trace
 from faithmap.warning_types import BaselineWarning
+
+
+def size_penalty(mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
+    r"""How much of the image is removed, :math:`\overline{|1 - M|}`; in [0, 1].
+
+    >>> size_penalty(torch.tensor([[[1.0, 0.0], [0.5, 1.0]]]))
+    tensor([0.3750])
+    """
+    return (1 - mask).abs().mean(dim=(1, 2))
+
+
+def total_variation(mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
+    r"""Mean squared difference of neighbouring cells, rows plus columns (Fong and Vedaldi 2017, Eq. 4, beta = 2).
+
+    .. math:: TV(M) = \overline{(M_{i+1,j} - M_{i,j})^2} + \overline{(M_{i,j+1} - M_{i,j})^2}
+
+    >>> total_variation(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
+    tensor([1.])
+    """
+    parts = [mask.diff(dim=dim).square().mean(dim=(1, 2)) for dim in (1, 2) if mask.shape[dim] > 1]
+    return torch.stack(parts).sum(dim=0) if parts else mask.new_zeros(len(mask))
+
+
+Penalty = Callable[[Float[Tensor, "m r c"]], Float[Tensor, " m"]]
+"""G of each mask."""
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """g(M), its parts and its gradient.
+
+    Args:
+        lambda1: weight of the removed area.
+        lambda2: weight of the total variation.
+    """
+
+    lambda1: float
+    lambda2: float
+
+    def __call__(self, mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
+        """G of each mask."""
+        return self.lambda1 * size_penalty(mask) + self.lambda2 * total_variation(mask)
+
+    def gradient(self, mask: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
+        """Of each mask's own g; zero for the size of a cell that is exactly 1, where the absolute value has its kink."""
+        mask = mask.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(self(mask).sum(), mask)[0]
+
+
+class Trace:
+    """Objective, score, size and total variation at the start and after each iteration, and the steps taken."""
+
+    def __init__(self, images: int, iterations: int, like: Tensor) -> None:
+        shape = (iterations + 1, images)
+        names = ("objective", "score", "size", "total_variation", "step")
+        self.values = {name: like.new_full(shape, math.nan) for name in names}
+
+    def record(
+        self,
+        iteration: int,
+        index: Int[Tensor, " m"],
+        mask: Float[Tensor, "m r c"],
+        objective: Float[Tensor, " m"],
+        penalty: Penalty,
+        step: Float[Tensor, " m"] | None = None,
+    ) -> None:
+        """Write down where the images ``index`` stand after an iteration; 0 is the start."""
+        row = {
+            "objective": objective,
+            "score": objective - penalty(mask),
+            "size": size_penalty(mask),
+            "total_variation": total_variation(mask),
+        }
+        for name, values in row.items() if step is None else {**row, "step": step}.items():
+            self.values[name][iteration, index] = values.to(self.values[name].dtype)
+
+    def as_dicts(self, masked: MaskedModel, **per_image: Tensor) -> list[dict[str, Any]]:
+        """Plain data for each image: its lists end where its optimisation did."""
+        columns = {name: values.T.tolist() for name, values in self.values.items()}
+        columns |= {"forward_passes": masked.forward.tolist(), "backward_passes": masked.backward.tolist()}
+        columns |= {name: values.tolist() for name, values in per_image.items()}
+        images = range(len(masked.images))
+        return [{name: _without_nan(column[i]) for name, column in columns.items()} for i in images]
+
+
+def _without_nan(value: Any) -> Any:
+    return [v for v in value if not math.isnan(v)] if isinstance(value, list) else value
+
 
 RECOGNISED = 0.2
 """A baseline whose score is more than this share of the image's is still recognised."""

@@ -5,10 +5,10 @@ r"""Extremal perturbations: of all smooth masks of an area, the one that moves t
     F(m) = \begin{cases} f(\Phi(I, m)) & \text{preserve} \\ -f(\Phi(I, 1 - m)) & \text{delete} \\
         f(\Phi(I, m)) - f(\Phi(I, 1 - m)) & \text{dual} \end{cases}
 
-with smooth masks from few numbers (:mod:`~faithmap.methods.masks.smooth`), the area held by their sorted cells
-(:mod:`~faithmap.methods.masks.area`), and any baseline or a blur whose width the mask sets
-(:mod:`~faithmap.methods.masks.pyramid`). The numbers are found by gradient ascent with momentum; :math:`\lambda` is doubled
-after each third of the iterations. The extremal area is the smallest whose mask keeps enough of the score:
+with smooth masks from few numbers (:class:`SmoothMasks`), the area held by their sorted cells (:func:`area_penalty`), and any
+baseline or a blur whose width the mask sets (:class:`Pyramid`). The numbers are found by gradient ascent with momentum;
+:math:`\lambda` is doubled after each third of the iterations. The extremal area is the smallest whose mask keeps enough of the
+score:
 
 .. math:: a^* = \min \{ a : f(\Phi(I, m_a)) \ge \tau f(I) \}
 
@@ -19,21 +19,185 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
-from faithmap.masking import MaskedModel
+from faithmap.masking import MaskedModel, rows_of
 from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
-from faithmap.methods.masks.area import area_gradient, area_penalty
 from faithmap.methods.masks.base import warn_if_recognised
-from faithmap.methods.masks.pyramid import Pyramid, PyramidModel
-from faithmap.methods.masks.smooth import SmoothMasks
 from faithmap.score import ScoreKind, Target
+
+EQUAL = 1e-6
+"""Cells whose values differ by no more are equal."""
+
+
+def area_penalty(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """R_a of each mask.
+
+    >>> area_penalty(torch.tensor([[[1.0, 0.0, 0.0, 0.5]]]), torch.tensor([0.5]))
+    tensor([0.0625])
+    """
+    ordered = masks.flatten(1).sort(dim=1).values
+    ranks = torch.arange(ordered.shape[1], device=masks.device)
+    return (ordered - (ranks >= _zeros(masks, areas)).to(masks)).square().mean(dim=1)
+
+
+def area_gradient(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> Float[Tensor, "n r c"]:
+    r"""Of each mask's own R_a, :math:`2 (m - r) / |\Omega|` with r the entry at a cell's rank.
+
+    >>> area_gradient(torch.tensor([[[1.0, 0.5], [0.5, 0.0]]]), torch.tensor([0.5]))
+    tensor([[[0., 0.],
+             [0., 0.]]])
+    """
+    cells = masks.flatten(1)
+    ordered = cells.sort(dim=1).values
+    low = torch.searchsorted(ordered, cells - EQUAL)
+    high = torch.searchsorted(ordered, cells + EQUAL, right=True)
+    entries = (high - low.maximum(_zeros(masks, areas))).clamp(min=0).to(masks) / (high - low)
+    return (2 * (cells - entries) / cells.shape[1]).view_as(masks)
+
+
+def _zeros(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
+    """How many entries of the template are 0."""
+    cells = masks[0].numel()
+    return cells - (areas * cells).round().long().clamp(min=1).unsqueeze(1)
+
+
+REACH = 5.0
+"""In sigmas: where a bump ends."""
+
+_AT_ONCE = 2**23
+"""Products of a cell and a number near it that are in memory together."""
+
+
+class SmoothMasks:
+    """Turns grids of numbers into smooth masks.
+
+    Args:
+        shape: (rows, columns) of the masks.
+        pitch: pixels from one cell to the next, down and across.
+        step: pixels from one number to the next, rounded to whole cells.
+        sigma: of the bump, in pixels.
+        temperature: T; with 0 the maximum would be hard, with infinity a mean.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], pitch: tuple[float, float], step: float, sigma: float, temperature: float, like: Tensor
+    ) -> None:
+        self.shape, self.temperature = shape, temperature
+        self.steps = tuple(max(1, round(step / cell)) for cell in pitch)
+        self.grid = tuple(math.ceil(cells / every) for cells, every in zip(shape, self.steps, strict=True))
+        # A number stands in the middle of its block of cells, and one that is `reach` blocks away is too far from all of them.
+        spans = [every * cell for every, cell in zip(self.steps, pitch, strict=True)]
+        self.reach = tuple(min(n - 1, math.floor(REACH * sigma / span + 0.5)) for n, span in zip(self.grid, spans, strict=True))
+        down, across = (
+            _distances(every, cell, reach) for every, cell, reach in zip(self.steps, pitch, self.reach, strict=True)
+        )
+        distance = (down[:, None, :, None].square() + across[None, :, None, :].square()).sqrt().flatten(2).flatten(0, 1)
+        self.near = (distance.amin(dim=1) <= REACH * sigma).nonzero().flatten().to(like.device)
+        bump = torch.exp(-(distance / sigma - 1).clamp(min=0).square() / 4) * (distance <= REACH * sigma)
+        self.bump = bump.to(like)[self.near].unsqueeze(2)
+
+    def __call__(self, numbers: Float[Tensor, "n i j"]) -> Float[Tensor, "n r c"]:
+        """The masks, in [0, 1] as the numbers are."""
+        return torch.cat([self._masks(part) for part in numbers.split(self._together)])
+
+    def pull(self, numbers: Float[Tensor, "n i j"], slope: Float[Tensor, "n r c"]) -> Float[Tensor, "n i j"]:
+        """The gradient to the numbers, from the gradient to their masks; a few masks at a time."""
+        found = []
+        for part, above in zip(numbers.split(self._together), slope.split(self._together), strict=True):
+            leaf = part.detach().requires_grad_()
+            with torch.enable_grad():
+                found.append(torch.autograd.grad(self._masks(leaf), leaf, above)[0])
+        return torch.cat(found)
+
+    @property
+    def _together(self) -> int:
+        return max(1, _AT_ONCE // (len(self.near) * math.prod(self.grid) * math.prod(self.steps)))
+
+    def _masks(self, numbers: Float[Tensor, "n i j"]) -> Float[Tensor, "n r c"]:
+        down, across = self.reach
+        around = F.pad(numbers.unsqueeze(1), (across, across, down, down), mode="replicate")
+        near = F.unfold(around, (2 * down + 1, 2 * across + 1))[:, self.near]
+        products = near.unsqueeze(2) * self.bump
+        cells = (products * (products / self.temperature).softmax(dim=1)).sum(dim=1)
+        blocks = cells.view(-1, *self.steps, *self.grid).permute(0, 3, 1, 4, 2)
+        whole = blocks.reshape(-1, *(n * every for n, every in zip(self.grid, self.steps, strict=True)))
+        return whole[:, : self.shape[0], : self.shape[1]]
+
+
+def _distances(every: int, cell: float, reach: int) -> Float[Tensor, "k p"]:
+    """On one axis, from the middle of each block in reach to each cell of a block, in pixels."""
+    cells = (torch.arange(every, dtype=torch.float64) - (every - 1) / 2) * cell
+    blocks = torch.arange(-reach, reach + 1, dtype=torch.float64) * every * cell
+    return cells - blocks.unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """A blur pyramid; as a plain baseline it is its widest blur.
+
+    Args:
+        sigma: of the widest, in pixels at 224.
+        levels: L.
+    """
+
+    sigma: float = 20.0
+    levels: int = 8
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0 or self.levels < 1:
+            raise ValueError(f"the pyramid has sigma {self.sigma} and {self.levels} levels; give a sigma above 0, and a level")
+
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images, blurred as widely as it goes."""
+        return Blur(None, self.sigma)(images)
+
+    def blurred(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n l c h w"]:
+        """The images from the widest blur to none."""
+        sigmas = [self.sigma * level / self.levels for level in range(self.levels, 0, -1)]
+        return torch.stack([*(Blur(None, sigma)(images) for sigma in sigmas), images], dim=1)
+
+
+@dataclass
+class PyramidModel(MaskedModel):
+    """Asks a model about images that are blurred as much as masks say.
+
+    Attributes:
+        pyramid: whose widest blur is the baseline.
+    """
+
+    pyramid: Pyramid = Pyramid()
+    _blurred: Float[Tensor, "n l c h w"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._blurred = self.pyramid.blurred(self.images)
+
+    def _composed(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        low, high, share = self._between(up, index)
+        return torch.lerp(low, high, share.to(low))
+
+    def _change(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        low, high, _ = self._between(up, index)
+        return (high - low) * self.pyramid.levels
+
+    def _between(self, up: Tensor, index: Int[Tensor, " m"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The levels on either side of each pixel's, and how far it is from the wider to the narrower."""
+        place = up * self.pyramid.levels
+        level = place.detach().floor().clamp(0, self.pyramid.levels - 1)
+        chosen = level.long().unsqueeze(1).expand(-1, -1, self.images.shape[1], -1, -1)
+        blurred = rows_of(self._blurred, index)
+        blurred = blurred.expand(len(up), *blurred.shape[1:])
+        low, high = blurred.gather(1, chosen).squeeze(1), blurred.gather(1, chosen + 1).squeeze(1)
+        return low, high, place - level
+
 
 Variant: TypeAlias = Literal["preserve", "delete", "dual"]
 

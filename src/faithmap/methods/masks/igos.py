@@ -28,12 +28,34 @@ from torch import Tensor
 
 from faithmap.masking import MaskedModel
 from faithmap.methods.base import Passes, Progress
-from faithmap.methods.masks.base import MaskOptimiser
-from faithmap.methods.masks.line_search import LineSearch, Step, take_step
-from faithmap.methods.masks.nesterov import Nesterov
-from faithmap.methods.masks.noise import PathNoise
-from faithmap.methods.masks.objective import Penalty
-from faithmap.methods.masks.trace import Trace
+from faithmap.methods.masks.base import MaskOptimiser, Penalty, Trace
+from faithmap.methods.masks.steps import LineSearch, Nesterov, Step, take_step
+
+
+class PathNoise:
+    """Gaussian noise, drawn for one composed image after the other from its image's own generator.
+
+    An image's draws therefore come in the order of its questions, whatever else is in the chunk.
+
+    Args:
+        std: in the units of the images.
+        generators: one for each image.
+    """
+
+    def __init__(self, std: float, generators: list[torch.Generator]) -> None:
+        self.std = std
+        self.generators = generators
+        self._noise: Tensor | None = None
+
+    def __call__(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """The images with noise."""
+        if self.std == 0:
+            return z
+        if self._noise is None or self._noise.shape != z.shape or self._noise.dtype != z.dtype:
+            self._noise = torch.empty_like(z, requires_grad=False)
+        for row, image in zip(self._noise, index.tolist(), strict=True):
+            row.normal_(generator=self.generators[image])
+        return torch.add(z, self._noise, alpha=self.std)
 
 
 @dataclass(eq=False)

@@ -23,13 +23,70 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.masking import MaskedModel
+from faithmap.masking import MaskedModel, upsample
 from faithmap.methods.base import Request
-from faithmap.methods.masks.bilateral import BilateralModel, BilateralPenalty
-from faithmap.methods.masks.igos import IGOS
-from faithmap.methods.masks.line_search import LineSearch
-from faithmap.methods.masks.nesterov import Nesterov
-from faithmap.methods.masks.noise import PathNoise
+from faithmap.methods.masks.base import Regulariser, size_penalty, total_variation
+from faithmap.methods.masks.igos import IGOS, PathNoise
+from faithmap.methods.masks.steps import LineSearch, Nesterov
+
+
+@dataclass
+class BilateralModel(MaskedModel):
+    """A model that is asked about both perturbations.
+
+    Attributes:
+        sigma: a difference of neighbouring pixels that is an edge, in the units of the images; None for no such thing.
+        shown: the same images with their baselines in their place, and they in the baselines'; counts its passes here.
+    """
+
+    sigma: float | None = None
+    shown: MaskedModel = field(init=False)
+    _flatness: tuple[Tensor, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.shown = MaskedModel(self.model, self.score, self.baseline, self.images, self.chunk_size, self.autocast)
+        self.shown.forward, self.shown.backward = self.forward, self.backward
+        if self.sigma is not None:
+            down, across = (self.images.diff(dim=dim).square().mean(dim=1) / self.sigma**2 for dim in (2, 3))
+            self._flatness = torch.exp(-down), torch.exp(-across)
+
+    def bilateral_total_variation(self, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """BTV of each mask, on the image that ``index`` names; TV where there is no sigma."""
+        if self.sigma is None:
+            return total_variation(mask)
+        up = upsample(mask.unsqueeze(1), self.size).squeeze(1)
+        edges = total_variation(mask)
+        for dim, flat in enumerate(self._flatness, start=1):
+            pixels = (self.size[dim - 1] - 1) / max(1, mask.shape[dim] - 1)
+            edges = edges + pixels**2 * (flat[index] * up.diff(dim=dim).square()).mean(dim=(1, 2))
+        return edges / 2
+
+
+@dataclass(frozen=True, eq=False)
+class BilateralPenalty:
+    """The size of some images' masks and their bilateral total variation, weighted, with its gradient.
+
+    Args:
+        weights: of both.
+        masked: the images.
+        index: whose mask each is.
+    """
+
+    weights: Regulariser
+    masked: BilateralModel
+    index: Int[Tensor, " m"]
+
+    def __call__(self, mask: Float[Tensor, "m r c"]) -> Float[Tensor, " m"]:
+        """Of each mask."""
+        edges = self.masked.bilateral_total_variation(mask, self.index)
+        return self.weights.lambda1 * size_penalty(mask) + self.weights.lambda2 * edges
+
+    def gradient(self, mask: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
+        """Of each mask's own."""
+        mask = mask.detach().requires_grad_()
+        with torch.enable_grad():
+            return torch.autograd.grad(self(mask).sum(), mask)[0]
 
 
 @dataclass(eq=False)

@@ -12,14 +12,37 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.baselines import REFERENCE_SIZE
 from faithmap.masking import MaskedModel
 from faithmap.methods.base import Passes, Progress
-from faithmap.methods.masks.base import MaskOptimiser
-from faithmap.methods.masks.noise import Jitter
-from faithmap.methods.masks.trace import Trace
+from faithmap.methods.masks.base import MaskOptimiser, Trace
+
+
+class Jitter:
+    """A shift of each composed image by whole pixels, what leaves on one side coming in on the other, drawn as above.
+
+    Args:
+        reach: largest shift down and across, in pixels at 224; scales with the shorter side.
+        generators: one for each image.
+    """
+
+    def __init__(self, reach: int, generators: list[torch.Generator]) -> None:
+        self.reach = reach
+        self.generators = generators
+
+    def __call__(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """The images, shifted."""
+        reach = round(self.reach * min(z.shape[-2:]) / REFERENCE_SIZE)
+        shifts = [self._draw(image, reach) for image in index.tolist()]
+        return torch.stack([row.roll(shift, dims=(1, 2)) for row, shift in zip(z, shifts, strict=True)])
+
+    def _draw(self, image: int, reach: int) -> tuple[int, int]:
+        generator = self.generators[image]
+        down, across = torch.randint(-reach, reach + 1, (2,), generator=generator, device=generator.device).tolist()
+        return down, across
 
 
 @dataclass(eq=False)

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from faithmap.files import write_whole
 from faithmap.methods.masks.masker import Masker, check_fit
-from faithmap.methods.masks.masker_objective import MaskerSettings
-from faithmap.methods.masks.masker_training import Training
+from faithmap.methods.masks.masker_training import MaskerSettings, Training
 from faithmap.text import one_line
 
 SCHEMA = "faithmap.masker/1"

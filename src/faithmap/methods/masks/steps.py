@@ -96,3 +96,36 @@ class LineSearch:
 def take_step(mask: Tensor, direction: Tensor, size: Tensor | float) -> Tensor:
     """clip(M - alpha TG), the projection to masks."""
     return (mask - size * direction).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """Settings.
+
+    Args:
+        size: alpha. None takes 8 at 28x28 cells, and in proportion to their number elsewhere, since the gradients of means
+            shrink as cells multiply.
+    """
+
+    size: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not self.size > 0:
+            raise ValueError(f"size is {self.size}; give a step size above 0, or None")
+
+    def size_for(self, cells: int) -> float:
+        """Alpha for a mask of so many cells.
+
+        >>> Nesterov().size_for(14 * 14)
+        2.0
+        """
+        return 8.0 * cells / 28**2 if self.size is None else self.size
+
+    def ahead(self, mask: Float[Tensor, "n r c"], before: Float[Tensor, "n r c"], done: int) -> Float[Tensor, "n r c"]:
+        """Where the gradient is taken, after so many iterations.
+
+        >>> import torch
+        >>> Nesterov().ahead(torch.tensor([[[0.5]]]), torch.tensor([[[0.8]]]), 3).item()
+        0.3499999940395355
+        """
+        return (mask + done / (done + 3) * (mask - before)).clamp(0, 1)

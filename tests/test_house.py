@@ -15,8 +15,8 @@ from faithmap.methods.registry import METHODS
 
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
-    {"_version", "warning_types", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation", "model"}
-    | {"capture", "files"},
+    {"_version", "warning_types", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation"}
+    | {"model", "capture", "files"},
     {"methods", "metrics"},
     {"selection"},
     {"zoo", "data", "viz"},

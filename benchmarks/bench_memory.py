@@ -23,13 +23,13 @@ from PIL import Image
 from torch import nn
 
 import faithmap as fm
-from faithmap.bench.folder import RunFolder
-from faithmap.bench.models import Models
+from faithmap.bench.evaluate import FinishedUnit
+from faithmap.bench.load_spec import parse_spec
+from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import Setup, Task
 from faithmap.bench.planning import make_plan
-from faithmap.bench.reading import parse_spec
 from faithmap.bench.run import execute
-from faithmap.bench.worker import Finished
+from faithmap.bench.run_folder import RunFolder
 
 SPEC = """
 models = [{name = "fake", factory = "bench_memory:model"}]
@@ -59,12 +59,12 @@ class Fakes:
 
     shard = None
 
-    def run(self, setup: Setup, tasks: Iterable[Task], models: Models) -> Iterator[Finished]:
+    def run(self, setup: Setup, tasks: Iterable[Task], models: ModelCache) -> Iterator[FinishedUnit]:
         """A file of 16 rows for each task."""
         del models
         for task in tasks:
             key, name = task.unit.key, setup.methods[task.unit.method].id
-            yield Finished(key, fake(key), len(task.items), 0, 0.0, "fake", name)
+            yield FinishedUnit(key, fake(key), len(task.items), 0, 0.0, "fake", name)
 
 
 def peak() -> float:
@@ -85,7 +85,7 @@ def photographs(folder: Path, images: int) -> None:
 
 def measure(home: Path) -> None:
     """A part of a line of the table: plan, and do what is left."""
-    models, spec = Models("cpu"), parse_spec(SPEC, "memory")
+    models, spec = ModelCache("cpu"), parse_spec(SPEC, "memory")
     models.get(spec.models[0])
     fake("warm")
     before, began = peak(), time.perf_counter()

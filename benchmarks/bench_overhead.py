@@ -18,13 +18,13 @@ from unittest.mock import patch
 import pyarrow.compute as pc
 import torch
 
-from faithmap.bench.engines import Local
-from faithmap.bench.folder import RunFolder
-from faithmap.bench.models import Models
+from faithmap.bench.engines import LocalEngine
+from faithmap.bench.evaluate import ImageGroup
+from faithmap.bench.load_spec import parse_spec
+from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import make_plan
-from faithmap.bench.question import Group
-from faithmap.bench.reading import parse_spec
 from faithmap.bench.run import execute
+from faithmap.bench.run_folder import RunFolder
 from faithmap.bench.store import read_rows
 
 CASES = {
@@ -43,24 +43,24 @@ def spec_of(photos: Path, model: str, method: str, more: str, metrics: str, imag
 
 def overhead(text: str, device: str) -> tuple[int, float, float]:
     """Images, seconds of the run, seconds of method and metrics."""
-    models = Models(device)
+    models = ModelCache(device)
     plan = make_plan(parse_spec(text, "overhead"), Path.cwd(), models)
     with tempfile.TemporaryDirectory() as home:
         folder = RunFolder(Path(home))
         folder.made()
         passes, began = [0.0], time.perf_counter()
-        with patch.object(Group, "of", timed(Group.of, passes)):
-            execute(plan, folder, Local((device,)), models=models)
+        with patch.object(ImageGroup, "of", timed(ImageGroup.of, passes)):
+            execute(plan, folder, LocalEngine((device,)), models=models)
         whole = time.perf_counter() - began
         rows = read_rows(Path(home), ["seconds", "metric_seconds"])
     work = passes[0] + sum(pc.sum(rows[name]).as_py() or 0.0 for name in ("seconds", "metric_seconds"))
     return len(rows), whole, work
 
 
-def timed(function: Callable[..., Group], spent: list[float]) -> Callable[..., Group]:
+def timed(function: Callable[..., ImageGroup], spent: list[float]) -> Callable[..., ImageGroup]:
     """The same, whose seconds are added up."""
 
-    def measured(*given: Any) -> Group:
+    def measured(*given: Any) -> ImageGroup:
         began = time.perf_counter()
         made = function(*given)
         spent[0] += time.perf_counter() - began

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from faithmap.bench.folder import Present, RunFolder
-from faithmap.bench.items import Item, Items, Listing
-from faithmap.bench.models import Models
-from faithmap.bench.plan import Plan, PlannedMethod, PlannedModel, Setup, Task
-from faithmap.bench.rows import Row
+from faithmap.bench.dataset import DatasetIndex, DatasetItem, ShardedDataset
+from faithmap.bench.evaluate import FinishedUnit
+from faithmap.bench.models import ModelCache
+from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup, Task
 from faithmap.bench.run import execute
+from faithmap.bench.run_folder import RunFolder, StoredUnit
 from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
-from faithmap.bench.store import encode
-from faithmap.bench.worker import Finished
+from faithmap.bench.store import ImageResult, encode
 
 METHODS = 10
 
@@ -33,17 +32,17 @@ class Nobody:
 
     shard = None
 
-    def run(self, setup: Setup, tasks: Sequence[Task], models: Models) -> Iterator[Finished]:
+    def run(self, setup: Setup, tasks: Sequence[Task], models: ModelCache) -> Iterator[FinishedUnit]:
         """There must be nothing to do."""
         del setup, models
         raise AssertionError(f"{len(tasks)} tasks are left")
 
 
-def planned(units: int, shard_size: int = 16) -> Plan:
+def planned(units: int, shard_size: int = 16) -> BenchPlan:
     """Ten methods on as many images as that takes."""
     images = units // METHODS * shard_size
-    listed = Listing(Item(i, f"val/n{i % 1000:08d}/image-{i:08d}.JPEG", 100_000 + i) for i in range(images))
-    items = Items(listed, shard_size)
+    listed = DatasetIndex(DatasetItem(i, f"val/n{i % 1000:08d}/image-{i:08d}.JPEG", 100_000 + i) for i in range(images))
+    items = ShardedDataset(listed, shard_size)
     methods = [PlannedMethod(f"method-{i}", "igos", "IGOS", {}, {"resolution": i}) for i in range(METHODS)]
     setup = Setup(
         *(0, 32, None),
@@ -52,13 +51,14 @@ def planned(units: int, shard_size: int = 16) -> Plan:
         [MetricSpec(name="deletion_insertion")],
         DataSpec(path=Path("/fake")),
     )
-    return Plan("fake", setup, items)
+    return BenchPlan("fake", setup, items)
 
 
 def fake(key: str) -> bytes:
     """A unit's file."""
     rows = [
-        Row(i, f"{i}.png", values={"deletion": 0.1, "insertion": 0.9}, heatmap=np.ones((7, 7), np.float32)) for i in range(16)
+        ImageResult(i, f"{i}.png", values={"deletion": 0.1, "insertion": 0.9}, heatmap=np.ones((7, 7), np.float32))
+        for i in range(16)
     ]
     same = {"model": "fake", "method": "m", "shard": 0, "device": "cpu"}
     return encode(rows, same, {"unit": key, "failed": 0}, ["deletion", "insertion"])
@@ -88,7 +88,7 @@ def main() -> None:
             path = folder.units / f"{unit.key}.parquet"
             path.write_bytes(fake(unit.key))
             status = path.stat()
-            folder.note({unit.key: Present(status.st_size, status.st_mtime_ns, 0)})
+            folder.note({unit.key: StoredUnit(status.st_size, status.st_mtime_ns, 0)})
         for name in ("with the journal", "without it"):
             began = time.perf_counter()
             again = planned(asked.units)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from app_tools import page_open, picture
-from bench_run import RunWriter, row
+from bench.run_writer import RunWriter, row
 from viewer_tools import PANDAS
 from visitor_tools import Visitor, axe_finds_nothing, checked
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bench_tools import MODEL, Bench, rows
+from bench.tiny_bench import MODEL, Bench, rows
 
 pytest.importorskip("pydantic")
 pytest.importorskip("pyarrow")
@@ -36,7 +36,7 @@ def undisturbed(bench: Bench) -> Callable[[], list[dict]]:
     """The rows of a run that nothing happened to."""
 
     def run_it() -> list[dict]:
-        from faithmap.bench.reading import read_spec
+        from faithmap.bench.load_spec import read_spec
         from faithmap.bench.run import run
 
         run(read_spec(bench.spec), bench.home / "undisturbed", base=bench.home)

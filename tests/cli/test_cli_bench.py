@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bench_tools import rows
+from bench.tiny_bench import rows
 
 pytest.importorskip("pydantic")
 pytest.importorskip("pyarrow")
 
-from faithmap.bench.run import State
+from faithmap.bench.run import RunProgress
 from faithmap.cli.bench_progress import line_of
 
 SPEC = """
@@ -125,7 +125,7 @@ def test_one_is_no_plural_and_a_rate_is_no_power_of_ten(faith, spec: Path, tmp_p
     (tmp_path / "photos" / "1.png").rename(tmp_path / "1.png")
     planned = faith("bench", "plan", spec, "--passes-per-second", 10)
     assert "2 units, 1 image, " in planned.out
-    fast = State(1000, 0, done=500, images=8000, began=time.monotonic() - 2)
+    fast = RunProgress(1000, 0, done=500, images=8000, began=time.monotonic() - 2)
     assert line_of(fast).startswith("500 of 1000 units, 250 units/s, 4,0")
 
 
@@ -206,10 +206,12 @@ def test_shards_of_a_run(faith, spec: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_ready_table_on_what_is_at_hand(faith, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from faithmap.bench import ready
+    from faithmap.bench import load_spec as specs
 
-    text = ready.text_of("igos-table4").replace("[224, 28]", "[8, 4]").replace("lambda2 = 0.0", "lambda2 = 0.0, iterations = 1")
-    monkeypatch.setattr(ready, "text_of", lambda name: text)
+    text = (
+        specs.ready_text("igos-table4").replace("[224, 28]", "[8, 4]").replace("lambda2 = 0.0", "lambda2 = 0.0, iterations = 1")
+    )
+    monkeypatch.setattr(specs, "ready_text", lambda name: text)
     done = faith("bench", "run", "igos-table4", "--model", "spots", "--images", "photos", "--sample", 2, "--out", "r")
     assert done.code == 0
     record = json.loads((tmp_path / "r" / "run.json").read_text())

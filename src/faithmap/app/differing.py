@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from faithmap.bench.report.analysis import Entry, Section
-from faithmap.bench.report.folder import Run
-from faithmap.bench.report.maps import Row, read_maps
+from faithmap.bench.report.analysis import MethodEntry, ModelSection
+from faithmap.bench.report.example_images import MethodMap, read_maps
+from faithmap.bench.report.run_record import ReportedRun
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.agreement import spearman
 
@@ -30,7 +30,7 @@ CONTROL = "RandomMap"
 _TOGETHER = 32
 
 
-def differences(run: Run, section: Section, images: Sequence[int]) -> NDArray[np.float64]:
+def differences(run: ReportedRun, section: ModelSection, images: Sequence[int]) -> NDArray[np.float64]:
     """Of each image; NaN where fewer than two methods have a map of it.
 
     Args:
@@ -46,12 +46,12 @@ def differences(run: Run, section: Section, images: Sequence[int]) -> NDArray[np
     return np.asarray(found, np.float64)
 
 
-def is_control(run: Run, entry: Entry) -> bool:
+def is_control(run: ReportedRun, entry: MethodEntry) -> bool:
     """Whether a method is a map of chance."""
     return any(method.id == entry.id and method.class_name == CONTROL for method in run.plan.methods)
 
 
-def explanation_of(row: Row) -> Explanation | None:
+def explanation_of(row: MethodMap) -> Explanation | None:
     """A stored map with its cells where they belong; None where there is none."""
     if row.heatmap is None:
         return None
@@ -61,7 +61,7 @@ def explanation_of(row: Row) -> Explanation | None:
     return Explanation(heatmap, row.size or (224, 224), rows=rows, columns=columns, method=row.entry.name)
 
 
-def _difference(rows: Sequence[Row]) -> float:
+def _difference(rows: Sequence[MethodMap]) -> float:
     stored = (explanation_of(row) for row in rows)
     whys = [why for why in stored if why is not None and bool(torch.isfinite(why.heatmap).all())]
     if len(whys) < 2:

@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from faithmap.app.differing import differences
-from faithmap.bench.report.analysis import Analysis, Entry, Section, analyse, resolution_name
-from faithmap.bench.report.folder import Run, RunError, open_run
-from faithmap.bench.report.pictures import images_folder
-from faithmap.bench.report.rows import read_rows, reading
+from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, analyse, resolution_name
+from faithmap.bench.report.example_images import images_folder
+from faithmap.bench.report.results import read_rows, reading
+from faithmap.bench.report.run_record import ReportedRun, RunError, open_run
 from faithmap.text import one_line
 
 MEAN = "mean of all methods"
@@ -41,12 +41,12 @@ class Listing:
     """
 
     analysis: Analysis
-    section: Section
+    section: ModelSection
     names: Mapping[int, str]
     folder: Path | None
 
     @cached_property
-    def methods(self) -> dict[str, Entry]:
+    def methods(self) -> dict[str, MethodEntry]:
         """By the name that readers see; the resolution tells two of one name apart."""
         entries = self.section.entries
         shared = Counter(entry.name for entry in entries)
@@ -133,7 +133,7 @@ def open_listings(folder: Path, data: Path | None = None) -> list[Listing]:
     return [Listing(analysis, section, names[section.model.name], images) for section in analysis.sections]
 
 
-def _names(run: Run) -> dict[str, dict[int, str]]:
+def _names(run: ReportedRun) -> dict[str, dict[int, str]]:
     """Each model's images."""
     found: dict[str, dict[int, str]] = {model.name: {} for model in run.plan.models}
     for path in run.files:

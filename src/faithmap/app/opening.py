@@ -22,12 +22,11 @@ from faithmap.app.viewer.packing import jpeg, packed
 from faithmap.app.viewer.scene import Areas, Shown, scene
 from faithmap.baselines import make_baseline
 from faithmap.bench.explainers import plain_value
-from faithmap.bench.report.analysis import Entry
-from faithmap.bench.report.columns import COSTS, GAMES, protocols
-from faithmap.bench.report.folder import Size
-from faithmap.bench.report.maps import Row, read_maps
-from faithmap.bench.report.pictures import MissingError, facts, read_photo, small_view
-from faithmap.bench.report.text import amount, number
+from faithmap.bench.report.analysis import MethodEntry
+from faithmap.bench.report.example_images import MethodMap, MissingError, facts, read_maps, read_photo, small_view
+from faithmap.bench.report.results import COSTS, GAMES, protocols
+from faithmap.bench.report.run_record import Size
+from faithmap.bench.report.tables import amount, number
 from faithmap.data import ImageError
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
@@ -84,7 +83,7 @@ def sheet(listing: Listing, images: Sequence[int], metric: str, methods: Sequenc
     return {"lines": lines, "display": {**display(), "table": colours(COLORMAP)}}
 
 
-def _small(listing: Listing, image: int, rows: Sequence[Row]) -> dict[str, Any]:
+def _small(listing: Listing, image: int, rows: Sequence[MethodMap]) -> dict[str, Any]:
     """What the model saw, as a thumbnail; or why not."""
     try:
         photo = _photo(listing, image)
@@ -94,7 +93,7 @@ def _small(listing: Listing, image: int, rows: Sequence[Row]) -> dict[str, Any]:
     return {"picture": jpeg(_picture(view)), "height": view.shape[-2], "width": view.shape[-1]}
 
 
-def _thumb(listing: Listing, name: str, row: Row | None, metric: str, image: int) -> dict[str, Any]:
+def _thumb(listing: Listing, name: str, row: MethodMap | None, metric: str, image: int) -> dict[str, Any]:
     """A map, coarse, and its score."""
     made: dict[str, Any] = {"name": one_line(name), "score": number(_value(listing.methods[name], metric, image)), "ends": None}
     cells = None if row is None else row.cells()
@@ -107,7 +106,7 @@ def _thumb(listing: Listing, name: str, row: Row | None, metric: str, image: int
     return {**made, "rows": rows, "columns": columns, "values": packed(coarse, torch.float32), "ends": list(limits(coarse))}
 
 
-def _rows(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, Row]:
+def _rows(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, MethodMap]:
     """By name, in the order of the methods; at most as many as stand side by side."""
     found = {row.entry.id: row for row in read_maps(listing.analysis.run, listing.section, [image])[image]}
     wanted = {name: listing.methods[name].id for name in list(methods)[:MOST] if name in listing.methods}
@@ -139,13 +138,13 @@ def _middle(photo: Float[Tensor, "1 3 H W"], size: Size) -> Geometry:
     return Geometry((height, width), size)
 
 
-def _explanation(row: Row, size: Size) -> Explanation:
+def _explanation(row: MethodMap, size: Size) -> Explanation:
     made = explanation_of(row)
     assert made is not None  # noqa: S101 - those without were left out
     return replace(made, image_size=size)
 
 
-def _shown(listing: Listing, row: Row, why: Explanation) -> Shown:
+def _shown(listing: Listing, row: MethodMap, why: Explanation) -> Shown:
     target = row.words["label"] or f"class {row.words['target']}"
     cautions = row.words["warnings"] or ()
     name = next(name for name, entry in listing.methods.items() if entry.id == row.entry.id)
@@ -153,7 +152,7 @@ def _shown(listing: Listing, row: Row, why: Explanation) -> Shown:
     return Shown(name, str(target), why.heatmap[0], why, *played, _facts(listing, row), cautions)
 
 
-def _curves(listing: Listing, row: Row, why: Explanation) -> DeletionInsertion | None:
+def _curves(listing: Listing, row: MethodMap, why: Explanation) -> DeletionInsertion | None:
     """As they were measured; None where one of the games was not played."""
     rules, _ = _rules(listing)
     if any(game not in row.points for game in GAMES):
@@ -166,7 +165,7 @@ def _curves(listing: Listing, row: Row, why: Explanation) -> DeletionInsertion |
     return DeletionInsertion(made[0], made[1], rules, cells)
 
 
-def _chance(listing: Listing, row: Row) -> Areas | None:
+def _chance(listing: Listing, row: MethodMap) -> Areas | None:
     """Those of the run's own random map at the same resolution."""
     for entry in listing.methods.values():
         if is_control(listing.analysis.run, entry) and entry.cells == row.entry.cells:
@@ -176,7 +175,7 @@ def _chance(listing: Listing, row: Row) -> Areas | None:
     return None
 
 
-def _facts(listing: Listing, row: Row) -> Mapping[str, str]:
+def _facts(listing: Listing, row: MethodMap) -> Mapping[str, str]:
     """What it cost, and its other scores."""
     costs = {"forward passes": "forward", "backward passes": "backward", "seconds": "seconds"}
     values = {text: _value(row.entry, column, row.image) for text, column in costs.items()}
@@ -185,7 +184,7 @@ def _facts(listing: Listing, row: Row) -> Mapping[str, str]:
     return {listing.told(name): amount(value) for name, value in values.items() if value is not None}
 
 
-def _value(entry: Entry, column: str, image: int) -> float | None:
+def _value(entry: MethodEntry, column: str, image: int) -> float | None:
     index, values = entry.series.values(column)
     at = np.searchsorted(index, image)
     return float(values[at]) if at < len(index) and index[at] == image else None

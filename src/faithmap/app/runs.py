@@ -16,7 +16,7 @@ from faithmap.app.listing import DISAGREEMENT, MEAN, SCATTER, Listing, open_list
 from faithmap.app.opening import MOST, opened, sheet
 from faithmap.app.viewer.component import Viewer
 from faithmap.app.viewer.sheet import Sheet
-from faithmap.bench.report.pictures import UNKNOWN_VIEW
+from faithmap.bench.report.example_images import UNKNOWN_VIEW
 
 __all__ = ["DISAGREEMENT", "MEAN", "SCATTER", "Listing", "browse", "open_listings", "opened", "sheet"]
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.bench.plan import Plan, PlannedMethod
+from faithmap.bench.plan import BenchPlan, PlannedMethod
 from faithmap.methods.base import Passes
 from faithmap.metrics.functional.protocols import PROTOCOLS
 from faithmap.metrics.functional.road import FRACTIONS
@@ -34,7 +34,7 @@ LAYER_CELLS = 14 * 14
 
 
 @dataclass(frozen=True)
-class Part:
+class MethodEstimate:
     """What a method takes, over all models and images.
 
     Attributes:
@@ -58,7 +58,7 @@ class Estimate:
 
     units: int
     images: int
-    parts: Sequence[Part]
+    parts: Sequence[MethodEstimate]
 
     @property
     def seconds(self) -> float | None:
@@ -78,7 +78,7 @@ class Estimate:
         return self.images * sum(sum(own) + sum(judging) for own, judging in each)
 
 
-def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None = None) -> Estimate:
+def estimate(plan: BenchPlan, size: tuple[int, int], paces: Mapping[str, Pace] | None = None) -> Estimate:
     """What a plan takes.
 
     Args:
@@ -90,7 +90,7 @@ def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None
     parts = []
     for method in plan.setup.methods:
         own = None if method.passes is None else Passes(*method.passes)
-        judging = judging_passes(plan.setup.metrics, own, cells_of(method, size), size[0])
+        judging = metric_passes(plan.setup.metrics, own, cells_of(method, size), size[0])
         seconds = None
         if paces is not None:
             whole = Passes(*(a + b for a, b in zip(own or (0, 0), judging, strict=True)))
@@ -99,7 +99,7 @@ def estimate(plan: Plan, size: tuple[int, int], paces: Mapping[str, Pace] | None
         points = sum(_steps(game, cells, size[0]) + 1 for game in games)
         row = ROW_BYTES + CURVE_BYTES * points + 2 * cells
         disk = len(models) * (images * row + plan.items.shards * FILE_BYTES)
-        parts.append(Part(method.id, own, judging, seconds, disk))
+        parts.append(MethodEstimate(method.id, own, judging, seconds, disk))
     return Estimate(len(plan), images * len(models), parts)
 
 
@@ -124,7 +124,7 @@ def cells_of(method: PlannedMethod, size: tuple[int, int]) -> int:
     return LAYER_CELLS if "target_layer" in method.settings else math.prod(size)
 
 
-def judging_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int, height: int) -> Passes:
+def metric_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int, height: int) -> Passes:
     """Of all metrics, for one image of that height whose map has so many cells."""
     forward = backward = 0
     for metric in metrics:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Models:
+class ModelCache:
     """Models that are loaded when they are asked for; the last one stays.
 
     Args:

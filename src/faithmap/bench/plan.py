@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from faithmap.bench.items import Item, Items, digest_of
+from faithmap.bench.dataset import DatasetItem, ShardedDataset, digest_of
 from faithmap.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Task(NamedTuple):
     """A unit with its images: all that a worker is told."""
 
     unit: Unit
-    items: Sequence[Item]
+    items: Sequence[DatasetItem]
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """A benchmark, ready to be run."""
 
     name: str
     setup: Setup
-    items: Items
+    items: ShardedDataset
     published: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -167,7 +167,7 @@ class Plan:
 class Tasks(Sequence[Task]):
     """Units with their images, each put together when it is asked for: a list of them would be as long as the data set."""
 
-    plan: Plan
+    plan: BenchPlan
     units: Sequence[Unit]
 
     def __len__(self) -> int:

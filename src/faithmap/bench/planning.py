@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from faithmap._version import __version__
+from faithmap.bench.dataset import DatasetItem, DatasetSource, ShardedDataset, open_source, resolved, targets_of
 from faithmap.bench.errors import BenchError, SettingError, blamed
+from faithmap.bench.evaluate import FAILURES, refuse
 from faithmap.bench.explainers import RUN, make_explainer
-from faithmap.bench.items import Items
-from faithmap.bench.measures import check_settings
-from faithmap.bench.models import Models
-from faithmap.bench.plan import Plan, PlannedMethod, PlannedModel, Setup
-from faithmap.bench.question import FAILURES, refuse
-from faithmap.bench.reading import Place, placed, shown
-from faithmap.bench.sources import Source, open_source, resolved, targets_of
+from faithmap.bench.images import LoadedImage
+from faithmap.bench.load_spec import FieldLocator, field_name, located
+from faithmap.bench.metric_runners import MetricInput, check_settings, run_metric
+from faithmap.bench.models import ModelCache
+from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup
 from faithmap.data import FileError, read_image
+from faithmap.methods.controls import RandomMap
 from faithmap.model import Classifier, undisturbed
+from faithmap.warning_types import suppressed
 
 if TYPE_CHECKING:
-    from faithmap.bench.spec import DataSpec, MethodSpec, Spec
+    from faithmap.bench.spec import DataSpec, MethodSpec, MetricSpec, Spec
+
 
 CLASSES = {"voc": 20, "coco": 80, "imagenet": 1000}
 """Of each data set that has an order of its own."""
@@ -36,7 +42,7 @@ TRIED = 20
 """Images that are looked at for one that can be read, to see the settings against."""
 
 
-def make_plan(spec: Spec, base: Path, models: Models, published: Any = None, place: Place = shown) -> Plan:
+def make_plan(spec: Spec, base: Path, models: ModelCache, published: Any = None, place: FieldLocator = field_name) -> BenchPlan:
     """Make a specification concrete.
 
     Args:
@@ -50,30 +56,30 @@ def make_plan(spec: Spec, base: Path, models: Models, published: Any = None, pla
         BenchError: for models, methods, settings or images that do not exist or do not fit each other; names the field.
     """
     data = resolved(spec.data, base)
-    with placed(place, "data"):
+    with located(place, "data"):
         source = open_source(data)
-        items = Items(source.items(spec.seed), spec.shard_size)
+        items = ShardedDataset(source.items(spec.seed), spec.shard_size)
     for i, metric in enumerate(spec.metrics):
-        with placed(place, "metrics", i):
+        with located(place, "metrics", i):
             check_settings(metric)
     planned: list[PlannedModel] = []
     methods: list[PlannedMethod] = []
     for i, model_spec in enumerate(spec.models):
         absolute = model_spec.model_copy(update={"weights": base / model_spec.weights} if model_spec.weights else {})
-        with placed(place, "models", i):
+        with located(place, "models", i):
             model, digest = models.get(absolute)
             image, classes = first_image(source, items, model)
-        with placed(place, "data"):
+        with located(place, "data"):
             check_targets(model, items, data, classes)
         planned.append(PlannedModel(absolute, digest, classes, model.geometry, _normalisation(model)))
         methods = methods or _methods(spec, model, image, place)
     setup = Setup(
         spec.seed, spec.chunk_size, spec.autocast, tuple(planned), tuple(methods), tuple(spec.metrics), data, versions()
     )
-    return Plan(spec.name, setup, items, published)
+    return BenchPlan(spec.name, setup, items, published)
 
 
-def readable(source: Source, items: Items, model: Classifier) -> Iterator[Float[Tensor, "1 3 h w"]]:
+def readable(source: DatasetSource, items: ShardedDataset, model: Classifier) -> Iterator[Float[Tensor, "1 3 h w"]]:
     """The first images, as the model sees them, less those that cannot be read.
 
     Raises:
@@ -93,7 +99,7 @@ def readable(source: Source, items: Items, model: Classifier) -> Iterator[Float[
         raise BenchError(f"none of the first {min(TRIED, len(items))} images can be read; {problem}")
 
 
-def first_image(source: Source, items: Items, model: Classifier) -> tuple[Float[Tensor, "1 3 h w"], int]:
+def first_image(source: DatasetSource, items: ShardedDataset, model: Classifier) -> tuple[Float[Tensor, "1 3 h w"], int]:
     """The first that can be read and that the model takes, and how many classes it answers with.
 
     Raises:
@@ -121,10 +127,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _methods(spec: Spec, model: Classifier, image: Float[Tensor, "1 3 h w"], place: Place) -> list[PlannedMethod]:
+def _methods(spec: Spec, model: Classifier, image: Float[Tensor, "1 3 h w"], place: FieldLocator) -> list[PlannedMethod]:
     methods = []
     for i, method in enumerate(spec.methods):
-        with placed(place, "methods", i, resolution=method.resolution is not None):
+        with located(place, "methods", i, resolution=method.resolution is not None):
             methods += [_method(spec, method, cells, model, image) for cells in method.resolutions]
     return methods
 
@@ -161,7 +167,7 @@ def _data(value: Any) -> Any:
     return [_data(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def check_targets(model: Classifier, items: Items, data: DataSpec, classes: int) -> None:
+def check_targets(model: Classifier, items: ShardedDataset, data: DataSpec, classes: int) -> None:
     """Raise BenchError where a class that is to be explained is none of the model's, or is counted by another order.
 
     Args:
@@ -194,3 +200,115 @@ def _normalisation(model: Classifier) -> tuple[list[float], list[float]]:
 def _classes(model: Classifier, image: Float[Tensor, "1 3 h w"]) -> int:
     with undisturbed(model), torch.no_grad():
         return int(model(image).shape[1])
+
+
+PASSES = 32
+"""Images that the model is shown for each method, at the most: all of a class activation map, the beginning of the others."""
+
+PHOTOS = 3
+"""Photographs that are tried: what fails on the first may be that photograph's fault."""
+
+
+class _Enough(Exception):  # noqa: N818 - it is no error
+    """A method has shown that it works."""
+
+
+def dry_run(spec: Spec, plan: BenchPlan, models: ModelCache, place: FieldLocator = field_name) -> None:
+    """See that every method and metric works with every model.
+
+    Args:
+        spec: what was asked for.
+        plan: made of it.
+        models: loads them.
+        place: where a field stands.
+
+    Raises:
+        BenchError: for a method or metric that does not; names the field.
+    """
+    source = open_source(plan.setup.data)
+    for planned in plan.setup.models:
+        model, _ = models.get(planned.spec)
+        images = list(islice(readable(source, plan.items, model), PHOTOS))
+        for i, method in enumerate(spec.methods):
+            with located(place, "methods", i, resolution=method.resolution is not None):
+                _on_any(images, partial(_begin, spec, method, model), method.settings, planned.id)
+        for i, metric in enumerate(spec.metrics):
+            with located(place, "metrics", i):
+                _on_any(images[:1], partial(_judge, metric, model, planned.classes or 1), metric.settings, planned.id)
+
+
+def _on_any(images: list[Tensor], begin: Callable[[Tensor], None], settings: Any, model: str) -> None:
+    """One photograph on which it works will do.
+
+    Raises:
+        SettingError: where there is none; names the setting that the first complaint does.
+    """
+    problem: Exception | None = None
+    for image in images:
+        try:
+            with suppressed():
+                begin(image)
+        except BenchError:
+            raise
+        except FAILURES as error:
+            refuse(error, PASSES)
+            problem = problem or error
+        else:
+            return
+    if problem is not None:
+        words = str(problem) or type(problem).__name__
+        raise SettingError(f"{words} (tried with {model})", blamed(words, settings)) from problem
+
+
+def _begin(spec: Spec, method: MethodSpec, model: Classifier, image: Float[Tensor, "1 c h w"]) -> None:
+    explainer = make_explainer(
+        *(model, method.name, method.settings),
+        resolution=method.resolutions[0],
+        chunk_size=min(PASSES, spec.chunk_size),
+        autocast=spec.autocast,
+    )
+    with _stopped_early(model):
+        explainer(image)
+
+
+def _judge(metric: MetricSpec, model: Classifier, classes: int, image: Float[Tensor, "1 c h w"]) -> None:
+    """A random map of a stand-in that costs nothing; where the metric looks into the model, of the model."""
+    asked = model if metric.name == "saturation" else Classifier(_Brightness(classes)).to(image.device)
+    explainer = RandomMap(asked, resolution=min(7, *image.shape[-2:]))
+    size = (image.shape[-2], image.shape[-1])
+    box = torch.tensor([[0.0, 0.0, size[1], size[0]]])
+    photo = LoadedImage(DatasetItem(0, "", 0), image, size=size, objects=box)
+    with _stopped_early(asked):
+        run_metric(metric, MetricInput(asked, explainer, image, [photo], explainer(image), 0, PASSES, None))
+
+
+@contextmanager
+def _stopped_early(model: nn.Module) -> Iterator[None]:
+    """Ends the block when the model has been shown a few images."""
+    count = [0]
+
+    def watch(module: nn.Module, given: tuple[Any, ...]) -> None:
+        del module
+        count[0] += len(given[0])
+        if count[0] > PASSES:
+            raise _Enough
+
+    hook = model.register_forward_pre_hook(watch)
+    try:
+        yield
+    except _Enough:
+        pass
+    finally:
+        hook.remove()
+
+
+class _Brightness(nn.Module):
+    """Logits that follow the images' brightness."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.linspace(0, 1, classes))
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """One for each class."""
+        return images.mean(dim=(1, 2, 3)).unsqueeze(1) * self.weights

@@ -9,23 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from faithmap.bench.engines import Engine, Local, Shard
-from faithmap.bench.engines.shard import assigned
-from faithmap.bench.folder import RunFolder
-from faithmap.bench.locks import holding, planning
-from faithmap.bench.models import Models
-from faithmap.bench.plan import Plan, Tasks, Unit
-from faithmap.bench.planning import make_plan
-from faithmap.bench.reading import Place, shown
-from faithmap.bench.trial import try_out
-from faithmap.bench.worker import Finished
+from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, assigned
+from faithmap.bench.evaluate import FinishedUnit
+from faithmap.bench.load_spec import FieldLocator, field_name
+from faithmap.bench.models import ModelCache
+from faithmap.bench.plan import BenchPlan, Tasks, Unit
+from faithmap.bench.planning import dry_run, make_plan
+from faithmap.bench.run_folder import RunFolder, holding, planning
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
 
 
 @dataclass
-class State:
+class RunProgress:
     """How far a run is.
 
     Attributes:
@@ -66,7 +63,7 @@ class State:
         return self.seconds / self.done * left if self.done else None
 
 
-Tell: TypeAlias = Callable[[State, Finished | None], None]
+ProgressCallback: TypeAlias = Callable[[RunProgress, FinishedUnit | None], None]
 """Told at the start, with None, and of every unit when its file is complete."""
 
 
@@ -81,9 +78,9 @@ def run(
     accept_changes: bool = False,
     retry_failed: bool = False,
     verify: bool = False,
-    tell: Tell | None = None,
-    place: Place = shown,
-) -> State:
+    tell: ProgressCallback | None = None,
+    place: FieldLocator = field_name,
+) -> RunProgress:
     """Run a benchmark, or what is left of it.
 
     Args:
@@ -102,14 +99,14 @@ def run(
     Raises:
         BenchError: for what makes it impossible, or ends it; units that are there are complete.
     """
-    work = engine or Local()
+    work = engine or LocalEngine()
     shard = work.shard
     journal = "journal.jsonl" if shard is None else f"journal-{shard[0]}-of-{shard[1]}.jsonl"
     folder = RunFolder(out, journal)
-    models = Models(_device(work))
+    models = ModelCache(_device(work))
     plan = make_plan(spec, base, models, published, place)
     if folder.begins(plan, accept_changes=accept_changes):
-        try_out(spec, plan, models, place)
+        dry_run(spec, plan, models, place)
     folder.made()
     with holding(out, shard):
         with planning(out):
@@ -118,16 +115,16 @@ def run(
 
 
 def execute(
-    plan: Plan,
+    plan: BenchPlan,
     folder: RunFolder,
     engine: Engine,
     *,
-    models: Models | None = None,
+    models: ModelCache | None = None,
     changed: Sequence[str] = (),
     retry_failed: bool = False,
     verify: bool = False,
-    tell: Tell | None = None,
-) -> State:
+    tell: ProgressCallback | None = None,
+) -> RunProgress:
     """Do what is planned and not present; arguments as for :func:`run`, which holds the folder."""
     mine = assigned(plan, engine.shard)
     planned = {unit.key: unit for unit in mine}
@@ -137,7 +134,7 @@ def execute(
     again = {key for key, unit in present.items() if retry_failed and unit.failed}
     todo = [unit for unit in mine if unit.key not in present or unit.key in again]
     before = sum(unit.failed for key, unit in present.items() if key not in again)
-    state = State(
+    state = RunProgress(
         *(len(mine), len(mine) - len(todo)),
         failed_before=before,
         corrupt=folder.corrupt,
@@ -148,11 +145,19 @@ def execute(
     say = tell or _silent
     say(state, None)
     if todo:
-        _do(plan, todo, folder, engine, models or Models(), state, say)
+        _do(plan, todo, folder, engine, models or ModelCache(), state, say)
     return state
 
 
-def _do(plan: Plan, todo: Sequence[Unit], folder: RunFolder, engine: Engine, models: Models, state: State, say: Tell) -> None:
+def _do(
+    plan: BenchPlan,
+    todo: Sequence[Unit],
+    folder: RunFolder,
+    engine: Engine,
+    models: ModelCache,
+    state: RunProgress,
+    say: ProgressCallback,
+) -> None:
     with closing(engine.run(plan.setup, Tasks(plan, todo), models)) as units:  # type: ignore[type-var]
         for finished in units:
             folder.keep(finished.key, finished.data, finished.failed)
@@ -164,9 +169,9 @@ def _do(plan: Plan, todo: Sequence[Unit], folder: RunFolder, engine: Engine, mod
 
 def _device(engine: Engine) -> str | None:
     """Where an engine that works in this process does; planning loads the models there, and they are loaded once."""
-    devices = engine.devices if isinstance(engine, Local) else (engine.device,) if isinstance(engine, Shard) else ()
+    devices = engine.devices if isinstance(engine, LocalEngine) else (engine.device,) if isinstance(engine, ShardEngine) else ()
     return devices[0] if len(devices) == 1 else None
 
 
-def _silent(state: State, finished: Finished | None) -> None:
+def _silent(state: RunProgress, finished: FinishedUnit | None) -> None:
     del state, finished

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -35,7 +37,6 @@ from pydantic import (
     model_validator,
 )
 
-from faithmap.bench.catalog import METRICS
 from faithmap.methods.registry import ALIASES, METHODS
 
 
@@ -56,13 +57,13 @@ def _known(name: str, names: Iterable[str], what: str) -> str:
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}$")]
 
 
-class Part(BaseModel):
+class SpecTable(BaseModel):
     """A table of the file; a key that it does not know is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelSpec(Part):
+class ModelSpec(SpecTable):
     """A model: a name that ``faithmap.load`` takes, or a function of your own that returns a Classifier.
 
     Attributes:
@@ -82,7 +83,7 @@ class ModelSpec(Part):
         return self
 
 
-class DataSpec(Part):
+class DataSpec(SpecTable):
     """The images.
 
     Attributes:
@@ -123,7 +124,7 @@ class DataSpec(Part):
         return self
 
 
-class MethodSpec(Part):
+class MethodSpec(SpecTable):
     """A method, once for each resolution.
 
     Attributes:
@@ -156,7 +157,7 @@ class MethodSpec(Part):
         return alone if resolution is None or (self.id and not isinstance(self.resolution, list)) else f"{alone}-{resolution}"
 
 
-class MetricSpec(Part):
+class MetricSpec(SpecTable):
     """A metric; with an ``id`` its columns begin with that."""
 
     name: str
@@ -182,7 +183,7 @@ class MetricSpec(Part):
         return f"{self.id}_{name}" if self.id else name
 
 
-class Spec(Part):
+class Spec(SpecTable):
     """A benchmark.
 
     Attributes:
@@ -230,6 +231,45 @@ class Spec(Part):
 
 def _refuse_twice(names: list[str], what: str, remedy: str) -> None:
     plain = [re.sub(r"\W", "_", name).casefold() for name in names]
-    for name, alike in zip(names, plain, strict=True):
-        if (count := plain.count(alike)) > 1:
+    for name, grouped_by_shape in zip(names, plain, strict=True):
+        if (count := plain.count(grouped_by_shape)) > 1:
             raise ValueError(f"{count} {what} are called {name!r}; {remedy}")
+
+
+@dataclass(frozen=True)
+class BenchMetric:
+    """One metric.
+
+    Attributes:
+        columns: each with whether a high value is good; None where neither is.
+        settings: the keywords that it takes.
+        boxes: whether it needs to know where the objects are.
+    """
+
+    columns: Mapping[str, bool | None]
+    settings: tuple[str, ...] = ()
+    boxes: bool = False
+
+
+METRICS: Mapping[str, BenchMetric] = MappingProxyType(
+    {
+        "deletion_insertion": BenchMetric(
+            {"deletion": False, "insertion": True}, ("protocol", "steps", "baseline", "resolution")
+        ),
+        "infidelity": BenchMetric({"infidelity": False}, ("perturbation", "draws", "reading", "scaled")),
+        "sensitivity": BenchMetric({"max_sensitivity": False, "mean_sensitivity": False}, ("radius", "draws")),
+        "confidence": BenchMetric({"average_drop": False, "increase_in_confidence": True, "average_gain": True}, ("scaling",)),
+        "road": BenchMetric({"road": True}, ("fractions", "noise_std")),
+        "complexity": BenchMetric({"complexity": False, "sparseness": True}),
+        "objective": BenchMetric({"objective": False}),
+        "saturation": BenchMetric({"saturation": None}, ("target_layer", "positions", "baseline", "tolerance")),
+        "pointing_game": BenchMetric({"pointing_game": True}, ("tolerance",), boxes=True),
+        "energy_pointing_game": BenchMetric({"energy_pointing_game": True}, boxes=True),
+        "relevance_rank": BenchMetric({"relevance_rank": True}, boxes=True),
+    }
+)
+"""``objective`` is the last total loss of a method that optimises a mask, ``saturation`` the share of the path from baseline to
+image on which the score has stopped moving: both are no verdict on a heatmap, and the tables of the papers have them."""
+
+CURVES = ("deletion_curve", "insertion_curve", "curve_fractions")
+"""What ``deletion_insertion`` leaves beside its two columns."""

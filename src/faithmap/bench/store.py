@@ -13,14 +13,14 @@ import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-from faithmap.bench.rows import Row
+from numpy.typing import NDArray
 
 KEY = b"faithmap"
 DIGEST = "faithmap.digest"
@@ -59,7 +59,7 @@ _LAST = {
 
 
 def encode(
-    rows: Sequence[Row],
+    rows: Sequence[ImageResult],
     same: Mapping[str, Any],
     header: Mapping[str, Any],
     columns: Iterable[str],
@@ -89,7 +89,7 @@ def encode(
     return _sealed(table)
 
 
-def _column(rows: Sequence[Row], name: str, kind: pa.DataType, same: Mapping[str, Any]) -> pa.Array:
+def _column(rows: Sequence[ImageResult], name: str, kind: pa.DataType, same: Mapping[str, Any]) -> pa.Array:
     values = [same[name]] * len(rows) if name in same else [getattr(row, name) for row in rows]
     if kind == pa.string():
         values = [_text(value) for value in values]
@@ -108,7 +108,7 @@ def _scale(heatmap: Any) -> float:
     return largest if np.isfinite(largest) and largest > 0 else 1.0
 
 
-def _heatmaps(rows: Sequence[Row], scales: Sequence[float | None]) -> pa.Array:
+def _heatmaps(rows: Sequence[ImageResult], scales: Sequence[float | None]) -> pa.Array:
     """A fixed-shape tensor each; a plain list where shapes differ."""
     shapes = {row.heatmap.shape for row in rows if row.heatmap is not None}
     maps = [
@@ -180,3 +180,54 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     together = pa.concat_tables([part.replace_schema_metadata() for part in parts], promote_options="default")
     keys = [(name, "ascending") for name in ("model", "method", "index") if name in together.column_names]
     return together.sort_by(keys) if keys else together
+
+
+@dataclass
+class ImageResult:
+    """One row; None where there is nothing to say.
+
+    Attributes:
+        index: of the item in the data set.
+        image: path of the file, relative to the data set.
+        sha256: of the file's content.
+        size: (height, width) of what the model saw.
+        target: the explained class.
+        predicted: the model's.
+        label: the explained class's name.
+        probability: of the target, on the clean image.
+        score: likewise, as the method's own score has it.
+        values: of the scalar metrics, by column.
+        curves: of deletion and insertion, by column.
+        forward: passes that the method took.
+        backward: likewise.
+        seconds: that the method took.
+        metric_seconds: that the metrics took.
+        peak_memory: of the accelerator, in bytes.
+        heatmap: at its native resolution.
+        rows_at: centres of its rows; None where the corners are aligned.
+        columns_at: likewise.
+        warnings: of the file and of the method.
+        error: why there is nothing else.
+    """
+
+    index: int
+    image: str
+    sha256: str | None = None
+    size: tuple[int, int] | None = None
+    target: int | None = None
+    predicted: int | None = None
+    label: str | None = None
+    probability: float | None = None
+    score: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    forward: int | None = None
+    backward: int | None = None
+    seconds: float | None = None
+    metric_seconds: float | None = None
+    peak_memory: int | None = None
+    heatmap: NDArray[np.float32] | None = None
+    rows_at: Sequence[float] | None = None
+    columns_at: Sequence[float] | None = None
+    warnings: Sequence[str] = ()
+    error: str | None = None

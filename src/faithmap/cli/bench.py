@@ -14,7 +14,7 @@ from faithmap.cli.errors import UserError, blaming_the_user, os_problem
 from faithmap.cli.report import make_console, say
 
 if TYPE_CHECKING:
-    from faithmap.bench.asking import Asked
+    from faithmap.bench.load_spec import LoadedSpec
 
 _FLAG = Parameter(negative="", show_default=False)
 _MANY = Parameter(negative="", metavar="NAME")
@@ -99,7 +99,7 @@ def init(file: Path = Path("benchmark.toml"), *, overwrite: Annotated[bool, _FLA
         file: what to write.
         overwrite: replace a file that exists.
     """
-    from faithmap.bench.asking import TEMPLATE  # noqa: PLC0415
+    from faithmap.bench.load_spec import TEMPLATE  # noqa: PLC0415
 
     if file.suffix.lower() != ".toml":
         raise UserError(f"{file}: the specification is TOML; give a name that ends in .toml")
@@ -147,13 +147,13 @@ def run(specification: str, *, options: RunOptions = _RUN) -> int:
         return run_benchmark(request, options)
 
 
-def _asked(specification: str, options: Changes) -> Asked:
+def _asked(specification: str, options: Changes) -> LoadedSpec:
     """The specification, read and checked before anything heavy is loaded."""
-    from faithmap.bench.asking import asked  # noqa: PLC0415
     from faithmap.bench.errors import check_installed  # noqa: PLC0415
+    from faithmap.bench.load_spec import load_spec  # noqa: PLC0415
 
     check_installed()
-    return asked(specification, models=options.model, images=options.images, sample=options.sample)
+    return load_spec(specification, models=options.model, images=options.images, sample=options.sample)
 
 
 def make_bench() -> App:

@@ -7,22 +7,21 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from faithmap.bench.asking import Asked
-from faithmap.bench.estimate import Estimate, Part, estimate, given_pace, measured_pace
-from faithmap.bench.models import Models
-from faithmap.bench.planning import first_image, make_plan
-from faithmap.bench.sources import open_source
-from faithmap.bench.trial import try_out
+from faithmap.bench.dataset import open_source
+from faithmap.bench.estimate import Estimate, MethodEstimate, estimate, given_pace, measured_pace
+from faithmap.bench.load_spec import LoadedSpec
+from faithmap.bench.models import ModelCache
+from faithmap.bench.planning import dry_run, first_image, make_plan
 from faithmap.cli.bench import PlanOptions
 from faithmap.cli.report import make_console, say
 from faithmap.text import counted, spoken
 
 
-def show_plan(request: Asked, options: PlanOptions) -> int:
+def show_plan(request: LoadedSpec, options: PlanOptions) -> int:
     """Plan, estimate, print."""
-    models = Models(options.device[0] if options.device else None)
+    models = ModelCache(options.device[0] if options.device else None)
     plan = make_plan(request.spec, request.base, models, request.published, request.place)
-    try_out(request.spec, plan, models, request.place)
+    dry_run(request.spec, plan, models, request.place)
     source = open_source(plan.setup.data)
     paces, size = {}, (224, 224)
     for planned in plan.setup.models:
@@ -74,7 +73,7 @@ def _lines(found: Estimate, devices: int) -> Iterator[str]:
         yield "methods with ? do not foretell their passes: they come on top"
 
 
-def _row(part: Part, devices: int) -> str:
+def _row(part: MethodEstimate, devices: int) -> str:
     own = "?" if part.passes is None else f"{part.passes.forward} + {part.passes.backward}"
     judging = f"{part.judging.forward} + {part.judging.backward}"
     seconds = "" if part.seconds is None else spoken(part.seconds / devices)

@@ -14,8 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from faithmap.bench.run import State, Tell
-from faithmap.bench.worker import Finished
+from faithmap.bench.evaluate import FinishedUnit
+from faithmap.bench.run import ProgressCallback, RunProgress
 from faithmap.cli.report import make_console, say
 from faithmap.text import counted, spoken
 
@@ -24,13 +24,13 @@ EVERY = 10.0
 
 
 @contextmanager
-def progress(out: Path, *, json_lines: bool) -> Iterator[Tell]:
+def progress(out: Path, *, json_lines: bool) -> Iterator[ProgressCallback]:
     """What a run tells, in the form that fits where it is shown; the sum of it at the end."""
-    last: list[State] = []
+    last: list[RunProgress] = []
     err = make_console(stderr=True)
 
-    def remembering(tell: Tell) -> Tell:
-        def hear(state: State, finished: Finished | None) -> None:
+    def remembering(tell: ProgressCallback) -> ProgressCallback:
+        def hear(state: RunProgress, finished: FinishedUnit | None) -> None:
             last[:] = [state]
             tell(state, finished)
 
@@ -57,7 +57,7 @@ class Lines:
     clock: Callable[[], float] = time.monotonic
     said: float = field(default=float("-inf"))
 
-    def __call__(self, state: State, finished: Finished | None) -> None:
+    def __call__(self, state: RunProgress, finished: FinishedUnit | None) -> None:
         """Say it, unless something was said a moment ago."""
         now, whole = self.clock(), state.present + state.done == state.units
         if finished is None or whole or now - self.said >= EVERY:
@@ -65,7 +65,7 @@ class Lines:
             say(self.console, line_of(state))
 
 
-def line_of(state: State) -> str:
+def line_of(state: RunProgress) -> str:
     """A state on one line.
 
     >>> line_of(State(units=8, present=3, done=0))
@@ -88,7 +88,7 @@ def _rate(rate: float) -> str:
     return f"{rate:.2g}" if rate < 99.5 else f"{rate:,.0f}"
 
 
-def _summary(state: State, out: Path) -> Iterator[str]:
+def _summary(state: RunProgress, out: Path) -> Iterator[str]:
     if state.changed:
         yield f"changed since it was begun: {', '.join(state.changed)}; {counted(state.aside, 'unit')} set aside"
     if state.versions:
@@ -103,13 +103,13 @@ def _summary(state: State, out: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Tell]:
+def _bar(console: Console) -> Iterator[ProgressCallback]:
     """Drawn while it is open, and gone afterwards."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task("planning", total=None)
 
-        def tell(state: State, finished: Finished | None) -> None:
+        def tell(state: RunProgress, finished: FinishedUnit | None) -> None:
             del finished
             description = line_of(state).partition(" units, ")[2] or "beginning"
             bar.update(task, total=state.units, completed=state.present + state.done, description=description)
@@ -117,7 +117,7 @@ def _bar(console: Console) -> Iterator[Tell]:
         yield tell
 
 
-def _json(state: State, finished: Finished | None) -> None:
+def _json(state: RunProgress, finished: FinishedUnit | None) -> None:
     if finished is None:
         _print({"event": "start", **_numbers(state), "corrupt": list(state.corrupt), "changed": list(state.changed)})
         return
@@ -125,7 +125,7 @@ def _json(state: State, finished: Finished | None) -> None:
     _print({"event": "unit", **unit, **_numbers(state)})
 
 
-def _numbers(state: State) -> dict[str, Any]:
+def _numbers(state: RunProgress) -> dict[str, Any]:
     return {
         "units": state.units,
         "present": state.present,

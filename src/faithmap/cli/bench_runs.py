@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faithmap.bench.asking import Asked
-from faithmap.bench.engines import Engine, Local, Shard
-from faithmap.bench.engines.cluster import Cluster
-from faithmap.bench.engines.local import all_devices
-from faithmap.bench.engines.shard import device_here, shard_of
+from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, all_devices, device_here, shard_of
+from faithmap.bench.load_spec import LoadedSpec
+from faithmap.bench.ray_engine import RayEngine
 from faithmap.bench.run import run
 from faithmap.cli.bench import RunOptions
 from faithmap.cli.bench_progress import progress
 from faithmap.cli.errors import UserError
 
 
-def run_benchmark(request: Asked, options: RunOptions) -> int:
+def run_benchmark(request: LoadedSpec, options: RunOptions) -> int:
     """Run it, and say how it went."""
     engine = engine_of(options)
     out = options.out or Path("faithmap-bench") / "".join(c if c.isalnum() or c in "-_." else "_" for c in request.spec.name)
@@ -48,13 +46,13 @@ def engine_of(options: RunOptions) -> Engine:
     if options.engine == "shard" and len(options.device) > 1:
         raise UserError("a shard works on one device; give one --device, and more shards for more devices")
     if options.engine == "ray":
-        return Cluster(options.address, options.workers or 2, options.gpus, options.cpus)
+        return RayEngine(options.address, options.workers or 2, options.gpus, options.cpus)
     if options.engine == "shard":
         number, count = shard_of(options.shard)
-        return Shard(number, count, options.device[0] if options.device else device_here())
+        return ShardEngine(number, count, options.device[0] if options.device else device_here())
     devices = options.device or all_devices()
     workers = options.workers or len(devices)
-    return Local(tuple(devices[i % len(devices)] for i in range(max(workers, len(devices)))), options.threads)
+    return LocalEngine(tuple(devices[i % len(devices)] for i in range(max(workers, len(devices)))), options.threads)
 
 
 def _belonging(options: RunOptions) -> dict[str, tuple[bool, tuple[str, ...]]]:

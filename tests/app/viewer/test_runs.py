@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("pydantic")
 
-from bench_run import RunWriter, failed, row
+from bench.run_writer import RunWriter, failed, row
 from PIL import Image
 from viewer_tools import HOSTILE, PANDAS, Tab, served
 
 from faithmap.app.runs import DISAGREEMENT, HIGHEST, LINES, LOWEST, MEAN, SCATTER, Run, browse, open_listings, opened, sheet
-from faithmap.bench.report.folder import RunError
+from faithmap.bench.report.run_record import RunError
 
 NAME = HOSTILE.replace("/", "_") + ".png"
 CURVES = {"deletion_curve": [1.0, 0.5, 0.0], "insertion_curve": [0.0, 0.5, 1.0], "curve_fractions": [0.0, 0.25, 1.0]}

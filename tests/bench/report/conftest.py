@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bench_run import RunWriter
+from bench.run_writer import RunWriter
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_run import RunWriter, row
+from bench.run_writer import RunWriter, row
 from PIL import Image
 
 from faithmap.bench.report import write_report

@@ -16,19 +16,18 @@ from typing import Literal
 
 from faithmap.bench.report.analysis import analyse
 from faithmap.bench.report.csvs import csv_files
-from faithmap.bench.report.folder import RunError, open_run
+from faithmap.bench.report.example_images import BUDGET, album
+from faithmap.bench.report.markdown import as_markdown
 from faithmap.bench.report.output import PAGE, PROSE, write_folder
-from faithmap.bench.report.page import make_page
-from faithmap.bench.report.pictures import BUDGET, album
-from faithmap.bench.report.prose import as_markdown
-from faithmap.bench.report.render import as_html
-from faithmap.bench.report.rows import read_rows
+from faithmap.bench.report.page import as_html, make_page
+from faithmap.bench.report.results import read_rows
+from faithmap.bench.report.run_record import RunError, open_run
 
 __all__ = ["Written", "write_report"]
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenReport:
     """Where a report is, and what it is of."""
 
     folder: Path
@@ -45,7 +44,7 @@ def write_report(
     spread: Literal["interval", "error"] = "interval",
     shown: int = 2,
     data: Path | None = None,
-) -> Written:
+) -> WrittenReport:
     """Write the report of a run, whether it is complete or still going on.
 
     Args:
@@ -71,4 +70,4 @@ def write_report(
     folder = run / "report" if out is None else out
     write_folder(folder, {PAGE: html, PROSE: as_markdown(page), **csv_files(found)})
     methods = len({entry.name for section in found.sections for entry in section.entries})
-    return Written(folder, found.images, methods, found.table.failed.total(), len(html.encode()))
+    return WrittenReport(folder, found.images, methods, found.table.failed.total(), len(html.encode()))

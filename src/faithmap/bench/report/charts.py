@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup, escape
 
-from faithmap.bench.report.curves import GRID, Numbers
+from faithmap.bench.report.results import GRID, Numbers
 
 WIDTH, HEIGHT = 440, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 22, 26, 44
@@ -20,7 +20,7 @@ _COLOURS = 8
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """A mean curve on the grid."""
 
     name: str
@@ -29,7 +29,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Point:
+class CostPoint:
     """A method's cost and faithfulness, the ends of its interval, and whether no other method beats it."""
 
     name: str
@@ -66,7 +66,7 @@ def style_of(colour: int) -> str:
     return f"c{colour % _COLOURS} d{min(colour // _COLOURS, 2)}"
 
 
-def curves(title: str, lines: Sequence[Line]) -> Markup:
+def curves(title: str, lines: Sequence[CurveLine]) -> Markup:
     """Mean scores against the fraction of cells played."""
     scores = np.concatenate([line.scores for line in lines])
     x = _Axis(0, 1, _LEFT, WIDTH - _RIGHT, [0, 0.25, 0.5, 0.75, 1])
@@ -84,7 +84,7 @@ def curves(title: str, lines: Sequence[Line]) -> Markup:
     return _svg(title, Markup("").join([frame, *drawn]))
 
 
-def costs(title: str, axis: str, points: Sequence[Point]) -> Markup:
+def costs(title: str, axis: str, points: Sequence[CostPoint]) -> Markup:
     """Faithfulness against cost, on a logarithmic axis, with the front of those that no other beats."""
     x = _horizontal([point.cost for point in points])
     ends = [end for point in points for end in (point.low, point.high, point.worth) if not math.isnan(end)]

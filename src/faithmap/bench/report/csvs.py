@@ -8,10 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 
 from faithmap.bench.report.analysis import Analysis
-from faithmap.bench.report.curves import GRID
-from faithmap.bench.report.published import beside
-from faithmap.bench.report.rows import failures
-from faithmap.bench.report.text import csv_text
+from faithmap.bench.report.results import GRID, failures
+from faithmap.bench.report.tables import beside, csv_text
 
 Value = str | float | int | None
 

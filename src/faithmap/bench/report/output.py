@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from faithmap.bench.report.folder import RunError
+from faithmap.bench.report.run_record import RunError
 from faithmap.files import complete_or_absent
 
 PAGE, PROSE = "report.html", "report.md"

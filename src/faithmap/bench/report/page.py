@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any, Literal
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from faithmap.bench.report import charts, published, tables
-from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
-from faithmap.bench.report.columns import GAMES, protocols
-from faithmap.bench.report.costs import pareto
-from faithmap.bench.report.pictures import Album
-from faithmap.bench.report.tables import Cell, Grid, Reach
+from faithmap.bench.report import charts, tables
+from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, ResolutionGroup, pareto
+from faithmap.bench.report.example_images import ExampleImages
+from faithmap.bench.report.results import GAMES, protocols
+from faithmap.bench.report.tables import ReportTable, SpreadText, TableCell
+from faithmap.text import one_line
+from faithmap.viz.browser import colours, display, script
+from faithmap.viz.colours import COLORMAP
 
 
 @dataclass
@@ -23,9 +29,9 @@ class GroupPart:
 
     name: str
     methods: list[tuple[str, str]]
-    tests: list[Grid]
-    more_tests: list[Grid]
-    ranks: list[Grid]
+    tests: list[ReportTable]
+    more_tests: list[ReportTable]
+    ranks: list[ReportTable]
     contradictions: list[tuple[str, list[str]]]
     curves: list[Markup]
     costs: list[Markup]
@@ -37,28 +43,30 @@ class ModelPart:
     """What is shown of a model."""
 
     name: str
-    tables: list[Grid]
+    tables: list[ReportTable]
     groups: list[GroupPart]
-    runtime: Grid
-    album: Album
-    published: list[Grid] = field(default_factory=list)
+    runtime: ReportTable
+    album: ExampleImages
+    published: list[ReportTable] = field(default_factory=list)
 
 
 @dataclass
-class Page:
+class ReportPage:
     """All of a report."""
 
     title: str
     facts: list[tuple[str, str]]
     alarms: list[str]
     models: list[ModelPart]
-    troubles: list[Grid]
-    settings: list[Grid]
+    troubles: list[ReportTable]
+    settings: list[ReportTable]
     spread: str
     published: str
 
 
-def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["interval", "error"] = "interval") -> Page:
+def make_page(
+    analysis: Analysis, albums: Sequence[ExampleImages], spread: Literal["interval", "error"] = "interval"
+) -> ReportPage:
     """Lay out a report.
 
     Args:
@@ -69,11 +77,11 @@ def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["inte
     reach = tables.interval if spread == "interval" else tables.standard_error
     parts = [_model(analysis, section, album, reach) for section, album in zip(analysis.sections, albums, strict=True)]
     by_name = {section.model.name: part for section, part in zip(analysis.sections, parts, strict=True)}
-    for table, section, found in published.beside(analysis):
-        by_name[section.model.name].published.append(published.grid(table, section, found))
+    for table, section, found in tables.beside(analysis):
+        by_name[section.model.name].published.append(tables.published_grid(table, section, found))
     troubles = [tables.failures(analysis), tables.failed_images(analysis), tables.warnings(analysis)]
     plan = analysis.run.plan
-    return Page(
+    return ReportPage(
         title=plan.name or analysis.run.folder.name,
         facts=_facts(analysis),
         alarms=_alarms(analysis),
@@ -85,14 +93,14 @@ def make_page(analysis: Analysis, albums: Sequence[Album], spread: Literal["inte
     )
 
 
-def _model(analysis: Analysis, section: Section, album: Album, reach: Reach) -> ModelPart:
+def _model(analysis: Analysis, section: ModelSection, album: ExampleImages, reach: SpreadText) -> ModelPart:
     found = [tables.games(section, analysis.metrics, reach, prefix) for prefix in protocols(analysis.metrics)]
     found.append(tables.others(section, analysis.metrics, reach))
     groups = [_group(analysis, group) for group in section.groups] if analysis.metrics else []
     return ModelPart(section.model.name, [grid for grid in found if grid], groups, tables.runtime(section), album)
 
 
-def _group(analysis: Analysis, group: Group) -> GroupPart:
+def _group(analysis: Analysis, group: ResolutionGroup) -> GroupPart:
     grids = {metric: tables.matrix(group, metric) for metric in group.tests if group.tests[metric]}
     first = [analysis.headline] if analysis.headline in grids else list(grids)[:1]
     drawn = [
@@ -115,7 +123,7 @@ def _games(analysis: Analysis) -> list[str]:
     return [prefix + game for prefix in protocols(analysis.metrics) for game in GAMES]
 
 
-def _contradictions(group: Group) -> list[tuple[str, list[str]]]:
+def _contradictions(group: ResolutionGroup) -> list[tuple[str, list[str]]]:
     """By each two metrics: how many pairs of methods they contradict each other about, and which."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in group.contradictions:
@@ -127,13 +135,13 @@ def _contradictions(group: Group) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _curves(analysis: Analysis, group: Group, game: str) -> Markup | None:
+def _curves(analysis: Analysis, group: ResolutionGroup, game: str) -> Markup | None:
     means = [(entry, entry.series.curves[game].mean) for entry in group.entries if game in entry.series.curves]
-    lines = [charts.Line(e.name, analysis.colours[e.name], mean) for e, mean in means if mean is not None]
+    lines = [charts.CurveLine(e.name, analysis.colours[e.name], mean) for e, mean in means if mean is not None]
     return charts.curves(f"mean {game} curve", lines) if lines else None
 
 
-def _costs(analysis: Analysis, group: Group, cost: str, axis: str) -> tuple[Markup | None, str]:
+def _costs(analysis: Analysis, group: ResolutionGroup, cost: str, axis: str) -> tuple[Markup | None, str]:
     """The chart, and its front in words; nothing of one method alone."""
     metric = analysis.headline
     if metric is None:
@@ -144,7 +152,7 @@ def _costs(analysis: Analysis, group: Group, cost: str, axis: str) -> tuple[Mark
         return None, ""
     front = pareto({e.name: (price, sign * _score(e, metric).mean) for e, price in there.items()})
     points = [
-        charts.Point(e.name, analysis.colours[e.name], price, s.mean, s.low, s.high, e.name in front)
+        charts.CostPoint(e.name, analysis.colours[e.name], price, s.mean, s.low, s.high, e.name in front)
         for e, price in there.items()
         for s in [_score(e, metric)]
     ]
@@ -152,7 +160,7 @@ def _costs(analysis: Analysis, group: Group, cost: str, axis: str) -> tuple[Mark
     return charts.costs(f"{metric} against {'time' if cost == 'mean' else cost}", axis, points), words
 
 
-def _score(entry: Entry, metric: str) -> Any:
+def _score(entry: MethodEntry, metric: str) -> Any:
     return entry.scores[metric]
 
 
@@ -198,7 +206,7 @@ def _source(analysis: Analysis) -> str:
     return "" if paper is None else ". ".join(part.rstrip(".") for part in (paper.title, paper.source, paper.note) if part)
 
 
-def _settings(analysis: Analysis) -> list[Grid]:
+def _settings(analysis: Analysis) -> list[ReportTable]:
     plan = analysis.run.plan
     methods = [
         [m.id, m.class_name or m.name, "" if m.resolution is None else str(m.resolution), _plain(m.settings)]
@@ -217,9 +225,46 @@ def _settings(analysis: Analysis) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def _grid(title: str, head: list[str], rows: Sequence[Sequence[str]]) -> Grid:
-    return Grid(title, head, [[Cell(text) for text in row] for row in rows])
+def _grid(title: str, head: list[str], rows: Sequence[Sequence[str]]) -> ReportTable:
+    return ReportTable(title, head, [[TableCell(text) for text in row] for row in rows])
 
 
 def _plain(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name} {json.dumps(value, default=str)}" for name, value in settings.items())
+
+
+_TEMPLATES = files("faithmap.bench.report") / "templates"
+
+
+def as_html(page: ReportPage) -> str:
+    """The page."""
+    style, play = _text("style.css"), f"{script()}\n{_text('script.js')}"
+    allowed = f"img-src data:; style-src {_digest(style)}; script-src {_digest(play)}"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+    loader = FunctionLoader(_text)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=loader, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["line"] = one_line
+    template = environment.get_template("report.html")
+    return template.render(page=page, policy=policy, style=style, script=play, show=_show(), cards=_cards(page))
+
+
+def _cards(page: ReportPage) -> list[dict[str, Any]]:
+    """What the script needs of each card, in the order of the page."""
+    return [
+        {"height": card.height, "width": card.width, "maps": list(card.maps)}
+        for model in page.models
+        for card in model.album.cards
+    ]
+
+
+def _show() -> Mapping[str, Any]:
+    """How maps are coloured: the rules of :mod:`faithmap.viz.overlay`."""
+    return {"colours": colours(COLORMAP), **display()}
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _text(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")

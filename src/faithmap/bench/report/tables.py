@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from faithmap.bench.report.analysis import Analysis, Entry, Group, Section
-from faithmap.bench.report.columns import GAMES, protocols
-from faithmap.bench.report.numbers import Pair, Score
-from faithmap.bench.report.ranks import better
-from faithmap.bench.report.text import NONE, amount, number, p_value
-from faithmap.text import spoken
+from faithmap.bench.report.analysis import Analysis, MeanScore, MethodEntry, ModelSection, PairedTest, ResolutionGroup, better
+from faithmap.bench.report.results import GAMES, protocols
+from faithmap.bench.report.run_record import PublishedRow, PublishedTable, size_of
+from faithmap.text import one_line, spoken
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """What stands in a cell, a smaller line below it, and how it is marked: best, better, worse or nothing."""
 
     text: str
@@ -24,25 +23,25 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
+class ReportTable:
     """A table: the first column names the rows."""
 
     title: str
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     note: str = ""
 
 
-Reach = Callable[[Score, int], str]
+SpreadText = Callable[[MeanScore, int], str]
 """How far a mean may be off, in words, to so many decimals."""
 
 
-def interval(score: Score, digits: int) -> str:
+def interval(score: MeanScore, digits: int) -> str:
     """The 95 % interval."""
     return NONE if score.count < 2 else f"{number(score.low, digits)} to {number(score.high, digits)}"
 
 
-def standard_error(score: Score, digits: int) -> str:
+def standard_error(score: MeanScore, digits: int) -> str:
     """The standard error."""
     return NONE if score.count < 2 else f"± {number(score.standard_error, digits)}"
 
@@ -57,19 +56,21 @@ def decimals(values: Iterable[float]) -> int:
     return 3 if not 0 < largest < 0.1 else min(9, 2 - math.floor(math.log10(largest)))
 
 
-def games(section: Section, metrics: Sequence[str], reach: Reach, prefix: str = "") -> Grid | None:
+def games(section: ModelSection, metrics: Sequence[str], reach: SpreadText, prefix: str = "") -> ReportTable | None:
     """The papers' table: methods by resolutions, deletion / insertion; the prefix says of which protocol."""
     shown = [prefix + game for game in GAMES if prefix + game in metrics]
     if not shown:
         return None
     names = dict.fromkeys(entry.name for entry in section.entries)
     cells = {(e.name, group.resolution): _scores(group, e, shown, reach) for group in section.groups for e in group.entries}
-    rows = [[Cell(name), *(cells.get((name, group.resolution), Cell(NONE)) for group in section.groups)] for name in names]
+    rows = [
+        [TableCell(name), *(cells.get((name, group.resolution), TableCell(NONE)) for group in section.groups)] for name in names
+    ]
     title = " / ".join(f"{game} {_arrow(section.groups[0], game)}" for game in shown)
-    return Grid(title, ["method", *(group.resolution for group in section.groups)], rows)
+    return ReportTable(title, ["method", *(group.resolution for group in section.groups)], rows)
 
 
-def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | None:
+def others(section: ModelSection, metrics: Sequence[str], reach: SpreadText) -> ReportTable | None:
     """All other metrics: methods and resolutions by metrics."""
     played = {prefix + game for prefix in protocols(metrics) for game in GAMES}
     shown = [metric for metric in metrics if metric not in played]
@@ -83,27 +84,27 @@ def others(section: Section, metrics: Sequence[str], reach: Reach) -> Grid | Non
     for group in section.groups:
         for entry in group.entries:
             scores = [_scores(group, entry, [metric], reach, digits[metric]) for metric in shown]
-            rows.append([Cell(entry.name), Cell(group.resolution), *scores])
+            rows.append([TableCell(entry.name), TableCell(group.resolution), *scores])
     arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in shown]
-    return Grid("Other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
+    return ReportTable("Other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
 
 
-def matrix(group: Group, metric: str) -> Grid:
+def matrix(group: ResolutionGroup, metric: str) -> ReportTable:
     """Each row's method minus each column's, marked where the difference is shown."""
     tests = group.tests[metric]
     found = {(pair.first, pair.second): pair for pair in tests}
     names = [entry.name for entry in group.entries if any(entry.name in pair for pair in found)]
     digits, higher = decimals(pair.difference for pair in tests), group.directions[metric]
-    rows = [[Cell(row), *(_against(found, row, column, higher, digits) for column in names)] for row in names]
+    rows = [[TableCell(row), *(_against(found, row, column, higher, digits) for column in names)] for row in names]
     counts = " to ".join(
         f"{count:,}" for count in sorted({min(pair.count for pair in tests), max(pair.count for pair in tests)})
     )
     images, pairs = "image" + "s" * (counts != "1"), "pair" + "s" * (len(tests) != 1)
     note = f"{counts} {images}; p by sign flips, Holm-corrected for {len(tests)} {pairs}."
-    return Grid(f"{metric}, {_words(higher)}", ["row minus column", *names], rows, note)
+    return ReportTable(f"{metric}, {_words(higher)}", ["row minus column", *names], rows, note)
 
 
-def ranks(group: Group) -> Grid | None:
+def ranks(group: ResolutionGroup) -> ReportTable | None:
     """Ranks by each metric, and their mean."""
     if not group.ranks or len(group.entries) < 2:
         return None
@@ -111,23 +112,23 @@ def ranks(group: Group) -> Grid | None:
     rows = []
     for name in order:
         each = [by.get(name) for by in group.ranks.values()]
-        cells = [Cell(NONE) if rank is None else Cell(f"{rank:g}", mark="best" if rank == 1 else "") for rank in each]
-        rows.append([Cell(name), *cells, Cell(number(group.mean_ranks.get(name), 2))])
-    return Grid("Ranks", ["method", *group.ranks, "mean"], rows)
+        cells = [TableCell(NONE) if rank is None else TableCell(f"{rank:g}", mark="best" if rank == 1 else "") for rank in each]
+        rows.append([TableCell(name), *cells, TableCell(number(group.mean_ranks.get(name), 2))])
+    return ReportTable("Ranks", ["method", *group.ranks, "mean"], rows)
 
 
-def agreement(group: Group) -> Grid | None:
+def agreement(group: ResolutionGroup) -> ReportTable | None:
     """Kendall's tau of every two metrics."""
     if len(group.ranks) < 2 or len(group.entries) < 3:
         return None
     both = {**group.agreement, **{(b, a): value for (a, b), value in group.agreement.items()}}
-    rows = [[Cell(a), *(_tau(both[a, b]) if a != b else Cell(NONE) for b in group.ranks)] for a in group.ranks]
-    return Grid(
+    rows = [[TableCell(a), *(_tau(both[a, b]) if a != b else TableCell(NONE) for b in group.ranks)] for a in group.ranks]
+    return ReportTable(
         "How far metrics order the methods alike", ["Kendall's tau", *group.ranks], rows, "1: alike; -1: the other way round."
     )
 
 
-def runtime(section: Section) -> Grid:
+def runtime(section: ModelSection) -> ReportTable:
     """Passes, seconds and memory."""
     head = [
         "method",
@@ -148,50 +149,55 @@ def runtime(section: Section) -> Grid:
         memory = NONE if cost.memory is None else f"{cost.memory / 2**20:,.0f} MiB"
         group = next(group for group in section.groups if entry in group.entries)
         texts = [group.resolution, amount(cost.forward), amount(cost.backward), *seconds, memory, f"{cost.count:,}"]
-        rows.append([Cell(entry.name), *map(Cell, texts)])
-    return Grid(
+        rows.append([TableCell(entry.name), *map(TableCell, texts)])
+    return ReportTable(
         "An image's cost", head, rows, "Passes are means; times are seconds of the method, and of all metrics together."
     )
 
 
-def failures(analysis: Analysis) -> Grid | None:
+def failures(analysis: Analysis) -> ReportTable | None:
     """What failed and how often, the most frequent first."""
     return _counted("Failures", "error", analysis.table.failed.most_common())
 
 
-def warnings(analysis: Analysis) -> Grid | None:
+def warnings(analysis: Analysis) -> ReportTable | None:
     """What was warned of and how often."""
     return _counted("Warnings", "warning", analysis.table.warnings.most_common())
 
 
-def failed_images(analysis: Analysis) -> Grid | None:
+def failed_images(analysis: Analysis) -> ReportTable | None:
     """The first images that failed."""
     listed = analysis.table.failures
-    rows = [[Cell(f.image), Cell(f.model), Cell(f.method), Cell(f.error)] for f in listed]
+    rows = [[TableCell(f.image), TableCell(f.model), TableCell(f.method), TableCell(f.error)] for f in listed]
     total = analysis.table.failed.total()
     note = f"The first {len(rows)} of {total:,}; failures.csv has all." if total > len(rows) else ""
-    return Grid("Images that failed", ["image", "model", "method", "error"], rows, note) if rows else None
+    return ReportTable("Images that failed", ["image", "model", "method", "error"], rows, note) if rows else None
 
 
-def _counted(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str], int]]) -> Grid | None:
-    rows = [[Cell(model), Cell(method), Cell(text), Cell(f"{count:,}")] for (model, method, text), count in counts]
-    return Grid(title, ["model", "method", what, "images"], rows) if rows else None
+def _counted(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str], int]]) -> ReportTable | None:
+    rows = [
+        [TableCell(model), TableCell(method), TableCell(text), TableCell(f"{count:,}")]
+        for (model, method, text), count in counts
+    ]
+    return ReportTable(title, ["model", "method", what, "images"], rows) if rows else None
 
 
-def _scores(group: Group, entry: Entry, metrics: Sequence[str], reach: Reach, digits: int = 3) -> Cell:
+def _scores(
+    group: ResolutionGroup, entry: MethodEntry, metrics: Sequence[str], reach: SpreadText, digits: int = 3
+) -> TableCell:
     """One metric or several of an entry, the best of its resolution marked."""
     found = [entry.scores.get(metric) for metric in metrics]
     if all(score is None for score in found):
-        return Cell(NONE)
+        return TableCell(NONE)
     best = [_is_best(group, entry, metric) for metric in metrics]
     text = " / ".join(
         NONE if score is None else number(score.mean, digits) + "*" * mark for score, mark in zip(found, best, strict=True)
     )
     below = " / ".join(NONE if score is None else reach(score, digits) for score in found)
-    return Cell(text, below, "best" if all(best) else "")
+    return TableCell(text, below, "best" if all(best) else "")
 
 
-def _is_best(group: Group, entry: Entry, metric: str) -> bool:
+def _is_best(group: ResolutionGroup, entry: MethodEntry, metric: str) -> bool:
     means = [score.mean for other in group.entries if (score := other.scores.get(metric)) is not None]
     mine = entry.scores.get(metric)
     if metric not in group.directions or mine is None or len(means) < 2:
@@ -200,14 +206,14 @@ def _is_best(group: Group, entry: Entry, metric: str) -> bool:
     return math.isclose(mine.mean, best, rel_tol=1e-6)
 
 
-def _against(found: dict[tuple[str, str], Pair], row: str, column: str, higher: bool, digits: int) -> Cell:
+def _against(found: dict[tuple[str, str], PairedTest], row: str, column: str, higher: bool, digits: int) -> TableCell:
     """A pair, seen from the row."""
     pair, sign = (found[row, column], 1) if (row, column) in found else (found.get((column, row)), -1)
     if pair is None or row == column:
-        return Cell(NONE if row != column else "")
+        return TableCell(NONE if row != column else "")
     winner = better(pair, higher_is_better=higher)
     mark = "" if winner is None else "better" if winner == row else "worse"
-    return Cell(_signed(sign * pair.difference, digits), f"p {p_value(pair.corrected_p)}", mark)
+    return TableCell(_signed(sign * pair.difference, digits), f"p {p_value(pair.corrected_p)}", mark)
 
 
 def _signed(value: float, digits: int = 3) -> str:
@@ -219,13 +225,162 @@ def _signed(value: float, digits: int = 3) -> str:
     return f"{value:+.{digits}f}" if round(value, digits) else number(0, digits)
 
 
-def _tau(value: float) -> Cell:
-    return Cell(number(value, 2), mark="worse" if value < 0 else "")
+def _tau(value: float) -> TableCell:
+    return TableCell(number(value, 2), mark="worse" if value < 0 else "")
 
 
-def _arrow(group: Group, metric: str) -> str:
+def _arrow(group: ResolutionGroup, metric: str) -> str:
     return {True: "↑", False: "↓", None: ""}[group.directions.get(metric)]
 
 
 def _words(higher: bool) -> str:
     return "higher is better" if higher else "lower is better"
+
+
+_COSTS = {"seconds": "mean", "forward": "forward", "backward": "backward", "passes": "passes"}
+
+
+@dataclass(frozen=True)
+class PublishedValue:
+    """One published number and ours; None where there is none."""
+
+    table: str
+    model: str
+    method: str
+    resolution: str
+    metric: str
+    published: float | str | None
+    ours: float | None
+
+
+def beside(analysis: Analysis) -> Iterator[tuple[PublishedTable, ModelSection, list[PublishedValue]]]:
+    """Every published table with each model that it can stand beside: the one that it names, or all where that is not there."""
+    for table in analysis.run.published.tables if analysis.run.published else ():
+        named = [section for section in analysis.sections if table.model and _plain(section.model.name) == _plain(table.model)]
+        for section in named or analysis.sections:
+            yield table, section, list(_pairs(table, section))
+
+
+def published_grid(table: PublishedTable, section: ModelSection, found: list[PublishedValue]) -> ReportTable:
+    """Methods by resolutions: the published numbers, ours below."""
+    at = {(one.method, one.resolution, one.metric): one for one in found}
+    methods, columns = (list(dict.fromkeys(names)) for names in ([o.method for o in found], [o.resolution for o in found]))
+    rows = []
+    for method in methods:
+        cells = [[at.get((method, column, metric)) for metric in table.metrics] for column in columns]
+        rows.append([TableCell(method), *(_cell([one for one in entries if one is not None]) for entries in cells)])
+    other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f"Published of {table.model}."
+    means = ", means over classes" if table.over == "classes" else ""
+    what = f"{' / '.join(table.metrics)}{means}: published above, {section.model.name} of this run below."
+    return ReportTable(
+        table.title,
+        ["method", *(column or "value" for column in columns)],
+        rows,
+        " ".join(filter(None, (what, other, table.note))),
+    )
+
+
+def _pairs(table: PublishedTable, section: ModelSection) -> Iterator[PublishedValue]:
+    for row in table.rows:
+        entry = _ours(row, section)
+        for metric in table.metrics:
+            published = row.values.get(metric)
+            yield PublishedValue(
+                table.title, section.model.name, row.label, row.resolution, metric, published, _value(entry, metric, table)
+            )
+
+
+def _ours(row: PublishedRow, section: ModelSection) -> MethodEntry | None:
+    """The method that the row names, else the one of that label; of several resolutions the row's (``28`` is ``28x28``)."""
+    wanted = {_plain(row.method)} if row.method else {_plain(row.label)}
+    fits = [entry for entry in section.entries if wanted & {_plain(entry.id), _plain(entry.name)}]
+    size = size_of(row.resolution)
+    return next((entry for entry in fits if size is None or size in (entry.cells, entry.series.cells)), None)
+
+
+def _value(entry: MethodEntry | None, metric: str, table: PublishedTable) -> float | None:
+    if entry is None:
+        return None
+    if metric in _COSTS:
+        value: float | None = getattr(entry.cost, _COSTS[metric])
+        return value
+    if table.over == "classes":
+        return entry.series.mean_over_classes(metric)
+    score = entry.scores.get(metric)
+    return None if score is None else score.mean
+
+
+def _cell(entries: list[PublishedValue]) -> TableCell:
+    published = [_written(one, one.published) for one in entries]
+    above = NONE if all(one.published is None for one in entries) else " / ".join(published)
+    below = "" if all(one.ours is None for one in entries) else " / ".join(_written(one, one.ours) for one in entries)
+    return TableCell(above, below)
+
+
+def _written(one: PublishedValue, value: float | str | None) -> str:
+    """Four decimals, as the papers do; costs to three digits."""
+    if isinstance(value, str):
+        return value
+    return amount(value) if one.metric in _COSTS else number(value, 4)
+
+
+def _plain(name: str) -> str:
+    """Letters and digits alone: ``I-GOS++`` is ``igos_plus_plus``, ``Grad-CAM`` is ``GradCAM``."""
+    return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "plus"))
+
+
+NONE = "-"
+"""Where there is no number."""
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many decimals.
+
+    >>> number(-0.00001), number(0.1234), number(None)
+    ('0.000', '0.123', '-')
+    """
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def amount(value: float | None) -> str:
+    """To three digits, for what has no natural scale.
+
+    >>> amount(12345.6), amount(0.01234), amount(None)
+    ('12,346', '0.0123', '-')
+    """
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def p_value(p: float) -> str:
+    """To two digits; what is too small to matter is said to be so.
+
+    >>> p_value(0.0421), p_value(1e-9)
+    ('0.042', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
+
+
+def markdown(text: str) -> str:
+    r"""On one line, with no meaning to Markdown or HTML.
+
+    >>> print(markdown("<b>|a_b|"))
+    &lt;b&gt;\|a\_b\|
+    """
+    return _MARKDOWN.sub(lambda found: _ENTITIES.get(found[1], "\\" + found[1]), one_line(text))
+
+
+def csv_text(text: str) -> str:
+    """On one line; an apostrophe stands before what a spreadsheet would take for a formula.
+
+    >>> csv_text("=1+1"), csv_text("cat.jpg")
+    ("'=1+1", 'cat.jpg')
+    """
+    text = one_line(text)
+    return "'" + text if text.lstrip()[:1] in set("=+-@") | {"\uff1d", "\uff0b", "\uff0d", "\uff20"} else text

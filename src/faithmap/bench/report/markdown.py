@@ -1,0 +1,73 @@
+"""The report as Markdown: the same tables, for a repository or an issue. Untrusted words are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from faithmap.bench.report.page import GroupPart, ModelPart, ReportPage
+from faithmap.bench.report.tables import ReportTable, TableCell, markdown
+
+_MARKS = {"best": "**{}**", "better": "**{}**", "worse": "_{}_", "": "{}"}
+
+
+def as_markdown(page: ReportPage) -> str:
+    """The whole report but for its pictures."""
+    return "\n".join(_lines(page)).rstrip() + "\n"
+
+
+def _lines(page: ReportPage) -> Iterator[str]:
+    yield f"# {markdown(page.title)}"
+    yield ""
+    yield from (f"- {name}: {markdown(value)}" for name, value in page.facts)
+    yield ""
+    for alarm in page.alarms:
+        yield from (f"> {markdown(alarm)}", "")
+    for model in page.models:
+        yield from _model(model, page.spread, page.published)
+    for title, grids in (("Failures and warnings", page.troubles), ("Settings and versions", page.settings)):
+        if grids:
+            yield from (f"## {title}", "")
+            for grid in grids:
+                yield from _grid(grid)
+
+
+def _model(model: ModelPart, spread: str, source: str) -> Iterator[str]:
+    yield from (f"## {markdown(model.name)}", "")
+    for grid in model.tables:
+        yield from _grid(grid)
+    if model.tables:
+        yield from (f"\\* the best of its column's resolution. In brackets: {spread}.", "")
+    if model.published:
+        yield from ("### Beside published numbers", "", markdown(source), "")
+        for grid in model.published:
+            yield from _grid(grid, level=4)
+    for group in model.groups:
+        yield from _group(group)
+    yield from _grid(model.runtime)
+
+
+def _group(group: GroupPart) -> Iterator[str]:
+    yield from (f"### At {markdown(group.name)}", "")
+    for grid in (*group.tests, *group.more_tests, *group.ranks):
+        yield from _grid(grid, level=4)
+    if group.contradictions:
+        yield from ("#### Where metrics contradict each other", "")
+        yield from (f"- {markdown(title)}: {markdown('; '.join(found))}" for title, found in group.contradictions)
+        yield ""
+    yield from (f"- {markdown(front)}" for front in group.fronts)
+    yield ""
+
+
+def _grid(grid: ReportTable, level: int = 3) -> Iterator[str]:
+    yield from (f"{'#' * level} {markdown(grid.title)}", "")
+    yield f"| {' | '.join(map(markdown, grid.head))} |"
+    yield "|" + " --- |" * len(grid.head)
+    yield from (f"| {' | '.join(map(_cell, row))} |" for row in grid.rows)
+    yield ""
+    if grid.note:
+        yield from (markdown(grid.note), "")
+
+
+def _cell(cell: TableCell) -> str:
+    text = _MARKS[cell.mark].format(markdown(cell.text)) if cell.text else ""
+    return f"{text} ({markdown(cell.below)})" if cell.below else text

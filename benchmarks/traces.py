@@ -70,7 +70,7 @@ def traced(trace: Trace) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
 
 
 def command(*arguments: str) -> None:

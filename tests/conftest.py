@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
 
 import pytest
 import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-torch.set_num_threads(2)
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
+
+HARDWARE = "hardware: "
+"""The reason of a skip that no package can cure begins with it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-skips", action="store_true", help="a skipped test fails, unless its reason is missing hardware")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    return failed_if_skipped(item.config, report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return failed_if_skipped(collector.config, report)
+
+
+def failed_if_skipped(config: pytest.Config, report: Report) -> Report:
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+    expected = hasattr(report, "wasxfail") or reason.removeprefix("Skipped: ").startswith(HARDWARE)
+    if config.getoption("--no-skips") and report.skipped and not expected:
+        report.outcome = "failed"
+        report.longrepr = f"skipped although --no-skips was given: {reason}"
+    return report
 
 
 @pytest.fixture

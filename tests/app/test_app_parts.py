@@ -17,8 +17,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from faithmap.app import desk as desks
-from faithmap.app import shelf as shelves
+from faithmap.app import desk as desks, shelf as shelves
 from faithmap.app.desk import Desk
 from faithmap.app.safety import SMALL, Guard
 from faithmap.app.shelf import MAX_BYTES, Shelf

@@ -2,8 +2,8 @@
 
     python benchmarks/traces.py
 
-Two paths are traced, with the embedded model and the bundled photograph: ``faithmap explain PHOTO --method gradcam``, and one unit
-of a benchmark (Grad-CAM, deletion and insertion). Each runs once untraced before, so that imports do not count.
+Two paths are traced, with the embedded model and the bundled photograph: ``faithmap explain PHOTO --method gradcam``, and one
+unit of a benchmark (Grad-CAM, deletion and insertion). Each runs once untraced before, so that imports do not count.
 """
 
 from __future__ import annotations

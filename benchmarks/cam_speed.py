@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.masking import autocasting
 from faithmap.methods.cams import Expected
+from faithmap.probe import autocasting
 
 
 def bare(model: fm.Classifier, images: Float[Tensor, "n c h w"], passes: int, chunk: int, dtype: torch.dtype | None) -> None:

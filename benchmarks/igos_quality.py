@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import faithmap as fm
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Explainer
+from faithmap.probe import MaskedModel
 
 ABLATED = (28, 224)
 """The resolutions of Table 4."""

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.masking import autocasting
 from faithmap.model import undisturbed
+from faithmap.probe import autocasting
 
 
 class Recorder(torch.nn.Module):

@@ -20,8 +20,8 @@ from torch import Tensor
 from tune_rank_descent import Variant, opened, options_of, report
 
 import faithmap as fm
-from faithmap.masking import MaskedModel
 from faithmap.methods.masks import rank_descent
+from faithmap.probe import MaskedModel
 
 
 @dataclass(eq=False)

@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import faithmap as fm
-from faithmap.masking import autocasting
 from faithmap.metrics.functional import linear_imputation, road
 from faithmap.metrics.functional.imputation import TOLERANCE
 from faithmap.metrics.functional.multigrid import finest, neighbours
 from faithmap.metrics.functional.protocols import ranks
 from faithmap.metrics.functional.road import FRACTIONS
+from faithmap.probe import autocasting
 
 Images = Float[Tensor, "m c h w"]
 Masks = Bool[Tensor, "m h w"]

@@ -6,14 +6,15 @@ import pytest
 import torch
 from oracles import Linear, SmallNet
 
-from faithmap.masking import MaskedModel, compose, upsample
+from faithmap.masking import compose, upsample
+from faithmap.probe import MaskedModel
 from faithmap.score import Score
 
 CLASSES = torch.tensor([0, 1, 1])
 
 
 def engine(model: torch.nn.Module, images: torch.Tensor, chunk_size: int) -> MaskedModel:
-    return MaskedModel(model.eval(), Score(classes=CLASSES), images, 0.3 * images + 0.2, chunk_size)
+    return MaskedModel(model.eval(), Score(classes=CLASSES), images, 0.3 * images + 0.2, chunk_size=chunk_size)
 
 
 def test_one_shows_the_image_and_zero_the_baseline(images: torch.Tensor) -> None:

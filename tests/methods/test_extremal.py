@@ -11,9 +11,9 @@ from oracles import Linear, Patch, SmallNet
 from torch import Tensor
 
 from faithmap import Blur, image_generators
-from faithmap.masking import MaskedModel
 from faithmap.methods.masks import ExtremalPerturbation, Pyramid
 from faithmap.methods.masks.extremal import PyramidModel, SmoothMasks, area_gradient, area_penalty
+from faithmap.probe import MaskedModel
 from faithmap.score import Score
 
 pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]

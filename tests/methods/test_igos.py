@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from faithmap import IGOS, BaselineWarning, Classifier, EmptyHeatmapWarning, LineSearch, LowConfidenceWarning, image_generators
 from faithmap.baselines import Blur
-from faithmap.masking import MaskedModel, compose, upsample
+from faithmap.masking import compose, upsample
 from faithmap.methods.masks.igos import PathNoise
+from faithmap.probe import MaskedModel
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")

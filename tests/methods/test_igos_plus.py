@@ -11,10 +11,10 @@ from oracles import Patch, SmallNet
 from torch import Tensor
 
 from faithmap import deletion_insertion, image_generators
-from faithmap.masking import MaskedModel
 from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus, LineSearch, Nesterov
 from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.igos_plus import BilateralModel
+from faithmap.probe import MaskedModel
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")

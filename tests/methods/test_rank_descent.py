@@ -10,8 +10,8 @@ from oracles import Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import EvenBlurs, Expected, ExpectedGradCAM, Gradient, deletion_insertion, image_generators
-from faithmap.masking import MaskedModel
 from faithmap.methods.masks.rank_descent import GOLDEN, RankDescent, blurred, normalised, places
+from faithmap.probe import MaskedModel
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
-from faithmap.masking import clean_scores
 from faithmap.model import check_images, undisturbed
+from faithmap.probe import clean_scores
 from faithmap.score import Score, ScoreKind, Target
 from faithmap.seeds import Generators, resolve_generators
 from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.model import Classifier, plain_name
+from faithmap.probe import run_model
 
 TargetLayer: TypeAlias = nn.Module | str | Sequence[nn.Module | str] | None
 """A module of the model, its dotted name, several of either, or None for the last layer with a spatial output."""
@@ -96,7 +97,7 @@ def _spatial_outputs(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[
     handles = [module.register_forward_hook(note) for module in inner]
     try:
         with torch.no_grad():
-            model(image)
+            run_model(model, image)
     finally:
         for handle in handles:
             handle.remove()

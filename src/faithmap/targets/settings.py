@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from faithmap.model import check_images, undisturbed
+from faithmap.probe import run_model
 from faithmap.score import at_least_single, tensor_in
 
 Number: TypeAlias = int | Sequence[int] | Tensor
@@ -79,5 +80,5 @@ def clean_outputs(
     check_images(model, images)
     for index in torch.arange(len(images), device=images.device).split(chunk_size):
         with undisturbed(model), torch.no_grad():
-            output = model(images[index])
+            output = run_model(model, images[index])
         yield output, index

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.masking import MaskedModel, clean_scores
 from faithmap.model import Classifier, check_images, undisturbed
+from faithmap.probe import MaskedModel, clean_scores
 from faithmap.score import Score, Target
 from faithmap.viz.captions import answered, how, named
 from faithmap.viz.checks import check_explained, one_photo
@@ -83,7 +83,7 @@ def _scores(
     """What is asked of the model, and its answer to the image under each mask."""
     with undisturbed(model):
         _, score, _ = clean_scores(model, image, target, "probability", chunk_size)
-        masked = MaskedModel(model, score, image, baseline, chunk_size)
+        masked = MaskedModel(model, score, image, baseline, chunk_size=chunk_size)
         return score, masked.scores(masks.to(image), torch.zeros(len(masks), dtype=torch.long, device=image.device))
 
 

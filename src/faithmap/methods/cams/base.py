@@ -20,12 +20,12 @@ from faithmap.explanation import interpolation_matrix
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.cams.estimators import Estimator, Plain
 from faithmap.methods.cams.expectation import Expectation
-from faithmap.methods.cams.passes import Pass
 from faithmap.methods.cams.pooling import LayerPool, Weighted, weighted
 from faithmap.methods.cams.watching import Watched, watch
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
 from faithmap.methods.layers import ReshapeTransform, TargetLayer
 from faithmap.methods.placement import Placement
+from faithmap.probe import Pass
 from faithmap.score import Score, ScoreKind, Target
 
 TOP = 10
@@ -68,9 +68,9 @@ class LayerExplainer(Explainer):
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, Any]:
         watched = self._watch(images)
-        model = watched.asked(self.model, self.chunk_size, self.autocast)
-        logits, score, answer = model.clean(images, target, self.score, gradient=self._gradient_of_clean)
-        return logits, score, answer.score, (watched, model, answer)
+        probe = watched.probe(self.model, images, self.score, chunk_size=self.chunk_size, autocast=self.autocast)
+        logits, score, answer = probe.clean(target, self.score, gradient=self._gradient_of_clean)
+        return logits, score, answer.score, (watched, probe, answer)
 
     @property
     def _gradient_of_clean(self) -> bool:
@@ -93,11 +93,11 @@ class LayerExplainer(Explainer):
 
     def _answer(self, request: Request, found: Mapping[str, Weighted], **per_image: Tensor) -> RawHeatmap:
         """The maps of all layers as one, and what it took; for each layer, the channels that contribute the most."""
-        watched, model, _ = request.kept
+        watched, probe, _ = request.kept
         maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
-        passes = {"forward_passes": model.forward, "backward_passes": model.backward, **per_image}
+        passes = {"forward_passes": probe.forward, "backward_passes": probe.backward, **per_image}
         lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
         top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in watched.layers}
         diagnostics = [
@@ -154,12 +154,12 @@ class CAM(LayerExplainer):
 
     def _group(self, request: Request, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor | None]:
         """The maps of as many images as fill whole chunks with their passes, and how far from complete they are, if at all."""
-        _, model, answer = request.kept
+        _, probe, answer = request.kept
         images, activation = request.images[numbers], answer.at(numbers).activation
         samples = [self._estimator(request, i).draw(request.images[i : i + 1], request.generators[i]) for i in numbers.tolist()]
-        expectation = Expectation(model, self.gradient, images, numbers, activation, samples)
+        expectation = Expectation(probe, self.gradient, images, numbers, activation, samples)
         pools = [LayerPool(name, self.gradient.pool, weighting, self.gradient.relu_each, a) for name, a in activation.items()]
-        for rows in expectation.rows(request.score.of(numbers)):
+        for rows in expectation.rows():
             for pool in pools:
                 pool.add(rows)
         request.progress(int(numbers[-1]) + 1, len(request.images))

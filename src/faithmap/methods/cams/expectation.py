@@ -19,9 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.methods.cams.estimators import Estimator
-from faithmap.methods.cams.passes import LayerModel, Layers, Pass, joined
 from faithmap.methods.sampling import Samples, Stream
-from faithmap.score import Score
+from faithmap.probe import LayerProbe, Layers, Pass, joined
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,7 @@ class Expectation:
     """The passes of a few images, in one stream of full chunks.
 
     Args:
-        model: that is asked.
+        probe: of the model, at the layers.
         estimator: whose samples they are.
         images: the few.
         numbers: what the model counts them as.
@@ -58,14 +57,14 @@ class Expectation:
 
     def __init__(
         self,
-        model: LayerModel,
+        probe: LayerProbe,
         estimator: Estimator,
         images: Float[Tensor, "n c h w"],
         numbers: Int[Tensor, " n"],
         activation: Layers,
         samples: list[Samples],
     ) -> None:
-        self.model, self.estimator, self.images, self.numbers = model, estimator, images, numbers
+        self.probe, self.estimator, self.images, self.numbers = probe, estimator, images, numbers
         self.activation = activation
         self.start = images.new_zeros(len(images), dtype=torch.float32)
         self._stream = Stream(images, samples)
@@ -73,13 +72,13 @@ class Expectation:
         self._passes = torch.arange(len(self._image))
         self._first = self._passes.where(self._share == 0, 0).cummax(dim=0).values
 
-    def rows(self, score: Score) -> Iterator[Rows]:
-        """All of them, a chunk at a time; ``score`` is that of these images."""
+    def rows(self) -> Iterator[Rows]:
+        """All of them, a chunk at a time."""
         carried: tuple[Tensor, Pass] | None = None
-        for passes in self._passes.split(self.model.chunk_size):
+        for passes in self._passes.split(self.probe.chunk_size):
             index = self._image[passes].to(self.images.device)
             compared = self.estimator.difference != "none"
-            answer = self.model.ask(self._stream.perturbed(passes), score, index, self.numbers[index], keep=compared)
+            answer = self.probe.observe(self._stream.perturbed(passes), self.numbers[index], keep=compared)
             if not compared:
                 yield Rows(blocks(self._image[passes]), self._share[passes].to(index.device), answer.gradient, {})
                 continue

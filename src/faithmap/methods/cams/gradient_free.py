@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, make_baseline
-from faithmap.masking import MaskedModel
+from faithmap.capture import Capture
 from faithmap.methods.base import Passes, RawHeatmap, Request
 from faithmap.methods.cams.base import LayerExplainer
-from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.cams.pooling import weighted
 from faithmap.model import normalised_zero, undisturbed
+from faithmap.probe import LayerProbe, MaskProbe, run_model
 from faithmap.score import at_least_single
 
 
@@ -33,10 +34,10 @@ class WeighsChannels(LayerExplainer):
         """The clean one, and one for each channel."""
         with undisturbed(self.model):
             watched = self._watch(image)
-            layers = watched.asked(self.model, self.chunk_size, self.autocast)
-            with torch.no_grad(), layers.capture.watch():
-                self.model(image)
-        grids = (watched.reshape[name](values) for name, values in layers.capture.activations.items())
+            capture = Capture(watched.layers)
+            with torch.no_grad(), capture.watch():
+                run_model(self.model, image)
+        grids = (watched.reshape[name](values) for name, values in capture.activations.items())
         return Passes(1 + sum(grid.shape[1] for grid in grids), 0)
 
     def _explain(self, request: Request) -> RawHeatmap:
@@ -74,14 +75,13 @@ class ScoreCAM(WeighsChannels):
         given = request.baseline_for(slice(image, image + 1), self.baseline)
         hidden = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
         index = request.clean.new_tensor([image], dtype=torch.long)
-        masked = MaskedModel(
-            self.model, request.score.of(index), shown, make_baseline(hidden, shown), self.chunk_size, self.autocast
-        )
+        settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
+        masked = MaskProbe(self.model, request.score.of(index), shown, make_baseline(hidden, shown), **settings)
         low, high = activation.amin(dim=(1, 2), keepdim=True), activation.amax(dim=(1, 2), keepdim=True)
         masks = ((activation - low) / (high - low)).where(high > low, 0).to(shown.dtype)
         scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=shown.device))
-        model: LayerModel = request.kept[1]
-        model.forward[image] += len(masks)
+        probe: LayerProbe = request.kept[1]
+        probe.forward[image] += len(masks)
         return scores.softmax(dim=0)
 
 
@@ -95,12 +95,9 @@ class AblationCAM(WeighsChannels):
 
     @torch.no_grad()
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
-        watched, model, _ = request.kept
-        shown = request.images[image : image + 1]
-        scores = []
-        for channels in torch.arange(len(activation), device=shown.device).split(self.chunk_size):
-            index = torch.full_like(channels, image)
-            scores.append(model.ablated(shown, request.score, index, layer, watched.reshape[layer], channels))
+        probe: LayerProbe = request.kept[1]
+        channels = torch.arange(len(activation), device=activation.device)
+        scores = [probe.without_channels(image, layer, some) for some in channels.split(self.chunk_size)]
         clean = request.clean[image]
         fall = clean - torch.cat(scores)
         return at_least_single(fall / clean.abs() if bool(clean != 0) else fall)

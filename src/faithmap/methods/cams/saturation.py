@@ -16,11 +16,11 @@ from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.cams.watching import watch
 from faithmap.methods.layers import ReshapeTransform
 from faithmap.model import check_images, undisturbed
-from faithmap.score import Score, ScoreKind, Target
+from faithmap.probe import LayerProbe
+from faithmap.score import ScoreKind, Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,31 +93,26 @@ def saturation(
     images = images.detach()
     with undisturbed(model):
         watched = watch(model, target_layer, reshape_transform, images[:1])
-        asked = watched.asked(model, chunk_size, autocast)
-        _, concrete, clean = asked.clean(images, target, score, gradient=False)
+        probe = watched.probe(model, images, score, chunk_size=chunk_size, autocast=autocast)
+        _, _, clean = probe.clean(target, score, gradient=False)
         (name, activation), at = next(iter(clean.activation.items())), torch.linspace(0, 1, positions).to(images)
-        walks = [
-            _walk(asked, images[i : i + 1], start, activation[i], concrete.of(torch.tensor([i], device=images.device)), at)
-            for i, start in enumerate(make_baseline(baseline, images).split(1))
-        ]
+        walks = [_walk(probe, i, start, activation[i], at) for i, start in enumerate(make_baseline(baseline, images).split(1))]
     values, similarity, norm = (torch.stack(rows) for rows in zip(*walks, strict=True))
     return Saturation(at, values, similarity, norm, name)
 
 
 def _walk(
-    asked: LayerModel,
-    image: Float[Tensor, "1 c h w"],
+    probe: LayerProbe,
+    image: int,
     start: Float[Tensor, "1 c h w"],
     activation: Float[Tensor, "k h w"],
-    score: Score,
     at: Float[Tensor, " p"],
 ) -> tuple[Float[Tensor, " p"], Float[Tensor, " p"], Float[Tensor, " p"]]:
     """Score, similarity and gradient norm at each position of one image's path."""
     parts = []
-    for positions in at.split(asked.chunk_size):
-        z = torch.lerp(start, image, positions.view(-1, 1, 1, 1))
-        index = torch.zeros(len(z), dtype=torch.long, device=z.device)
-        answer = asked.ask(z, score, index, index)
+    for positions in at.split(probe.chunk_size):
+        z = torch.lerp(start, probe.images[image : image + 1], positions.view(-1, 1, 1, 1))
+        answer = probe.observe(z, torch.full((len(z),), image, device=z.device))
         (here,), (gradient,) = answer.activation.values(), answer.gradient.values()
         cosine = F.cosine_similarity(here.flatten(1), activation.flatten().unsqueeze(0))
         parts.append((answer.score, cosine, gradient.flatten(1).norm(dim=1)))
@@ -149,8 +144,8 @@ def top_features(
     if not 1 <= count <= len(first):
         raise ValueError(f"count is {count}; give 1 to {len(first)} channels")
     with undisturbed(model):
-        asked = watch(model, layer, None, images[:1]).asked(model, chunk_size)
-        _, _, clean = asked.clean(images.detach(), why.explained, "logit", gradient=False)
+        probe = watch(model, layer, None, images[:1]).probe(model, images.detach(), "logit", chunk_size=chunk_size)
+        _, _, clean = probe.clean(why.explained, "logit", gradient=False)
     channels = torch.tensor([layers[layer][:count] for layers in named], device=images.device)
     rows = torch.arange(len(images), device=images.device).unsqueeze(1)
     features = clean.activation[layer][rows, channels].relu()

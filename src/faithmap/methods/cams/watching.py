@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
-from faithmap.methods.cams.passes import LayerModel
 from faithmap.methods.layers import ReshapeTransform, TargetLayer, as_grid, find_layers, is_patches
 from faithmap.methods.placement import Placement, Trail, tiles
 from faithmap.methods.receptive_field import Activate, probed
+from faithmap.probe import LayerProbe, run_model
+from faithmap.score import Score, ScoreKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +31,17 @@ class Watched:
     reshape: Mapping[str, ReshapeTransform]
     centres: Mapping[str, tuple[Float[Tensor, " r"], Float[Tensor, " c"]]]
 
-    def asked(self, model: nn.Module, chunk_size: int, autocast: torch.dtype | None = None) -> LayerModel:
-        """The model, to be asked at these layers."""
-        return LayerModel(model, Capture(self.layers), lambda name, values: self.reshape[name](values), chunk_size, autocast)
+    def probe(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        kind: ScoreKind,
+        *,
+        chunk_size: int,
+        autocast: torch.dtype | None = None,
+    ) -> LayerProbe:
+        """A probe of the model at these layers."""
+        return LayerProbe(model, Score(kind), images, self.layers, self.reshape, chunk_size=chunk_size, autocast=autocast)
 
 
 def watch(
@@ -52,7 +61,7 @@ def watch(
     layers = find_layers(model, target_layer, image, scales)
     capture = Capture(layers)
     with torch.no_grad(), Trail(image) as trail, capture.watch():
-        model(image)
+        run_model(model, image)
     reshape, centres = {}, {}
     for name, activation in capture.activations.items():
         reshape[name] = reshape_transform or as_grid(activation, layers[name], model, size)
@@ -74,7 +83,7 @@ def _activate(model: nn.Module, name: str, layer: nn.Module, reshape: ReshapeTra
     def activate(images: Tensor) -> Tensor:
         capture = Capture({name: layer})
         with capture.watch():
-            model(images)
+            run_model(model, images)
         return reshape(capture.activations[name])
 
     return activate

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.masking import autocasting
 from faithmap.methods.captum_methods.library import captum
 from faithmap.methods.captum_methods.stages import check_watchable
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
@@ -39,13 +38,8 @@ class CaptumExplainer(GradientExplainer):
 
 def asking(part: Part, model: nn.Module) -> Callable[[Tensor], Any]:
     """The model's output for some images, as often as the part's images follow each other in them; passes are counted."""
-
-    def ask(z: Float[Tensor, "k c h w"]) -> Any:
-        part.asked.forward += rows_of(part, len(z)).bincount(minlength=part.asked.count)
-        with autocasting(z.device, part.asked.autocast):
-            return model(z)
-
-    return ask
+    probe = part.probe.inside(model)
+    return lambda z: probe.output(z, rows_of(part, len(z)))
 
 
 def rows_of(part: Part, count: int) -> Int[Tensor, " k"]:

@@ -132,7 +132,7 @@ class DeepLIFT(CaptumExplainer):
 
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         baselines = self._baselines(part)
-        at_once = max(1, part.asked.chunk_size // 2)
+        at_once = max(1, part.probe.chunk_size // 2)
         found = [self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)]
         attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
         gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
@@ -154,7 +154,7 @@ class DeepLIFT(CaptumExplainer):
 
     def _lifted(self, part: Part, baselines: Float[Tensor, "m c h w"]) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
         """Attributions, and how the score changes from the baselines to the images."""
-        score = part.asked.score
+        score = part.probe.score
         weights = torch.empty(0)
         staged = Staged(asking(part, self.model), Rescaled(), lambda output: weighed(weights, tensor_of(output, score)))
         output = tensor_of(staged.record(torch.cat([part.images, baselines])), score).detach()
@@ -166,7 +166,7 @@ class DeepLIFT(CaptumExplainer):
         with silent():
             lift = captum().DeepLift(staged, eps=self.eps)
             attribution = lift.attribute(part.images.detach().clone().requires_grad_(), baselines)
-        part.asked.backward += rows_of(part, len(output)).bincount(minlength=part.asked.count)
+        part.probe.count_backward(rows_of(part, len(output)))
         return attribution.detach(), end - start
 
     def _baselines(self, part: Part) -> Float[Tensor, "m c h w"]:
@@ -178,4 +178,4 @@ class DeepLIFT(CaptumExplainer):
 def _some(part: Part, rows: Tensor) -> Part:
     generators = [part.generators[i] for i in rows.tolist()]
     index = rows.to(part.images.device)
-    return Part(part.images[index], part.numbers[index], part.asked, generators, part.request)
+    return Part(part.images[index], part.numbers[index], part.probe, generators, part.request)

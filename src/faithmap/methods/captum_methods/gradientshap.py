@@ -68,12 +68,12 @@ class GradientSHAP(GradientExplainer):
         index, x = part.numbers[image : image + 1], part.images[image : image + 1]
 
         def scores(z: Tensor) -> Tensor:
-            return part.asked.scores(z, index.expand(len(z)))
+            return part.probe.scores(z, index.expand(len(z)))
 
         def gradients(forward: Any, inputs: tuple[Tensor], target: Any = None, more: Any = None) -> tuple[Tensor]:
             del forward, target, more
             with torch.enable_grad():  # captum is inside no_grad
-                return (part.asked.gradients(inputs[0], index.expand(len(inputs[0]))),)
+                return (part.probe.gradients(inputs[0], index.expand(len(inputs[0]))),)
 
         shap = captum().GradientShap(scores)
         shap.gradient_func = gradients

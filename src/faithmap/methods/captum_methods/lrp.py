@@ -216,7 +216,7 @@ class LRP(CaptumExplainer):
 
     def _by_gradient(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Tensor]:
         """The image times the gradient with ratios in the place of derivatives, and the model's output."""
-        score = part.asked.score
+        score = part.probe.score
         model, pixels = self._pixels(part)
         weights = torch.empty(0)
         staged = Staged(asking(part, model), _Ratios(), lambda found: weighed(weights, tensor_of(found, score)))
@@ -225,15 +225,15 @@ class LRP(CaptumExplainer):
         weights = self._weights(part, output)
         pixels = pixels.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(staged(pixels).sum(), pixels)
-        part.asked.backward += part.numbers.bincount(minlength=part.asked.count)
+        part.probe.count_backward(part.numbers)
         return (pixels * slope).detach(), output
 
     def _weights(self, part: Part, output: Tensor) -> Tensor:
-        return mean_slope(part.asked.score, part.numbers, torch.zeros_like(output), output)
+        return mean_slope(part.probe.score, part.numbers, torch.zeros_like(output), output)
 
     def _relevance(self, part: Part, plan: _Relevance, output: Tensor) -> Float[Tensor, "m c h w"]:
         """captum's, of stages made anew: it takes the rules from them when it is done."""
-        score = part.asked.score
+        score = part.probe.score
         model, pixels = self._pixels(part)
         last = _with(_Weighed(self._weights(part, output)), captum("captum.attr._utils.lrp_rules").EpsilonRule(SMALL))
         staged = Staged(asking(part, model), plan, lambda found: last(tensor_of(found, score).clone()))
@@ -246,5 +246,5 @@ class LRP(CaptumExplainer):
         staged.stages.append(last)
         with silent():
             relevance: Tensor = captum().LRP(staged).attribute(pixels.detach().clone().requires_grad_())
-        part.asked.backward += part.numbers.bincount(minlength=part.asked.count)
+        part.probe.count_backward(part.numbers)
         return relevance.detach()

@@ -72,14 +72,14 @@ class ModifiedGradient(CaptumExplainer):
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """One pass, after one that finds the rectifiers."""
-        score = part.asked.score
+        score = part.probe.score
         staged = Staged(asking(part, self.model), Rectifiers(), lambda output: score(output, rows_of(part, len(part.images))))
         check_same(part, score(staged.record(part.images), part.numbers))
         if not staged.names:
             raise ValueError("the model has no ReLU, whose derivative this method changes; give another method")
         with silent():
             attribution = getattr(captum(), self.library)(staged).attribute(part.images.detach().clone().requires_grad_())
-        part.asked.backward += part.numbers.bincount(minlength=part.asked.count)
+        part.probe.count_backward(part.numbers)
         found: Tensor = attribution.detach()
         return found
 

@@ -30,8 +30,8 @@ from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.methods.captum_methods.least_squares import LeastSquares
 from faithmap.methods.captum_methods.library import captum, drawing, silent
-from faithmap.methods.gradients.base import InputModel
 from faithmap.model import normalised_zero
+from faithmap.probe import InputProbe
 
 Segments: TypeAlias = "Tensor | Callable[[Tensor], Tensor]"
 """Which part each pixel belongs to: (h, w) or (n, h, w), of whole numbers; or what makes (h, w) of an image (c, h, w)."""
@@ -78,19 +78,19 @@ class Surrogate(Explainer):
 
     def _explain(self, request: Request) -> RawHeatmap:
         images, count = request.images, len(request.images)
-        asked = InputModel(self.model, request.score, count, images.device, self.chunk_size, self.autocast)
+        probe = InputProbe(self.model, request.score, images, chunk_size=self.chunk_size, autocast=self.autocast)
         maps, found = [], []
         for i in range(count):
-            coefficients, parts, diagnostics = self._one(request, asked, i)
+            coefficients, parts, diagnostics = self._one(request, probe, i)
             maps.append(coefficients.to(images.device)[parts])
             found.append(diagnostics)
             request.progress(i + 1, count)
-        passes = (asked.forward + 1).tolist()
+        passes = (probe.forward + 1).tolist()
         told = [{"forward_passes": p, "backward_passes": 0, **d} for p, d in zip(passes, found, strict=True)]
         return RawHeatmap(torch.stack(maps), told)
 
     def _one(
-        self, request: Request, asked: InputModel, image: int
+        self, request: Request, probe: InputProbe, image: int
     ) -> tuple[Float[Tensor, " parts"], Int[Tensor, "h w"], dict[str, Any]]:
         """The coefficients of one image's parts, these parts, and how well they fit."""
         x, numbers = request.images[image : image + 1], torch.tensor([image], device=request.images.device)
@@ -99,7 +99,7 @@ class Surrogate(Explainer):
         baseline, parts = make_baseline(chosen, x), self._parts(request.images, image)
 
         def scores(z: Tensor) -> Tensor:
-            return asked.scores(z, numbers.expand(len(z)))
+            return probe.scores(z, numbers.expand(len(z)))
 
         count = int(parts.max()) + 1
         if count < 2 or self.samples < count + 2:

@@ -14,72 +14,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from faithmap.masking import autocasting
 from faithmap.methods.base import Explainer, RawHeatmap, Request
-from faithmap.score import Score, ScoreKind, at_least_single, require_gradient
+from faithmap.probe import InputProbe
+from faithmap.score import ScoreKind
 
 Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
-
-
-@dataclass
-class InputModel:
-    """A model that is asked for scores, and for their gradients to the pixels.
-
-    Attributes:
-        model: in evaluation mode, its weights frozen.
-        score: what is asked; counts images as the explained ones are counted.
-        count: of explained images.
-        device: where they are.
-        chunk_size: images in one pass at the most.
-        autocast: a lower precision for the passes.
-        forward: passes that each image has taken so far.
-        backward: likewise.
-    """
-
-    model: nn.Module
-    score: Score
-    count: int
-    device: torch.device
-    chunk_size: int
-    autocast: torch.dtype | None = None
-    forward: Int[Tensor, " n"] = field(init=False)
-    backward: Int[Tensor, " n"] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.forward = torch.zeros(self.count, dtype=torch.long, device=self.device)
-        self.backward = self.forward.clone()
-
-    def gradients(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
-        """Of each image's score to its pixels; ``index`` says which explained image it was made from."""
-        self.backward += index.bincount(minlength=self.count)
-        slopes = []
-        for rows in torch.arange(len(z), device=z.device).split(self.chunk_size):
-            part = z[rows].detach().requires_grad_()
-            with torch.enable_grad():
-                score = self._answer(part, index[rows])
-            require_gradient(score)
-            (slope,) = torch.autograd.grad(score.sum(), part, allow_unused=True, materialize_grads=True)
-            slopes.append(at_least_single(slope))
-        return torch.cat(slopes)
-
-    @torch.no_grad()
-    def scores(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """Of each image."""
-        rows = torch.arange(len(z), device=z.device).split(self.chunk_size)
-        return torch.cat([self._answer(z[part], index[part]) for part in rows])
-
-    def _answer(self, z: Tensor, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        self.forward += index.bincount(minlength=self.count)
-        with autocasting(z.device, self.autocast):
-            output = self.model(z)
-        return self.score(output, index)
 
 
 @dataclass(eq=False)
@@ -102,16 +48,17 @@ class GradientExplainer(Explainer):
 
     def _explain(self, request: Request) -> RawHeatmap:
         count, device = len(request.images), request.images.device
-        asked = InputModel(self.model, request.score, count, device, self.chunk_size, self.autocast)
+        settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
+        probe = InputProbe(self.model, request.score, request.images, **settings)
         maps, found = [], []
         for numbers in torch.arange(count, device=device).split(self.chunk_size):
-            part = Part(request.images[numbers], numbers, asked, [request.generators[i] for i in numbers.tolist()], request)
+            part = Part(request.images[numbers], numbers, probe, [request.generators[i] for i in numbers.tolist()], request)
             attribution, diagnostics = self._attributed(part)
             maps.append(reduced(attribution, self.channels))
             found.append(diagnostics)
             request.progress(int(numbers[-1]) + 1, count)
         per_image = {name: torch.cat([values[name] for values in found]) for name in found[0]}
-        passes = {"forward_passes": asked.forward + 1, "backward_passes": asked.backward, **per_image}
+        passes = {"forward_passes": probe.forward + 1, "backward_passes": probe.backward, **per_image}
         lists = {name: values.tolist() for name, values in passes.items()}
         return RawHeatmap(torch.cat(maps), [{name: values[i] for name, values in lists.items()} for i in range(count)])
 
@@ -131,14 +78,14 @@ class Part:
     Attributes:
         images: the few, or disturbed copies of them.
         numbers: which of the explained images they were made from.
-        asked: the model.
+        probe: of the model.
         generators: of each.
         request: that the call asked.
     """
 
     images: Float[Tensor, "m c h w"]
     numbers: Int[Tensor, " m"]
-    asked: InputModel
+    probe: InputProbe
     generators: list[torch.Generator]
     request: Request
 

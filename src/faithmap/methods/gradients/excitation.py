@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
-from faithmap.masking import autocasting
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.gradients.steps import Value
 from faithmap.methods.gradients.stops import Stop, find_stop
 from faithmap.methods.gradients.tape import Tape
 from faithmap.methods.gradients.winning import Mass, Walk
+from faithmap.probe import run_model
 from faithmap.score import ScoreKind, logits_of
 from faithmap.warning_types import FaithmapWarning
 
@@ -103,8 +103,7 @@ class ExcitationBackprop(Explainer):
 
         capture = Capture({} if stop.layer is None else {stop.name: stop.layer})
         with torch.no_grad(), tape.naming(self.model), capture.watch(enter, keep=False), tape:
-            with autocasting(images.device, self.autocast):
-                output = self.model(images)
+            output = run_model(self.model, images, self.autocast)
             explained = logits_of(output) if request.score.function is None else request.score(output, numbers)
             top = tape.of(explained)
         if top is None:

@@ -70,7 +70,7 @@ class SmoothGrad(GradientExplainer):
         stream = Stream(part.images, [self._samples(generator) for generator in part.generators])
         total, square, first = (torch.zeros_like(at_least_single(part.images)) for _ in range(3))
         seen = torch.zeros(len(part.images), dtype=torch.bool)
-        for passes in torch.arange(len(stream)).split(part.asked.chunk_size):
+        for passes in torch.arange(len(stream)).split(part.probe.chunk_size):
             of = stream.image[passes]
             index = of.to(part.images.device)
             generators = [part.generators[i] for i in of.tolist()]

@@ -54,10 +54,10 @@ class PathGradients(GradientExplainer):
 
     def _mean(self, part: Part, stream: Stream) -> Float[Tensor, "m c h w"]:
         total = torch.zeros_like(at_least_single(part.images))
-        for passes in torch.arange(len(stream)).split(part.asked.chunk_size):
+        for passes in torch.arange(len(stream)).split(part.probe.chunk_size):
             index = stream.image[passes].to(part.images.device)
             share = stream.share[passes].to(part.images).view(-1, 1, 1, 1)
-            slope = part.asked.gradients(stream.perturbed(passes), part.numbers[index])
+            slope = part.probe.gradients(stream.perturbed(passes), part.numbers[index])
             total.index_add_(0, index, slope.mul_(stream.differences(passes)).mul_(share))
         return total
 
@@ -67,7 +67,7 @@ class PathGradients(GradientExplainer):
         for i, samples in enumerate(stream.samples):
             references = samples.references
             assert references is not None  # noqa: S101 - every path has one
-            scores = part.asked.scores(references, part.numbers[i].expand(len(references)))
+            scores = part.probe.scores(references, part.numbers[i].expand(len(references)))
             weight = torch.zeros(len(references)).index_add_(0, samples.path, samples.share)
             means.append(scores @ weight.to(scores))
         return torch.stack(means)

@@ -31,7 +31,7 @@ class Gradient(GradientExplainer):
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
         """One pass."""
-        return part.asked.gradients(part.images, part.numbers)
+        return part.probe.gradients(part.images, part.numbers)
 
 
 @dataclass(eq=False)
@@ -59,4 +59,4 @@ class GradientTimesInput(GradientExplainer):
         """One pass."""
         chosen = part.request.baseline_for(part.numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        return (part.images - make_baseline(chosen, part.images)) * part.asked.gradients(part.images, part.numbers)
+        return (part.images - make_baseline(chosen, part.images)) * part.probe.gradients(part.images, part.numbers)

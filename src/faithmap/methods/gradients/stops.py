@@ -18,6 +18,7 @@ from faithmap.methods.layers import find_layers
 from faithmap.methods.placement import Trail
 from faithmap.methods.receptive_field import probed
 from faithmap.model import Classifier, plain_name
+from faithmap.probe import run_model
 from faithmap.score import logits_of
 
 INPUT = "input"
@@ -65,14 +66,14 @@ def find_stop(model: nn.Module, target_layer: Any, image: Float[Tensor, "1 c h w
 def _placed(model: nn.Module, name: str, layer: nn.Module, image: Float[Tensor, "1 c h w"]) -> Stop:
     capture = Capture({name: layer})
     with torch.no_grad(), Trail(image) as trail, capture.watch():
-        model(image)
+        run_model(model, image)
     activation = capture.activations[name]
     if activation.ndim != 4:
         raise ValueError(f"target_layer {name!r} returns {tuple(activation.shape)}; give a layer that returns (n, k, h, w)")
 
     def activate(images: Tensor) -> Tensor:
         with capture.watch():
-            model(images)
+            run_model(model, images)
         return capture.activations[name]
 
     shape = (activation.shape[-2], activation.shape[-1])
@@ -95,7 +96,7 @@ def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | N
     handles = [m.register_forward_hook(note) for m in model.modules() if not isinstance(m, Classifier)]
     try:
         with torch.no_grad(), uncompiled(), tape:
-            output = model(image)
+            output = run_model(model, image)
     finally:
         for handle in handles:
             handle.remove()

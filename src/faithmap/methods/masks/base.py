@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Explainer, Progress, RawHeatmap, Request, check_resolution, rows_and_columns
+from faithmap.probe import MaskedModel
 from faithmap.warning_types import BaselineWarning
 
 

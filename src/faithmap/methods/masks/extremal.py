@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
-from faithmap.masking import MaskedModel, rows_of
+from faithmap.masking import rows_of
 from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.masks.base import warn_if_recognised
+from faithmap.probe import MaskedModel
 from faithmap.score import ScoreKind, Target
 
 EQUAL = 1e-6
@@ -325,8 +326,9 @@ class ExtremalPerturbation(Explainer):
         """The model, and each image once for each area; says where the baseline is still recognised."""
         rows = index.repeat_interleave(len(self.areas))
         images, chosen = request.images[rows], request.baseline_for(rows, self.baseline)
-        common = (self.model, request.score.of(rows), images, make_baseline(chosen, images), self.chunk_size, self.autocast)
-        masked = PyramidModel(*common, pyramid=chosen) if isinstance(chosen, Pyramid) else MaskedModel(*common)
+        common = (self.model, request.score.of(rows), images, make_baseline(chosen, images))
+        settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
+        masked = PyramidModel(*common, chosen, **settings) if isinstance(chosen, Pyramid) else MaskedModel(*common, **settings)
         if request.score.function is None:
             first = torch.arange(0, len(rows), len(self.areas), device=rows.device)
             shown = self._judged(masked, images.new_zeros(len(first), 1, 1), first)

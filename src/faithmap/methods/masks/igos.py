@@ -26,10 +26,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Passes, Progress
 from faithmap.methods.masks.base import MaskOptimiser, Penalty, Trace
 from faithmap.methods.masks.steps import LineSearch, Nesterov, Step, take_step
+from faithmap.probe import MaskedModel
 
 
 class PathNoise:

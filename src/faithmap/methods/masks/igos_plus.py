@@ -17,17 +17,18 @@ so that one objective is descended, and the weights are those of I-GOS.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.masking import MaskedModel, upsample
+from faithmap.masking import upsample
 from faithmap.methods.base import Request
 from faithmap.methods.masks.base import Regulariser, size_penalty, total_variation
 from faithmap.methods.masks.igos import IGOS, PathNoise
 from faithmap.methods.masks.steps import LineSearch, Nesterov
+from faithmap.probe import MaskedModel
 
 
 @dataclass
@@ -45,7 +46,8 @@ class BilateralModel(MaskedModel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.shown = MaskedModel(self.model, self.score, self.baseline, self.images, self.chunk_size, self.autocast)
+        settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
+        self.shown = MaskedModel(self.model, self.score, self.baseline, self.images, **settings)
         self.shown.forward, self.shown.backward = self.forward, self.backward
         if self.sigma is not None:
             down, across = (self.images.diff(dim=dim).square().mean(dim=1) / self.sigma**2 for dim in (2, 3))
@@ -111,8 +113,8 @@ class IGOSPlus(IGOS):
 
     def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskedModel:
         plain = super()._masked(request, index)
-        settings = plain.chunk_size, plain.autocast, self.sigma
-        masked = BilateralModel(plain.model, plain.score, plain.images, plain.baseline, *settings)
+        settings: dict[str, Any] = {"chunk_size": plain.chunk_size, "autocast": plain.autocast}
+        masked = BilateralModel(plain.model, plain.score, plain.images, plain.baseline, self.sigma, **settings)
         masked.forward += plain.forward
         return masked
 

@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Passes, Progress
 from faithmap.methods.masks.base import MaskOptimiser, Trace
+from faithmap.probe import MaskedModel
 
 
 class Jitter:

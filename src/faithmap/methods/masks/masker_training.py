@@ -26,6 +26,7 @@ from faithmap.methods.base import Progress
 from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.masker import Masker, check_fit, identity
 from faithmap.model import check_images, undisturbed
+from faithmap.probe import run_model
 from faithmap.score import at_least_single, logits_of
 from faithmap.seeds import derived, seeded
 
@@ -192,7 +193,7 @@ def begin(model: nn.Module, photos: Photos, settings: MaskerSettings) -> Trainin
     first = photos[0].unsqueeze(0)
     check_images(model, first)
     with torch.no_grad():
-        classes = logits_of(model(first)).shape[1]
+        classes = logits_of(run_model(model, first)).shape[1]
     if classes < 2:
         raise ValueError(f"the model has {classes} class; a masker is trained for one that has at least 2")
     with seeded(derived(settings.seed, "masker"), torch.device("cpu")):
@@ -207,7 +208,7 @@ def _step(model: nn.Module, photos: Photos, training: Training, adam: torch.opti
     images = _batch(model, photos, training)
     generator = torch.Generator().manual_seed(derived(settings.seed, f"step {training.done}"))
     with torch.no_grad():
-        predicted = logits_of(model(images)).argmax(dim=1)
+        predicted = logits_of(run_model(model, images)).argmax(dim=1)
     absent = (torch.rand(len(images), generator=generator) < settings.absent).to(images.device)
     shift = torch.randint(1, masker.classes, (len(images),), generator=generator).to(images.device)
     asked = torch.where(absent, (predicted + shift) % masker.classes, predicted)
@@ -248,7 +249,7 @@ def _log_probability(
     if len(images) == 0:
         return masks.new_zeros(0)
     up = upsample(masks.unsqueeze(1).to(images), (images.shape[-2], images.shape[-1]))
-    logits = at_least_single(logits_of(model(compose(images, baseline, up))))
+    logits = at_least_single(logits_of(run_model(model, compose(images, baseline, up))))
     return logits.log_softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 

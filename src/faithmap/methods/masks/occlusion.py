@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.model import normalised_zero
+from faithmap.probe import MaskedModel
 
 
 @dataclass(eq=False)
@@ -87,7 +87,8 @@ class Occlusion(Explainer):
         chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         score = request.score.of(numbers)
-        return MaskedModel(self.model, score, images, make_baseline(chosen, images), self.chunk_size, self.autocast)
+        baseline = make_baseline(chosen, images)
+        return MaskedModel(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
 
     def _patches(self, covers: Tensor, size: tuple[int, int]) -> Bool[Tensor, "m h w"]:
         """Where some of the patches lie."""

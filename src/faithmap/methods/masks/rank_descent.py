@@ -37,10 +37,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.cams import Expected, ExpectedGradCAM
 from faithmap.methods.references import GOLDEN, EvenBlurs
+from faithmap.probe import MaskedModel
 from faithmap.score import Target
 from faithmap.warning_types import suppressed
 
@@ -161,7 +161,8 @@ class RankDescent(Explainer):
         images = request.images[index]
         baseline = make_baseline(request.baseline_for(index, self.baseline), images)
         images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
-        return MaskedModel(self.model, request.score.of(index.repeat(2)), images, baseline, self.chunk_size, self.autocast)
+        score = request.score.of(index.repeat(2))
+        return MaskedModel(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
 
     def _descend(self, masked: MaskedModel, request: Request, image: int, h: Float[Tensor, "1 r c"]) -> Float[Tensor, "1 r c"]:
         total, show = self.iterations * len(request.images), getattr(request.progress, "maps", None)

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.explanation import interpolation_matrix
-from faithmap.masking import MaskedModel
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.model import normalised_zero
+from faithmap.probe import MaskedModel
 
 
 @dataclass(eq=False)
@@ -126,7 +126,8 @@ class RISE(Explainer):
         chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         score = request.score.of(numbers)
-        return MaskedModel(self.model, score, shown, make_baseline(chosen, shown), self.chunk_size, self.autocast)
+        baseline = make_baseline(chosen, shown)
+        return MaskedModel(self.model, score, shown, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
 
 
 def _chunks(count: int, size: int) -> Iterator[int]:

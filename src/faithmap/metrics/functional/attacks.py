@@ -27,8 +27,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from faithmap.masking import autocasting, clean_scores
 from faithmap.model import check_images, undisturbed
+from faithmap.probe import clean_scores, run_model
 from faithmap.score import Target, at_least_single, logits_of
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -182,9 +182,7 @@ class _Ascent:
     ) -> tuple[Float[Tensor, "m c h w"], Bool[Tensor, " m"]]:
         """Of -m, or of m for a class that is to be reached; and which images are where they should be led."""
         x = x.detach().requires_grad_()
-        with autocasting(x.device, self.autocast):
-            output = self.model(x)
-        logits, own = at_least_single(logits_of(output)), goal.unsqueeze(1)
+        logits, own = at_least_single(logits_of(run_model(self.model, x, self.autocast))), goal.unsqueeze(1)
         m = logits.gather(1, own).squeeze(1) - logits.scatter(1, own, -math.inf).logsumexp(dim=1)
         slope = at_least_single(torch.autograd.grad(m.sum(), x)[0])
         return slope if self.targeted else -slope, (logits.argmax(dim=1) == goal) == self.targeted

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Constant
 from faithmap.explanation import Explanation
-from faithmap.masking import MaskedModel
 from faithmap.metrics.functional.examined import examined
+from faithmap.probe import MaskedModel
 from faithmap.score import Target, at_least_single
 
 Scaling: TypeAlias = Literal["max", "min_max", "none"]
@@ -107,7 +107,9 @@ def confidence(
     """
     with examined(model, images, heatmaps, target, chunk_size=chunk_size, autocast=autocast) as case:
         why = replace(case.explanation, heatmap=scaled(case.explanation.heatmap, scaling))
-        masked = MaskedModel(model, case.score, case.images, Constant(0.0)(case.images), chunk_size, autocast)
+        masked = MaskedModel(
+            model, case.score, case.images, Constant(0.0)(case.images), chunk_size=chunk_size, autocast=autocast
+        )
         scores = masked.scores(why.at(case.size).to(images.dtype), case.index)
         # a map of ones hides nothing: by definition, and not by the luck of rounding
         scores = torch.where((why.heatmap == 1).all(dim=2).all(dim=1), case.clean, scores)

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.masking import clean_scores
 from faithmap.model import check_images, undisturbed
+from faithmap.probe import clean_scores
 from faithmap.score import Score, ScoreKind, Target
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.masking import MaskedModel
 from faithmap.metrics.functional.examined import Examined, examined
 from faithmap.metrics.functional.protocols import Curve, Protocol, ProtocolName, exact_counts, ranks, rules_of
+from faithmap.probe import MaskedModel
 from faithmap.score import Target
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -93,7 +93,7 @@ class Game:
         """The score of some of the images after every count of cells."""
         images = case.images[part]
         made = make_baseline(protocol.insertion_baseline if rule.kind == "insertion" else protocol.deletion_baseline, images)
-        masked = MaskedModel(model, case.score.of(part), images, made, self.chunk_size, self.autocast)
+        masked = MaskedModel(model, case.score.of(part), images, made, chunk_size=self.chunk_size, autocast=self.autocast)
         places = ranks(-ranked[part] if rule.least_first else ranked[part])
         questions = torch.cartesian_prod(torch.arange(len(images), device=counts.device), counts)
         scores = []

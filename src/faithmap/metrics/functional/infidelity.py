@@ -27,10 +27,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.masking import autocasting
 from faithmap.metrics.functional.draws import streamed
 from faithmap.metrics.functional.examined import Examined, examined
 from faithmap.metrics.functional.perturbations import AnyPerturbation, Perturbation, Perturbed, make_perturbation
+from faithmap.probe import run_model
 from faithmap.score import ScoreKind, Target, at_least_single
 from faithmap.seeds import Generators, resolve_generators
 
@@ -169,8 +169,7 @@ class _Test:
         self.foretold += [foretold(self.case.images[i], p, self.values[i], self.reading) for i, p in perturbed]
         shown = perturbed[0][1].shown if len(perturbed) == 1 else torch.cat([p.shown for _, p in perturbed])
         index = torch.cat([torch.full((len(p.shown),), i, device=shown.device) for i, p in perturbed])
-        with autocasting(shown.device, self.autocast):
-            output = self.model(shown)
+        output = run_model(self.model, shown, self.autocast)
         self.fallen.append(self.case.clean[index].double() - self.case.score(output, index).double())
         self.done += len(shown)
 

@@ -24,11 +24,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.masking import clean_scores
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
 from faithmap.metrics.functional.examined import explained
 from faithmap.metrics.functional.reinitialise import Draw, Order, Trained, randomise
 from faithmap.model import check_images, plain_name, undisturbed
+from faithmap.probe import clean_scores
 from faithmap.score import Target
 from faithmap.seeds import seeded
 from faithmap.warning_types import suppressed

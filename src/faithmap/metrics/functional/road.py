@@ -20,11 +20,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.masking import autocasting
 from faithmap.metrics.functional.examined import Examined, examined
 from faithmap.metrics.functional.games import Progress
 from faithmap.metrics.functional.imputation import TOLERANCE, imputation_noise, linear_imputation, with_noise
 from faithmap.metrics.functional.protocols import Curve, ranks
+from faithmap.probe import run_model
 from faithmap.score import Target
 from faithmap.seeds import Generators, resolve_generators
 
@@ -146,7 +146,6 @@ class _Walk:
         for index, order, count in (chunk.T for chunk in questions.split(self.chunk_size)):
             removed = places[index, order] < count.view(-1, 1, 1)
             filled = linear_imputation(images[index], removed, tolerance=self.tolerance)
-            with autocasting(images.device, self.autocast):
-                output = self.model(with_noise(filled, noise[index], removed))
+            output = run_model(self.model, with_noise(filled, noise[index], removed), self.autocast)
             answers.append(score(output, index))
         return torch.cat(answers).view(len(part), 2, -1)

@@ -1,0 +1,400 @@
+r"""Probe: the one way in which the library runs a user's model.
+
+Every pass of a model goes through :func:`run_model`. A probe adds what all methods and metrics need: it splits images into
+chunks, sets the precision, and counts the forward and backward passes of each image. Its three kinds differ in what they vary:
+
+============  ==============================  ====================================================================
+InputProbe    the pixels                      scores, and gradients to the pixels
+MaskProbe     masks between image and baseline  scores of :math:`\Phi(I, M)`, and gradients to the masks
+LayerProbe    the pixels                      scores, with activations and gradients at some layers
+============  ==============================  ====================================================================
+
+Passes are counted for each of the n images that are explained. ``index`` says which of them a row was made from.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from faithmap.capture import Capture
+from faithmap.masking import rows_of, upsample
+from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, require_gradient, resolve
+
+Disturbance: TypeAlias = Callable[[Float[Tensor, "m c h w"], Int[Tensor, " m"]], Float[Tensor, "m c h w"]]
+"""From composed images and the index of each to disturbed ones, such as noisy or shifted copies; never in place."""
+
+Layers: TypeAlias = Mapping[str, Tensor]
+"""One tensor (m, k, h, w) for each target layer."""
+
+
+def run_model(model: nn.Module, images: Float[Tensor, "m c h w"], autocast: torch.dtype | None = None) -> Any:
+    """The model's output for a chunk of images. No other function of the library calls a model.
+
+    Args:
+        model: in evaluation mode.
+        images: a chunk.
+        autocast: a lower precision for the pass, or None.
+
+    >>> run_model(torch.nn.Flatten(), torch.ones(1, 1, 1, 2))
+    tensor([[1., 1.]])
+    """
+    with autocasting(images.device, autocast):
+        return model(images)
+
+
+def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Autocast to ``dtype`` on the device; no change for None."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+@dataclass
+class Probe:
+    """Runs a model, and counts the passes of each image.
+
+    Attributes:
+        model: takes images, in evaluation mode, its weights frozen.
+        score: reads the explained number off the model's output.
+        images: those that are explained.
+        chunk_size: images in one pass, at most.
+        autocast: a lower precision for the passes, or None.
+        forward: passes of each image so far.
+        backward: likewise.
+    """
+
+    model: nn.Module
+    score: Score
+    images: Float[Tensor, "n c h w"]
+    _: KW_ONLY
+    chunk_size: int = 32
+    autocast: torch.dtype | None = None
+    forward: Int[Tensor, " n"] = field(init=False)
+    backward: Int[Tensor, " n"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.forward = torch.zeros(len(self.images), dtype=torch.long, device=self.images.device)
+        self.backward = self.forward.clone()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self.images.shape[-2], self.images.shape[-1]
+
+    def output(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Any:
+        """The model's output for a chunk of images."""
+        self.forward += self._count(index)
+        return run_model(self.model, z, self.autocast)
+
+    def inside(self, module: nn.Module) -> Probe:
+        """The same probe of a module inside the model; both count passes together."""
+        inner = copy.copy(self)
+        inner.model = module
+        return inner
+
+    def count_backward(self, index: Int[Tensor, " m"]) -> None:
+        """Count a backward pass for each row."""
+        self.backward += self._count(index)
+
+    def _count(self, index: Int[Tensor, " m"]) -> Int[Tensor, " n"]:
+        return index.bincount(minlength=len(self.images))
+
+    def _scored(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        return self.score(self.output(z, index), index)
+
+    def _chunks(self, count: int) -> list[slice]:
+        return [slice(start, start + self.chunk_size) for start in range(0, count, self.chunk_size)]
+
+
+class InputProbe(Probe):
+    """Scores of any images that were made from the explained ones, and their gradients to the pixels.
+
+    >>> probe = InputProbe(torch.nn.Flatten(), Score("logit", classes=torch.tensor([1])), torch.zeros(1, 1, 1, 2))
+    >>> probe.gradients(torch.ones(3, 1, 1, 2), index=torch.tensor([0, 0, 0]))[0], probe.backward
+    (tensor([[[0., 1.]]]), tensor([3]))
+    """
+
+    @torch.no_grad()
+    def scores(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """The score of each image."""
+        return torch.cat([self._scored(z[rows], index[rows]) for rows in self._rows(z)])
+
+    def gradients(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        """The gradient of each image's score to its pixels."""
+        gradients = []
+        for rows in self._rows(z):
+            self.count_backward(index[rows])
+            part = z[rows].detach().requires_grad_()
+            with torch.enable_grad():
+                score = self._scored(part, index[rows])
+            require_gradient(score)
+            (gradient,) = torch.autograd.grad(score.sum(), part, allow_unused=True, materialize_grads=True)
+            gradients.append(at_least_single(gradient))
+        return torch.cat(gradients)
+
+    def _rows(self, z: Float[Tensor, "m c h w"]) -> tuple[Int[Tensor, " k"], ...]:
+        """The rows of each chunk, as a tensor: indexing by one copies the chunk."""
+        rows: tuple[Tensor, ...] = torch.arange(len(z), device=z.device).split(self.chunk_size)
+        return rows
+
+
+@dataclass
+class MaskProbe(Probe):
+    """Scores of masked versions of the images, and their gradients to the masks.
+
+    The order of the masks and the size of the chunks do not change a result beyond rounding.
+
+    Attributes:
+        baseline: one for each image; shown where its mask is 0.
+
+    >>> ones = torch.ones(1, 1, 1, 2)
+    >>> probe = MaskProbe(torch.nn.Flatten(), Score("logit", classes=torch.tensor([1])), ones, 0 * ones)
+    >>> probe.scores(torch.tensor([[[1.0, 0.25]]]), index=torch.tensor([0]))
+    tensor([0.2500])
+    """
+
+    baseline: Float[Tensor, "n c h w"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.images, self.baseline = self.images.contiguous(), self.baseline.contiguous()
+        self.difference = self.images - self.baseline
+
+    @torch.no_grad()
+    def scores(self, masks: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """f(Phi(I_i, M)) for every mask M of image i."""
+        scores = []
+        for rows in self._chunks(len(masks)):
+            up = upsample(masks[rows].unsqueeze(1), self.size)
+            scores.append(self._scored(self._composed(up, index[rows]), index[rows]))
+        return torch.cat(scores)
+
+    def gradients(
+        self,
+        masks: Float[Tensor, "n r c"],
+        index: Int[Tensor, " m"],
+        shares: Float[Tensor, " m"],
+        disturb: Disturbance | None = None,
+    ) -> Float[Tensor, "n r c"]:
+        r"""Sum over all rows of image i of :math:`\partial f(D(\Phi(I_i, a M_i))) / \partial M_i`.
+
+        Args:
+            masks: one for each image.
+            index: the image of each row.
+            shares: a, the factor of the mask in each row.
+            disturb: D, such as added noise or a shift; differentiated like the rest.
+
+        The chain rule is written out, so that no graph is kept below the composed image: with :math:`z` that image, the
+        gradient to the upsampled mask is :math:`a \sum_c (\partial f / \partial z)_c (I - b)_c`, summed over the rows
+        before the adjoint of the upsampling is applied once.
+        """
+        masks = masks.detach().requires_grad_()
+        with torch.enable_grad():
+            upsampled = upsample(masks.unsqueeze(1), self.size)
+        total = torch.zeros_like(upsampled)
+        for rows in self._chunks(len(index)):
+            i, share = index[rows], shares[rows].view(-1, 1, 1, 1)
+            up = rows_of(upsampled.detach(), i) * share
+            gradient = self._gradient(up, i, disturb).mul_(self._change(up, i))
+            total.index_add_(0, i, gradient.sum(dim=1, keepdim=True).mul_(share))
+        return torch.autograd.grad(upsampled, masks, total)[0]
+
+    def _gradient(
+        self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"], disturb: Disturbance | None
+    ) -> Float[Tensor, "m c h w"]:
+        """The gradient of the score to the composed images."""
+        self.count_backward(index)
+        z = self._composed(up, index).requires_grad_()
+        with torch.enable_grad():
+            scores = self._scored(z if disturb is None else disturb(z, index), index)
+            require_gradient(scores)
+            return torch.autograd.grad(scores.sum(), z)[0]
+
+    def _composed(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
+        return torch.addcmul(rows_of(self.baseline, index), up, rows_of(self.difference, index))
+
+    def _change(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "k c h w"]:
+        """The derivative of the composed images to their upsampled masks."""
+        del up
+        return rows_of(self.difference, index)
+
+
+MaskedModel = MaskProbe
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """The results of one pass over m images.
+
+    Attributes:
+        score: of each.
+        activation: of each layer; empty where none is kept.
+        gradient: of the score to each activation; empty after a pass without gradients.
+    """
+
+    score: Float[Tensor, " m"]
+    activation: Layers
+    gradient: Layers
+
+    def at(self, rows: Int[Tensor, " k"]) -> Pass:
+        """The results of some of the images."""
+        rows = rows.to(self.score.device)
+        parts = ({name: values[rows] for name, values in part.items()} for part in (self.activation, self.gradient))
+        return Pass(self.score[rows], *parts)
+
+
+@dataclass
+class LayerProbe(Probe):
+    """Scores of images, with the activations of some layers and the score's gradients to them.
+
+    Attributes:
+        layers: modules by name.
+        reshape: makes (n, k, h, w) of each layer's activation.
+    """
+
+    layers: Mapping[str, nn.Module]
+    reshape: Mapping[str, Callable[[Tensor], Tensor]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._capture = Capture(self.layers)
+
+    def clean(
+        self, target: Target, kind: ScoreKind, *, gradient: bool
+    ) -> tuple[Float[Tensor, "n classes"] | None, Score, Pass]:
+        """A pass over the explained images themselves, on which the target is made concrete, for this probe, too.
+
+        One forward pass serves both: a class that the model predicts is known before the gradient is taken.
+
+        Returns:
+            The logits (None for a callable target), the score of the concrete target, and the results.
+        """
+        resolver = _TargetResolver(target, kind, len(self.images))
+        passes = []
+        for rows in self._chunks(len(self.images)):
+            index = torch.arange(len(self.images), device=self.images.device)[rows]
+            passes.append(self._pass(self.images[rows], partial(resolver, index=index), index, gradient=gradient))
+        logits, self.score = resolver.result()
+        return logits, self.score, joined(passes)
+
+    def observe(self, z: Float[Tensor, "m c h w"], index: Int[Tensor, " m"], *, keep: bool = True) -> Pass:
+        """One pass with gradients over at most a chunk of images.
+
+        Args:
+            z: the images.
+            index: the explained image that each was made from.
+            keep: whether the activations are needed.
+        """
+        return self._pass(z, lambda output: self.score(output, index), index, gradient=True, keep=keep)
+
+    def without_channels(self, image: int, layer: str, channels: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """The score of one image with one channel of a layer after the other set to 0; at most a chunk of channels."""
+
+        def without(activation: Tensor) -> Tensor:
+            changed = activation.clone()
+            self.reshape[layer](changed)[torch.arange(len(channels)), channels] = 0
+            return changed
+
+        index = torch.full_like(channels, image)
+        with torch.no_grad(), Capture({layer: self.layers[layer]}).watch(without):
+            output = self.output(self.images[image].expand(len(index), -1, -1, -1), index)
+        return self.score(output, index)
+
+    def _pass(
+        self,
+        z: Tensor,
+        score: Callable[[Any], Tensor],
+        index: Int[Tensor, " m"],
+        *,
+        gradient: bool,
+        keep: bool = True,
+    ) -> Pass:
+        output = self._captured(z, index, gradient=gradient, keep=keep)
+        with torch.set_grad_enabled(gradient):
+            values = score(output)
+        kept = self._capture.activations.items() if keep else ()
+        activation = {name: at_least_single(self.reshape[name](a.detach())) for name, a in kept}
+        gradients: dict[str, Tensor] = {}
+        if gradient:
+            self.count_backward(index)
+            require_gradient(values)
+            found = self._capture.gradients(values.sum()).items()
+            gradients = {name: at_least_single(self.reshape[name](g)) for name, g in found}
+        self._capture.activations = {}
+        return Pass(values.detach(), activation, gradients)
+
+    def _captured(self, z: Tensor, index: Int[Tensor, " m"], *, gradient: bool, keep: bool) -> Any:
+        """The model's output, its layers captured, gradients off up to the first of them.
+
+        A second pass, with gradients on from the start, where the model sets the mode of gradients by itself and has ended with
+        gradients off.
+        """
+        for mode in (self._capture.late_gradients, torch.enable_grad) if gradient else (torch.no_grad,):
+            with mode(), self._capture.watch(keep=keep):
+                output = self.output(z, index)
+                if torch.is_grad_enabled() == gradient:
+                    break
+        return output
+
+
+def joined(passes: list[Pass]) -> Pass:
+    """The results of several passes behind each other."""
+    if len(passes) == 1:
+        return passes[0]
+    return Pass(
+        torch.cat([p.score for p in passes]),
+        {name: torch.cat([p.activation[name] for p in passes]) for name in passes[0].activation},
+        {name: torch.cat([p.gradient[name] for p in passes]) for name in passes[0].gradient},
+    )
+
+
+@torch.no_grad()
+def clean_scores(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    target: Target,
+    kind: ScoreKind,
+    chunk_size: int,
+    autocast: torch.dtype | None = None,
+) -> tuple[Float[Tensor, "n classes"] | None, Score, Float[Tensor, " n"]]:
+    """The logits of the clean images (None for a callable target), the score of the concrete target, and its values.
+
+    >>> logits, score, values = clean_scores(torch.nn.Flatten(), torch.tensor([[[[0.0, 3.0]]]]), None, "logit", 32)
+    >>> score.classes, values
+    (tensor([1]), tensor([3.]))
+    """
+    resolver = _TargetResolver(target, kind, len(images))
+    everything = torch.arange(len(images), device=images.device)
+    values = [resolver(run_model(model, images[index], autocast), index) for index in everything.split(chunk_size)]
+    return *resolver.result(), torch.cat(values)
+
+
+class _TargetResolver:
+    """Makes a target concrete on the outputs for the clean images, chunk by chunk, and keeps their logits."""
+
+    def __init__(self, target: Target, kind: ScoreKind, count: int) -> None:
+        self.target, self.kind, self.count = target, kind, count
+        self._logits: list[Tensor] = []
+        self._classes: list[Tensor] = []
+
+    def __call__(self, output: Any, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """The scores of a chunk; ``index`` says which images it has."""
+        score = resolve(self.target, output, self.kind, len(index) if self.target is None else self.count)
+        own = score if self.target is None else score.of(index)
+        if own.classes is not None:
+            self._logits.append(logits_of(output).detach())
+            self._classes.append(own.classes)
+        return own(output, torch.arange(len(index), device=index.device))
+
+    def result(self) -> tuple[Float[Tensor, "n classes"] | None, Score]:
+        """The logits (None for a callable target) and the score, when all chunks are through."""
+        if not self._logits:
+            return None, resolve(self.target, None, self.kind, self.count)
+        return torch.cat(self._logits), Score(self.kind, classes=torch.cat(self._classes))

@@ -20,8 +20,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-Baseline: TypeAlias = "str | float | Tensor | Callable[[Tensor], Tensor]"
-
 REFERENCE_SIZE = 224
 """The image side, in pixels, at which kernel sizes and sigmas are given; they scale with the shorter side."""
 
@@ -134,6 +132,9 @@ class Noise:
         noise = torch.randn(images.shape[1:], generator=generator).mul(self.std).add(self.mean).clamp(0, 1)
         return noise.to(images).expand(images.shape).clone()
 
+
+Baseline: TypeAlias = str | float | Tensor | Blur | MedianBlur | Constant | Mean | Noise | Callable[[Tensor], Tensor]
+"""A name from :data:`BASELINES`, a pixel value, a tensor, one of the classes above, or a callable."""
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {

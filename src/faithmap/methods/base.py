@@ -10,14 +10,16 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
+from faithmap.methods.settings import check_settings, complete_docstring
 from faithmap.model import check_images, undisturbed
 from faithmap.probe import clean_scores
 from faithmap.score import Score, ScoreKind, Target
@@ -95,9 +97,13 @@ class Explainer(ABC):
     model: nn.Module
     _: KW_ONLY
     score: ScoreKind = "probability"
-    chunk_size: int = 32
+    chunk_size: Annotated[int, Ge(1)] = 32
     seed: int = 0
     autocast: torch.dtype | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        complete_docstring(cls)
 
     def __call__(
         self,
@@ -167,8 +173,8 @@ class Explainer(ABC):
 
     def _check(self, size: tuple[int, int]) -> None:
         """Raise ValueError where a setting does not fit images of that size (height, width)."""
-        if self.chunk_size < 1:
-            raise ValueError(f"chunk_size is {self.chunk_size} for images of {size}; give at least 1")
+        del size
+        check_settings(self)
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
         """Logits and scores of the clean images, the target made concrete, and what else the method keeps of that pass."""

@@ -31,7 +31,7 @@ class Distribution(ABC):
         """So many references for an image, in random order."""
 
 
-References: TypeAlias = "Distribution | Baseline"
+References: TypeAlias = Distribution | Baseline
 """A distribution; or a baseline, which is the distribution of one image; or a tensor of several images to draw from."""
 
 

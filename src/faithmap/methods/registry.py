@@ -5,10 +5,18 @@ A new method is a file of its own, and one entry here (docs/methods/adding.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from faithmap.methods.method_info import MethodInfo, Need
+from faithmap.methods.settings import Setting, SettingError, find_setting, plain_settings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from faithmap.methods.base import Explainer
 
 _GRADIENT: tuple[Need, ...] = ("gradient",)
 _CAPTUM: tuple[Need, ...] = ("gradient", "captum")
@@ -229,3 +237,102 @@ METHODS: Mapping[str, MethodInfo] = MappingProxyType(_ALL)
 
 ALIASES: Mapping[str, str] = MappingProxyType({also: name for name, method in METHODS.items() for also in method.also})
 """Other names, and the method that each stands for."""
+
+
+def explainer_from(name: str, model: nn.Module, settings: Mapping[str, Any]) -> Explainer:
+    """A method of the registry with settings in plain form (:mod:`faithmap.methods.settings`).
+
+    Beside plain values, three objects have a text as their plain form: a method has its name, a dtype has its name, and a
+    trained network has the path of its file.
+
+    >>> import torch
+    >>> explainer_from("igos", torch.nn.Identity(), {"lambda1": 0.5, "step": {"kind": "nesterov", "size": 4}}).step
+    Nesterov(size=4)
+    >>> explainer_from("igos", torch.nn.Identity(), {"lambda3": 0.5})
+    Traceback (most recent call last):
+        ...
+    faithmap.methods.settings.SettingError: igos has no setting 'lambda3'; did you mean lambda2 or lambda1?
+
+    Args:
+        name: of the method.
+        model: the explained model.
+        settings: plain values by name; objects are accepted too.
+
+    Raises:
+        SettingError: for a setting that the method does not have, or a value that it does not accept.
+    """
+    kind = METHODS[name].explainer
+    given = {key: _named_object(find_setting(kind, key, name)[-1], value, model) for key, value in settings.items()}
+    if "masker" in METHODS[name].needs and given.get("masker") is None:
+        made = "give the file of one as masker; 'faithmap train-masker' makes it"
+        raise SettingError(f"{name} needs a network that was trained for the model; {made}", "masker")
+    return kind(model, **plain_settings(kind, given, name))
+
+
+def assigned(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Settings in plain form of each method, from texts such as ``lambda1=0.5``, or ``igos.lambda1=0.5`` for one method alone.
+
+    >>> assigned(["iterations=20", "igos.lambda1=0.5"], ["igos", "mask", "gradcam"])
+    {'igos': {'iterations': 20, 'lambda1': 0.5}, 'mask': {'iterations': 20}, 'gradcam': {}}
+
+    Args:
+        texts: a setting without a method's name is one of every method that has it.
+        methods: the methods that are used, by name.
+
+    Raises:
+        SettingError: for a text that is no assignment, a setting that none of the methods has, or a value out of its range.
+    """
+    found: dict[str, dict[str, Any]] = {name: {} for name in methods}
+    for text in texts:
+        name, sign, value = (part.strip() for part in text.partition("="))
+        if not sign or not name:
+            raise SettingError(f"{text!r} sets nothing; give NAME=VALUE, such as lambda1=0.5", name)
+        method, _, rest = name.partition(".")
+        method = ALIASES.get(method, method)
+        owners, name = ([method], rest) if method in found else (list(methods), name)
+        settings = _settings_named(name, owners)
+        for owner, setting in settings.items():
+            found[owner][name] = value if _has_name(setting) else setting.from_text(value)
+    return found
+
+
+def _settings_named(name: str, methods: Sequence[str]) -> dict[str, Setting]:
+    """The setting of that name of each method that has it."""
+    found, error = {}, None
+    for method in methods:
+        try:
+            found[method] = find_setting(METHODS[method].explainer, name, method)[-1]
+        except SettingError as unknown:
+            error = error or unknown
+    if error is not None and not found:
+        raise error
+    return found
+
+
+def _has_name(setting: Setting) -> bool:
+    """Whether a text can stand for an object that :func:`_named_object` makes."""
+    import torch  # noqa: PLC0415 - the registry is read without torch
+
+    from faithmap.methods.base import Explainer  # noqa: PLC0415
+    from faithmap.methods.masks.masker import Masker  # noqa: PLC0415
+
+    return any(map(setting.accepts, (torch.dtype, Explainer, Masker)))
+
+
+def _named_object(setting: Setting, value: Any, model: nn.Module) -> Any:
+    """The object that a text or table stands for, which only the model or torch can make; any other value as it is."""
+    import torch  # noqa: PLC0415 - the registry is read without torch
+
+    from faithmap.methods.base import Explainer  # noqa: PLC0415
+    from faithmap.methods.masks.masker import Masker  # noqa: PLC0415
+    from faithmap.methods.masks.masker_files import read_masker  # noqa: PLC0415
+
+    if setting.accepts(Masker) and isinstance(value, (str, Path)):
+        return read_masker(value, model)
+    if setting.accepts(torch.dtype) and isinstance(getattr(torch, str(value), None), torch.dtype):
+        return getattr(torch, value)
+    if setting.accepts(Explainer):
+        name, given = (value.get("kind"), value) if isinstance(value, Mapping) else (value, {})
+        if isinstance(name, str) and name in METHODS and not setting.is_choice(name):
+            return explainer_from(name, model, {key: item for key, item in given.items() if key != "kind"})
+    return value

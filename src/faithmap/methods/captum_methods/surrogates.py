@@ -33,7 +33,7 @@ from faithmap.methods.captum_methods.library import captum, drawing, silent
 from faithmap.model import normalised_zero
 from faithmap.probe import InputProbe
 
-Segments: TypeAlias = "Tensor | Callable[[Tensor], Tensor]"
+Segments: TypeAlias = Tensor | Callable[[Tensor], Tensor]
 """Which part each pixel belongs to: (h, w) or (n, h, w), of whole numbers; or what makes (h, w) of an image (c, h, w)."""
 
 

@@ -343,7 +343,7 @@ def test_autocast_stays_close(small_net: SmallNet, images: Tensor) -> None:
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"patience": 0}, "patience"),
         ({"baseline": "fog"}, "'fog' is unknown"),
-        ({"score": "odds"}, "'probability' or 'logit'"),
+        ({"score": "odds"}, "give one of probability, logit"),
     ],
 )
 def test_settings_that_do_not_fit(small_net: SmallNet, images: Tensor, settings: dict, words: str, untouched) -> None:

@@ -112,9 +112,10 @@ class Setting:
         return {_snake_case(kind.__name__): kind for kind in _dataclasses(self.annotation)}
 
     @property
-    def nested(self) -> dict[str, Setting]:
+    def nested(self) -> Mapping[str, Setting]:
         """The settings of the default object, if the default is one."""
-        return settings_of(type(self.default)) if is_dataclass(self.default) else {}
+        kind: Any = type(self.default)
+        return settings_of(kind) if _is_object(self.default) else {}
 
     def accepts(self, kind: type) -> bool:
         """Whether an object of this class, or of a subclass, is a value."""
@@ -179,7 +180,7 @@ class Setting:
         if not isinstance(value, Mapping):
             return value
         given = {key: item for key, item in value.items() if key != "kind"}
-        if "kind" not in value and is_dataclass(self.default) and not isinstance(self.default, type):
+        if "kind" not in value and _is_object(self.default):
             return self._made(lambda **settings: replace(self.default, **settings), type(self.default), given)
         name, kinds = value.get("kind"), self.kinds
         if not isinstance(name, str) or name not in kinds:
@@ -285,7 +286,8 @@ def plain_settings(kind: type, given: Mapping[str, Any], owner: str = "") -> dic
 
 def check_settings(made: Any) -> None:
     """Raise SettingError if a setting of a dataclass's instance has another type than annotated, or is out of range."""
-    for setting in settings_of(type(made)).values():
+    kind: Any = type(made)
+    for setting in settings_of(kind).values():
         setting.check(getattr(made, setting.name))
 
 
@@ -405,9 +407,9 @@ def _validated(annotation: Any) -> Any:
     if origin in _UNIONS:
         return typing.Union[tuple(map(_validated, args))]  # noqa: UP007 - the members are known at run time only
     if origin is tuple:
-        return tuple[tuple(arg if arg is Ellipsis else _validated(arg) for arg in args)]
+        return types.GenericAlias(tuple, tuple(arg if arg is Ellipsis else _validated(arg) for arg in args))
     if origin is Sequence:
-        return Sequence[_validated(args[0])]
+        return types.GenericAlias(Sequence, (_validated(args[0]),))
     return Callable if _is_callable(annotation) else _instances(getattr(annotation, "array_type", annotation))
 
 
@@ -420,6 +422,11 @@ def _instances(kind: Any) -> Any:
         return value
 
     return Annotated[Any, PlainValidator(instance)] if isinstance(kind, type) else Any
+
+
+def _is_object(value: Any) -> bool:
+    """Whether the value is an instance of a dataclass."""
+    return is_dataclass(value) and not isinstance(value, type)
 
 
 def _is_callable(annotation: Any) -> bool:

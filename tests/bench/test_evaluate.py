@@ -131,9 +131,9 @@ def test_settings_become_what_a_method_takes() -> None:
     assert (expected.gradient.samples, expected.scales) == (3, 1)
     for settings, message in [
         ({"chunk_size": 3}, "has no setting 'chunk_size'"),
-        ({"step": {"kind": "magic"}}, "a table has the kind 'magic'; give one of blur"),
-        ({"step": {"kind": ["nesterov"]}}, r"a table has the kind \['nesterov'\]; give one of blur"),
-        ({"step": {"kind": "line_search", "up": 1}}, "line_search has no setting 'up'; its settings are upper, lower"),
+        ({"step": {"kind": "magic"}}, "a table of kind 'magic'; give one of the kinds line_search, nesterov"),
+        ({"step": {"kind": ["nesterov"]}}, r"a table of kind \['nesterov'\]; give one of the kinds line_search, nesterov"),
+        ({"step": {"kind": "line_search", "up": 1}}, "line_search has no setting 'up'; its settings are beta"),
         ({"iterations": "many"}, "iterations is 'many'; give a whole number"),
         ({"average": 1}, "average is 1; give true or false"),
     ]:

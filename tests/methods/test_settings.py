@@ -143,8 +143,8 @@ def test_a_plain_form_stands_for_a_value(setting: str, plain: Any, value: Any) -
         ("spring", float("nan"), "spring is nan; give a Spring or a number; in files, a table of kind spring or stiff_spring"),
         ("spring", {"kind": "rope"}, "spring is a table of kind 'rope'; give one of the kinds spring, stiff_spring"),
         ("spring", {"kind": ["spring"]}, "spring is a table of kind ['spring']; give one of the kinds spring, stiff_spring"),
-        ("spring", {"strength": 0}, "spring: strength is 0; give a number above 0"),
-        ("spring", {"strenght": 1}, "spring: spring has no setting 'strenght'; did you mean strength?"),
+        ("spring", {"strength": 0}, "strength is 0; give a number above 0"),
+        ("spring", {"strenght": 1}, "spring has no setting 'strenght'; did you mean strength?"),
         ("sides", {"kind": "spring"}, "sides is a table of kind 'spring'; give a whole number, two whole numbers, or None"),
         ("sides", [1, 2, 3], "sides is (1, 2, 3); give a whole number, two whole numbers, or None"),
         ("paint", "green", "paint is 'green'; give one of red, blue, or None"),
@@ -204,6 +204,11 @@ def test_unknown_and_repeated_settings_are_refused(given: Mapping[str, Any], mes
     with pytest.raises(SettingError) as refused:
         plain_settings(Machine, given, "machine")
     assert str(refused.value) == message
+
+
+def test_settings_of_the_run_are_marked() -> None:
+    marked = [setting.name for setting in settings_of(fm.IGOS).values() if setting.of_run]
+    assert marked == ["chunk_size", "seed", "autocast"]
 
 
 def test_an_instance_is_checked() -> None:

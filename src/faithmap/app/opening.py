@@ -21,7 +21,6 @@ from faithmap.app.listing import Listing
 from faithmap.app.viewer.packing import jpeg, packed
 from faithmap.app.viewer.scene import Areas, Shown, scene
 from faithmap.baselines import make_baseline
-from faithmap.bench.explainers import plain_value
 from faithmap.bench.report.analysis import MethodEntry
 from faithmap.bench.report.example_images import MethodMap, MissingError, facts, read_maps, read_photo, small_view
 from faithmap.bench.report.results import COSTS, GAMES, protocols
@@ -30,7 +29,8 @@ from faithmap.bench.report.tables import amount, number
 from faithmap.data import ImageError
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.metrics.functional import DeletionInsertion
+from faithmap.methods.settings import arguments_of
+from faithmap.metrics.functional import DeletionInsertion, deletion_insertion
 from faithmap.metrics.functional.agreement import spearman
 from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
 from faithmap.text import one_line
@@ -205,5 +205,7 @@ def _rules(listing: Listing) -> tuple[Protocol, Mapping[str, Any]]:
 def _removed(listing: Listing, view: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 3 h w"]:
     """What a removed pixel is shown as: the plan's baseline, else the blur that the protocol begins insertion with."""
     rules, settings = _rules(listing)
-    baseline = plain_value(settings["baseline"]) if "baseline" in settings else rules.insertion_baseline
+    baseline = rules.insertion_baseline
+    if "baseline" in settings:
+        baseline = arguments_of(deletion_insertion)["baseline"].from_plain(settings["baseline"])
     return make_baseline(baseline, view)

@@ -11,13 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.bench.errors import BenchError, SettingError
-from faithmap.bench.explainers import plain_setting
-from faithmap.bench.fitting import argument_annotation, misfit
 from faithmap.bench.images import LoadedImage
 from faithmap.bench.plan import canonical
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
 from faithmap.methods.cams.saturation import saturation
+from faithmap.methods.settings import SettingError as MethodSettingError, arguments_of
 from faithmap.metrics import functional
 from faithmap.model import Classifier
 from faithmap.seeds import derived
@@ -71,19 +70,23 @@ def run_metric(metric: MetricSpec, case: MetricInput) -> dict[str, Sequence[Any]
     Raises:
         ValueError: where it cannot be measured with these maps or settings.
     """
-    settings = {key: plain_setting(key, value) for key, value in metric.settings.items()}
+    settings = _values(metric)
     found = _MEASURES[metric.name](case, canonical([metric.name, metric.settings]), **settings)
     return {metric.column(name): values for name, values in found.items()}
 
 
 def check_settings(metric: MetricSpec) -> None:
-    """Raise SettingError for a setting that cannot be meant."""
-    for key, value in metric.settings.items():
-        places = (argument_annotation(function, key) for function in (_MEASURES[metric.name], FUNCTIONS[metric.name]))
-        place, given = next(filter(None, places)), plain_setting(key, value)
-        wanted = misfit(given, *place)
-        if wanted is not None:
-            raise SettingError(f"{key} is {given!r}; give {wanted}", key)
+    """Raise SettingError for a setting whose value the metric does not accept."""
+    _values(metric)
+
+
+def _values(metric: MetricSpec) -> dict[str, Any]:
+    """The settings of a metric, from their plain form."""
+    known = {**arguments_of(FUNCTIONS[metric.name]), **arguments_of(_MEASURES[metric.name])} if metric.settings else {}
+    try:
+        return {key: known[key].from_plain(value) for key, value in metric.settings.items()}
+    except MethodSettingError as error:
+        raise SettingError(error, error.setting) from error
 
 
 def _games(case: MetricInput, name: str, *, resolution: int | None = None, **settings: Any) -> Values:

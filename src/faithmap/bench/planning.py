@@ -20,7 +20,7 @@ from faithmap._version import __version__
 from faithmap.bench.dataset import DatasetItem, DatasetSource, ShardedDataset, open_source, resolved, targets_of
 from faithmap.bench.errors import BenchError, SettingError, blamed
 from faithmap.bench.evaluate import FAILURES, refuse
-from faithmap.bench.explainers import RUN, make_explainer
+from faithmap.bench.explainers import make_explainer
 from faithmap.bench.images import LoadedImage
 from faithmap.bench.load_spec import FieldLocator, field_name, located
 from faithmap.bench.metric_runners import MetricInput, check_settings, run_metric
@@ -28,6 +28,7 @@ from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup
 from faithmap.data import FileError, read_image
 from faithmap.methods.controls import RandomMap
+from faithmap.methods.settings import settings_of
 from faithmap.model import Classifier, undisturbed
 from faithmap.warning_types import suppressed
 
@@ -148,7 +149,8 @@ def _method(
     except FAILURES as error:
         refuse(error, spec.chunk_size)
         raise SettingError(error, blamed(str(error), {**method.settings, "resolution": resolution})) from error
-    told = {key: value for key, value in explainer.settings.items() if key not in RUN - {"resolution"}}
+    of_run = {name for name, setting in settings_of(type(explainer)).items() if setting.of_run}
+    told = {key: value for key, value in explainer.settings.items() if key not in of_run}
     if "masker" in told:
         told["masker"] = getattr(getattr(explainer, "masker", None), "digest", told["masker"])
     kind = type(explainer).__name__

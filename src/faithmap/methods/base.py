@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
-from faithmap.methods.settings import check_settings, complete_docstring
+from faithmap.methods.settings import OfRun, check_settings, complete_docstring
 from faithmap.model import check_images, undisturbed
 from faithmap.probe import clean_scores
 from faithmap.score import Score, ScoreKind, Target
@@ -97,9 +97,9 @@ class Explainer(ABC):
     model: nn.Module
     _: KW_ONLY
     score: ScoreKind = "probability"
-    chunk_size: Annotated[int, Ge(1)] = 32
-    seed: int = 0
-    autocast: torch.dtype | None = None
+    chunk_size: Annotated[int, Ge(1), OfRun()] = 32
+    seed: Annotated[int, OfRun()] = 0
+    autocast: Annotated[torch.dtype | None, OfRun()] = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)

@@ -61,6 +61,11 @@ class AlsoNamed:
 
 
 @dataclass(frozen=True)
+class OfRun:
+    """Marks a setting that a whole run has in common, part of its annotation: it has an option or a field of its own."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """One setting.
 
@@ -105,6 +110,11 @@ class Setting:
     def aliases(self) -> list[str]:
         """Other names of the setting."""
         return [item.name for item in _metadata(self.annotation) if isinstance(item, AlsoNamed)]
+
+    @property
+    def of_run(self) -> bool:
+        """Whether all methods of a run have the same value."""
+        return any(isinstance(item, OfRun) for item in _metadata(self.annotation))
 
     @property
     def kinds(self) -> dict[str, type]:
@@ -189,14 +199,11 @@ class Setting:
         return self._made(kinds[name], kinds[name], given)
 
     def _made(self, make: Callable[..., Any], kind: type, given: Mapping[str, Any]) -> Any:
-        """An object with the settings given; errors name the setting that the object belongs to."""
-        name = _snake_case(kind.__name__)
+        """An object with the settings given; errors carry the name of the setting that the object belongs to."""
         try:
-            return make(**plain_settings(kind, given, name))
-        except SettingError as error:
-            raise SettingError(f"{self.name}: {error}", self.name) from error
+            return make(**plain_settings(kind, given))
         except (TypeError, ValueError) as error:
-            raise SettingError(f"{self.name}: {name}: {error}", self.name) from error
+            raise SettingError(str(error), self.name) from error
 
 
 @cache
@@ -216,6 +223,7 @@ def settings_of(kind: type) -> Mapping[str, Setting]:
     return types.MappingProxyType(found)
 
 
+@cache
 def arguments_of(function: Callable[..., Any]) -> Mapping[str, Setting]:
     """The parameters of a function as settings, by name.
 
@@ -225,7 +233,8 @@ def arguments_of(function: Callable[..., Any]) -> Mapping[str, Setting]:
     """
     helps = _entries(function.__doc__)
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    return {p.name: Setting(p.name, p.annotation, p.default, helps.get(p.name, "")) for p in parameters}
+    found = {p.name: Setting(p.name, p.annotation, p.default, helps.get(p.name, "")) for p in parameters}
+    return types.MappingProxyType(found)
 
 
 def find_setting(kind: type, name: str, owner: str = "") -> list[Setting]:
@@ -252,7 +261,8 @@ def find_setting(kind: type, name: str, owner: str = "") -> list[Setting]:
     if name in paths:
         return paths[name]
     near = difflib.get_close_matches(name, paths, n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"its settings are {', '.join(sorted(own))}"
+    known = ", ".join(sorted(setting.name for setting in own.values() if not setting.of_run))
+    hint = f"did you mean {' or '.join(near)}?" if near else f"its settings are {known}"
     raise SettingError(f"{owner or _snake_case(kind.__name__)} has no setting {name!r}; {hint}", name)
 
 

@@ -208,7 +208,7 @@ def test_models_whose_calls_are_out_of_sight_are_refused() -> None:
             x.relu_()
             return self.head(self.pool(x).flatten(1))
 
-    with pytest.raises(ValueError, match="answers otherwise when its calls are watched"):
+    with pytest.raises(ValueError, match="returns other scores when its calls are intercepted"):
         DeepLIFT(Drops())(PICTURES)
 
     class Names(Hookable):
@@ -226,8 +226,8 @@ def test_models_whose_calls_are_out_of_sight_are_refused() -> None:
     [
         (lambda m: DeepLIFT(m, eps=0.0), "eps is 0.0"),
         (lambda m: LRP(m, rule="flat"), "rule is 'flat'; give one of epsilon, gamma"),
-        (lambda m: LRP(m, epsilon=0.0), "epsilon above 0"),
-        (lambda m: LRP(m, gamma=-1.0), "gamma of at least 0"),
+        (lambda m: LRP(m, epsilon=0.0), "epsilon is .*; give a number above 0"),
+        (lambda m: LRP(m, gamma=-1.0), "gamma is .*; give a number of at least 0"),
         (lambda m: GuidedBackprop(m, channels="mean"), "channels is 'mean'"),
     ],
 )

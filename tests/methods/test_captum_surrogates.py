@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from faithmap import image_generators
 from faithmap.methods.captum_methods import LIME, GradientSHAP, KernelSHAP
-from faithmap.methods.captum_methods.library import drawing
+from faithmap.methods.captum_methods.base import drawing
 from faithmap.methods.gradients import ExpectedGradients
 from faithmap.methods.references import ImageSet
 
@@ -173,8 +173,8 @@ def test_gradientshap_comes_to_expected_gradients(small_net: SmallNet, images: T
     ("make", "message"),
     [
         (lambda m: LIME(m, cells=33), "cells are .33, 33.; give 1 to 32 rows"),
-        (lambda m: LIME(m, kernel_width=0.0), "kernel_width above 0"),
-        (lambda m: LIME(m, penalty=-1.0), "penalty of at least 0"),
+        (lambda m: LIME(m, kernel_width=0.0), "kernel_width is 0.0; give a number above 0"),
+        (lambda m: LIME(m, penalty=-1.0), "penalty is -1.0; give a number of at least 0"),
         (lambda m: KernelSHAP(m, cells=1), "there are 1 parts for 1000 samples; give at least 2 parts"),
         (lambda m: KernelSHAP(m, cells=7, samples=50), "there are 49 parts for 50 samples"),
         (
@@ -182,8 +182,8 @@ def test_gradientshap_comes_to_expected_gradients(small_net: SmallNet, images: T
             "segments have shape .3, 4. and dtype int64; give whole",
         ),
         (lambda m: LIME(m, segments=torch.zeros(32, 32)), "dtype float32; give whole numbers"),
-        (lambda m: GradientSHAP(m, samples=0), "at least 1 sample"),
-        (lambda m: GradientSHAP(m, noise_std=-0.1), "noise_std of at least 0"),
+        (lambda m: GradientSHAP(m, samples=0), "samples is 0; give a whole number of at least 1"),
+        (lambda m: GradientSHAP(m, noise_std=-0.1), "noise_std is -0.1; give a number of at least 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:

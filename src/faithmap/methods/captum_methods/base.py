@@ -1,22 +1,67 @@
-"""What captum's gradient methods share: how the model is asked, and that it answers with stages as it does without."""
+"""What the methods of captum share: captum is loaded when one of them is called, and its side effects are undone.
+
+captum draws some numbers from the global generators of torch and of numpy, and warns about the hooks that it sets.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.methods.captum_methods.library import captum
 from faithmap.methods.captum_methods.stages import check_watchable
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
 from faithmap.score import Score, ScoreKind, logits_of
+from faithmap.seeds import seeded
 
 POINTS = 64
-"""Positions on the way of a model's outputs, at which a score's slope is averaged: no pass of the model is needed for them."""
+"""Points between two outputs of a model at which the gradient of a score is averaged. They need no pass of the model."""
+
+
+def captum(module: str = "captum.attr") -> Any:
+    """A module of captum.
+
+    Raises:
+        ModuleNotFoundError: if captum is not installed; says how to install it.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != "captum":
+            raise
+        raise ModuleNotFoundError("this method is captum's; pip install 'faithmap[captum]'", name="captum") from error
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Suppress captum's warnings about hooks: they are set on modules of this library, not on the user's."""
+    with warnings.catch_warnings():
+        for words in ("Setting backward hooks on ReLU", "Setting forward, backward hooks and attributes"):
+            warnings.filterwarnings("ignore", message=rf"\s*{re.escape(words)}")
+        yield
+
+
+@contextmanager
+def drawing(generator: torch.Generator) -> Iterator[None]:
+    """Seed the global generators of torch and numpy from this generator, and restore their states afterwards."""
+    import numpy as np  # noqa: PLC0415 - captum needs it, the other methods do not
+
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    state = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
+    try:
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        with seeded(seed, generator.device):
+            yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 @dataclass(eq=False)
@@ -24,7 +69,7 @@ class CaptumExplainer(GradientExplainer):
     """Base of captum's methods that end in one backward pass.
 
     Args:
-        channels: how an attribution of every channel becomes one number a pixel; ``"sum"`` keeps signs.
+        channels: how an attribution of every channel becomes one number per pixel; ``"sum"`` keeps signs.
     """
 
     score: ScoreKind = "logit"
@@ -36,22 +81,22 @@ class CaptumExplainer(GradientExplainer):
         check_watchable(self.model)
 
 
-def asking(part: Part, model: nn.Module) -> Callable[[Tensor], Any]:
-    """The model's output for some images, as often as the part's images follow each other in them; passes are counted."""
+def counted_model(part: Part, model: nn.Module) -> Callable[[Tensor], Any]:
+    """The model as a function of images whose passes are counted; they are one or several copies of the part's images."""
     probe = part.probe.inside(model)
     return lambda z: probe.output(z, rows_of(part, len(z)))
 
 
 def rows_of(part: Part, count: int) -> Int[Tensor, " k"]:
-    """Which explained image each of so many rows was made from."""
+    """The explained image that each row of several copies of a part was made from."""
     return part.numbers.repeat(count // len(part.numbers))
 
 
 def tensor_of(output: Any, score: Score) -> Tensor:
-    """The tensor in a model's output that scores are read off.
+    """The tensor in a model's output that the score is computed from.
 
     Raises:
-        TypeError: where a callable target reads something else.
+        TypeError: if a callable target is given an output that is no tensor.
     """
     if score.function is None:
         return logits_of(output)
@@ -61,17 +106,20 @@ def tensor_of(output: Any, score: Score) -> Tensor:
     return output
 
 
-def check_same(part: Part, found: Float[Tensor, " m"]) -> None:
-    """Raise ValueError where a model with its calls watched does not answer as it did without."""
-    if not torch.allclose(found.detach(), part.request.clean[part.numbers], rtol=1e-2, atol=1e-3):
-        raise ValueError("the model answers otherwise when its calls are watched: does it drop what an in-place call returns?")
+def check_same(part: Part, scores: Float[Tensor, " m"]) -> None:
+    """Raise ValueError if the model returns other scores when its calls are intercepted."""
+    if not torch.allclose(scores.detach(), part.request.clean[part.numbers], rtol=1e-2, atol=1e-3):
+        raise ValueError(
+            "the model returns other scores when its calls are intercepted; use the result of every in-place call in it, "
+            "or give another method"
+        )
 
 
 def mean_slope(score: Score, index: Int[Tensor, " m"], start: Tensor, end: Tensor) -> Tensor:
-    r"""The mean of :math:`\partial s / \partial z` on the straight way between two outputs :math:`z_0` and :math:`z`.
+    r"""The mean of :math:`\partial s / \partial z` on the straight line from one output :math:`z_0` to another, :math:`z`.
 
-    The multipliers of the score: :math:`u \cdot (z - z_0) = s(z) - s(z_0)`, whatever its shape; where it is linear in the
-    output, as a logit is, u is its slope.
+    These are the multipliers u of the score: :math:`u \cdot (z - z_0) = s(z) - s(z_0)` for every score. For a score that is
+    linear in the output, such as a logit, u is its gradient.
     """
     total = torch.zeros_like(end)
     points = 1 if score.function is None and score.kind == "logit" else POINTS
@@ -85,10 +133,10 @@ def mean_slope(score: Score, index: Int[Tensor, " m"], start: Tensor, end: Tenso
 
 
 def relative(gap: Float[Tensor, " m"], change: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """A gap as a part of a change; no gap is none, however small the change."""
+    """A gap as a fraction of a change; a gap of 0 stays 0, even if the change is 0."""
     return torch.where(gap == 0, gap, gap / change.abs())
 
 
-def weighed(weights: Tensor, output: Tensor) -> Float[Tensor, " m"]:
-    """The sum of an output times its weights."""
+def weighted_sum(weights: Tensor, output: Tensor) -> Float[Tensor, " m"]:
+    """The sum of each image's output times its weights."""
     return (weights * output).flatten(1).sum(dim=1)

@@ -5,19 +5,20 @@ multiplier
 
 .. math:: m = \frac{\Delta a}{\Delta z}
 
-instead of the derivative, and the chain rule does the rest: :math:`a_i = m_i \, \Delta x_i`. Attributions are *complete* where
-the network is made of affine functions, functions of single numbers, and max pooling: they sum to :math:`y(x) - y(b)`. Where
-activations are multiplied with each other, as in attention, or normalised by their own statistics, captum takes the
-derivative, and they are not. The completeness gap says by how much.
+instead of its derivative. The chain rule then gives :math:`a_i = m_i \, \Delta x_i`. Attributions are *complete* if the network
+consists of affine functions, elementwise functions and max pooling: they sum to :math:`y(x) - y(b)`. If activations are
+multiplied with each other, as in attention, or normalised by their own statistics, captum uses the derivative, and they are not
+complete. The completeness gap is the difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,31 +27,32 @@ from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import (
     CaptumExplainer,
-    asking,
+    captum,
     check_same,
+    counted_model,
     mean_slope,
     relative,
     rows_of,
+    silent,
     tensor_of,
-    weighed,
+    weighted_sum,
 )
 from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
-from faithmap.methods.captum_methods.library import captum, silent
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
 from faithmap.methods.gradients.base import Part
 from faithmap.model import normalised_zero
 from faithmap.warning_types import CompletenessWarning
 
 FAR_OFF = 0.1
-"""A gap beyond this part of the change of the score is told."""
+"""A gap above this fraction of the score's change raises a warning."""
 
 
 class Elementwise(Stage):
-    """A function of each number alone, for which captum's own rescale rule is taken."""
+    """An elementwise function, with captum's rescale rule."""
 
 
 class MaxPool(Stage):
-    """Max pooling that keeps where each maximum was."""
+    """Max pooling that keeps the position of each maximum."""
 
     where: Tensor
 
@@ -82,14 +84,14 @@ def rescaled_pool(
 
 
 class Rescaled(Blind):
-    """Activations and max pooling go to stages."""
+    """Sends activations and max pooling to stages."""
 
     def takes(self, call: Call) -> bool:
         """Whether there is a rule for this call."""
         return call.elementwise or (call.name in MAX_POOLS and call.places == (0,))
 
     def stage(self, call: Call) -> nn.Module:
-        """A stage whose type stands in captum's table of rules."""
+        """A stage whose type is in captum's table of rules."""
         rules: dict[Any, Any] = captum("captum.attr._core.deep_lift").SUPPORTED_NON_LINEAR
         rules.setdefault(Elementwise, captum("captum.attr._core.deep_lift").nonlinear)
         rules.setdefault(MaxPool, rescaled_pool)
@@ -101,15 +103,20 @@ class DeepLIFT(CaptumExplainer):
     """DeepLIFT with the rescale rule.
 
     Args:
-        baseline: what the image is compared with; "zero" is 0 in the model's normalised space.
-        eps: where an activation's input changes by less, its derivative is taken.
+        baseline: the image that each image is compared with; ``"zero"`` is 0 in the model's normalised space.
+        eps: an activation whose input changes by less has its derivative as multiplier.
 
-    A probability, and any other score that is not linear in the model's output, has multipliers of its own: its mean slope on
-    the straight way from the baseline's output to the image's, along which it is complete.
+    A probability, and any other score that is not linear in the model's output, has multipliers of its own: its mean gradient
+    on the straight line from the baseline's output to the image's output.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 1, bias=False), nn.ReLU())
+    >>> _ = nn.init.constant_(model[1].weight, 0.5)
+    >>> DeepLIFT(model, baseline="black")(torch.tensor([[[[0.2, 0.8]]]]), 0).heatmap
+    tensor([[[0.1000, 0.4000]]])
     """
 
     baseline: Baseline = "zero"
-    eps: float = 1e-6
+    eps: Annotated[float, Gt(0)] = 1e-6
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -117,17 +124,12 @@ class DeepLIFT(CaptumExplainer):
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and image and baseline twice, once with their gradients."""
+        """One for the target, and image and baseline twice, once with their gradients."""
         del image
         return Passes(5, 2)
 
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if not self.eps > 0:
-            raise ValueError(f"eps is {self.eps}; give a small number above 0")
-
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """One pass over images and baselines, after one that finds the activations."""
+        """The attribution of each pixel's every channel."""
         return self._attributed(part)[0]
 
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
@@ -148,15 +150,17 @@ class DeepLIFT(CaptumExplainer):
 
     @property
     def _precision(self) -> float:
-        """How far numbers in the model lie apart, as a part of their size."""
+        """The relative precision of the model's numbers."""
         floating = (p.dtype for p in self.model.parameters() if p.is_floating_point())
         return torch.finfo(self.autocast or next(floating, torch.float32)).eps
 
     def _lifted(self, part: Part, baselines: Float[Tensor, "m c h w"]) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
-        """Attributions, and how the score changes from the baselines to the images."""
+        """Attributions, and the change of the score from the baselines to the images."""
         score = part.probe.score
         weights = torch.empty(0)
-        staged = Staged(asking(part, self.model), Rescaled(), lambda output: weighed(weights, tensor_of(output, score)))
+        staged = Staged(
+            counted_model(part, self.model), Rescaled(), lambda output: weighted_sum(weights, tensor_of(output, score))
+        )
         output = tensor_of(staged.record(torch.cat([part.images, baselines])), score).detach()
         scores, rows = score(output, rows_of(part, len(output))), rows_of(part, len(part.images))
         end, start = scores.chunk(2)

@@ -1,26 +1,28 @@
-r"""GradientSHAP: gradients at random places between noisy images and random references (Lundberg and Lee 2017).
+r"""GradientSHAP: gradients at random points between random references and noisy images (Lundberg and Lee 2017).
 
 .. math:: a = E_{x' \sim D, \; t \sim U(0, 1), \; e \sim N(0, \sigma^2)} \Bigl[ (x + e - x') \cdot
     \frac{\partial y}{\partial x}\bigl(x' + t (x + e - x')\bigr) \Bigr]
 
-It is what Expected Gradients are, drawn plainly: references with replacement, and t without strata. Of as many samples it is
-the noisier estimate of the two.
+It estimates the same expectation as Expected Gradients from independent samples: references with replacement, and t without
+strata. With the same number of samples its estimate has more noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Unit
 from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.methods.base import Passes
-from faithmap.methods.captum_methods.library import captum, drawing, silent
+from faithmap.methods.captum_methods.base import captum, drawing, silent
 from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
 from faithmap.methods.references import RandomBlurs, References, draw_references
+from faithmap.methods.settings import AlsoNamed
 from faithmap.score import ScoreKind
 
 
@@ -29,34 +31,38 @@ class GradientSHAP(GradientExplainer):
     """GradientSHAP.
 
     Args:
-        samples: gradients.
-        references: D; a distribution, from which as many are drawn as there are samples, several images as a tensor, or a
+        channels: how an attribution of every channel becomes one number per pixel; ``"sum"`` keeps signs.
+        samples: number of gradients.
+        references: D: a distribution, from which one reference is drawn for each sample; several images as a tensor; or a
             baseline.
-        noise_std: of the noise that the image gets, in [0, 1] pixels.
-        completeness: ask for the scores of samples and references, too, and say how far the attributions are from complete;
-            two forward passes a sample more.
+        noise_std: standard deviation of the noise that is added to the image.
+        completeness: compute the scores of samples and references too, and report the completeness gap; takes two more
+            forward passes for each sample.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
+    >>> _ = torch.nn.init.constant_(model[1].weight, 0.5)
+    >>> GradientSHAP(model, references="black")(torch.tensor([[[[0.2, 0.8]]]]), 0).heatmap
+    tensor([[[0.1000, 0.4000]]])
     """
 
     score: ScoreKind = "logit"
     channels: Channels = "sum"
-    samples: int = 50
-    references: References = field(default_factory=RandomBlurs)
-    noise_std: float = 0.0
+    samples: Annotated[int, Ge(1)] = 50
+    references: Annotated[References, AlsoNamed("baseline")] = field(default_factory=RandomBlurs)
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.0
     completeness: bool = False
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and one a sample; of completeness two more a sample."""
+        """One for the target, and one for each sample; three for each with ``completeness``."""
         del image
         return Passes(1 + self.samples * (3 if self.completeness else 1), self.samples)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         captum()
-        if self.samples < 1 or self.noise_std < 0:
-            raise ValueError("give at least 1 sample and a noise_std of at least 0")
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """As many gradients as there are samples."""
+        """The attribution of each pixel's every channel."""
         return self._attributed(part)[0]
 
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
@@ -64,7 +70,7 @@ class GradientSHAP(GradientExplainer):
         return torch.cat(attributions), {"completeness_gap": torch.cat(gaps)} if self.completeness else {}
 
     def _one(self, part: Part, image: int) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, " 1"]]:
-        """One image: captum draws all its samples at once, and asks for the gradients, which are taken in chunks."""
+        """One image: captum draws all its samples at once, and the gradients are computed in chunks."""
         index, x = part.numbers[image : image + 1], part.images[image : image + 1]
 
         def scores(z: Tensor) -> Tensor:
@@ -72,7 +78,7 @@ class GradientSHAP(GradientExplainer):
 
         def gradients(forward: Any, inputs: tuple[Tensor], target: Any = None, more: Any = None) -> tuple[Tensor]:
             del forward, target, more
-            with torch.enable_grad():  # captum is inside no_grad
+            with torch.enable_grad():  # captum calls this inside no_grad
                 return (part.probe.gradients(inputs[0], index.expand(len(inputs[0]))),)
 
         shap = captum().GradientShap(scores)
@@ -82,8 +88,8 @@ class GradientSHAP(GradientExplainer):
         with silent(), drawing(part.generators[image]):
             found = shap.attribute(x.detach().clone().requires_grad_(), references, **settings)
         attribution, delta = found if self.completeness else (found, x.new_zeros(1))
-        attribution, miss = attribution.detach(), delta.detach().mean().reshape(1)
-        return attribution, miss.abs() / (attribution.sum().reshape(1) - miss).abs()
+        attribution, gap = attribution.detach(), delta.detach().mean().reshape(1)
+        return attribution, gap.abs() / (attribution.sum().reshape(1) - gap).abs()
 
     def _references(self, part: Part, image: int) -> Float[Tensor, "k c h w"]:
         x, given = part.images[image : image + 1], self.references

@@ -1,37 +1,49 @@
 r"""Layer-wise relevance propagation (Bach et al. 2015; rules of Montavon et al. 2019).
 
-From the score down, each affine layer :math:`z_k = \sum_j w_{jk} x_j + b_k` hands its outputs' relevance to its inputs:
+From the score down, each affine layer :math:`z_k = \sum_j w_{jk} x_j + b_k` distributes the relevance of its outputs over its
+inputs:
 
 .. math:: R_j = x_j \sum_k \frac{\rho(w_{jk})}{z_k^\rho + \epsilon \, \mathrm{sign}(z_k^\rho)} R_k
 
 =============  ========================================  ==================================
 epsilon        :math:`\rho(w) = w`
-gamma          :math:`\rho(w) = w + \gamma \max(0, w)`   favours what speaks for the class
-alpha1_beta0   :math:`\rho(w) = \max(0, w)`              shows nothing else
+gamma          :math:`\rho(w) = w + \gamma \max(0, w)`   favours evidence for the class
+alpha1_beta0   :math:`\rho(w) = \max(0, w)`              uses only evidence for the class
 =============  ========================================  ==================================
 
-where :math:`z^\rho` has the weights :math:`\rho(w)`. Activations that are 0 at 0 pass relevance on as it is; the bias keeps its
+where :math:`z^\rho` has the weights :math:`\rho(w)`. Activations with f(0) = 0 pass relevance on unchanged; the bias keeps its
 share.
 
-Whether captum's rules hold on a model is known: with a small epsilon the result must be the image times its gradient, with each
-activation's derivative replaced by :math:`f(z) / z` (Ancona et al. 2018, Proposition 1). Where it is not, something is in the
-model that relevance does not know how to cross, and the model is refused.
+Whether captum's rules hold for a model is checked: with a small epsilon the result must equal the image times its gradient,
+with each activation's derivative replaced by :math:`f(z) / z` (Ancona et al. 2018, Proposition 1). If it does not, the model
+has an operation without a rule, and is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from functools import partial
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
+from annotated_types import Ge, Gt
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.methods.base import Passes
-from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, mean_slope, relative, tensor_of, weighed
+from faithmap.methods.captum_methods.base import (
+    CaptumExplainer,
+    captum,
+    check_same,
+    counted_model,
+    mean_slope,
+    relative,
+    silent,
+    tensor_of,
+    weighted_sum,
+)
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
-from faithmap.methods.captum_methods.library import captum, silent
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
 from faithmap.methods.gradients.base import Part
 from faithmap.model import Classifier
@@ -39,18 +51,18 @@ from faithmap.model import Classifier
 Rule: TypeAlias = Literal["epsilon", "gamma", "alpha1_beta0"]
 
 SMALL = 1e-9
-"""Epsilon where relevance is held against the gradient."""
+"""Epsilon for the comparison of relevance and gradient."""
 
 TOLERANCE = 0.02
-"""How far the two may lie apart, as a part of the gradient's length."""
+"""Largest difference of the two, as a fraction of the gradient's norm."""
 
 
 class _Passing(Stage):
-    """An activation: relevance goes through as it is."""
+    """An activation: relevance passes unchanged."""
 
 
 class _Ratio(Stage):
-    """An activation with the derivative f(z) / z."""
+    """An activation whose derivative is f(z) / z."""
 
     def forward(self, *data: Tensor) -> Tensor:
         x = data[0]
@@ -67,7 +79,7 @@ class _Affine(Stage):
         self.places: dict[str, Place] = {}
 
     def own_weights(self) -> None:
-        """Take copies of weight and bias, for a rule to change."""
+        """Copy weight and bias, so that a rule can change them."""
         for i, name in enumerate(("weight", "bias"), start=1):
             value = self.call.get(i, name)
             if isinstance(value, Tensor):
@@ -79,7 +91,7 @@ class _Affine(Stage):
         return made
 
 
-class _Weighed(nn.Module):
+class _WeightedSum(nn.Module):
     """The score as one more affine layer."""
 
     def __init__(self, weights: Tensor) -> None:
@@ -87,17 +99,18 @@ class _Weighed(nn.Module):
         self.weights = weights
 
     def forward(self, output: Tensor) -> Tensor:
-        return weighed(self.weights, output)
+        return weighted_sum(self.weights, output)
 
 
 @dataclass
 class _Relevance:
-    """Affine calls and activations go to stages that carry captum's rules.
+    """Sends affine calls and activations to stages with captum's rules.
 
     Attributes:
-        rule: of layers with weights between two rectifiers; all else has epsilon.
-        epsilon: of all rules.
-        gamma: of the gamma rule.
+        rule: for layers with weights between two rectifiers; all others have epsilon.
+        epsilon: for all rules.
+        gamma: for the gamma rule.
+        between: whether there is a layer with weights between two rectifiers.
     """
 
     rule: Rule
@@ -106,16 +119,16 @@ class _Relevance:
     between: bool = False
 
     def takes(self, call: Call) -> bool:
-        """Whether relevance knows how to cross this call."""
+        """Whether there is a rule for this call."""
         return call.affine or _passes(call)
 
     def stage(self, call: Call) -> nn.Module:
-        """A stage with its rule."""
+        """A stage with the rule of the call."""
         rules = captum("captum.attr._utils.lrp_rules")
         return _with(_Passing(), rules.IdentityRule()) if _passes(call) else _with(_Affine(), rules.EpsilonRule(self.epsilon))
 
     def saw(self, call: Call, stage: nn.Module | None, output: Any) -> None:
-        """Find the layers with weights that a rectifier feeds and that feed a rectifier; they get the rule."""
+        """Give the rule to layers with weights between two rectifiers."""
         first = call.data[0]
         rectifies = bounds(call) is not None
         if isinstance(output, Tensor):
@@ -136,14 +149,14 @@ class _Relevance:
 
 
 class _Ratios(Blind):
-    """What relevance is held against: activations alone go to stages."""
+    """Sends activations to stages, for the gradient that relevance is compared with."""
 
     def takes(self, call: Call) -> bool:
-        """Whether this is an activation that relevance passes."""
+        """Whether this is an activation that passes relevance on."""
         return _passes(call)
 
     def stage(self, call: Call) -> nn.Module:
-        """A stage with another derivative."""
+        """A stage with the derivative f(z) / z."""
         del call
         return _Ratio()
 
@@ -159,46 +172,45 @@ def _with(stage: nn.Module, rule: Any) -> nn.Module:
 
 @dataclass(eq=False)
 class LRP(CaptumExplainer):
-    """LRP.
+    """Layer-wise relevance propagation.
 
     Args:
-        rule: of layers with weights between two rectifiers. All else has epsilon: where an input or an output with
-            relevance is negative, the other two can divide by something near 0.
-        epsilon: keeps relevance from growing where a layer's output is near 0.
-        gamma: how much the gamma rule favours positive weights.
+        rule: ``"epsilon"``, ``"gamma"`` or ``"alpha1_beta0"``, for layers with weights between two rectifiers. All other
+            layers have epsilon: the other rules can divide by a number near 0 if an input or an output is negative.
+        epsilon: added to the size of a layer's output, so that relevance stays bounded for outputs near 0.
+        gamma: how strongly the gamma rule favours positive weights; 0 is the epsilon rule.
 
-    A Classifier's relevance is that of its normalised pixels. A score that is not linear in the model's output, such as a
-    probability, is first shared among the outputs by its mean slope on the way from outputs of 0.
+    The relevance of a Classifier is that of its normalised pixels. A score that is not linear in the model's output, such as a
+    probability, is first distributed over the outputs by its mean gradient between outputs of 0 and the model's.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
+    >>> _ = torch.nn.init.constant_(model[1].weight, 0.5)
+    >>> LRP(model)(torch.tensor([[[[0.2, 0.8]]]]), 0).heatmap
+    tensor([[[0.1000, 0.4000]]])
     """
 
     rule: Rule = "epsilon"
-    epsilon: float = SMALL
-    gamma: float = 0.25
+    epsilon: Annotated[float, Gt(0)] = SMALL
+    gamma: Annotated[float, Ge(0)] = 0.25
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, two for the gradient, and three for the relevance of each rule."""
+        """One for the target, two for the gradient, and three for the relevance of each rule."""
         del image
         return Passes(6, 2) if (self.rule, self.epsilon) == ("epsilon", SMALL) else Passes(9, 3)
 
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.rule not in get_args(Rule):
-            raise ValueError(f"rule is {self.rule!r}; give one of {', '.join(get_args(Rule))}")
-        if not self.epsilon > 0 or self.gamma < 0:
-            raise ValueError("give an epsilon above 0 and a gamma of at least 0")
-
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """Three passes; one more where the rule is not the one that is held against the gradient."""
+        """The relevance of each pixel's every channel."""
         return self._attributed(part)[0]
 
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         gradient, output = self._by_gradient(part)
         relevance = self._relevance(part, _Relevance("epsilon", SMALL, self.gamma), output)
         apart = relative((relevance - gradient).flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1))
-        if not bool((apart < TOLERANCE).all()):  # NaN is not
+        if not bool((apart < TOLERANCE).all()):  # also for NaN
             raise ValueError(
-                f"captum's LRP does not hold on this model: with a small epsilon it is {float(apart.max()):.2g} of its length "
-                "from what it must be; attention, gates, layer normalisation and half precision are known causes; "
+                f"captum's LRP does not hold on this model: with a small epsilon it differs by {float(apart.max()):.2g} of its "
+                "norm from the expected value; attention, gates, layer normalisation and half precision are known causes; "
                 "give another method"
             )
         if (self.rule, self.epsilon) != ("epsilon", SMALL):
@@ -215,11 +227,12 @@ class LRP(CaptumExplainer):
         return model.module, normalised.to(model.dtype)
 
     def _by_gradient(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Tensor]:
-        """The image times the gradient with ratios in the place of derivatives, and the model's output."""
+        """The image times the gradient, with f(z) / z in place of derivatives, and the model's output."""
         score = part.probe.score
         model, pixels = self._pixels(part)
         weights = torch.empty(0)
-        staged = Staged(asking(part, model), _Ratios(), lambda found: weighed(weights, tensor_of(found, score)))
+        read = partial(tensor_of, score=score)
+        staged = Staged(counted_model(part, model), _Ratios(), lambda z: weighted_sum(weights, read(z)))
         output = tensor_of(staged.record(pixels), score).detach()
         check_same(part, score(output, part.numbers))
         weights = self._weights(part, output)
@@ -232,15 +245,15 @@ class LRP(CaptumExplainer):
         return mean_slope(part.probe.score, part.numbers, torch.zeros_like(output), output)
 
     def _relevance(self, part: Part, plan: _Relevance, output: Tensor) -> Float[Tensor, "m c h w"]:
-        """captum's, of stages made anew: it takes the rules from them when it is done."""
+        """The relevance by captum, with new stages: captum removes the rules from them at the end."""
         score = part.probe.score
         model, pixels = self._pixels(part)
-        last = _with(_Weighed(self._weights(part, output)), captum("captum.attr._utils.lrp_rules").EpsilonRule(SMALL))
-        staged = Staged(asking(part, model), plan, lambda found: last(tensor_of(found, score).clone()))
+        last = _with(_WeightedSum(self._weights(part, output)), captum("captum.attr._utils.lrp_rules").EpsilonRule(SMALL))
+        staged = Staged(counted_model(part, model), plan, lambda z: last(tensor_of(z, score).clone()))
         staged.record(pixels)
         if plan.rule != "epsilon" and not plan.between:
             raise ValueError(
-                f"the model has no layer with weights between two rectifiers, where rule {plan.rule!r} holds; "
+                f"the model has no layer with weights between two rectifiers, to which rule {plan.rule!r} applies; "
                 "give rule='epsilon', or fold its batch normalisation"
             )
         staged.stages.append(last)

@@ -1,6 +1,6 @@
-r"""Guided backpropagation and DeconvNet: the gradient, with another derivative of the rectifiers.
+r"""Guided backpropagation and DeconvNet: the gradient, with another derivative of ReLU.
 
-With :math:`g` the gradient that comes from above to :math:`\max(0, x)`, what goes on below is
+With :math:`g` the gradient with respect to the output of :math:`\max(0, x)`, the gradient with respect to x is
 
 =========  ==========================================  ===================================
 gradient   :math:`g \, [x > 0]`
@@ -8,8 +8,8 @@ guided     :math:`\max(0, g) \, [x > 0]`               Springenberg 2015
 DeconvNet  :math:`\max(0, g)`                          Zeiler and Fergus 2014
 =========  ==========================================  ===================================
 
-The maps are sharp, and hardly depend on the class or on the upper layers (Adebayo et al. 2018; Nie et al. 2018): a control more
-than an explanation.
+The maps are sharp, but depend little on the class and on the upper layers (Adebayo et al. 2018; Nie et al. 2018). Use them as
+controls rather than as explanations.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.methods.base import Passes
-from faithmap.methods.captum_methods.base import CaptumExplainer, asking, check_same, rows_of
+from faithmap.methods.captum_methods.base import CaptumExplainer, captum, check_same, counted_model, rows_of, silent
 from faithmap.methods.captum_methods.calls import CURVED, Call, bounds
-from faithmap.methods.captum_methods.library import captum, silent
 from faithmap.methods.captum_methods.stages import Blind, Staged
 from faithmap.methods.gradients.base import Part
 
 
 class _Below(nn.Module):
-    """The smaller of its input and a number, with the derivative that this has."""
+    """The minimum of its input and a number, with the usual derivative."""
 
     def __init__(self, high: float) -> None:
         super().__init__()
@@ -40,59 +39,70 @@ class _Below(nn.Module):
 
 
 class Rectifiers(Blind):
-    """Rectifiers go to stages; ReLU6 is a ReLU, and the smaller of that and 6."""
+    """Sends rectifiers to stages; ReLU6 becomes a ReLU and a minimum with 6."""
 
     def takes(self, call: Call) -> bool:
-        """Whether this is a rectifier; raises ValueError for another activation in the place of one."""
+        """Whether this is a rectifier; raises ValueError for another activation in its place."""
         if call.name in CURVED:
             raise ValueError(
-                f"the model has {call.name} where this method needs ReLU: it changes the derivative of ReLU alone, "
-                "and its map would be little else than the gradient; give another method"
+                f"the model has {call.name} where this method needs ReLU: only the derivative of ReLU is changed, "
+                "and the map would be nearly the gradient; give another method"
             )
         return bounds(call) is not None
 
     def stage(self, call: Call) -> nn.Module:
-        """A ReLU, as captum looks for it."""
+        """An ``nn.ReLU``, on which captum sets its hook."""
         found = bounds(call)
-        assert found is not None  # noqa: S101 - no other call is taken
+        assert found is not None  # noqa: S101 - takes() refuses all others
         return nn.ReLU() if found[1] is None else nn.Sequential(nn.ReLU(), _Below(found[1]))
 
 
 @dataclass(eq=False)
 class ModifiedGradient(CaptumExplainer):
-    """Base of the two."""
+    """Base of guided backpropagation and DeconvNet."""
 
     library: ClassVar[str]
-    """captum's name of it."""
+    """The name of the class in captum."""
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, one that finds the rectifiers, and one with its gradient."""
+        """One for the target, one that finds the rectifiers, and one with its gradient."""
         del image
         return Passes(3, 1)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """One pass, after one that finds the rectifiers."""
-        score = part.probe.score
-        staged = Staged(asking(part, self.model), Rectifiers(), lambda output: score(output, rows_of(part, len(part.images))))
+        """One gradient for each image, after a pass that finds the rectifiers."""
+        score, model = part.probe.score, counted_model(part, self.model)
+        staged = Staged(model, Rectifiers(), lambda output: score(output, rows_of(part, len(part.images))))
         check_same(part, score(staged.record(part.images), part.numbers))
         if not staged.names:
             raise ValueError("the model has no ReLU, whose derivative this method changes; give another method")
         with silent():
-            attribution = getattr(captum(), self.library)(staged).attribute(part.images.detach().clone().requires_grad_())
+            gradient: Tensor = getattr(captum(), self.library)(staged).attribute(part.images.detach().clone().requires_grad_())
         part.probe.count_backward(part.numbers)
-        found: Tensor = attribution.detach()
-        return found
+        return gradient.detach()
 
 
 @dataclass(eq=False)
 class GuidedBackprop(ModifiedGradient):
-    """Guided backpropagation (Springenberg et al. 2015)."""
+    """Guided backpropagation (Springenberg et al. 2015).
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU())
+    >>> GuidedBackprop(model)(torch.tensor([[[[0.2, 0.8]]]]), 1).heatmap
+    tensor([[[0., 1.]]])
+    """
 
     library: ClassVar[str] = "GuidedBackprop"
 
 
 @dataclass(eq=False)
 class DeconvNet(ModifiedGradient):
-    """DeconvNet (Zeiler and Fergus 2014), as a gradient: max pooling keeps the switches of the forward pass."""
+    """DeconvNet (Zeiler and Fergus 2014), as a gradient: max pooling keeps the switches of the forward pass.
+
+    >>> import torch
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.ReLU())
+    >>> DeconvNet(model)(torch.tensor([[[[0.2, 0.8]]]]), 1).heatmap
+    tensor([[[0., 1.]]])
+    """
 
     library: ClassVar[str] = "Deconvolution"

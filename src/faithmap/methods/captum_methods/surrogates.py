@@ -1,7 +1,7 @@
-r"""LIME and KernelSHAP: a linear model of what the score makes of an image with parts removed.
+r"""LIME and KernelSHAP: a linear model of the score as a function of which parts of the image are kept.
 
-The image's M parts are cells of a grid, or segments that the user gives. With :math:`v \in \{0, 1\}^M` saying which parts are
-shown, the others replaced by a baseline, the map holds the coefficients :math:`\beta` of
+The M parts of an image are the cells of a grid, or segments given by the user. :math:`v \in \{0, 1\}^M` is 1 for the parts that
+are kept; the others are replaced by a baseline. The map has the coefficients :math:`\beta` of
 
 .. math:: \min_{\beta_0, \beta} \; \sum_s \pi(v_s) \bigl( y(x_{v_s}) - \beta_0 - v_s \cdot \beta \bigr)^2 + \lambda \|\beta\|^2
 
@@ -12,48 +12,48 @@ KernelSHAP  :math:`|v| = k` with probability :math:`\propto 1/(k(M-k))`  1; a mi
 ==========  ===========================================================  ====================================================
 
 (Ribeiro, Singh and Guestrin 2016, with the distance of its authors' code for images, the cosine of v to the whole image;
-Lundberg and Lee 2017.) captum draws, and asks the model; the least squares are solved here, in double precision.
+Lundberg and Lee 2017.) captum draws the samples; the least squares are solved here, in double precision.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
+from annotated_types import Ge, Gt
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
-from faithmap.methods.captum_methods.least_squares import LeastSquares
-from faithmap.methods.captum_methods.library import captum, drawing, silent
+from faithmap.methods.captum_methods.base import captum, drawing, silent
 from faithmap.model import normalised_zero
 from faithmap.probe import InputProbe
 
 Segments: TypeAlias = Tensor | Callable[[Tensor], Tensor]
-"""Which part each pixel belongs to: (h, w) or (n, h, w), of whole numbers; or what makes (h, w) of an image (c, h, w)."""
+"""The part of each pixel: whole numbers (h, w) or (n, h, w), or a callable that makes (h, w) of an image (c, h, w)."""
 
 
 @dataclass(eq=False)
 class Surrogate(Explainer):
-    """Base of the two.
+    """Base of LIME and KernelSHAP.
+
+    Maps have the image's resolution. Each pixel has the signed coefficient of its part, whatever the part's size.
 
     Args:
-        cells: of the grid, (rows, columns), or a number for both.
-        segments: the parts, instead of a grid.
-        samples: images with parts removed.
-        baseline: what a removed pixel becomes; "zero" is 0 in the model's normalised space, a grey.
-
-    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution; each pixel has its
-    part's coefficient, which is signed, and no less where a part is small.
+        cells: parts of a grid, per side or as (rows, columns).
+        segments: the parts, instead of a grid: whole numbers (h, w) or (n, h, w), or a callable that makes (h, w) of an image
+            (c, h, w), such as a superpixel algorithm.
+        samples: number of images with random parts removed; at least 2 more than there are parts.
+        baseline: value of removed pixels; ``"zero"`` is 0 in the model's normalised space, a grey.
     """
 
     cells: int | tuple[int, int] = 7
     segments: Segments | None = None
-    samples: int = 1000
+    samples: Annotated[int, Ge(1)] = 1000
     baseline: Baseline = "zero"
 
     @property
@@ -66,7 +66,7 @@ class Surrogate(Explainer):
         return rows_and_columns(self.cells)
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """One a sample, the clean one, and the baseline."""
+        """One for each sample, one for the target, and one for the baseline."""
         del image
         return Passes(self.samples + 2, 0)
 
@@ -79,20 +79,20 @@ class Surrogate(Explainer):
     def _explain(self, request: Request) -> RawHeatmap:
         images, count = request.images, len(request.images)
         probe = InputProbe(self.model, request.score, images, chunk_size=self.chunk_size, autocast=self.autocast)
-        maps, found = [], []
+        maps, fits = [], []
         for i in range(count):
-            coefficients, parts, diagnostics = self._one(request, probe, i)
+            coefficients, parts, fit = self._one(request, probe, i)
             maps.append(coefficients.to(images.device)[parts])
-            found.append(diagnostics)
+            fits.append(fit)
             request.progress(i + 1, count)
         passes = (probe.forward + 1).tolist()
-        told = [{"forward_passes": p, "backward_passes": 0, **d} for p, d in zip(passes, found, strict=True)]
-        return RawHeatmap(torch.stack(maps), told)
+        diagnostics = [{"forward_passes": p, "backward_passes": 0, **d} for p, d in zip(passes, fits, strict=True)]
+        return RawHeatmap(torch.stack(maps), diagnostics)
 
     def _one(
         self, request: Request, probe: InputProbe, image: int
     ) -> tuple[Float[Tensor, " parts"], Int[Tensor, "h w"], dict[str, Any]]:
-        """The coefficients of one image's parts, these parts, and how well they fit."""
+        """The coefficients of the parts of one image, the part of each pixel, and the diagnostics of the fit."""
         x, numbers = request.images[image : image + 1], torch.tensor([image], device=request.images.device)
         chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
@@ -121,7 +121,7 @@ class Surrogate(Explainer):
         return solver.coefficients.float(), parts, {"parts": count, "fit": solver.fitted, "completeness_gap": float(gap)}
 
     def _parts(self, images: Float[Tensor, "n c h w"], image: int) -> Int[Tensor, "h w"]:
-        """The part of each pixel, numbered from 0 without a gap."""
+        """The part of each pixel, numbered from 0 without gaps."""
         rows, columns = images.shape[-2:]
         if self.segments is None:
             down, across = (
@@ -141,30 +141,32 @@ class Surrogate(Explainer):
 
     @property
     def _penalty(self) -> float:
-        """The penalty, lambda."""
+        """Weight of the penalty, lambda."""
         return 0.0
 
     @abstractmethod
     def _library(self, scores: Callable[[Tensor], Tensor], solver: LeastSquares) -> Any:
-        """The method of captum's around the model."""
+        """The method of captum with this solver."""
 
 
 @dataclass(eq=False)
 class LIME(Surrogate):
-    """LIME.
+    """LIME: coefficients of a linear model that fits the score near the image.
 
     Args:
-        kernel_width: w, of the distance to the whole image; the smaller, the more local.
-        penalty: lambda. Without one, and with a wide kernel, every part has what it adds on average.
+        kernel_width: w, the width of the weighting of samples by their distance to the whole image; smaller is more local.
+        penalty: lambda, the weight of the squared coefficients. With 0 and a wide kernel, a coefficient is the mean change of
+            the score when the part is added.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
+    >>> _ = torch.nn.init.constant_(model[1].weight, 0.5)
+    >>> explain = LIME(model, cells=(1, 2), samples=20, penalty=0.0, baseline="black", score="logit")
+    >>> explain(torch.tensor([[[[0.2, 0.8]]]]), 0).heatmap
+    tensor([[[0.1000, 0.4000]]])
     """
 
-    kernel_width: float = 0.25
-    penalty: float = 1.0
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if not self.kernel_width > 0 or self.penalty < 0:
-            raise ValueError("give a kernel_width above 0 and a penalty of at least 0")
+    kernel_width: Annotated[float, Gt(0)] = 0.25
+    penalty: Annotated[float, Ge(0)] = 1.0
 
     @property
     def _penalty(self) -> float:
@@ -174,7 +176,7 @@ class LIME(Surrogate):
         return captum().Lime(scores, interpretable_model=solver, similarity_func=self.nearness)
 
     def nearness(self, image: Tensor, shown: Tensor, parts: Float[Tensor, "1 parts"], **more: Any) -> Float[Tensor, " 1"]:
-        r""":math:`\pi(v)`, in the form that captum asks for it."""
+        r""":math:`\pi(v)`, with the parameters that captum gives."""
         del image, shown, more
         distance = 1 - parts.double().mean(dim=1).sqrt()
         nearness: Tensor = torch.exp(-distance.square() / (2 * self.kernel_width**2))
@@ -183,9 +185,55 @@ class LIME(Surrogate):
 
 @dataclass(eq=False)
 class KernelSHAP(Surrogate):
-    """KernelSHAP: coefficients that estimate the Shapley values of the parts, and sum to the change of the score."""
+    """KernelSHAP: estimates of the Shapley values of the parts, which sum to the change of the score.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 1, bias=False))
+    >>> _ = torch.nn.init.constant_(model[1].weight, 0.5)
+    >>> explain = KernelSHAP(model, cells=(1, 2), samples=20, baseline="black", score="logit")
+    >>> explain(torch.tensor([[[[0.2, 0.8]]]]), 0).heatmap
+    tensor([[[0.1000, 0.4000]]])
+    """
 
     def _library(self, scores: Callable[[Tensor], Tensor], solver: LeastSquares) -> Any:
         shap = captum().KernelShap(scores)
         shap.interpretable_model = solver
         return shap
+
+
+class LeastSquares:
+    r"""Weighted least squares with an intercept, with the methods that captum needs of a surrogate model.
+
+    It fits :math:`y = \beta_0 + v \cdot \beta` with a penalty on :math:`\|\beta\|^2`.
+
+    Args:
+        penalty: weight of the penalty; 0 for none.
+
+    Attributes:
+        coefficients: beta, in double precision.
+        fitted: fraction of the weighted variance of y that is explained, at most 1.
+    """
+
+    coefficients: Float[Tensor, " parts"]
+    fitted: float
+
+    def __init__(self, penalty: float = 0.0) -> None:
+        self.penalty = penalty
+
+    def fit(self, loader: Iterable[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
+        """Fit to samples, scores and weights, in one batch or several; captum calls this."""
+        shown, scores, weights = (torch.cat(parts).double() for parts in zip(*loader, strict=True))
+        share = (weights / weights.sum()).unsqueeze(1)
+        middle, level = (share * shown).sum(dim=0), (share.squeeze(1) * scores).sum()
+        rows, values = shown - middle, scores - level
+        root = weights.sqrt().unsqueeze(1)
+        ridge = torch.eye(shown.shape[1], dtype=torch.float64, device=shown.device) * self.penalty**0.5
+        left = torch.cat([root * rows, ridge])
+        right = torch.cat([root * values.unsqueeze(1), ridge.new_zeros(len(ridge), 1)])
+        self.coefficients = torch.linalg.lstsq(left, right).solution.squeeze(1)
+        missed, spread = ((weights * v.square()).sum() for v in (values - rows @ self.coefficients, values))
+        self.fitted = float(1 - missed / spread) if float(spread) > 0 else 1.0
+        return {}
+
+    def representation(self) -> Float[Tensor, " parts"]:
+        """The coefficients; captum calls this."""
+        return self.coefficients

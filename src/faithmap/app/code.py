@@ -1,7 +1,7 @@
-"""The command line and the Python for what is on the screen, exactly.
+"""The shell command and the Python script that give the result on the screen, exactly.
 
-Options that are a command's defaults are left out; so are settings that are a method's own. Random numbers follow from the
-photograph's content, in the command and in the Python alike.
+Options with the default value of the command are left out, and so are settings with the default value of the method. Random
+numbers depend on the content of the image file, in the command and in the script alike.
 """
 
 from __future__ import annotations
@@ -12,31 +12,28 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import faithmap as fm
 from faithmap.app.shelf import SAMPLES, Upload
-from faithmap.app.work import Compared, Explained, Walked
-from faithmap.cli.compare import CompareOptions
-from faithmap.cli.comparison import Contest
-from faithmap.cli.explain import Options
-from faithmap.cli.saturation import SaturationOptions
-from faithmap.cli.walks import Walks
+from faithmap.app.work import Compared, Explained, Saturated
+from faithmap.methods import Explainer
+from faithmap.model import Classifier
+from faithmap.studies.settings import StudySettings
 from faithmap.text import one_line
 
-_LATER = ("out", "overwrite", "json", "device")
-"""Options that do not change what comes out."""
+_LEFT_OUT = ("out", "overwrite", "device")
+"""Settings that do not change the result."""
 
 
-def command(name: str, upload: Upload, options: Options | CompareOptions | SaturationOptions, **others: object) -> str:
-    """A line for the shell, to be run where the photograph lies.
+def command(name: str, upload: Upload, settings: StudySettings, **others: object) -> str:
+    """A line for the shell, to be run in the folder of the image file.
 
     Args:
         name: of the command.
-        upload: the photograph.
-        options: what it was asked with.
+        upload: the image.
+        settings: of the study.
         others: more options, such as ``out``.
     """
-    defaults = type(options)()
-    given = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _LATER}
+    defaults = type(settings)()
+    given = {f.name: getattr(settings, f.name) for f in fields(settings) if f.name not in _LEFT_OUT}
     changed = {key: value for key, value in given.items() if value != getattr(defaults, key)}
     words = ["faithmap", name]
     for key, value in {**changed, **others}.items():
@@ -51,7 +48,7 @@ def _word(key: str, value: object) -> str:
 
 
 def _file(upload: Upload) -> str:
-    """The photograph as an argument; none stands for the first bundled one."""
+    """The image as an argument; the first sample photograph is the command's default."""
     if upload.sample == SAMPLES[0]:
         return ""
     if upload.sample is not None:
@@ -59,119 +56,121 @@ def _file(upload: Upload) -> str:
     return f" {shlex.quote(upload.name)}"
 
 
-def commands_of(result: Explained | Compared | Walked) -> str:
-    """The lines for a result."""
+def commands_of(result: Explained | Compared | Saturated) -> str:
+    """The shell commands for a result, one line each."""
+    upload = result.subject.upload
     if isinstance(result, Compared):
-        return command("compare", result.asked.upload, result.options)
-    if isinstance(result, Walked):
-        return command("saturation", result.asked.upload, result.options)
-    if len(result.asked) == 1:
-        return command("explain", result.asked[0].upload, result.asked[0].options)
-    outs = (f"faithmap-class-{one.options.target}" for one in result.asked)
-    return "\n".join(command("explain", one.upload, one.options, out=out) for one, out in zip(result.asked, outs, strict=True))
+        return command("compare", upload, result.study.settings)
+    if isinstance(result, Saturated):
+        return command("saturation", upload, result.study.settings)
+    if len(result.studies) == 1:
+        return command("explain", upload, result.studies[0].settings)
+    return "\n".join(
+        command("explain", upload, study.settings, out=f"faithmap-class-{study.target}") for study in result.studies
+    )
 
 
-def python_of(result: Explained | Compared | Walked) -> str:
-    """A script for a result; runs where the photograph lies."""
+def python_of(result: Explained | Compared | Saturated) -> str:
+    """A Python script for a result, to be run in the folder of the image file."""
     if isinstance(result, Explained):
-        return _explained(result)
-    return _compared(result) if isinstance(result, Compared) else _walked(result)
+        return _explain_script(result)
+    return _compare_script(result) if isinstance(result, Compared) else _saturation_script(result)
 
 
-def _head(upload: Upload, options: Options | CompareOptions | SaturationOptions, more: str = "") -> str:
+def _head(upload: Upload, settings: StudySettings, imports: str = "") -> str:
     photo = f"Path({_code(upload.name)})" if upload.sample is None else f"fm.sample_photo({_code(upload.sample)})"
     path = "from pathlib import Path\n" if upload.sample is None else ""
     return f"""import hashlib
 {path}
 import faithmap as fm
-{more}
-model = fm.load({_code(options.model)})
+{imports}
+model = fm.load({_code(settings.model)})
 photo = {photo}
 image = model.read(photo)
 number = int(hashlib.sha256(photo.read_bytes()).hexdigest()[:16], 16)
 
 
 def generator():
-    return fm.image_generators({options.seed}, [number], model.device)
+    return fm.image_generators({settings.seed}, [number], model.device)
 
 """
 
 
-def _explained(result: Explained) -> str:
-    first = result.asked[0]
-    more = "" if len(result.asked) == 1 else "from faithmap.viz import scaled\n"
-    text = _head(first.upload, first.options, more) + f"\nexplainer = {explainer_code(first.session().explainer)}\n"
-    if len(result.asked) == 1:
+def _explain_script(result: Explained) -> str:
+    first, upload = result.studies[0], result.subject.upload
+    imports = "" if len(result.studies) == 1 else "from faithmap.viz import scaled\n"
+    text = _head(upload, first.settings, imports) + f"\nexplainer = {explainer_code(first.explainer)}\n"
+    if len(result.studies) == 1:
         return (
             text
-            + f"""why = explainer(image, {_target(first.options, first.model)}
-proof = fm.deletion_insertion(model, image, why)
-print("deletion", float(proof.deletion.area), "insertion", float(proof.insertion.area))
-figure = fm.show(image, why, proof, photo=fm.read_image(photo), geometry=model.geometry, labels=model.labels)
+            + f"""explanation = explainer(image, {_target(first.target, first.model)}
+curves = fm.deletion_insertion(model, image, explanation)
+print("deletion", float(curves.deletion.area), "insertion", float(curves.insertion.area))
+figure = fm.show(image, explanation, curves, photo=fm.read_image(photo), geometry=model.geometry, labels=model.labels)
 figure.savefig("panel.png")
 """
         )
-    this, that = (_target(one.options, one.model) for one in result.asked)
+    this, that = (_target(study.target, study.model) for study in result.studies)
     return (
         text
         + f"""this = explainer(image, {this}
 that = explainer(image, {that}
-for why in (this, that):
-    proof = fm.deletion_insertion(model, image, why)
-    print("deletion", float(proof.deletion.area), "insertion", float(proof.insertion.area))
+for explanation in (this, that):
+    curves = fm.deletion_insertion(model, image, explanation)
+    print("deletion", float(curves.deletion.area), "insertion", float(curves.insertion.area))
 difference = scaled(this.heatmap) - scaled(that.heatmap)
 """
     )
 
 
-def _target(options: Options, model: fm.Classifier) -> str:
-    """The rest of a call from the class on, its name behind it."""
-    name = "" if options.target is None else f"  # {one_line(model.label(int(options.target)))}"
-    return f"{options.target}, generator=generator()){name}"
+def _target(target: int | None, model: Classifier) -> str:
+    """The rest of a call from the class on, with the name of the class as a comment."""
+    name = "" if target is None else f"  # {one_line(model.label(target))}"
+    return f"{target}, generator=generator()){name}"
 
 
-def _compared(result: Compared) -> str:
-    options, side = result.options, result.options.resolution
-    made = Contest.around(options, result.asked.model, None).explainers
+def _compare_script(result: Compared) -> str:
+    study = result.study
+    side = study.settings.resolution
     return (
-        _head(result.asked.upload, options)
+        _head(result.subject.upload, study.settings)
         + f"""
-explainers = {_table(made)}
+explainers = {_table(study.explainers)}
 for name, explainer in explainers.items():
-    why = explainer(image, {options.target}, generator=generator())
-    cells = why.cells if why.resolution == ({side}, {side}) else why.at(({side}, {side}))
-    proof = fm.deletion_insertion(model, image, cells, why.target)
-    print(name, "deletion", float(proof.deletion.area), "insertion", float(proof.insertion.area))
+    explanation = explainer(image, {study.target}, generator=generator())
+    cells = explanation.cells if explanation.resolution == ({side}, {side}) else explanation.at(({side}, {side}))
+    curves = fm.deletion_insertion(model, image, cells, explanation.target)
+    print(name, "deletion", float(curves.deletion.area), "insertion", float(curves.insertion.area))
 """
     )
 
 
-def _walked(result: Walked) -> str:
-    options = result.options
-    made = Walks.around(options, result.asked.model, None).explainers
-    layer = "" if options.target_layer is None else f", target_layer={_code(options.target_layer)}"
-    head = _head(result.asked.upload, options, "from faithmap.methods.cams import saturation, top_features\n")
+def _saturation_script(result: Saturated) -> str:
+    study = result.study
+    settings = study.settings
+    layer = "" if settings.target_layer is None else f", target_layer={_code(settings.target_layer)}"
+    imports = "from faithmap.methods.cams import saturation, top_features\n"
     return (
-        head
+        _head(result.subject.upload, settings, imports)
         + f"""
-walk = saturation(model, image, {options.target}{layer}, baseline={_code(options.baseline)})
-print("saturated", float(walk.share()))
-explainers = {_table(made)}
+path = saturation(model, image, {study.target}{layer}, baseline={_code(settings.baseline)})
+print("saturated", float(path.share()))
+explainers = {_table(study.explainers)}
 for name, explainer in explainers.items():
-    why = explainer(image, {options.target}, generator=generator())
-    top = top_features(model, image, why, {options.channels})
-    proof = fm.deletion_insertion(model, image, top)
-    print(name, "deletion", float(proof.deletion.area), "insertion", float(proof.insertion.area))
+    explanation = explainer(image, {study.target}, generator=generator())
+    top = top_features(model, image, explanation, {settings.channels})
+    curves = fm.deletion_insertion(model, image, top)
+    print(name, "deletion", float(curves.deletion.area), "insertion", float(curves.insertion.area))
 """
     )
 
 
-def _table(explainers: Mapping[str, fm.Explainer]) -> str:
+def _table(explainers: Mapping[str, Explainer]) -> str:
     rows = "".join(f"    {_code(name)}: {explainer_code(explainer)},\n" for name, explainer in explainers.items())
     return f"{{\n{rows}}}"
 
 
-def explainer_code(explainer: fm.Explainer) -> str:
+def explainer_code(explainer: Explainer) -> str:
     """The call that makes an explainer like it around ``model``."""
     plain = type(explainer)(explainer.model)
     own = [f.name for f in fields(explainer) if f.init and f.name != "model"]

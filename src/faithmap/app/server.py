@@ -21,7 +21,7 @@ from faithmap.app.desk import Desk
 from faithmap.app.safety import LOCAL, Guard
 from faithmap.app.shelf import MAX_BYTES, plain, too_large
 from faithmap.app.words import RefusedError, line_for
-from faithmap.cli.errors import UserError, os_problem
+from faithmap.errors import UserError, os_reason
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -136,7 +136,7 @@ def bound(port: int) -> socket.socket:
         made.bind((LOCAL[0], port))
     except OSError as error:
         made.close()
-        raise UserError(f"port {port} cannot be used ({os_problem(error)}); give another --port, or 0 for any") from error
+        raise UserError(f"port {port} cannot be used ({os_reason(error)}); give another --port, or 0 for any") from error
     return made
 
 

@@ -12,31 +12,31 @@ from faithmap.app.desk import Desk
 from faithmap.app.models import Models
 from faithmap.app.safety import Guard
 from faithmap.app.server import PageServer, bound, make_server, private_place
-from faithmap.cli.errors import UserError
+from faithmap.errors import UserError
 
 if TYPE_CHECKING:
-    from faithmap.cli.app import AppOptions
+    from faithmap.app.command import AppArguments
 
 PATIENCE = 0.5
 """Seconds for a pass of the model that runs when the server ends."""
 
 
-def start(options: AppOptions, ready: Callable[[str], None]) -> None:
+def start(arguments: AppArguments, ready: Callable[[str], None]) -> None:
     """Load the first model, make the page, and answer until the process is asked to end.
 
     Args:
-        options: as the user gave them.
+        arguments: as the user gave them.
         ready: told the address.
 
     Raises:
         UserError: where the port is taken.
         faithmap.ModelError: for a model that cannot be had.
     """
-    public = None if options.public_url is None else options.public_url.rstrip("/")
+    public = None if arguments.public_url is None else arguments.public_url.rstrip("/")
     if public is not None and (urlsplit(public).scheme not in ("http", "https") or urlsplit(public).path or "," in public):
         raise UserError(f"--public-url is {public!r}; give an address such as https://maps.example.org, without a path")
-    with private_place() as place, closing(bound(options.port)) as at:
-        desk = Desk(Models(options.models or None, options.device), place, options.run)
+    with private_place() as place, closing(bound(arguments.port)) as at:
+        desk = Desk(Models(arguments.models or None, arguments.device), place, arguments.run)
         try:
             PageServer(asyncio.run(guarded_page(desk, public)), desk, at, ready).answer()
         finally:

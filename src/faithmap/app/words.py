@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from faithmap.cli.errors import UserError
+from faithmap.errors import UserError
 from faithmap.text import one_line
 
 BROKEN = "something went wrong inside faithmap; the terminal in which it runs says what"

@@ -1,8 +1,8 @@
-"""The command line: arguments in, library calls, files out.
+"""The command line: arguments are parsed, a study or a benchmark runs, and its summary is printed.
 
-Parsed by cyclopts rather than Typer: it reads the commands' own types and docstrings, unions and dataclasses among them, where
-Typer refuses a union other than ``X | None`` and wants the help of every option repeated in an annotation. One command is
-one file; the app and the exit codes are here.
+Parsed by cyclopts rather than Typer: cyclopts reads the types and docstrings of a command and of its dataclasses, unions
+among them. Typer refuses a union other than ``X | None``, and needs the help text of every option in an annotation. Each
+command is one file; the parser and the exit codes are here.
 """
 
 from __future__ import annotations
@@ -10,30 +10,34 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from cyclopts import App, CycloptsError, Parameter
 
 from faithmap._version import __version__
 from faithmap.cli.adversarial import adversarial
-from faithmap.cli.app import app as open_app
 from faithmap.cli.bench import make_bench
 from faithmap.cli.choose import choose
 from faithmap.cli.compare import compare
-from faithmap.cli.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_problem
 from faithmap.cli.explain import explain
-from faithmap.cli.masker import train_masker
 from faithmap.cli.methods import methods
 from faithmap.cli.models import models
-from faithmap.cli.report import make_console, say_error
+from faithmap.cli.report import make_console, print_error
 from faithmap.cli.saturation import saturation
-from faithmap.cli.signals import Terminated, terminable
+from faithmap.cli.train_masker import train_masker
+from faithmap.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_reason
+from faithmap.signals import Terminated, terminable
 from faithmap.text import one_line
 
 __all__ = ["main", "make_app"]
 
+_PAGE_MODULE = "faithmap.app.command"
+"""Where the page defines its command, by name: page and command line are two faces of the library, and neither imports the
+other. Not an entry point of the package, which a checkout that is not installed would lack."""
+
 
 def make_app() -> App:
-    """The commands and their parser."""
+    """The parser of all commands."""
     app = App(
         name="faithmap",
         help="Heatmaps that show which pixels an image model's decision rests on, with the evidence that they do.",
@@ -46,7 +50,7 @@ def make_app() -> App:
         result_action="return_value",
     )
     app.command(adversarial)
-    app.command(open_app, name="app")
+    app.command(import_module(_PAGE_MODULE).open_page, name="app")
     app.command(make_bench())
     app.command(choose)
     app.command(compare)
@@ -59,10 +63,10 @@ def make_app() -> App:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, or 2 for what the user can put right; 130 after Ctrl-C, 143 after SIGTERM.
+    """Run a command and return its exit code: 0; 2: user error; 130 after Ctrl-C; 143 after SIGTERM.
 
     Args:
-        argv: the arguments after the program's name; None for the process's own.
+        argv: the arguments after the program's name; None for those of the process.
     """
     try:
         with terminable():
@@ -73,27 +77,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), USER_ERROR)
     except KeyboardInterrupt as interrupt:
         code = TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
-        return _fail("interrupted; the results that are there are complete", code)
+        return _fail("interrupted; existing results are complete", code)
     except BrokenPipeError:
         _mute()
         return BROKEN_PIPE
     except OSError as error:
         _mute()
         named = f"{one_line(str(error.filename))}: " if error.filename is not None else ""
-        return _fail(named + os_problem(error), USER_ERROR)
+        return _fail(named + os_reason(error), USER_ERROR)
     return code or 0
 
 
 def _fail(message: str, code: int) -> int:
     try:
-        say_error(message)
+        print_error(message)
     except BrokenPipeError:
         _mute()
     return code
 
 
 def _mute() -> None:
-    """Let nothing more reach a closed pipe or a full disk: Python's own flush at exit would complain about it."""
+    """Write nothing more to a closed pipe or a full disk: Python flushes the streams at exit, and would print an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:

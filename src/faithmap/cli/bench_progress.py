@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from faithmap.bench.evaluate import FinishedUnit
 from faithmap.bench.run import ProgressCallback, RunProgress
-from faithmap.cli.report import make_console, say
+from faithmap.cli.report import make_console, print_line
 from faithmap.text import counted, spoken
 
 EVERY = 10.0
@@ -46,7 +46,7 @@ def progress(out: Path, *, json_lines: bool) -> Iterator[ProgressCallback]:
     else:
         yield remembering(Lines(err))
     for line in _summary(last[0], out) if last else ():
-        say(make_console(), line)
+        print_line(make_console(), line)
 
 
 @dataclass
@@ -62,13 +62,13 @@ class Lines:
         now, whole = self.clock(), state.present + state.done == state.units
         if finished is None or whole or now - self.said >= EVERY:
             self.said = now
-            say(self.console, line_of(state))
+            print_line(self.console, line_of(state))
 
 
 def line_of(state: RunProgress) -> str:
     """A state on one line.
 
-    >>> line_of(State(units=8, present=3, done=0))
+    >>> line_of(RunProgress(units=8, present=3, done=0))
     '3 of 8 units'
     """
     text = f"{state.present + state.done} of {state.units} units"

@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from faithmap.text import one_line
 
+MAX_IMAGE_BYTES = 64 * 2**20
+"""Default limit for the size of an image file."""
+
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 _SAMPLES = Path(__file__).parent / "samples"
 

@@ -20,7 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
-from faithmap.data.files import file_bytes, refusal, too_many_bytes
+from faithmap.data.files import MAX_IMAGE_BYTES, file_bytes, refusal, too_many_bytes
 from faithmap.data.pixels import is_turned, to_tensor
 from faithmap.text import one_line
 
@@ -43,7 +43,7 @@ class AnimationWarning(UserWarning):
 def read_image(
     source: str | os.PathLike[str] | bytes,
     *,
-    max_bytes: int = 64 * 2**20,
+    max_bytes: int = MAX_IMAGE_BYTES,
     max_pixels: int = 100_000_000,
 ) -> Float[Tensor, "1 3 h w"]:
     """Read one JPEG, PNG, WebP, GIF, BMP or TIFF file, recognised by its content, as RGB in [0, 1].
@@ -86,7 +86,7 @@ def read_image(
     return pixels
 
 
-def image_size(path: str | os.PathLike[str], *, max_bytes: int = 64 * 2**20) -> tuple[int, int]:
+def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_IMAGE_BYTES) -> tuple[int, int]:
     """(height, width) that `read_image` would give a file, by its header; nothing is decoded.
 
     Raises:

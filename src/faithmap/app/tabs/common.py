@@ -17,8 +17,7 @@ from faithmap.app.parts.parts import Fetch, Picker, Status
 from faithmap.app.showing import Scene, Stage
 from faithmap.app.viewer.component import Viewer
 from faithmap.app.words import RefusedError
-from faithmap.app.work import MOST, Asked
-from faithmap.cli.explain import Options
+from faithmap.app.work import MAX_METHODS, Subject
 from faithmap.explanation import Explanation
 
 QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -58,10 +57,9 @@ class Shared:
     guesses: gr.Radio
     other: gr.Dropdown
 
-    def asked(self, word: str, model: str, options: Options | None = None) -> Asked:
-        """A question about the photograph of that word."""
-        upload, known = self.desk.shelf.get(word), self.desk.models.get(model)
-        return Asked(upload, known.model, options or Options(model=model))
+    def subject(self, word: str, model: str) -> Subject:
+        """The photograph of that word, and the model."""
+        return Subject(self.desk.shelf.get(word), self.desk.models.get(model).model)
 
     @property
     def chosen(self) -> list[Any]:
@@ -127,7 +125,7 @@ def make_methods(offered: list[tuple[str, str]], proposed: list[str], label: str
         offered,
         value=proposed,
         multiselect=True,
-        max_choices=MOST,
+        max_choices=MAX_METHODS,
         label=f"{label}, up to four",
         elem_id=place,
         scale=3,
@@ -135,6 +133,6 @@ def make_methods(offered: list[tuple[str, str]], proposed: list[str], label: str
     )
 
 
-def stage_of(asked: Asked) -> Stage:
-    """Where maps of a question's photograph are shown."""
-    return Stage(asked.photo(), asked.model)
+def stage_of(subject: Subject) -> Stage:
+    """Where maps of the photograph are shown."""
+    return Stage(subject.image(), subject.model)

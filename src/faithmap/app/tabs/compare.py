@@ -12,8 +12,8 @@ from faithmap.app.showing import compared, spoken_names
 from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, make_methods, stage_of
 from faithmap.app.tabs.connecting import connect
 from faithmap.app.words import RefusedError
-from faithmap.app.work import MOST, compare
-from faithmap.cli.compare import CompareOptions
+from faithmap.app.work import MAX_METHODS, compare
+from faithmap.studies.settings import CompareSettings
 
 CELLS = 28
 """A side, where nothing else is chosen."""
@@ -27,7 +27,7 @@ def offered(known: Known) -> list[tuple[str, str]]:
 def proposed(known: Known) -> list[str]:
     """Those that the command compares, as far as they fit, without the slowest."""
     wanted = ("rank_descent", "expected_gradcam", "gradcam", "integrated_gradients")
-    return [name for name in wanted if name in known.methods][:MOST]
+    return [name for name in wanted if name in known.methods][:MAX_METHODS]
 
 
 def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
@@ -41,11 +41,11 @@ def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
             raise RefusedError("choose at least one method, of those that fit the model")
         target = str(class_of(known, guess, other))
         resolution = whole(cells, "cells a side", known.cells())
-        options = CompareOptions(model=model, target=target, methods=tuple(names), resolution=resolution)
-        asked = shared.asked(word, model)
-        stage = stage_of(asked)
+        settings = CompareSettings(model=model, target=target, methods=tuple(names), resolution=resolution)
+        subject = shared.subject(word, model)
+        stage = stage_of(subject)
         return Job(
-            lambda tells: compare(asked, options, tells),
+            lambda tells: compare(subject, settings, tells),
             lambda result: compared(result, stage),
             lambda grown: stage.growing("rank_descent", grown),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -31,10 +30,12 @@ def make_contrast(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
         classes = [class_of(known, None, one), class_of(known, None, two)]
         if classes[0] == classes[1]:
             raise RefusedError("both classes are the same; choose two")
-        first = shared.asked(word, model, options_of(known, model, classes[0], method, *values))
-        asked = [first, replace(first, options=replace(first.options, target=str(classes[1])))]
-        stage = stage_of(first)
-        return Job(lambda tells: explain(asked, tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g))
+        subject = shared.subject(word, model)
+        settings = [options_of(known, model, target, method, *values) for target in classes]
+        stage = stage_of(subject)
+        return Job(
+            lambda tells: explain(subject, settings, tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g)
+        )
 
     connect(desk, asking, question, [shared.picker, shared.model, this, that, *controls.all])
 

@@ -21,10 +21,12 @@ def make_explain(shared: Shared, known: Known) -> list[Any]:
 
     def question(word: str, model: str, guess: Any, other: Any, method: str, *values: Any) -> Job:
         known = desk.models.get(model)
-        options = options_of(known, model, class_of(known, guess, other), method, *values)
-        asked = shared.asked(word, model, options)
-        stage = stage_of(asked)
-        return Job(lambda tells: explain([asked], tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g))
+        settings = options_of(known, model, class_of(known, guess, other), method, *values)
+        subject = shared.subject(word, model)
+        stage = stage_of(subject)
+        return Job(
+            lambda tells: explain(subject, [settings], tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g)
+        )
 
     connect(desk, asking, question, [*shared.chosen, *controls.all])
 

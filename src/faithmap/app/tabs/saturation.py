@@ -10,13 +10,13 @@ import gradio as gr
 from faithmap.app.controls import OWN, choices_of, whole
 from faithmap.app.models import CAMS, Known
 from faithmap.app.parts.parts import Picture
-from faithmap.app.showing import spoken_names, walk_picture, walked
+from faithmap.app.showing import path_picture, saturated, spoken_names
 from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, make_methods, stage_of
 from faithmap.app.tabs.connecting import More, connect
 from faithmap.app.words import RefusedError
-from faithmap.app.work import Walked, walk
+from faithmap.app.work import Saturated, saturate
 from faithmap.baselines import BASELINES
-from faithmap.cli.saturation import SaturationOptions
+from faithmap.studies.settings import SaturationSettings
 
 CHANNELS = 10
 """That methods name, at the most."""
@@ -44,10 +44,10 @@ def make_saturation(shared: Shared, known: Known) -> list[Any]:
 
     def question(word: str, model: str, guess: Any, other: Any, *values: Any) -> Job:
         known = shared.desk.models.get(model)
-        options = options_of(known, model, class_of(known, guess, other), *values)
-        asked = shared.asked(word, model)
-        stage = stage_of(asked)
-        return Job(lambda tells: walk(asked, options, tells), lambda result: walked(result, stage))
+        settings = options_of(known, model, class_of(known, guess, other), *values)
+        subject = shared.subject(word, model)
+        stage = stage_of(subject)
+        return Job(lambda tells: saturate(subject, settings, tells), lambda result: saturated(result, stage))
 
     connect(shared.desk, asking, question, [*shared.chosen, *controls.all], More(_curves, [*pictures]))
     return [controls.methods, controls.layer]
@@ -55,7 +55,7 @@ def make_saturation(shared: Shared, known: Known) -> list[Any]:
 
 def options_of(
     known: Known, model: str, target: int, names: list[str], layer: str, start: str, count: Any
-) -> SaturationOptions:
+) -> SaturationSettings:
     """As the command would have them.
 
     Raises:
@@ -63,7 +63,7 @@ def options_of(
     """
     if not names or any(name not in known.cams for name in names) or start not in BASELINES:
         raise RefusedError("choose at least one class activation map, and where the path begins")
-    return SaturationOptions(
+    return SaturationSettings(
         model=model,
         target=str(target),
         methods=tuple(names),
@@ -73,8 +73,8 @@ def options_of(
     )
 
 
-def _curves(result: Walked) -> list[Any]:
-    source, words = walk_picture(result)
+def _curves(result: Saturated) -> list[Any]:
+    source, words = path_picture(result)
     return [{"src": source, "words": words}]
 
 

@@ -1,4 +1,4 @@
-"""A request to end, from a scheduler or ``kill``, taken like Ctrl-C: the program unwinds and leaves nothing half-written."""
+"""SIGTERM, sent by a scheduler or ``kill``, handled like Ctrl-C: the program unwinds and leaves no partial result."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import NoReturn
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came."""
+    """The process received SIGTERM."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise :class:`Terminated` on SIGTERM while the block runs; signals belong to a program's main thread alone."""
+    """Raise :class:`Terminated` on SIGTERM inside the block. Does nothing outside the main thread, which alone gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

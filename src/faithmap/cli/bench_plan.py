@@ -1,4 +1,4 @@
-"""What ``faithmap bench plan`` says: the part that needs torch."""
+"""The output of ``faithmap bench plan``; needs torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from faithmap.bench.estimate import Estimate, MethodEstimate, estimate, given_pa
 from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import dry_run, first_image, make_plan
-from faithmap.cli.bench import PlanOptions
-from faithmap.cli.report import make_console, say
+from faithmap.cli.bench_arguments import BenchPlanArguments
+from faithmap.cli.report import make_console, print_line
 from faithmap.text import counted, spoken
 
 
-def show_plan(request: LoadedSpec, options: PlanOptions) -> int:
-    """Plan, estimate, print."""
-    models = ModelCache(options.device[0] if options.device else None)
+def show_plan(request: LoadedSpec, arguments: BenchPlanArguments) -> int:
+    """Plan the benchmark, and print the estimate."""
+    models = ModelCache(arguments.device[0] if arguments.device else None)
     plan = make_plan(request.spec, request.base, models, request.published, request.place)
     dry_run(request.spec, plan, models, request.place)
     source = open_source(plan.setup.data)
@@ -28,14 +28,14 @@ def show_plan(request: LoadedSpec, options: PlanOptions) -> int:
         model, _ = models.get(planned.spec)
         image, _ = first_image(source, plan.items, model)
         size = (image.shape[-2], image.shape[-1])
-        pace = options.passes_per_second
+        pace = arguments.passes_per_second
         paces[planned.id] = measured_pace(model, image, plan.setup.chunk_size) if pace is None else given_pace(pace)
     found = estimate(plan, size, paces)
-    if options.json and sys.stdout is not None:
-        sys.stdout.write(json.dumps(_document(found, options.devices), indent=2) + "\n")
+    if arguments.json and sys.stdout is not None:
+        sys.stdout.write(json.dumps(_document(found, arguments.devices), indent=2) + "\n")
         return 0
-    for line in _lines(found, options.devices):
-        say(make_console(), line)
+    for line in _lines(found, arguments.devices):
+        print_line(make_console(), line)
     return 0
 
 
@@ -61,16 +61,16 @@ def _document(found: Estimate, devices: int) -> dict[str, Any]:
 
 
 def _lines(found: Estimate, devices: int) -> Iterator[str]:
-    """A table of the methods, and the sum."""
+    """A table of the methods, and their sum."""
     width = max(map(len, (part.method for part in found.parts)), default=6) + 2
-    yield f"{'method':<{width}}  passes an image      of the metrics       time      disk"
+    yield f"{'method':<{width}}  passes per image      of the metrics       time      disk"
     for part in found.parts:
         yield f"{part.method:<{width}}{_row(part, devices)}"
     whole = "" if found.seconds is None else f", {spoken(found.seconds / devices)} on {counted(devices, 'device')}"
     parts = (counted(found.units, "unit"), counted(found.images, "image"))
     yield f"{', '.join(parts)}, {found.passes:,} passes{whole}, {_bytes(found.size)}"
     if any(part.passes is None for part in found.parts):
-        yield "methods with ? do not foretell their passes: they come on top"
+        yield "methods with ? have no estimate of their passes; their passes are not included"
 
 
 def _row(part: MethodEstimate, devices: int) -> str:

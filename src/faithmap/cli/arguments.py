@@ -1,0 +1,116 @@
+"""What the parser has to know of the studies' settings: how a text becomes a value, and in which box of ``--help`` it stands.
+
+The arguments of a command are a dataclass that derives from the settings of its study (:mod:`faithmap.studies.settings`) and
+from :class:`CommonArguments`. It declares again only the settings that are parsed in a special way. Names, defaults and
+descriptions are those of the settings; a description in a study's own settings replaces that of the common ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from cyclopts import CoercionError, Group, Parameter, Token
+from cyclopts.types import PositiveInt
+
+from faithmap.methods.registry import ALIASES, METHODS
+from faithmap.studies.settings import Resolution, StudySettings
+
+_BOX = Parameter(group=Group("Class, model, results and run", sort_key=1))
+
+Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
+"""A flag that is off unless it is given."""
+
+Out: TypeAlias = Annotated[Path, _BOX]
+"""The folder for the results, whose default differs from study to study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonArguments(StudySettings):
+    """Arguments that all studies of images have.
+
+    Args:
+        json: print one JSON document instead of text, and no progress.
+    """
+
+    target: Annotated[str | None, _BOX] = None
+    model: Annotated[str, _BOX] = StudySettings.model
+    weights: Annotated[Path | None, _BOX] = None
+    out: Out = StudySettings.out
+    overwrite: Annotated[Flag, _BOX] = False
+    seed: Annotated[int, _BOX] = StudySettings.seed
+    device: Annotated[str | None, _BOX] = None
+    chunk: Annotated[PositiveInt, _BOX] = StudySettings.chunk
+    json: Annotated[Flag, _BOX] = False
+
+
+def parse_method(names: Any, tokens: Sequence[Token]) -> str:
+    """``igos``, or another name of a method such as ``mwp``; returns the registry's name."""
+    name = ALIASES.get(tokens[0].value, tokens[0].value)
+    if name not in METHODS:
+        raise CoercionError(token=tokens[0], target_type=names)
+    return name
+
+
+def parse_methods(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """``igos,gradcam``: names separated by commas, each method once."""
+    given = (name.strip() for name in tokens[0].value.split(","))
+    names = tuple(dict.fromkeys(ALIASES.get(name, name) for name in given))
+    for name in names:
+        if name not in METHODS:
+            raise ValueError(f'"{name}" is no method; give some of {", ".join(METHODS)}')
+    return names
+
+
+def parse_resolution(_: Any, tokens: Sequence[Token]) -> Resolution:
+    """``28`` is a square, ``14x20`` is 14 rows and 20 columns."""
+    text = tokens[0].value
+    cells = re.fullmatch(r"([0-9]{1,6})(?:x([0-9]{1,6}))?", text)
+    if cells is None:
+        raise ValueError(f'"{text}" is no resolution; give cells per side, such as 28, or rows and columns, such as 14x20')
+    rows, columns = cells.groups()
+    return int(rows) if columns is None else (int(rows), int(columns))
+
+
+_FRACTION = re.compile(r"(?P<over>\d{1,9}(\.\d{0,9})?|\.\d{1,9})(/(?P<under>\d{1,9}))?")
+
+
+def parse_fraction(_: Any, tokens: Sequence[Token]) -> float:
+    """``0.03`` or ``8/255``: more than 0, and at most 1."""
+    text = tokens[0].value
+    number = _FRACTION.fullmatch(text)
+    under = float(number["under"] or 1) if number else 0.0
+    value = float(number["over"]) / under if number and under else 0.0
+    if not 0 < value <= 1:
+        raise ValueError(f'"{text}" is not more than 0 and at most 1; give a number such as 0.03, or 8/255')
+    return value
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def parse_time(_: Any, tokens: Sequence[Token]) -> float:
+    """``90s``, ``2m`` or ``1h`` in seconds."""
+    text = tokens[0].value
+    found = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([smh])", text)
+    if found is None or float(found[1]) == 0:
+        raise ValueError(f'"{text}" is no time; give seconds, minutes or hours, such as 90s, 2m or 1h')
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+if TYPE_CHECKING:
+    MethodName: TypeAlias = str
+else:
+    MethodName = Annotated[Literal[tuple(METHODS)], Parameter(converter=parse_method, n_tokens=1)]
+"""The name of a method in ``faithmap.methods.registry``, which is read without torch."""
+
+MethodNames: TypeAlias = Annotated[
+    tuple[str, ...], Parameter(converter=parse_methods, n_tokens=1, negative="", metavar="NAMES")
+]
+OptionalResolution: TypeAlias = Annotated[
+    Resolution | None, Parameter(converter=parse_resolution, n_tokens=1, negative="", metavar="CELLS")
+]
+Fraction: TypeAlias = Annotated[float, Parameter(converter=parse_fraction, n_tokens=1, negative="")]

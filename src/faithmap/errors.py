@@ -1,0 +1,70 @@
+"""User errors: what a user can correct, in one line; and the exit codes of the program. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from faithmap.text import one_line
+
+USER_ERROR = 2
+"""Exit code of a :class:`UserError`: an input, an option or the machine is the cause."""
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+TERMINATED = 143
+
+
+class UserError(Exception):
+    """Ends a command. The message is one line: what was given, what is wrong with it, what to do.
+
+    >>> raise UserError("seed is x; give a whole number")
+    Traceback (most recent call last):
+    faithmap.errors.UserError: seed is x; give a whole number
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(str(message)))
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a ValueError, which the library raises for wrong arguments, into a :class:`UserError`."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(error) from error
+
+
+@contextmanager
+def memory_errors(option: str, value: int) -> Iterator[None]:
+    """Turn an error that says that memory ran out into a :class:`UserError` that names the option to lower.
+
+    On an accelerator the error is torch's own, which is not imported here; on the CPU it is a bare RuntimeError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        accelerator, processor = type(error).__name__ == "OutOfMemoryError", "allocate memory" in str(error)
+        if not (isinstance(error, MemoryError) or accelerator or processor):
+            raise
+        raise UserError(f"out of memory; give a {option} below {value}, or another --device") from error
+
+
+@contextmanager
+def write_errors(path: Path, remedy: str = "give another --out") -> Iterator[None]:
+    """Turn an OSError, raised while ``path`` is written, into a :class:`UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({os_reason(error)}); {remedy}") from error
+
+
+def os_reason(error: OSError) -> str:
+    """The reason that the operating system gives, without its number and the path.
+
+    >>> os_reason(FileNotFoundError(2, "No such file or directory", "cat.jpg"))
+    'No such file or directory'
+    """
+    return error.strerror or str(error) or type(error).__name__

@@ -1,0 +1,242 @@
+"""Study: one model, settings, and images that are studied one batch after another."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from faithmap.data import ImageError, sample_photo
+from faithmap.errors import memory_errors, user_errors
+from faithmap.explanation import Explanation
+from faithmap.methods import Explainer
+from faithmap.methods.base import Progress
+from faithmap.model import Classifier
+from faithmap.seeds import image_generators
+from faithmap.studies.image_input import InputImage, find_files, read_input
+from faithmap.studies.outcome import ProgressDisplay, StudyDone, StudyFailed, StudyOutcome, StudyProgress, progress_part
+from faithmap.studies.result_folder import ImageJob, check_folders, new_result, output_folder, plan_jobs, write_record
+from faithmap.studies.result_record import StudyRecord
+from faithmap.studies.settings import StudySettings, TrainMaskerSettings
+from faithmap.warning_types import suppressed
+from faithmap.zoo import load
+
+EXPLAIN_SHARE = 0.85
+"""Share of the progress that explaining takes; deletion and insertion take the rest."""
+
+
+class StudyResult(Protocol):
+    """What a study found out about one image."""
+
+    @property
+    def image(self) -> InputImage:
+        """The image."""
+
+
+SettingsT = TypeVar("SettingsT", bound=StudySettings)
+ResultT = TypeVar("ResultT", bound=StudyResult)
+
+
+@dataclass
+class Study(ABC, Generic[SettingsT, ResultT]):
+    """A study of images: :meth:`analyse` computes a result, :meth:`write` saves its record and its files.
+
+    Attributes:
+        settings: as the user gave them.
+        model: loaded once.
+        target: index of the class to explain; None for the class that the model predicts for each image.
+    """
+
+    settings: SettingsT
+    model: Classifier
+    target: int | None
+
+    @classmethod
+    def open(cls, settings: SettingsT) -> Self:
+        """Load the model and prepare the study.
+
+        Raises:
+            UserError: for a model, weights, device, class, method or setting that does not exist.
+        """
+        model = load_model(settings)
+        return cls.for_model(settings, model, find_class(settings, model))
+
+    @classmethod
+    @abstractmethod
+    def for_model(cls, settings: SettingsT, model: Classifier, target: int | None) -> Self:
+        """Prepare the study for a model that is already loaded.
+
+        Raises:
+            UserError: for a method or setting that does not exist.
+        """
+
+    @abstractmethod
+    def analyse(self, image: InputImage, progress: StudyProgress) -> ResultT:
+        """Compute the result of one image.
+
+        Raises:
+            ValueError: if a setting does not fit the image.
+        """
+
+    @abstractmethod
+    def record(self, result: ResultT) -> StudyRecord:
+        """The content of result.json."""
+
+    @abstractmethod
+    def write_files(self, result: ResultT, folder: Path) -> None:
+        """Write all files except result.json."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of images that are processed together."""
+        return 1
+
+    def process(self, jobs: Sequence[ImageJob], progress: StudyProgress) -> list[StudyOutcome]:
+        """Read a batch of images, analyse them and write their results.
+
+        Raises:
+            UserError: if memory runs out, or a result cannot be written.
+        """
+        return [self._process_one(job, progress_part(progress, number)) for number, job in enumerate(jobs)]
+
+    def _process_one(self, job: ImageJob, progress: StudyProgress) -> StudyOutcome:
+        try:
+            with memory_errors("--chunk", self.settings.chunk):
+                result = self.analyse(read_input(job, self.model), progress)
+        except ImageError as error:
+            return StudyFailed(job.file, str(error))
+        except (ValueError, ModuleNotFoundError) as error:
+            return StudyFailed(job.file, f"{job.file}: {error}")
+        return self.write(result)
+
+    def write(self, result: ResultT) -> StudyDone:
+        """Write the result folder of one image.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        record, folder = self.record(result), result.image.job.folder
+        with new_result(folder, overwrite=self.settings.overwrite) as partial:
+            self.write_files(result, partial)
+            write_record(partial, record.document())
+        return StudyDone(folder, record)
+
+    def explain(
+        self, explainer: Explainer, images: Sequence[InputImage], target: int | None, progress: Progress
+    ) -> Explanation:
+        """Explain images of one size. Warnings are not raised; they are part of the explanation's diagnostics."""
+        generators = image_generators(self.settings.seed, [image.index for image in images], self.model.device)
+        batch = torch.cat([image.image for image in images])
+        with suppressed():
+            return explainer(batch, target, generator=generators, progress=progress)
+
+    def random_map(self, image: InputImage, resolution: tuple[int, int], target: int) -> Explanation:
+        """A map of random numbers that no explainer has used: the control of deletion and insertion."""
+        (generator,) = image_generators(self.settings.seed, [~image.index])
+        noise = torch.rand(1, *resolution, generator=generator).to(image.image)
+        return Explanation.from_array(noise, image.input_size, target=target, method="random")
+
+    @torch.no_grad()
+    def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """The probabilities of all classes, on the CPU."""
+        logits = torch.cat([self.model(chunk) for chunk in images.split(self.settings.chunk)])
+        return logits.softmax(dim=1).cpu()
+
+
+@dataclass
+class MethodProgress:
+    """The progress callback of an explainer, reported as a part of a study's progress.
+
+    Attributes:
+        progress: of the study.
+        activity: what is computed now.
+        image: what is explained.
+        target: index of the class.
+        start: progress at which the method begins.
+        share: progress that the method takes.
+        unfinished: the map so far, where the method offers one.
+    """
+
+    progress: StudyProgress
+    activity: str
+    image: InputImage
+    target: int | None
+    start: float = 0.0
+    share: float = 1.0
+    unfinished: Explanation | None = field(default=None, init=False)
+    _done: float = field(default=0.0, init=False)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Report the number of finished steps."""
+        self._done = self.start + self.share * done / max(1, total)
+        self.progress(self._done, self.activity, self.unfinished)
+
+    def maps(self, image: int, heatmap: Float[Tensor, "1 r c"]) -> None:
+        """Report the map so far."""
+        del image
+        self.unfinished = Explanation.from_array(heatmap.detach().cpu(), self.image.input_size, target=self.target)
+        self.progress(self._done, self.activity, self.unfinished)
+
+
+def explained_class(explanation: Explanation) -> int:
+    """Index of the class that an explanation of one image explains."""
+    if explanation.target is None:
+        raise ValueError("the explanation is of a callable target; a study explains a class")
+    return int(explanation.target[0])
+
+
+def load_model(settings: StudySettings | TrainMaskerSettings) -> Classifier:
+    """Load the model that the settings name.
+
+    Raises:
+        UserError: for a model, weights or device that does not exist.
+    """
+    with user_errors():
+        return load(settings.model, weights=settings.weights, device=settings.device)
+
+
+def find_class(settings: StudySettings, model: Classifier) -> int | None:
+    """The index of the class that the settings name; None for the predicted class.
+
+    Raises:
+        UserError: for a class that does not exist.
+    """
+    with user_errors():
+        return None if settings.target is None else model.find(settings.target)
+
+
+def run_study(
+    open_study: Callable[[SettingsT], Study[Any, Any]],
+    paths: Sequence[Path],
+    settings: SettingsT,
+    display: ProgressDisplay,
+) -> Generator[StudyOutcome, None, None]:
+    """Study the images that the paths stand for, and write their results; one outcome after another.
+
+    Args:
+        open_study: loads the model and prepares the study; called after everything else has been checked.
+        paths: image files and folders; none stand for the sample photograph.
+        settings: of the study.
+        display: displays progress.
+
+    Raises:
+        UserError: if no image can be studied; before any computation where possible.
+    """
+    files, failures = find_files(paths or [sample_photo()])
+    jobs = plan_jobs(files, settings.out)
+    check_folders([job.folder for job in jobs], overwrite=settings.overwrite)
+    yield from failures
+    if not jobs:
+        return
+    with output_folder(settings.out):
+        study = open_study(settings)
+        for start in range(0, len(jobs), study.batch_size):
+            with display(len(jobs)) as progress:
+                outcomes = study.process(jobs[start : start + study.batch_size], progress_part(progress, start))
+            yield from outcomes

@@ -1,0 +1,15 @@
+"""Models in place of those that studies and the command line load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from faithmap.model import Classifier
+
+
+def replace_load(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Classifier]) -> None:
+    """Let ``faithmap.load``, and all that calls it, call ``load``."""
+    for place in ("faithmap.zoo.load", "faithmap.studies.base.load"):
+        monkeypatch.setattr(place, load)

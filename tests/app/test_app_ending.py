@@ -19,7 +19,7 @@ from visitor_tools import Visitor
 COMMAND = """
 import sys, time, torch
 torch.set_num_threads(1)
-import faithmap
+import faithmap.zoo
 from app_tools import small_model
 def slow(module, given):
     time.sleep(0.02)
@@ -27,7 +27,7 @@ def load(name, **others):
     model = small_model(name)
     model.register_forward_pre_hook(slow)
     return model
-faithmap.load = load
+faithmap.zoo.load = load
 from faithmap.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -82,12 +82,12 @@ def test_a_pass_that_does_not_end_is_not_waited_for() -> None:
     """Python waits for its threads at the end; this program does not."""
     code = """
 import sys, threading, types
-def start(options, ready):
+def start(arguments, ready):
     threading.Thread(target=threading.Event().wait, args=(60,)).start()
     raise KeyboardInterrupt
 sys.modules["faithmap.app.start"] = types.SimpleNamespace(start=start)
-from faithmap.cli.app import app
-app()
+from faithmap.app.command import open_page
+open_page()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stderr) == (0, "")

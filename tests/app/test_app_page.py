@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(*PANDAS)
 def site() -> Iterator[tuple[str, Desk]]:
     """With an empty file in the place of the pictures in result folders, which take seconds to draw."""
     with pytest.MonkeyPatch.context() as patched, page_open() as opened:
-        patched.setattr("faithmap.cli.pipeline.draw", lambda out, *others: (out / "panel.png").touch())
+        patched.setattr("faithmap.studies.explain.draw_pictures", lambda out, *others: (out / "panel.png").touch())
         yield opened
 
 

@@ -41,7 +41,7 @@ def test_what_cannot_be_begun_is_said_in_one_line(arguments: list[str], said: st
 
 
 def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("faithmap.cli.app.NEEDED", ("no_such_library",))
+    monkeypatch.setattr("faithmap.app.command.REQUIRED", ("no_such_library",))
     assert main(["app"]) == 2
     assert capsys.readouterr().err == "error: the page needs Gradio; pip install 'faithmap[app]'\n"
 

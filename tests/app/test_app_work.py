@@ -18,6 +18,7 @@ import pytest
 import torch
 from app_tools import LABELS, picture, small_model
 from oracles import SmallNet
+from study_tools import replace_load
 from torch import nn
 
 import faithmap as fm
@@ -28,31 +29,32 @@ from faithmap.app.desk import Desk
 from faithmap.app.models import Known, Models
 from faithmap.app.parcels import parcel_of
 from faithmap.app.shelf import Upload
-from faithmap.app.showing import Stage, compared, explained, walk_picture, walked
+from faithmap.app.showing import Stage, compared, explained, path_picture, saturated
 from faithmap.app.words import CancelledError, RefusedError
-from faithmap.app.work import Asked, compare, explain, guess, walk
+from faithmap.app.work import Subject, compare, explain, predict, saturate
 from faithmap.app.worker import Answer, Tells
 from faithmap.cli import main, make_app
-from faithmap.cli.compare import CompareOptions
-from faithmap.cli.explain import Options
-from faithmap.cli.methods import make_explainer
-from faithmap.cli.saturation import SaturationOptions
+from faithmap.cli.explain import ExplainArguments
 from faithmap.methods.registry import METHODS
+from faithmap.studies.explainers import make_explainer
+from faithmap.studies.settings import CompareSettings, ExplainSettings, SaturationSettings
 
 UPLOAD = Upload("my cat.png", picture())
 
 
+SETTINGS = ExplainSettings(model="small", method="rank_descent", target="1", resolution=7, iterations=3)
+
+
 @pytest.fixture
-def asked() -> Asked:
-    options = Options(model="small", method="rank_descent", target="1", resolution=7, iterations=3)
-    return Asked(UPLOAD, small_model(), options)
+def subject() -> Subject:
+    return Subject(UPLOAD, small_model())
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the photograph lies, and every model is the small one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(vars(fm), "load", lambda name, weights=None, device=None: small_model(name))
+    replace_load(monkeypatch, lambda name, weights=None, device=None: small_model(name))
     (tmp_path / UPLOAD.name).write_bytes(UPLOAD.data)
     return tmp_path
 
@@ -60,7 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def sketches(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file in the place of pictures, which take seconds to draw."""
-    monkeypatch.setattr("faithmap.cli.pipeline.draw", lambda out, *others: (out / "panel.png").touch())
+    monkeypatch.setattr("faithmap.studies.explain.draw_pictures", lambda out, *others: (out / "panel.png").touch())
 
 
 def ran(code: str) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
@@ -78,30 +80,30 @@ def unpacked(data: bytes) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_the_model_sees_what_it_sees(asked: Asked) -> None:
-    probabilities = guess(asked)
+def test_the_model_sees_what_it_sees(subject: Subject) -> None:
+    probabilities = predict(subject)
     with torch.no_grad():
-        expected = asked.model(asked.photo().image).softmax(dim=1)[0]
+        expected = subject.model(subject.image().image).softmax(dim=1)[0]
     assert torch.equal(probabilities, expected)
-    assert Known.of(asked.model).best(probabilities) == expected.argsort(descending=True)[:5].tolist()
+    assert Known.of(subject.model).best(probabilities) == expected.argsort(descending=True)[:5].tolist()
 
 
-def test_the_command_and_the_python_find_what_the_page_shows(asked: Asked, folder: Path, sketches: None) -> None:
-    result = explain([asked], Tells())
+def test_the_command_and_the_python_find_what_the_page_shows(subject: Subject, folder: Path, sketches: None) -> None:
+    result = explain(subject, [SETTINGS], Tells())
     line = commands_of(result)
     assert line == "faithmap explain 'my cat.png' --target 1 --model small --resolution 7 --iterations 3"
     assert main(shlex.split(line)[1:]) == 0
     there = np.load(folder / "faithmap-results/my cat/heatmap.npy")
-    shown = result.found[0].why.heatmap[0].numpy()
+    shown = result.results[0].explanation.heatmap[0].numpy()
     assert np.array_equal(there, shown)
     names, _ = ran(python_of(result))
-    assert np.array_equal(names["why"].heatmap[0].numpy(), shown)
-    assert float(names["proof"].deletion.area) == float(result.found[0].proof.deletion.area)
+    assert np.array_equal(names["explanation"].heatmap[0].numpy(), shown)
+    assert float(names["curves"].deletion.area) == float(result.results[0].curves.deletion.area)
     assert (folder / "panel.png").exists()
 
 
-def test_the_zip_is_the_commands_folder(asked: Asked, folder: Path) -> None:
-    result = explain([asked], Tells())
+def test_the_zip_is_the_commands_folder(subject: Subject, folder: Path) -> None:
+    result = explain(subject, [SETTINGS], Tells())
     parcel = parcel_of(result, folder)
     main(shlex.split(commands_of(result))[1:])
     theirs = {
@@ -119,23 +121,23 @@ def test_the_zip_is_the_commands_folder(asked: Asked, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["faithmap-results", "my cat.png"], "nothing is left"
 
 
-def test_two_classes_are_explained_alike(asked: Asked, folder: Path, sketches: None) -> None:
-    result = explain([asked, replace(asked, options=replace(asked.options, target="2"))], Tells())
+def test_two_classes_are_explained_alike(subject: Subject, folder: Path, sketches: None) -> None:
+    result = explain(subject, [SETTINGS, replace(SETTINGS, target="2")], Tells())
     lines = commands_of(result).splitlines()
-    for line, found in zip(lines, result.found, strict=True):
+    for line, found in zip(lines, result.results, strict=True):
         assert main(shlex.split(line)[1:]) == 0
         out = Path(shlex.split(line)[-1])
-        assert np.array_equal(np.load(out / "my cat/heatmap.npy"), found.why.heatmap[0].numpy())
+        assert np.array_equal(np.load(out / "my cat/heatmap.npy"), found.explanation.heatmap[0].numpy())
     assert {name.split("/")[0] for name in unpacked(parcel_of(result, folder).data)} == {"faithmap-class-1", "faithmap-class-2"}
     names, _ = ran(python_of(result))
-    assert np.array_equal(names["that"].heatmap[0].numpy(), result.found[1].why.heatmap[0].numpy())
-    scene = explained(result, Stage(asked.photo(), asked.model))
+    assert np.array_equal(names["that"].heatmap[0].numpy(), result.results[1].explanation.heatmap[0].numpy())
+    scene = explained(result, Stage(subject.image(), subject.model))
     assert scene["difference"] is True
 
 
-def test_a_comparison_is_the_commands(asked: Asked, folder: Path) -> None:
-    options = CompareOptions(model="small", target="1", methods=("smoothgrad", "gradient"), resolution=7)
-    result = compare(asked, options, Tells())
+def test_a_comparison_is_the_commands(subject: Subject, folder: Path) -> None:
+    settings = CompareSettings(model="small", target="1", methods=("smoothgrad", "gradient"), resolution=7)
+    result = compare(subject, settings, Tells())
     assert main(shlex.split(commands_of(result))[1:]) == 0
     record = json.loads((folder / "faithmap-comparison/my cat/result.json").read_text())
     ours = unpacked(parcel_of(result, folder).data)
@@ -145,21 +147,25 @@ def test_a_comparison_is_the_commands(asked: Asked, folder: Path) -> None:
     assert "my cat/comparison.png" in ours
     _, said = ran(python_of(result))
     assert [(words[0], words[2], words[4]) for words in said] == [
-        (name, float(result.proofs[name].deletion.area), float(result.proofs[name].insertion.area)) for name in options.methods
+        (name, float(result.result.curves[name].deletion.area), float(result.result.curves[name].insertion.area))
+        for name in settings.methods
     ]
-    a, b = (torch.from_numpy(result.whys[name].at((7, 7))[0].numpy()).flatten().argsort().argsort() for name in options.methods)
+    a, b = (
+        torch.from_numpy(result.result.explanations[name].at((7, 7))[0].numpy()).flatten().argsort().argsort()
+        for name in settings.methods
+    )
     spearman = np.corrcoef(a, b)[0, 1]
-    scene: Any = compared(result, Stage(asked.photo(), asked.model))
+    scene: Any = compared(result, Stage(subject.image(), subject.model))
     assert scene["agreement"][0][1] == pytest.approx(spearman, abs=1e-5)
     assert [panel["name"] for panel in scene["panels"]] == ["smoothgrad", "gradient"]
 
 
-def test_a_walk_is_the_commands(asked: Asked, folder: Path) -> None:
-    options = SaturationOptions(model="small", target="1", methods=("gradcam",), channels=2, baseline="black")
-    result = walk(asked, options, Tells())
+def test_a_walk_is_the_commands(subject: Subject, folder: Path) -> None:
+    settings = SaturationSettings(model="small", target="1", methods=("gradcam",), channels=2, baseline="black")
+    result = saturate(subject, settings, Tells())
     assert main(shlex.split(commands_of(result))[1:]) == 0
     record = json.loads((folder / "faithmap-saturation/my cat/result.json").read_text())
-    assert record["saturated"] == float(result.walk.share()[0])
+    assert record["saturated"] == float(result.result.path.share()[0])
     assert json.loads(unpacked(parcel_of(result, folder).data)["my cat/result.json"]) == {
         **record,
         "file": {**record["file"], "path": "my cat.png"},
@@ -167,29 +173,29 @@ def test_a_walk_is_the_commands(asked: Asked, folder: Path) -> None:
     _, said = ran(python_of(result))
     assert said[0] == ("saturated", record["saturated"])
     assert said[1][4] == record["features"]["gradcam"]["insertion"]
-    source, words = walk_picture(result)
+    source, words = path_picture(result)
     assert source.startswith("data:image/svg+xml;base64,")
     assert f"{100 * record['saturated']:.0f} %" in words
-    assert len(walked(result, Stage(asked.photo(), asked.model))["panels"]) == 1  # type: ignore[arg-type]
+    assert len(saturated(result, Stage(subject.image(), subject.model))["panels"]) == 1  # type: ignore[arg-type]
 
 
 def test_options_survive_the_command_line() -> None:
-    given = Options(
+    given = ExplainSettings(
         model="timm/x", method="expected_gradcam", target="3", target_layer="a.b", samples=7, baseline="grey", score="logit"
     )
     line = command("explain", Upload("-odd 'name'.png", b""), given)
     _, bound, _ = make_app().parse_args(shlex.split(line.replace("-odd", "./-odd"))[1:])
-    assert bound.arguments["options"] == given
+    assert bound.arguments["settings"] == ExplainArguments(**vars(given))
 
 
 def test_a_bundled_photograph_is_found_by_the_shell() -> None:
-    line = command("explain", Upload("coffee.jpg", b"", "coffee"), Options(target="1"))
+    line = command("explain", Upload("coffee.jpg", b"", "coffee"), ExplainSettings(target="1"))
     shell = f"python() {{ printf '%s' \"$2\"; }}; faithmap() {{ printf '%s\\n' \"$@\"; }}; {line}"
     said = subprocess.run(["/bin/bash", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
     assert (said[0], said[2:]) == ("explain", ["--target", "1"])
     _, ((path,),) = ran(said[1])
     assert path == fm.sample_photo("coffee")
-    assert command("explain", Upload("chelsea.jpg", b"", "chelsea"), Options()) == "faithmap explain"
+    assert command("explain", Upload("chelsea.jpg", b"", "chelsea"), ExplainSettings()) == "faithmap explain"
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"learned_mask"}))
@@ -197,7 +203,7 @@ def test_the_python_makes_the_same_explainer(name: str) -> None:
     known = Known.of(small_model())
     probes = {"resolution": 6, "iterations": 3, "samples": 3, "baseline": "black", "score": "logit", "target_layer": "conv2"}
     settings = {setting: probes[setting] for setting in known.methods[name]}
-    explainer = make_explainer(known.model, Options(method=name, **settings))
+    explainer = make_explainer(known.model, ExplainSettings(method=name, **settings))
     made = eval(explainer_code(explainer), {"fm": fm, "model": known.model})  # noqa: S307
     assert type(made) is type(explainer)
     assert made.settings == explainer.settings
@@ -247,7 +253,9 @@ def test_methods_that_do_not_know_an_operation_are_not_offered(untouched: Any) -
 def test_settings_that_do_not_fit_are_refused() -> None:
     known = Known.of(small_model())
     nothing = [None] * len(HINTS)
-    assert options_of(known, "small", 1, "rank_descent", *nothing) == Options(model="small", method="rank_descent", target="1")
+    assert options_of(known, "small", 1, "rank_descent", *nothing) == ExplainSettings(
+        model="small", method="rank_descent", target="1"
+    )
     seven = options_of(known, "small", 1, "rank_descent", 7, *nothing[1:])
     assert seven.resolution == 7
     assert options_of(known, "small", 1, "rank_descent", 28, *nothing[1:]).resolution is None, "its own"
@@ -293,10 +301,10 @@ def test_models_are_loaded_and_asked_in_the_desks_thread_alone(tmp_path: Path) -
     desk.close()
 
 
-def test_the_map_grows_and_cancelling_ends_it(desk: Desk, asked: Asked) -> None:
-    slow = replace(asked, options=replace(asked.options, iterations=2000))
+def test_the_map_grows_and_cancelling_ends_it(desk: Desk, subject: Subject) -> None:
+    slow = replace(SETTINGS, iterations=2000)
     cancelled, grown = threading.Event(), []
-    running = desk.worker.run(lambda tells: explain([slow], tells), cancelled)
+    running = desk.worker.run(lambda tells: explain(subject, [slow], tells), cancelled)
     while len(grown) < 2:
         news = next(running)
         assert not isinstance(news, Answer)
@@ -308,7 +316,7 @@ def test_the_map_grows_and_cancelling_ends_it(desk: Desk, asked: Asked) -> None:
     assert [tuple(one.grown.heatmap.shape) for one in grown] == [(1, 7, 7)] * 2
     assert 0 < grown[0].share < grown[1].share < 0.85
     assert int(grown[0].grown.target[0]) == 1
-    scene: Any = Stage(asked.photo(), asked.model).growing("rank_descent", grown[0].grown)
+    scene: Any = Stage(subject.image(), subject.model).growing("rank_descent", grown[0].grown)
     assert (scene["panels"][0]["target"], scene["panels"][0]["games"]) == (LABELS[1], None)
 
 
@@ -338,11 +346,12 @@ class Long(nn.Module):
 def test_cancelling_ends_a_pass_of_the_games_at_its_next_layer(desk: Desk) -> None:
     net = Long().eval()
     model = fm.Classifier(net, geometry=fm.Geometry(16, (16, 16)))
-    asked = Asked(UPLOAD, model, Options(model="long", method="gradcam", target="1", target_layer="layers.3"))
+    subject = Subject(UPLOAD, model)
+    settings = ExplainSettings(model="long", method="gradcam", target="1", target_layer="layers.3")
     cancelled = threading.Event()
-    running = desk.worker.run(lambda tells: explain([asked], tells), cancelled)
+    running = desk.worker.run(lambda tells: explain(subject, [settings], tells), cancelled)
     doing = ""
-    while "playing" not in doing:
+    while "evaluating" not in doing:
         news = next(running)
         assert not isinstance(news, Answer)
         doing = news.doing
@@ -360,8 +369,8 @@ def test_cancelling_ends_a_pass_of_the_games_at_its_next_layer(desk: Desk) -> No
 
 def test_hooks_and_flags_are_gone_when_work_was_cancelled(desk: Desk, untouched: Any) -> None:
     model = untouched(small_model())
-    asked = Asked(UPLOAD, model, Options(model="small", target="1", iterations=500))
-    running = desk.worker.run(lambda tells: explain([asked], tells))
+    subject, settings = Subject(UPLOAD, model), ExplainSettings(model="small", target="1", iterations=500)
+    running = desk.worker.run(lambda tells: explain(subject, [settings], tells))
     next(running)
     running.close()
     assert next(iter(desk.worker.run(lambda tells: 1))) is not None

@@ -26,8 +26,8 @@ from faithmap.bench.planning import make_plan
 from faithmap.bench.ray_engine import RayActor, RayEngine
 from faithmap.bench.run import RunProgress, run
 from faithmap.bench.run_folder import RunFolder, holding
-from faithmap.cli.bench import RunOptions
-from faithmap.cli.bench_runs import engine_of
+from faithmap.cli.bench_arguments import BenchRunArguments
+from faithmap.cli.bench_run import engine_of
 
 Undisturbed = Callable[[], list[dict]]
 
@@ -229,7 +229,7 @@ def test_all_gpus_are_used_unless_some_are_named(
     monkeypatch: pytest.MonkeyPatch, count: int, options: dict, devices: list[str]
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
-    engine = engine_of(RunOptions(**options))
+    engine = engine_of(BenchRunArguments(**options))
     assert isinstance(engine, LocalEngine)
     assert list(engine.devices) == devices
 
@@ -425,7 +425,7 @@ def test_a_cluster_that_is_joined_already_stays(bench: Bench, stand_in: StandIn)
 
 
 def test_ray_is_loaded_by_nothing_else(bench: Bench) -> None:
-    code = "import sys, faithmap.bench.run, faithmap.bench.ray_engine, faithmap.cli.bench_runs\nassert 'ray' not in sys.modules"
+    code = "import sys, faithmap.bench.run, faithmap.bench.ray_engine, faithmap.cli.bench_run\nassert 'ray' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -151,7 +151,7 @@ PRELOADED = [
     "torch._dynamo",
     "faithmap.bench.engines",
     "faithmap.cli",
-    "faithmap.cli.bench_runs",
+    "faithmap.cli.bench_run",
     "faithmap.bench.spec",
 ]
 """What a command imports, where it is the first to start; a second of imports for each of ten kills would be ten."""

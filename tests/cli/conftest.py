@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from study_tools import replace_load
 from torch import Tensor, nn
 
 import faithmap
 from faithmap.cli import main
-from faithmap.cli.explain import Options
+from faithmap.studies.settings import ExplainSettings
 
 Photos = Callable[..., Path]
 Tree = dict[str, bytes | None]
@@ -70,7 +71,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         asked.append((name, weights, device))
         return tiny_model()
 
-    monkeypatch.setitem(vars(faithmap), "load", load)
+    replace_load(monkeypatch, load)
     return asked
 
 
@@ -78,11 +79,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 def sketches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts empty files in the place of pictures, which take seconds to draw."""
 
-    def draw(folder: Path, found: object, model: object, options: Options) -> None:
-        for name in ("overlay.png", "panel.png", "strip.png", f"deletion_insertion.{options.animation}"):
+    def draw(folder: Path, found: object, model: object, settings: ExplainSettings) -> None:
+        for name in ("overlay.png", "panel.png", "strip.png", f"deletion_insertion.{settings.animation}"):
             (folder / name).touch()
 
-    monkeypatch.setattr("faithmap.cli.pipeline.draw", draw)
+    monkeypatch.setattr("faithmap.studies.explain.draw_pictures", draw)
 
 
 @pytest.fixture

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from study_tools import replace_load
 
 import faithmap
-from faithmap.cli.results import FILES
 from faithmap.data import read_image
 from faithmap.metrics.functional import adversarial_check, mi_fgsm
+from faithmap.studies.adversarial import AdversarialStudy
+from faithmap.studies.result_folder import RESULT_FILES
+from faithmap.studies.settings import AdversarialSettings
 
 pytestmark = pytest.mark.usefixtures("loads")
 
@@ -23,8 +26,8 @@ QUICK = ("--method", "gradcam", "--radius", "64/255")
 @pytest.fixture
 def sketch(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file in the place of the picture, which takes a second to draw."""
-    monkeypatch.setattr("faithmap.cli.attacks.adversarial_panel", lambda *args, **kwargs: None)
-    monkeypatch.setattr("faithmap.cli.attacks.save_figure", lambda figure, path: path.touch())
+    monkeypatch.setattr("faithmap.studies.adversarial.adversarial_panel", lambda *args, **kwargs: None)
+    monkeypatch.setattr("faithmap.studies.adversarial.save_figure", lambda figure, path: path.touch())
 
 
 def record_of(tmp_path: Path, name: str = "cat") -> dict:
@@ -38,7 +41,7 @@ def test_everything_is_the_library_s(faith, photo, tmp_path: Path):
     folder = tmp_path / "faithmap-adversarial" / "cat"
     arrays = {"adversarial.npy", "clean_heatmap.npy", "adversarial_heatmap.npy"}
     assert {file.name for file in folder.iterdir()} == {"check.png", "adversarial.png", "result.json"} | arrays
-    assert {file.name for file in folder.iterdir()} <= FILES
+    assert {file.name for file in folder.iterdir()} == {"result.json"} | RESULT_FILES["faithmap.adversarial"]
     record = record_of(tmp_path)
     assert record["schema"] == "faithmap.adversarial/1"
     model = faithmap.load("the tiny one")
@@ -98,13 +101,14 @@ def test_an_attack_that_fails_is_a_warning(faith, photo, tmp_path: Path):
 
 @pytest.mark.usefixtures("sketch")
 def test_rounding_that_undoes_the_attack_is_said(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("faithmap.cli.attacks.LEVELS", 1)
+    monkeypatch.setattr("faithmap.studies.adversarial.LEVELS", 1)
     photo("cat.png")
     run = faith("adversarial", "cat.png", *QUICK)
     record = record_of(tmp_path)
     assert record["saved"]["as_it_is"]["index"] != record["adversarial"]["index"]
     assert (
-        f"rounding to 8 bits undid the attack: adversarial.png is taken for {record['saved']['as_it_is']['label']}" in run.err
+        f"rounding to 8 bits undid the attack: the model predicts {record['saved']['as_it_is']['label']} for adversarial.png"
+        in run.err
     )
 
 
@@ -170,7 +174,7 @@ def test_the_saved_image_is_also_read_again(faith, photo, tmp_path: Path, monkey
     """A model that crops crops again."""
     model = faithmap.load("the tiny one")
     model.geometry = faithmap.Geometry(20, (16, 16))
-    monkeypatch.setitem(vars(faithmap), "load", lambda *args, **kwargs: model)
+    replace_load(monkeypatch, lambda *args, **kwargs: model)
     photo("cat.png")
     assert faith("adversarial", "cat.png", *QUICK).code == 0
     saved = read_image(tmp_path / "faithmap-adversarial" / "cat" / "adversarial.png")
@@ -198,7 +202,7 @@ def test_the_saved_image_is_also_read_again(faith, photo, tmp_path: Path, monkey
         (("--resolution", "17"), "resolution is (17, 17); give 1 to 16 rows"),
         (("--target", "sheep dgo"), "did you mean 'sheep dog'"),
         (("--target", "TABBY", "--method", "gradcam"), "'TABBY' is no class of spots"),
-        (("--target", "tabby cat", "--method", "gradcam"), "cat.png: the model takes it for tabby cat already; give another"),
+        (("--target", "tabby cat", "--method", "gradcam"), "cat.png: the model already predicts tabby cat; give another"),
         (("nowhere.png",), "nowhere.png: cannot be read"),
         (("--out", "cat.png"), "no results can be written there"),
     ],
@@ -222,9 +226,7 @@ def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_igos_at_28_is_the_default():
-    from faithmap.cli.adversarial import AdversarialOptions
-    from faithmap.cli.attacks import _options
-
-    assert (_options(AdversarialOptions()).method, _options(AdversarialOptions()).resolution) == ("igos", 28)
-    assert AdversarialOptions().radius == 8 / 255
-    assert _options(AdversarialOptions(method="gradcam")).resolution is None
+    study = AdversarialStudy.for_model(AdversarialSettings(), faithmap.load("the tiny one"), None)
+    assert isinstance(study.explainer, faithmap.IGOS)
+    assert study.explainer.resolution == 28
+    assert study.settings.radius == 8 / 255

@@ -48,7 +48,7 @@ def test_what_init_writes_can_be_planned_and_run(faith, photo, loads, tmp_path: 
     photo("photographs/a.png")
     done = faith("bench", "init")
     assert (done.code, done.err) == (0, "")
-    assert done.out == "benchmark.toml; see what it takes: faithmap bench plan benchmark.toml\n"
+    assert done.out == "benchmark.toml; estimate its cost with: faithmap bench plan benchmark.toml\n"
     text = (tmp_path / "benchmark.toml").read_text().replace("resolution = [28, 14]", "resolution = [8, 4]")
     (tmp_path / "benchmark.toml").write_text(text.replace('"gradcam"', '"gradient"').replace("= 28 }", "= 4 }"))
     assert faith("bench", "plan", "benchmark.toml", "--passes-per-second", 100).code == 0

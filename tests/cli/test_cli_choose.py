@@ -128,7 +128,7 @@ def test_a_photograph_that_is_there_twice_counts_once(faith, photo, tmp_path: Pa
     assert run.code == 0
     record = result(tmp_path / "faithmap-choice")
     assert [photograph["path"] for photograph in record["photographs"]] == ["cat.png"]
-    assert "cat.png: copy.png is the same photograph; it is counted once" in run.err
+    assert "cat.png: copy.png is the same image; it is counted once" in run.err
 
 
 def test_one_photograph_has_no_interval(faith, photo, tmp_path: Path):
@@ -219,7 +219,7 @@ def test_an_interrupted_choice_leaves_nothing(faith, photo, monkeypatch: pytest.
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("faithmap.selection.games.deletion_insertion", "faithmap.cli.choices.save_figure"):
+    for place in ("faithmap.selection.games.deletion_insertion", "faithmap.studies.choose.save_figure"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             run = faith("choose", "cat.png", *QUICK)
@@ -238,7 +238,7 @@ def test_a_choice_is_known_as_a_result_and_replaced_as_a_whole(faith, photo, mon
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("faithmap.cli.choices.save_figure", broken)
+    monkeypatch.setattr("faithmap.studies.choose.save_figure", broken)
     assert (
         "faithmap-choice: cannot be written (No space left on device)" in faith("choose", ".", "--overwrite", *QUICK).complaint
     )
@@ -250,5 +250,5 @@ def test_nothing_of_others_is_replaced(faith, photo, tmp_path: Path, tree):
     (tmp_path / "faithmap-choice").mkdir()
     (tmp_path / "faithmap-choice" / "diary.txt").write_text("mine")
     before = tree()
-    assert "holds what faithmap did not write" in faith("choose", "cat.png", "--overwrite", *QUICK).complaint
+    assert "faithmap-choice is not replaced" in faith("choose", "cat.png", "--overwrite", *QUICK).complaint
     assert tree() == before

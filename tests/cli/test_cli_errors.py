@@ -35,7 +35,7 @@ ARGUMENTS = {
     "seed is no number": (["explain", "--seed", "x"], 'unable to convert "x" into int'),
     "no iterations": (["explain", "--iterations", "0"], '"0" for --iterations. Must be > 0'),
     "no chunk": (["explain", "--chunk", "0"], '"0" for --chunk. Must be > 0'),
-    "no resolution": (["explain", "--resolution", "big"], '"big" is no resolution; give cells a side, such as 28'),
+    "no resolution": (["explain", "--resolution", "big"], '"big" is no resolution; give cells per side, such as 28'),
     "resolution of three": (["explain", "--resolution", "1x2x3"], '"1x2x3" is no resolution'),
     "resolution 0": (["explain", "--resolution", "0"], "resolution is (0, 0); give 1 to 16 rows and 1 to 16 columns"),
     "resolution too fine": (["explain", "--resolution", "7x17"], "resolution is (7, 17); give 1 to 16 rows"),
@@ -128,7 +128,7 @@ def test_what_is_in_the_way_is_neither_replaced_nor_touched(faith, photo, tree, 
     (tmp_path / "out" / "cat" / "diary.txt").touch()
     before = tree()
     for arguments in ((), ("--overwrite",)):
-        assert "out/cat holds what faithmap did not write" in faith("explain", "cat.png", "--out", "out", *arguments).complaint
+        assert "out/cat is not replaced" in faith("explain", "cat.png", "--out", "out", *arguments).complaint
     assert tree() == before
 
 
@@ -137,7 +137,7 @@ def test_a_mistake_of_ours_is_not_blamed_on_the_user(photo, monkeypatch: pytest.
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr("faithmap.cli.pipeline.draw", broken)
+    monkeypatch.setattr("faithmap.studies.explain.draw_pictures", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["explain", str(photo("cat.png")), "--out", str(tmp_path / "out"), "--iterations", "1", "--resolution", "2"])
     assert not (tmp_path / "out").exists()

@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from study_tools import replace_load
 from torch import Tensor
 
 import faithmap
-from faithmap.cli import pipeline
-from faithmap.cli.explain import Options
-from faithmap.cli.methods import make_explainer
-from faithmap.cli.results import FILES
+from faithmap.cli.explain import ExplainArguments
 from faithmap.methods.registry import ALIASES, METHODS
+from faithmap.studies import base
+from faithmap.studies import explain as explaining
+from faithmap.studies.explainers import make_explainer
+from faithmap.studies.result_folder import RESULT_FILES
+from faithmap.studies.settings import ExplainSettings
 
 pytestmark = pytest.mark.usefixtures("loads", "sketches")
 
@@ -56,7 +59,7 @@ def test_without_arguments_the_sample_photograph_is_explained(faith, tmp_path: P
     assert "error" not in run.err
     assert loads == [("efficientnet_lite0", None, None)]
     assert result(tmp_path / "faithmap-results" / "chelsea")["file"]["path"] == str(faithmap.sample_photo())
-    for word in ("the model sees", "deletion", "insertion", "a random map", str(Path("faithmap-results", "chelsea"))):
+    for word in ("predicted", "deletion", "insertion", "a random map", str(Path("faithmap-results", "chelsea"))):
         assert word in run.out
 
 
@@ -66,7 +69,7 @@ def test_a_result_folder_holds_what_is_promised(faith, photo, tmp_path: Path):
     assert inside(tmp_path / "here") == ["cat"]
     pictures = {"overlay.png", "panel.png", "strip.png", "deletion_insertion.gif"}
     assert set(inside(tmp_path / "here" / "cat")) == {"result.json", "heatmap.npy"} | pictures
-    assert pictures < FILES
+    assert pictures | {"heatmap.npy"} <= RESULT_FILES["faithmap.result"]
 
 
 @pytest.mark.parametrize(("name", "method"), [("igos", faithmap.IGOS), ("mask", faithmap.Mask)])
@@ -161,7 +164,7 @@ def test_together_images_get_what_they_get_alone(faith, photo, tmp_path: Path, m
         return explain(self, images, *a, **k)
 
     monkeypatch.setattr(faithmap.RankDescent, "__call__", counting)
-    monkeypatch.setattr(pipeline.Session, "together", 3)
+    monkeypatch.setattr(explaining.ExplainStudy, "batch_size", 3)
     (tmp_path / "2.png").write_text("no image")
     run = faith("explain", *files, "--out", "together", *QUICK)
     assert calls == [2, 2]
@@ -174,8 +177,8 @@ def test_together_images_get_what_they_get_alone(faith, photo, tmp_path: Path, m
 def test_images_of_several_sizes_go_one_after_the_other(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     model = faithmap.load("the tiny one")
     model.geometry = faithmap.Geometry()
-    monkeypatch.setattr(faithmap, "load", lambda *_, **__: model)
-    monkeypatch.setattr(pipeline.Session, "together", 8)
+    replace_load(monkeypatch, lambda *_, **__: model)
+    monkeypatch.setattr(explaining.ExplainStudy, "batch_size", 8)
     photo("a.png", 0, (20, 24))
     photo("b.png", 1, (24, 20))
     photo("tiny.png", 2, (5, 5))
@@ -201,7 +204,7 @@ def test_results_inside_a_searched_folder_are_not_explained_in_turn(faith, photo
     Image.new("RGB", (8, 8)).save(tmp_path / "faithmap-results" / "cat" / "overlay.png")
     assert faith("explain", ".", "--out", "again", *QUICK).code == 0
     assert inside(tmp_path / "again") == ["cat"]
-    assert "holds no images but results of faithmap" in faith("explain", "faithmap-results", *QUICK).complaint
+    assert "contains no images except faithmap's results" in faith("explain", "faithmap-results", *QUICK).complaint
 
 
 @pytest.mark.parametrize("target", ["Tiger  Cat", "tiger_cat", "1"])
@@ -401,7 +404,7 @@ def test_progress_is_drawn_on_a_terminal_only(faith, photo, monkeypatch: pytest.
 
 
 def test_the_choices_are_the_library_s():
-    hints = get_type_hints(Options)
+    hints = get_type_hints(ExplainArguments)
     assert set(choices(hints["baseline"])) == set(faithmap.BASELINES)
     assert get_args(hints["method"]) == tuple(METHODS)
     assert not set(ALIASES) & set(METHODS)
@@ -422,7 +425,7 @@ def test_the_defaults_are_the_library_s():
     for name, method in METHODS.items():
         if "masker" in method.needs:
             continue
-        assert make_explainer(model, Options(method=name, chunk=32)).settings == method.explainer(model).settings
+        assert make_explainer(model, ExplainSettings(method=name, chunk=32)).settings == method.explainer(model).settings
 
 
 @pytest.mark.parametrize(
@@ -491,7 +494,7 @@ def test_only_so_many_photographs_are_in_memory(faith, photo, monkeypatch: pytes
     for seed in range(6):
         photo(f"{seed}.png", seed)
     waiting: list[int] = []
-    write, read = pipeline.write_record, pipeline.read_photo
+    write, read = base.write_record, explaining.read_input
     held = [0]
 
     def counting_read(job: object, model: object) -> object:
@@ -503,9 +506,9 @@ def test_only_so_many_photographs_are_in_memory(faith, photo, monkeypatch: pytes
         held[0] -= 1
         write(folder, record)
 
-    monkeypatch.setattr(pipeline, "read_photo", counting_read)
-    monkeypatch.setattr(pipeline, "write_record", counting_write)
-    monkeypatch.setattr(pipeline.Session, "together", 2)
+    monkeypatch.setattr(explaining, "read_input", counting_read)
+    monkeypatch.setattr(base, "write_record", counting_write)
+    monkeypatch.setattr(explaining.ExplainStudy, "batch_size", 2)
     faith("explain", ".", *QUICK)
     assert len(waiting) == 6
     assert max(waiting) == 2

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 from PIL import Image
+from study_tools import replace_load
 
 import faithmap
 from faithmap.methods.masks.masker_files import read_training
@@ -25,7 +26,7 @@ def photos(photo) -> Path:
 def test_from_photographs_to_a_map(faith, photos: Path, tmp_path: Path):
     run = faith("train-masker", "photos", "--steps", 4, *TINY)
     assert (run.code, run.err) == (0, "")
-    assert run.out.startswith("masker   masker.safetensors, for spots\ntrained  4 steps on 3 photographs\nloss     ")
+    assert run.out.startswith("masker   masker.safetensors, for spots\ntrained  4 steps on 3 images\nloss     ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["masker.safetensors", "photos"]
     shown = faith("explain", "photos/1.png", "--method", "learned_mask", "--masker", "masker.safetensors")
     assert shown.code == 0
@@ -44,7 +45,7 @@ def test_resume_is_bit_for_bit_the_whole(faith, photos: Path, tmp_path: Path):
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "part").read_bytes()
     again = faith("train-masker", "photos", "--steps", 5, "--out", "part", "--resume", *TINY)
     assert again.code == 0
-    assert "5 steps on 3 photographs" in again.out
+    assert "5 steps on 3 images" in again.out
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "part").read_bytes()
 
 
@@ -63,7 +64,7 @@ def test_an_interruption_leaves_what_goes_on(faith, photos: Path, tmp_path: Path
     monkeypatch.setattr(masker_training, "_step", interrupted)
     run = faith("train-masker", "photos", "--steps", 7, "--every", 2, *TINY)
     assert run.code == 130
-    assert run.err == "error: interrupted; the results that are there are complete\n"
+    assert run.err == "error: interrupted; existing results are complete\n"
     monkeypatch.setattr(masker_training, "_step", step)
     assert read_training(tmp_path / "masker.safetensors").done == 4
     assert faith("train-masker", "photos", "--steps", 7, "--resume", *TINY).code == 0
@@ -72,18 +73,18 @@ def test_an_interruption_leaves_what_goes_on(faith, photos: Path, tmp_path: Path
 
 
 WRONG = {
-    "no photographs": ((), "no photographs are given; give image files, or folders of them"),
+    "no photographs": ((), "no images are given; give image files, or folders of them"),
     "missing": (("nowhere",), "nowhere: cannot be read (No such file or directory)"),
     "no image": (("text.jpg",), "text.jpg: not an image that can be read"),
-    "out is there": (("photos", "--out", "made"), "made exists; give --resume to go on with it"),
+    "out is there": (("photos", "--out", "made"), "made exists; give --resume to continue it"),
     "out is a folder": (("photos", "--out", "photos"), "photos: is no file; give another --out"),
     "out is nowhere": (("photos", "--out", "no/where"), "no/where: cannot be written (No such file or directory)"),
     "not ours": (("photos", "--out", "text.jpg", "--overwrite"), "text.jpg is no masker of faithmap and is not replaced"),
-    "nothing to go on with": (("photos", "--resume"), "masker.safetensors: there is no training to go on with"),
+    "nothing to go on with": (("photos", "--resume"), "masker.safetensors: there is no training to resume"),
     "both": (("photos", "--resume", "--overwrite", "--out", "made"), "give one of them"),
     "no training": (("photos", "--resume", "--out", "text.jpg"), "text.jpg: is damaged, or no file of a masker"),
-    "other settings": (("photos", "--resume", "--out", "made", "--seed", 1), "the training began with --seed 0; give that"),
-    "other photographs": (("photos/1.png", "--resume", "--out", "made"), "the training began with other photographs"),
+    "other settings": (("photos", "--resume", "--out", "made", "--seed", 1), "the training began with --seed 0; give the same"),
+    "other photographs": (("photos/1.png", "--resume", "--out", "made"), "the training began with other images"),
     "fewer steps": (("photos", "--resume", "--out", "made", "--steps", 1), "has done 2 steps already"),
     "no channels": (("photos", "--channels", 6), "channels is 6; give a multiple of 4"),
     "no steps": (("photos", "--steps", 0), '"0" for --steps. Must be > 0'),
@@ -121,7 +122,7 @@ def test_a_masker_of_another_model_or_of_none_is_refused(faith, photos: Path, tr
         model.digest = "def"
         return model
 
-    monkeypatch.setitem(vars(faithmap), "load", other)
+    replace_load(monkeypatch, other)
     complaint = faith(*ask, "--masker", "masker.safetensors").complaint
     assert "the masker was trained for spots with weights abc, not for spots with weights def" in complaint
     resumed = faith("train-masker", "photos", "--steps", 2, "--resume", *TINY).complaint
@@ -137,10 +138,10 @@ def test_photographs_of_several_sizes_are_refused(faith, photos: Path, monkeypat
         model.geometry = faithmap.Geometry()
         return model
 
-    monkeypatch.setitem(vars(faithmap), "load", uncropped)
+    replace_load(monkeypatch, uncropped)
     Image.new("RGB", (30, 20)).save(tmp_path / "photos" / "wide.png")
     complaint = faith("train-masker", "photos", *TINY).complaint
-    assert "photos/0.png is 20 x 24 to the model and photos/wide.png 20 x 30; give photographs of one size" in complaint
+    assert "photos/0.png is 20 x 24 to the model and photos/wide.png 20 x 30; give images of one size" in complaint
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half(faith, photos: Path, tree, monkeypatch: pytest.MonkeyPatch):
@@ -159,6 +160,6 @@ def test_photographs_that_do_not_stay_in_memory_are_read_again(
     faith, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert faith("train-masker", "photos", "--steps", 3, "--out", "kept", *TINY).code == 0
-    monkeypatch.setattr("faithmap.cli.training.KEPT", 0)
+    monkeypatch.setattr("faithmap.studies.train_masker.CACHE_BYTES", 0)
     assert faith("train-masker", "photos", "--steps", 3, "--out", "read", *TINY).code == 0
     assert (tmp_path / "kept").read_bytes() == (tmp_path / "read").read_bytes()

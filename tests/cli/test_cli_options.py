@@ -6,17 +6,17 @@ from dataclasses import fields
 
 import pytest
 
-from faithmap.cli.adversarial import AdversarialOptions
-from faithmap.cli.compare import CompareOptions
-from faithmap.cli.explain import Options
-from faithmap.cli.options import Shared
-from faithmap.cli.saturation import SaturationOptions
+from faithmap.cli.adversarial import AdversarialArguments
+from faithmap.cli.arguments import CommonArguments
+from faithmap.cli.compare import CompareArguments
+from faithmap.cli.explain import ExplainArguments
+from faithmap.cli.saturation import SaturationArguments
 
 COMMANDS = {
-    "explain": (Options, "Files that share a name get a part of the SHA-256"),
-    "compare": (CompareOptions, "replace comparisons that exist already."),
-    "saturation": (SaturationOptions, "the class, by name"),
-    "adversarial": (AdversarialOptions, "the class that the image is to be taken for"),
+    "explain": (ExplainArguments, "the first eight digits of the SHA-256"),
+    "compare": (CompareArguments, "replace existing comparisons."),
+    "saturation": (SaturationArguments, "the class, by name"),
+    "adversarial": (AdversarialArguments, "the class that the attack aims for"),
 }
 
 
@@ -25,11 +25,11 @@ def test_own_options_come_first_and_own_words_hold(command: str, faith, monkeypa
     monkeypatch.setenv("COLUMNS", "400")
     options, words = COMMANDS[command]
     own, shared = faith(command, "--help").out.split("Class, model, results and run")
-    common = {field.name for field in fields(Shared)}
+    common = {field.name for field in fields(CommonArguments)}
     for field in fields(options):
         name, box = field.name.replace("_", "-"), shared if field.name in common else own
         (line,) = (line for line in box.splitlines() if f"--{name} " in line)
         assert len(line.strip("│ ").split("  ", 1)[1].strip()) > 10, "every option is explained"
     assert words in shared
     assert f"[default: {options().out}]" in shared
-    assert "images in one pass of the model, at the most; fewer need less memory. [default: 32]" in shared
+    assert "maximum number of images in one pass of the model; fewer need less memory. [default: 32]" in shared

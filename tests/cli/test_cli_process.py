@@ -28,10 +28,10 @@ assert not heavy, heavy
 """
 
 ENDLESS = """
-import sys, torch, faithmap
+import sys, torch, faithmap, faithmap.studies.base
 from faithmap.cli import main
 tiny = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-faithmap.load = lambda *_, **__: faithmap.Classifier(tiny, geometry=faithmap.Geometry(8, (8, 8)))
+faithmap.studies.base.load = lambda *_, **__: faithmap.Classifier(tiny, geometry=faithmap.Geometry(8, (8, 8)))
 sys.exit(main("explain --method mask --iterations 9999999 --resolution 2 --out deep/out".split()))
 """
 

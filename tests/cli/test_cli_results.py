@@ -7,13 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from faithmap.cli.errors import UserError
-from faithmap.cli.results import SCHEMA, check, is_result, output_folder, plan, write_record
+from faithmap.errors import UserError
 from faithmap.files import complete_or_absent
+from faithmap.studies.result_folder import ImageJob, check_folders, is_result, output_folder, plan_jobs, write_record
+
+SCHEMA = "faithmap.result/1"
 
 
 def names(*files: str) -> list[str]:
-    return [job.folder.name for job in plan([Path(file) for file in files], Path("out"))]
+    return [job.folder.name for job in plan_jobs([Path(file) for file in files], Path("out"))]
+
+
+def folders_of(jobs: list[ImageJob]) -> list[Path]:
+    return [job.folder for job in jobs]
 
 
 def inside(folder: Path) -> list[str]:
@@ -129,19 +135,19 @@ def test_what_appeared_in_the_meantime_is_not_replaced(tmp_path: Path):
 
 
 def test_what_is_there_is_refused_without_overwrite(tmp_path: Path):
-    jobs = plan([Path("cat.jpg"), Path("dog.jpg"), Path("ant.jpg")], tmp_path)
-    check(jobs, overwrite=False)
+    jobs = plan_jobs([Path("cat.jpg"), Path("dog.jpg"), Path("ant.jpg")], tmp_path)
+    check_folders(folders_of(jobs), overwrite=False)
     for job in jobs[:2]:
         job.folder.mkdir()
         fill(job.folder, "old")
-    with pytest.raises(UserError, match=r"cat exists, as do 1 more; give --overwrite"):
-        check(jobs, overwrite=False)
-    check(jobs, overwrite=True)
+    with pytest.raises(UserError, match=r"cat exists, and 1 more; give --overwrite"):
+        check_folders(folders_of(jobs), overwrite=False)
+    check_folders(folders_of(jobs), overwrite=True)
 
 
 @pytest.mark.parametrize("kind", ["file", "empty", "other json", "broken json", "notes", "link"])
 def test_what_is_not_ours_is_never_replaced(tmp_path: Path, kind: str):
-    jobs = plan([Path("cat.jpg")], tmp_path)
+    jobs = plan_jobs([Path("cat.jpg")], tmp_path)
     folder = jobs[0].folder
     if kind == "file":
         folder.touch()
@@ -156,8 +162,8 @@ def test_what_is_not_ours_is_never_replaced(tmp_path: Path, kind: str):
             (folder / "result.json").write_text(contents[kind])
         if kind == "notes":
             (folder / "my notes.txt").touch()
-    with pytest.raises(UserError, match="did not write and is not replaced"):
-        check(jobs, overwrite=True)
+    with pytest.raises(UserError, match="cat is not replaced, because faithmap did not write it or it contains other files"):
+        check_folders(folders_of(jobs), overwrite=True)
 
 
 def test_an_output_folder_is_made_and_vanishes_if_it_stays_empty(tmp_path: Path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from study_tools import replace_load
 from torch import Tensor, nn
 
 import faithmap
@@ -59,7 +60,7 @@ class Deep(nn.Module):
 def test_the_default_methods_look_where_the_walk_looks(faith, photo, monkeypatch: pytest.MonkeyPatch):
     photo("cat.png")
     deep = faithmap.Classifier(Deep(), geometry=faithmap.Geometry(16, (16, 16)))
-    monkeypatch.setitem(vars(faithmap), "load", lambda *arguments, **named: deep)
+    replace_load(monkeypatch, lambda *arguments, **named: deep)
     (image,) = json.loads(faith("saturation", "cat.png", "--json").out)["images"]
     assert set(image["features"]) == {"gradcam", "integrated_gradcam", "expected_gradcam"}
     record = json.loads(Path("faithmap-saturation/cat/result.json").read_text())
@@ -69,7 +70,7 @@ def test_the_default_methods_look_where_the_walk_looks(faith, photo, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "igos"), "igos looks at no layer"),
+        (("--methods", "igos"), "igos has no target layer"),
         (("--methods", "gradcam", "--target-layer", "eyes"), "'eyes' is no module of the model; did you mean 'eye'?"),
         (("--methods", "gradcam", "--channels", "4"), "count is 4; give 1 to 3 channels"),
         (("--methods", "gradcam,x"), '"x" is no method'),

@@ -2,10 +2,9 @@
 
 The arguments of a command are a dataclass that derives from the settings of its study (:mod:`faithmap.studies.settings`) and
 from :class:`CommonArguments`. It declares again only the settings that are parsed in a special way. Names, defaults and
-descriptions are those of the settings; a description in a study's own settings replaces that of the common ones.
+descriptions are those of the settings; a description in a study's own settings replaces that of the common ones. Annotations
+are not postponed: cyclopts would look up their names in the module of the command.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Sequence

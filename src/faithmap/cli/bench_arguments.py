@@ -1,7 +1,5 @@
 """The arguments of ``faithmap bench``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal

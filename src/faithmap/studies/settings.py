@@ -1,10 +1,9 @@
 """The settings of every study.
 
 Free of torch: the command line reads these fields, defaults and descriptions before anything else is imported. The description
-of a setting is also its help text there.
+of a setting is also its help text there. Annotations are not postponed: cyclopts would look up their names in the module of
+the command.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path

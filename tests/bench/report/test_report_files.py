@@ -25,8 +25,8 @@ from faithmap.bench.report import output, write_report
 from faithmap.bench.report.results import failures
 from faithmap.bench.report.run_record import open_run
 from faithmap.bench.report.tables import csv_text, markdown
-from faithmap.cli.bench_report import report
-from faithmap.cli.errors import USER_ERROR, UserError
+from faithmap.cli.bench import report
+from faithmap.errors import USER_ERROR, UserError
 
 SCRIPT = "<script>alert(1)</script>.png"
 QUOTE = "\"'><img src=x onerror=alert(2)> & `|`"

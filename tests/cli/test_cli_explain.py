@@ -22,8 +22,7 @@ from torch import Tensor
 import faithmap
 from faithmap.cli.explain import ExplainArguments
 from faithmap.methods.registry import ALIASES, METHODS
-from faithmap.studies import base
-from faithmap.studies import explain as explaining
+from faithmap.studies import base, explain as explaining
 from faithmap.studies.explainers import make_explainer
 from faithmap.studies.result_folder import RESULT_FILES
 from faithmap.studies.settings import ExplainSettings

@@ -21,8 +21,7 @@ from faithmap.model import Classifier
 from faithmap.studies.explainers import make_explainer
 from faithmap.studies.settings import ExplainSettings
 from faithmap.warning_types import suppressed
-from faithmap.zoo import load as load_model
-from faithmap.zoo import names
+from faithmap.zoo import load as load_model, names
 
 DEFAULT = "rank_descent"
 

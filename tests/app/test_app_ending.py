@@ -82,7 +82,7 @@ def test_a_pass_that_does_not_end_is_not_waited_for() -> None:
     """Python waits for its threads at the end; this program does not."""
     code = """
 import sys, threading, types
-def start(arguments, ready):
+def start(ready, **arguments):
     threading.Thread(target=threading.Event().wait, args=(60,)).start()
     raise KeyboardInterrupt
 sys.modules["faithmap.app.start"] = types.SimpleNamespace(start=start)

@@ -62,7 +62,7 @@ def open_page(arguments: AppArguments = _DEFAULTS) -> int:
 
     try:
         with user_errors():
-            start(arguments, _announce)
+            start(_announce, **vars(arguments))
     except KeyboardInterrupt as end:  # the usual end of a server
         _exit(TERMINATED if isinstance(end, Terminated) else 0)
     return 0

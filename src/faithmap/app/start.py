@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from faithmap.app.desk import Desk
@@ -14,29 +14,38 @@ from faithmap.app.safety import Guard
 from faithmap.app.server import PageServer, bound, make_server, private_place
 from faithmap.errors import UserError
 
-if TYPE_CHECKING:
-    from faithmap.app.command import AppArguments
-
 PATIENCE = 0.5
 """Seconds for a pass of the model that runs when the server ends."""
 
 
-def start(arguments: AppArguments, ready: Callable[[str], None]) -> None:
-    """Load the first model, make the page, and answer until the process is asked to end.
+def start(
+    ready: Callable[[str], None],
+    *,
+    run: Path | None = None,
+    models: Sequence[str] = (),
+    port: int = 0,
+    public_url: str | None = None,
+    device: str | None = None,
+) -> None:
+    """Load the first model, make the page, and answer requests until the process is asked to end.
 
     Args:
-        arguments: as the user gave them.
-        ready: told the address.
+        ready: called with the address when the page can be opened.
+        run: folder of a benchmark to browse.
+        models: names of the models that can be chosen; by default those whose weights are installed.
+        port: on 127.0.0.1; 0 for any free port.
+        public_url: address at which a reverse proxy serves the page.
+        device: where to compute; by default the CPU.
 
     Raises:
         UserError: where the port is taken.
         faithmap.ModelError: for a model that cannot be had.
     """
-    public = None if arguments.public_url is None else arguments.public_url.rstrip("/")
+    public = None if public_url is None else public_url.rstrip("/")
     if public is not None and (urlsplit(public).scheme not in ("http", "https") or urlsplit(public).path or "," in public):
         raise UserError(f"--public-url is {public!r}; give an address such as https://maps.example.org, without a path")
-    with private_place() as place, closing(bound(arguments.port)) as at:
-        desk = Desk(Models(arguments.models or None, arguments.device), place, arguments.run)
+    with private_place() as place, closing(bound(port)) as at:
+        desk = Desk(Models(models or None, device), place, run)
         try:
             PageServer(asyncio.run(guarded_page(desk, public)), desk, at, ready).answer()
         finally:

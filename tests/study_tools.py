@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+import faithmap
 from faithmap.model import Classifier
 
 
 def replace_load(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Classifier]) -> None:
     """Let ``faithmap.load``, and all that calls it, call ``load``."""
+    monkeypatch.setitem(vars(faithmap), "load", load)
     for place in ("faithmap.zoo.load", "faithmap.studies.base.load"):
         monkeypatch.setattr(place, load)

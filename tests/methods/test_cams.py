@@ -9,9 +9,8 @@ import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-from faithmap.methods.cams.base import CAM
-from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
-from faithmap.methods.cams.named import (
+from faithmap.methods.cams.cam import (
+    CAM,
     ExpectedGradCAM,
     GradCAM,
     GradCAMPlusPlus,
@@ -22,6 +21,7 @@ from faithmap.methods.cams.named import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
+from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
 from faithmap.methods.cams.weightings import WEIGHTINGS
 from faithmap.methods.references import RandomConstants, RandomNoise
 from faithmap.methods.sampling import quadrature

@@ -8,7 +8,7 @@ from oracles import SmallNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.methods.cams.base import LayerExplainer
+from faithmap.methods.cams.cam import LayerExplainer
 from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
 from faithmap.model import Classifier
 

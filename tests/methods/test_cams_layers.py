@@ -7,8 +7,8 @@ import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-from faithmap.methods.cams.named import GradCAM
-from faithmap.methods.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
+from faithmap.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
+from faithmap.methods.cams.cam import GradCAM
 from faithmap.model import Classifier, plain_name
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")

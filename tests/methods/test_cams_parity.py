@@ -7,7 +7,7 @@ import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-from faithmap.methods.cams.named import GradCAM, HiResCAM, LayerCAM, XGradCAM
+from faithmap.methods.cams.cam import GradCAM, HiResCAM, LayerCAM, XGradCAM
 from faithmap.model import Classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.methods.cams.named import GradCAM
-from faithmap.methods.placement import Trail, tiles
-from faithmap.methods.receptive_field import probed
+from faithmap.methods.cams.cam import GradCAM
+from faithmap.placement import Trail, probed, tiles
 
 SIZE = 65
 

@@ -8,7 +8,7 @@ from oracles import SmallNet
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.methods.cams.named import GradCAM
+from faithmap.methods.cams.cam import GradCAM
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import faithmap as fm
 from faithmap import image_generators
-from faithmap.methods.cams.named import GradCAM
+from faithmap.methods.cams.cam import GradCAM
 from faithmap.methods.gradients import ContrastiveExcitationBackprop, ExcitationBackprop
 
 pytestmark = [

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from faithmap.app.words import RefusedError
 from faithmap.errors import UserError
-from faithmap.methods.layers import find_layers
+from faithmap.layers import find_layers
 from faithmap.methods.registry import METHODS
 from faithmap.model import Classifier
 from faithmap.studies.explainers import make_explainer

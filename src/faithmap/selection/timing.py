@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.layers import target_layers
 from faithmap.methods.base import Explainer, Passes
-from faithmap.methods.cams.watching import watch
 from faithmap.methods.controls import RandomMap
 from faithmap.methods.gradients import Gradient
 from faithmap.methods.registry import METHODS
@@ -81,7 +81,7 @@ class Pace:
             obstacles["gradient"] = str(error)
         try:
             with undisturbed(model):
-                watch(model, None, None, image)
+                target_layers(model, None, None, image)
         except ValueError as error:
             obstacles["layer"] = str(error)
         return cls(forward, backward, obstacles)

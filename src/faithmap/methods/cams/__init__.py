@@ -1,21 +1,22 @@
 """Class activation maps: any weighting with any gradient, and those that need none."""
 
-from faithmap.methods.cams.base import CAM, LayerExplainer
-from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
-from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
-from faithmap.methods.cams.named import (
+from faithmap.layers import TokenGrid, channels_first
+from faithmap.methods.cams.cam import (
+    CAM,
     ExpectedGradCAM,
     GradCAM,
     GradCAMPlusPlus,
     HiResCAM,
     IntegratedGradCAM,
     LayerCAM,
+    LayerExplainer,
     SmoothGradCAM,
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
+from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
+from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
-from faithmap.methods.layers import TokenGrid, channels_first
 from faithmap.methods.references import Distribution, EvenBlurs, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
 
 __all__ = [

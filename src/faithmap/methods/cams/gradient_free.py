@@ -20,8 +20,8 @@ from torch import Tensor
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.capture import Capture
 from faithmap.methods.base import Passes, RawHeatmap, Request
-from faithmap.methods.cams.base import LayerExplainer
-from faithmap.methods.cams.pooling import weighted
+from faithmap.methods.cams.cam import LayerExplainer
+from faithmap.methods.cams.estimators import weighted
 from faithmap.model import normalised_zero, undisturbed
 from faithmap.probe import LayerProbe, MaskProbe, run_model
 from faithmap.score import at_least_single
@@ -33,11 +33,11 @@ class WeighsChannels(LayerExplainer):
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean one, and one for each channel."""
         with undisturbed(self.model):
-            watched = self._watch(image)
-            capture = Capture(watched.layers)
+            context = self._context(image)
+            capture = Capture(context.layers)
             with torch.no_grad(), capture.watch():
                 run_model(self.model, image)
-        grids = (watched.reshape[name](values) for name, values in capture.activations.items())
+        grids = (context.reshape[name](values) for name, values in capture.activations.items())
         return Passes(1 + sum(grid.shape[1] for grid in grids), 0)
 
     def _explain(self, request: Request) -> RawHeatmap:

@@ -16,8 +16,7 @@ from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.methods.cams.watching import watch
-from faithmap.methods.layers import ReshapeTransform
+from faithmap.layers import ReshapeTransform, target_layers
 from faithmap.model import check_images, undisturbed
 from faithmap.probe import LayerProbe
 from faithmap.score import ScoreKind, Target
@@ -92,8 +91,8 @@ def saturation(
         raise ValueError("give at least 2 positions, and a single target_layer")
     images = images.detach()
     with undisturbed(model):
-        watched = watch(model, target_layer, reshape_transform, images[:1])
-        probe = watched.probe(model, images, score, chunk_size=chunk_size, autocast=autocast)
+        context = target_layers(model, target_layer, reshape_transform, images[:1])
+        probe = context.probe(model, images, score, chunk_size=chunk_size, autocast=autocast)
         _, _, clean = probe.clean(target, score, gradient=False)
         (name, activation), at = next(iter(clean.activation.items())), torch.linspace(0, 1, positions).to(images)
         walks = [_walk(probe, i, start, activation[i], at) for i, start in enumerate(make_baseline(baseline, images).split(1))]
@@ -144,7 +143,7 @@ def top_features(
     if not 1 <= count <= len(first):
         raise ValueError(f"count is {count}; give 1 to {len(first)} channels")
     with undisturbed(model):
-        probe = watch(model, layer, None, images[:1]).probe(model, images.detach(), "logit", chunk_size=chunk_size)
+        probe = target_layers(model, layer, None, images[:1]).probe(model, images.detach(), "logit", chunk_size=chunk_size)
         _, _, clean = probe.clean(why.explained, "logit", gradient=False)
     channels = torch.tensor([layers[layer][:count] for layers in named], device=images.device)
     rows = torch.arange(len(images), device=images.device).unsqueeze(1)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.methods.captum_methods.stages import check_watchable
-from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
+from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
 from faithmap.score import Score, ScoreKind, logits_of
 from faithmap.seeds import seeded
 

@@ -39,7 +39,7 @@ from faithmap.methods.captum_methods.base import (
 )
 from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
-from faithmap.methods.gradients.base import Part
+from faithmap.methods.gradients.gradient import Part
 from faithmap.model import normalised_zero
 from faithmap.warning_types import CompletenessWarning
 

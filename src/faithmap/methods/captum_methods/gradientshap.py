@@ -20,7 +20,7 @@ from torch import Tensor
 
 from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import captum, drawing, silent
-from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
+from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
 from faithmap.methods.references import RandomBlurs, References, draw_references
 from faithmap.methods.settings import AlsoNamed
 from faithmap.score import ScoreKind

@@ -45,7 +45,7 @@ from faithmap.methods.captum_methods.base import (
 )
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
-from faithmap.methods.gradients.base import Part
+from faithmap.methods.gradients.gradient import Part
 from faithmap.model import Classifier
 
 Rule: TypeAlias = Literal["epsilon", "gamma", "alpha1_beta0"]

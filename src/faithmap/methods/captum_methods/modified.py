@@ -24,7 +24,7 @@ from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import CaptumExplainer, captum, check_same, counted_model, rows_of, silent
 from faithmap.methods.captum_methods.calls import CURVED, Call, bounds
 from faithmap.methods.captum_methods.stages import Blind, Staged
-from faithmap.methods.gradients.base import Part
+from faithmap.methods.gradients.gradient import Part
 
 
 class _Below(nn.Module):

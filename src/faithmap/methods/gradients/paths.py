@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.methods.base import Passes
-from faithmap.methods.gradients.base import Channels, GradientExplainer, Part
+from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
 from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
 from faithmap.score import ScoreKind, at_least_single

@@ -1,27 +1,43 @@
-r"""Rules of Excitation Backprop, one for each kind of operation.
+r"""Marginal winning probabilities, from the explained unit down to a layer (Excitation Backprop, Zhang et al. 2016).
+
+.. math:: P(a_i) = \sum_j P(a_i \mid a_j) P(a_j) \quad\text{(Eq. 1)}, \qquad
+    P(a_i \mid a_j) = \frac{\hat a_i w_{ji}}{\sum_{k : w_{jk} \ge 0} \hat a_k w_{jk}} \;\text{ if } w_{ji} \ge 0,
+    \text{ else } 0 \quad\text{(Eq. 2)}
+
+with :math:`\hat a` the response of a unit and w its weights; biases do not count. The paper assumes responses that are never
+negative, with weights between them. Real networks have more operations, which are brought to that form:
+
+- *Units* are the outputs of rectifications and the inputs of weighted sums and averages. What lies between is a sum of
+  weighted inputs, and is folded: normalisation into the convolution before it, branches into the sum that they end in.
+- A unit that may be negative is split into two, :math:`\hat a^+ = relu(a)` and :math:`\hat a^- = relu(-a)`, the second with
+  weights -w: the same network, and neither is negative. So a value has one mass for *up* and one for *down*.
+
+For a weighted sum, :math:`P(a) = \hat a \odot W^{+T} (P / E)`, with :math:`E = W^+ \hat a` its excitation. Each kind of
+operation has one rule:
 
 =========  ===============================================================  ==============================================
 Moved      views, concatenation, padding, winners of a maximum              the mass moves with the numbers
-Scaled     batch normalisation, a factor                                    passes; up and down change places where s < 0
+Scaled     batch normalisation, a factor                                    passes; up and down are exchanged where s < 0
 Summed     residual additions, differences, constants                       in proportion to the excitation of each
 Mixed      convolutions, linear layers, averages                            :math:`\hat a \odot W^{+T} (P / E)`
 Rectified  relu, relu6 and hardtanh from 0, clamp at 0, leaky relu          passes
 =========  ===============================================================  ==============================================
 
-What excites, and what mass is, says :mod:`faithmap.methods.gradients.winning`; which operation has which rule, and with which
-arguments, :mod:`faithmap.methods.gradients.operations`.
+Any other operation between the explained unit and the layer is refused, by name.
 """
 
 from __future__ import annotations
 
+import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from faithmap.methods.gradients.steps import FACTORS, NORMS, UNCHANGED, Step, Value
+from faithmap.methods.gradients.excitation_graph import FACTORS, MAKES_UNITS, NORMS, TAKES_UNITS, UNCHANGED, Step, Value
 from faithmap.score import at_least_single
 
 Excitation = Callable[[Value, bool], Tensor | None]
@@ -237,3 +253,152 @@ def _zeros(value: Value, like: Tensor) -> Tensor:
 
 def _floating(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+MOVES = (
+    *("view", "_unsafe_view", "permute", "transpose", "t", "squeeze", "unsqueeze", "expand", "repeat", "flip", "roll"),
+    *("select", "slice", "split", "split_with_sizes", "unbind", "index", "index_select", "gather", "cat", "stack"),
+    *("constant_pad_nd", "reflection_pad2d", "replication_pad2d", "upsample_nearest2d", "pixel_shuffle", "pixel_unshuffle"),
+    *("channel_shuffle", "native_channel_shuffle", "max_pool2d_with_indices", "adaptive_max_pool2d", *UNCHANGED),
+)
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        **dict.fromkeys(MOVES, Moved()),
+        **dict.fromkeys(("mul", "div", *NORMS), Scaled()),
+        **dict.fromkeys(("add", "sub", "rsub", "neg"), Summed()),
+        **dict.fromkeys(TAKES_UNITS, Mixed()),
+        **dict.fromkeys(MAKES_UNITS, Rectified()),
+    }
+)
+"""By the operation's name in torch's dispatcher, without its overload."""
+
+
+def rule_for(step: Step) -> Rule:
+    """The rule of an operation.
+
+    Raises:
+        ValueError: where there is none; names the operation and the module that calls it.
+    """
+    rule = RULES.get(step.name)
+    if rule is None or step.func is None:
+        problem: str | None = "it is neither a weighted sum nor a rectification of units"
+    else:
+        problem = _CHECKS[step.name](step) if step.name in _CHECKS else None
+    if rule is None or problem is not None:
+        raise ValueError(
+            f"excitation backprop cannot pass {step.name} in {step.where}: {problem}; "
+            "give a target_layer behind it, or take another method"
+        )
+    return rule
+
+
+def _weights_vary(step: Step) -> str | None:
+    one = len(step.inputs) == 1 and any(isinstance(step.argument(name), Value) for name in FACTORS[step.name])
+    return None if one else "it multiplies two tensors that both hang on the image, or adds another to them"
+
+
+def _factor_varies(step: Step) -> str | None:
+    if len(step.inputs) != 1:
+        return "it multiplies two tensors that both hang on the image"
+    divides = step.name == "div" and (
+        step.argument("rounding_mode") is not None or not isinstance(step.argument("self"), Value)
+    )
+    return "it divides by what hangs on the image, or rounds" if divides else None
+
+
+def _normalises_the_batch(step: Step) -> str | None:
+    fixed = step.argument("running_mean") is not None and not step.argument("training", False) and len(step.inputs) == 1
+    return None if fixed else "it normalises by the batch's own statistics"
+
+
+def _is_no_rectification(step: Step) -> str | None:
+    low, high = {
+        "hardtanh": (step.argument("min_val", -1), step.argument("max_val", 1)),
+        "clamp": (step.argument("min"), step.argument("max")),
+        "clamp_min": (step.argument("min"), None),
+        "threshold": (step.argument("threshold") or step.argument("value"), None),
+        "leaky_relu": (min(step.argument("negative_slope", 0.01), 0), None),
+    }[step.name]
+    numbers = isinstance(low, (int, float)) and (high is None or isinstance(high, (int, float)))
+    rectifies = numbers and low == 0 and (high is None or high > 0)
+    return None if rectifies else "it does not begin to respond at 0, and rectifies nothing"
+
+
+def _reads_other_bits(step: Step) -> str | None:
+    return "it reads the numbers as another type" if step.argument("dtype") is not None else None
+
+
+_CHECKS: Mapping[str, Callable[[Step], str | None]] = MappingProxyType(
+    {
+        **dict.fromkeys(FACTORS, _weights_vary),
+        **dict.fromkeys(("mul", "div"), _factor_varies),
+        **dict.fromkeys(NORMS, _normalises_the_batch),
+        **dict.fromkeys(MAKES_UNITS - {"relu"}, _is_no_rectification),
+        "view": _reads_other_bits,
+    }
+)
+
+
+Mass = dict[bool, Tensor]
+"""Of a value: what wants it up (True), and what wants it down (False)."""
+
+
+class Walk:
+    """Down the tape, from the value that is explained."""
+
+    def __init__(self) -> None:
+        self._excitation: dict[tuple[Value, bool], Tensor | None] = {}
+
+    def excitation(self, value: Value, up: bool) -> Tensor | None:
+        """What pushes a value up, or down: responses of the units below times weights of that sign; None for nothing at all."""
+        key = (value, up)
+        if key not in self._excitation:
+            if value.units is None:
+                self._excitation[key] = rule_for(value.step).excitation(value.step, value.output, up, self.excitation)
+            else:
+                response = (at_least_single(value.units) * (1 if up else -1)).relu()
+                self._excitation[key] = response if bool((response > 0).any()) else None
+        return self._excitation[key]
+
+    def down(self, top: Value, start: Mass, stop: Value) -> Mass:
+        """The mass that arrives at a value, of what started at the top.
+
+        Raises:
+            ValueError: for an operation on the way that the rules do not cover.
+        """
+        masses: dict[Value, Mass] = {top: dict(start)}
+        waiting = {top.step: {top.output: top}}
+        order = [(-top.step.serial, top.step)]
+        while order:
+            _, step = heapq.heappop(order)
+            outputs = waiting.pop(step)
+            if stop in outputs.values():
+                return masses[stop]
+            for value, mass in self._shares(step, {i: masses.pop(v) for i, v in outputs.items()}):
+                if value.step not in waiting:
+                    waiting[value.step] = {}
+                    heapq.heappush(order, (-value.step.serial, value.step))
+                waiting[value.step][value.output] = value
+                held = masses.setdefault(value, {})
+                for up, more in mass.items():
+                    more = self._of_a_response(value, up, more)  # noqa: PLW2901 - less of the same
+                    held[up] = held[up] + more if up in held else more
+        return {}
+
+    def _of_a_response(self, value: Value, up: bool, mass: Tensor) -> Tensor:
+        """A unit that does not respond cannot win, though the lone input of a sum is given all."""
+        if value.units is None:
+            return mass
+        response = self.excitation(value, up)
+        can_win = torch.zeros_like(mass, dtype=torch.bool) if response is None else response > 0
+        return mass.where(can_win if value.free is None else can_win | value.free, 0)
+
+    def _shares(self, step: Step, masses: dict[int, Mass]) -> Iterable[tuple[Value, Mass]]:
+        if not step.name:
+            return
+        for up in (True, False):
+            of_outputs = [masses.get(i, {}).get(up) for i in range(len(step.outputs))]
+            if any(mass is not None for mass in of_outputs):
+                for value, way, mass in rule_for(step).shares(step, of_outputs, up, self.excitation):
+                    yield value, {way: mass}

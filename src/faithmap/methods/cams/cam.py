@@ -1,8 +1,9 @@
-r"""CAM: any weighting of a layer's channels with any estimate of their gradients.
+r"""CAM: any weighting of a layer's channels with any estimate of their gradients, and the named methods.
 
 .. math:: L = relu\Bigl(\sum_k w_k A^k\Bigr)
 
-The map has the layer's own cells, and each stands at the pixel that it looks at (:mod:`faithmap.methods.placement`).
+Weights w: :mod:`faithmap.methods.cams.weightings`. Gradients: :mod:`faithmap.methods.cams.estimators`. The map has the layer's
+own cells, each centred as :mod:`faithmap.placement` finds it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.explanation import interpolation_matrix
+from faithmap.layers import LayerContext, ReshapeTransform, TargetLayer, target_layers
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
-from faithmap.methods.cams.estimators import Estimator, Plain
-from faithmap.methods.cams.expectation import Expectation
-from faithmap.methods.cams.pooling import LayerPool, Weighted, weighted
-from faithmap.methods.cams.watching import Watched, watch
+from faithmap.methods.cams.estimators import (
+    Estimator,
+    Expectation,
+    Expected,
+    Integrated,
+    LayerPool,
+    Plain,
+    Smooth,
+    Weighted,
+    weighted,
+)
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
-from faithmap.methods.layers import ReshapeTransform, TargetLayer
-from faithmap.methods.placement import Placement
+from faithmap.placement import Placement
 from faithmap.probe import Pass
 from faithmap.score import Score, ScoreKind, Target
 
@@ -57,20 +65,20 @@ class LayerExplainer(Explainer):
     reshape_transform: ReshapeTransform | None = None
     relu: bool = True
     placement: Placement = "strides"
-    _watched: dict[Any, Watched] = field(default_factory=dict, init=False, repr=False)
+    _contexts: dict[Any, LayerContext] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as plain data; layers by their names."""
         given = self.target_layer
-        layers = list(next(iter(self._watched.values())).layers) if self._watched else _named(given)
+        layers = list(next(iter(self._contexts.values())).layers) if self._contexts else _named(given)
         return {**super().settings, "target_layer": layers}
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, Any]:
-        watched = self._watch(images)
-        probe = watched.probe(self.model, images, self.score, chunk_size=self.chunk_size, autocast=self.autocast)
+        context = self._context(images)
+        probe = context.probe(self.model, images, self.score, chunk_size=self.chunk_size, autocast=self.autocast)
         logits, score, answer = probe.clean(target, self.score, gradient=self._gradient_of_clean)
-        return logits, score, answer.score, (watched, probe, answer)
+        return logits, score, answer.score, (context, probe, answer)
 
     @property
     def _gradient_of_clean(self) -> bool:
@@ -82,30 +90,32 @@ class LayerExplainer(Explainer):
         if self.placement not in get_args(Placement):
             raise ValueError(f"placement is {self.placement!r}; give one of {', '.join(get_args(Placement))}")
 
-    def _watch(self, images: Float[Tensor, "n c h w"]) -> Watched:
+    def _context(self, images: Float[Tensor, "n c h w"]) -> LayerContext:
         size = (images.shape[-2], images.shape[-1])
         given = self.target_layer
         entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
         key = (size, entries, self.scales, id(self.reshape_transform), self.placement)
-        if key not in self._watched:
-            self._watched[key] = watch(self.model, given, self.reshape_transform, images[:1], self.scales, self.placement)
-        return self._watched[key]
+        if key not in self._contexts:
+            self._contexts[key] = target_layers(
+                self.model, given, self.reshape_transform, images[:1], self.scales, self.placement
+            )
+        return self._contexts[key]
 
     def _answer(self, request: Request, found: Mapping[str, Weighted], **per_image: Tensor) -> RawHeatmap:
         """The maps of all layers as one, and what it took; for each layer, the channels that contribute the most."""
-        watched, probe, _ = request.kept
+        context, probe, _ = request.kept
         maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
-        heatmap = maps[finest] if len(maps) == 1 else fuse(maps, watched.centres, finest)
+        heatmap = maps[finest] if len(maps) == 1 else fuse(maps, context.centres, finest)
         passes = {"forward_passes": probe.forward, "backward_passes": probe.backward, **per_image}
         lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
-        top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in watched.layers}
+        top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in context.layers}
         diagnostics = [
             {"target_layer": list(top), "top_channels": {name: channels[i] for name, channels in top.items()}}
             | {name: values[i] for name, values in lists.items()}
             for i in range(len(heatmap))
         ]
-        rows, columns = (centres.to(heatmap.device) for centres in watched.centres[finest])
+        rows, columns = (centres.to(heatmap.device) for centres in context.centres[finest])
         return RawHeatmap(heatmap.relu() if self.relu else heatmap, diagnostics, rows, columns)
 
 
@@ -195,3 +205,74 @@ def _key(entry: nn.Module | str | None) -> Any:
 
 def _named(given: TargetLayer) -> Any:
     return given if given is None or isinstance(given, str) else str(given)
+
+
+@dataclass(eq=False)
+class GradCAM(CAM):
+    """Grad-CAM (Selvaraju et al., ICCV 2017)."""
+
+
+@dataclass(eq=False)
+class GradCAMPlusPlus(CAM):
+    """Grad-CAM++ (Chattopadhay et al., WACV 2018)."""
+
+    weighting: WeightingName | Weighting = "grad_cam_plus_plus"
+
+
+@dataclass(eq=False)
+class XGradCAM(CAM):
+    """XGrad-CAM (Fu et al., BMVC 2020)."""
+
+    weighting: WeightingName | Weighting = "xgrad_cam"
+
+
+@dataclass(eq=False)
+class LayerCAM(CAM):
+    """LayerCAM (Jiang et al., IEEE TIP 2021)."""
+
+    weighting: WeightingName | Weighting = "layer_cam"
+
+
+@dataclass(eq=False)
+class HiResCAM(CAM):
+    """HiResCAM (Draelos and Carin 2020)."""
+
+    weighting: WeightingName | Weighting = "hires_cam"
+
+
+@dataclass(eq=False)
+class SmoothGradCAM(CAM):
+    """Grad-CAM with the gradients of noisy copies averaged."""
+
+    gradient: Estimator = field(default_factory=Smooth)
+
+
+@dataclass(eq=False)
+class SmoothGradCAMPlusPlus(CAM):
+    """Smooth Grad-CAM++ (Omeiza et al. 2019)."""
+
+    weighting: WeightingName | Weighting = "grad_cam_plus_plus"
+    gradient: Estimator = field(default_factory=Smooth)
+
+
+@dataclass(eq=False)
+class IntegratedGradCAM(CAM):
+    """Integrated Grad-CAM (Sattarzadeh et al., ICASSP 2021)."""
+
+    gradient: Estimator = field(default_factory=Integrated)
+
+
+@dataclass(eq=False)
+class ExpectedGradCAM(CAM):
+    """Expected Grad-CAM (Buono et al. 2024), in our reading: see :class:`Expected`.
+
+    Its defaults were chosen on photographs by ``benchmarks/tune_expected.py``: the last layers of three resolutions rather than
+    the last layer alone, where most networks' gradients are the same whatever the estimator; cell by cell; the probability,
+    whose gradient is large where the path decides; and cells on equal parts of the image.
+    """
+
+    score: ScoreKind = "probability"
+    scales: int = 3
+    placement: Placement = "tiles"
+    weighting: WeightingName | Weighting = "hires_cam"
+    gradient: Estimator = field(default_factory=Expected)

@@ -1,7 +1,7 @@
-"""Target layers: found by module, by name, or as the last one whose output is still a picture.
+"""Target layers: which modules they are, how their activations become (n, k, h, w), and where their cells are centred.
 
-A layer's activation must be (n, k, h, w) for a map to be drawn from it. Transformers give tokens (n, t, k), or channels at the
-end (n, h, w, k); :func:`as_grid` recognises both, and a ``reshape_transform`` of the user's own overrules it.
+A layer is found by module, by name, or as the last one with a spatial output. Transformers return tokens (n, t, k), or channels
+at the end (n, h, w, k); :func:`as_grid` recognises both, and a ``reshape_transform`` of the user's own overrules it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.capture import Capture
 from faithmap.model import Classifier, plain_name
-from faithmap.probe import run_model
+from faithmap.placement import Activate, Placement, Trail, probed, tiles
+from faithmap.probe import LayerProbe, run_model
+from faithmap.score import Score, ScoreKind
 
 TargetLayer: TypeAlias = nn.Module | str | Sequence[nn.Module | str] | None
 """A module of the model, its dotted name, several of either, or None for the last layer with a spatial output."""
@@ -194,3 +198,75 @@ def _patch_grid(model: nn.Module, image_size: tuple[int, int]) -> tuple[int, int
     if first is None or tuple(first.kernel_size) != tuple(first.stride) or max(first.stride) == 1:
         return None
     return image_size[0] // first.stride[0], image_size[1] // first.stride[1]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerContext:
+    """The target layers of one model for images of one size.
+
+    Attributes:
+        layers: by name.
+        reshape: what makes (n, k, h, w) of each one's activation.
+        centres: of each one's rows and columns of cells, in pixels.
+    """
+
+    layers: Mapping[str, nn.Module]
+    reshape: Mapping[str, ReshapeTransform]
+    centres: Mapping[str, tuple[Float[Tensor, " r"], Float[Tensor, " c"]]]
+
+    def probe(
+        self,
+        model: nn.Module,
+        images: Float[Tensor, "n c h w"],
+        kind: ScoreKind,
+        *,
+        chunk_size: int,
+        autocast: torch.dtype | None = None,
+    ) -> LayerProbe:
+        """A probe of the model at these layers."""
+        return LayerProbe(model, Score(kind), images, self.layers, self.reshape, chunk_size=chunk_size, autocast=autocast)
+
+
+def target_layers(
+    model: nn.Module,
+    target_layer: TargetLayer,
+    reshape_transform: ReshapeTransform | None,
+    image: Float[Tensor, "1 c h w"],
+    scales: int = 1,
+    placement: Placement = "strides",
+) -> LayerContext:
+    """Find the layers, show the model one image, and read off it what there is to know about images of its size.
+
+    Raises:
+        ValueError: for layers that do not exist or do not run once, or activations that are no pictures.
+    """
+    size = (image.shape[-2], image.shape[-1])
+    layers = find_layers(model, target_layer, image, scales)
+    capture = Capture(layers)
+    with torch.no_grad(), Trail(image) as trail, capture.watch():
+        run_model(model, image)
+    reshape, centres = {}, {}
+    for name, activation in capture.activations.items():
+        reshape[name] = reshape_transform or as_grid(activation, layers[name], model, size)
+        grid = reshape[name](activation)
+        if grid.ndim != 4:
+            raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
+        shape = (grid.shape[-2], grid.shape[-1])
+        place = trail.of(grid) if placement == "strides" else None
+        if placement == "tiles" or (place is None and placement == "strides" and is_patches(reshape[name])):
+            place = tiles(shape, size)
+        place = place or probed(_activate(model, name, layers[name], reshape[name]), image, shape)
+        centres[name] = place.centres(shape)
+    return LayerContext(layers, reshape, centres)
+
+
+def _activate(model: nn.Module, name: str, layer: nn.Module, reshape: ReshapeTransform) -> Activate:
+    """What a layer makes of images."""
+
+    def activate(images: Tensor) -> Tensor:
+        capture = Capture({name: layer})
+        with capture.watch():
+            run_model(model, images)
+        return reshape(capture.activations[name])
+
+    return activate

@@ -1,0 +1,230 @@
+r"""The gradient to the pixels: alone, times the image, and averaged over noisy copies of the image.
+
+.. math:: a = \frac{\partial y}{\partial x} \;\text{(Simonyan 2014)}, \qquad
+    a = (x - b) \cdot \frac{\partial y}{\partial x} \;\text{(Shrikumar 2016)}
+
+.. math:: \bar a = \frac1S \sum_s a(x + e_s) \;\text{(Smilkov 2017)}, \qquad
+    v = \frac1S \sum_s \bigl(a(x + e_s) - \bar a\bigr)^2 \;\text{(Adebayo 2018)}, \qquad e \sim N(0, \sigma^2)
+
+Each method makes an attribution :math:`a` of the image's own shape. The heatmap is one number per pixel, by one of
+
+=============  =========================  ==========================================
+largest        :math:`\max_c |a_c|`       Simonyan 2014
+sum            :math:`\sum_c a_c`         keeps signs and the sum of a
+absolute_sum   :math:`\sum_c |a_c|`
+=============  =========================  ==========================================
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
+from faithmap.methods.sampling import Samples, Stream, noise_of_passes
+from faithmap.model import normalised_zero
+from faithmap.probe import InputProbe
+from faithmap.score import ScoreKind, at_least_single
+
+Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
+
+
+@dataclass(eq=False)
+class GradientExplainer(Explainer):
+    """Base of the methods that look at gradients to the pixels.
+
+    Args:
+        channels: how an attribution of every channel becomes one number a pixel.
+
+    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution.
+    """
+
+    score: ScoreKind = "logit"
+    channels: Channels = "largest"
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        if self.channels not in get_args(Channels):
+            raise ValueError(f"channels is {self.channels!r}; give one of {', '.join(get_args(Channels))}")
+
+    def _explain(self, request: Request) -> RawHeatmap:
+        count, device = len(request.images), request.images.device
+        settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
+        probe = InputProbe(self.model, request.score, request.images, **settings)
+        maps, found = [], []
+        for numbers in torch.arange(count, device=device).split(self.chunk_size):
+            part = Part(request.images[numbers], numbers, probe, [request.generators[i] for i in numbers.tolist()], request)
+            attribution, diagnostics = self._attributed(part)
+            maps.append(reduced(attribution, self.channels))
+            found.append(diagnostics)
+            request.progress(int(numbers[-1]) + 1, count)
+        per_image = {name: torch.cat([values[name] for values in found]) for name in found[0]}
+        passes = {"forward_passes": probe.forward + 1, "backward_passes": probe.backward, **per_image}
+        lists = {name: values.tolist() for name, values in passes.items()}
+        return RawHeatmap(torch.cat(maps), [{name: values[i] for name, values in lists.items()} for i in range(count)])
+
+    @abstractmethod
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """Each image's attribution, one number for every pixel's every channel."""
+
+    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        """Each image's attribution, and what else there is to say of it."""
+        return self.attribute(part), {}
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A few images at a time.
+
+    Attributes:
+        images: the few, or disturbed copies of them.
+        numbers: which of the explained images they were made from.
+        probe: of the model.
+        generators: of each.
+        request: that the call asked.
+    """
+
+    images: Float[Tensor, "m c h w"]
+    numbers: Int[Tensor, " m"]
+    probe: InputProbe
+    generators: list[torch.Generator]
+    request: Request
+
+
+def reduced(attribution: Float[Tensor, "n c h w"], channels: Channels) -> Float[Tensor, "n h w"]:
+    """One number a pixel.
+
+    >>> reduced(torch.tensor([[[[1.0]], [[-3.0]]]]), "largest")
+    tensor([[[3.]]])
+    """
+    if channels == "largest":
+        return attribution.abs().amax(dim=1)
+    return attribution.sum(dim=1) if channels == "sum" else attribution.abs().sum(dim=1)
+
+
+@dataclass(eq=False)
+class Gradient(GradientExplainer):
+    """The gradient (Simonyan et al. 2014), which the pointing game's table calls AM."""
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one with its gradient."""
+        del image
+        return Passes(2, 1)
+
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """One pass."""
+        return part.probe.gradients(part.images, part.numbers)
+
+
+@dataclass(eq=False)
+class GradientTimesInput(GradientExplainer):
+    """The gradient times the image (Shrikumar et al. 2016).
+
+    Args:
+        baseline: what the image is counted from; "zero" is 0 in the model's normalised space, where the paper multiplies.
+    """
+
+    channels: Channels = "sum"
+    baseline: Baseline = "zero"
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All settings as plain data."""
+        return {**super().settings, "baseline": describe_baseline(self.baseline)}
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """The clean one, and one with its gradient."""
+        del image
+        return Passes(2, 1)
+
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """One pass."""
+        chosen = part.request.baseline_for(part.numbers, self.baseline)
+        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
+        return (part.images - make_baseline(chosen, part.images)) * part.probe.gradients(part.images, part.numbers)
+
+
+@dataclass(eq=False)
+class SmoothGrad(GradientExplainer):
+    """The mean over noisy copies.
+
+    Args:
+        method: whose attributions are averaged, with its own settings; None for the plain gradient. Of its settings those that
+            every explainer has, such as ``score`` and ``chunk_size``, are this one's.
+        samples: copies.
+        noise_std: in [0, 1] pixels. The paper's 10 to 20 % of the range is 0.1 to 0.2.
+        antithetic: every second copy has the noise of the one before it with the other sign.
+    """
+
+    method: GradientExplainer | None = None
+    samples: int = 50
+    noise_std: float = 0.15
+    antithetic: bool = True
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as plain data, those of the method among them."""
+        method = self._method
+        return {**super().settings, "method": {"name": type(method).__name__, **method.settings}}
+
+    @property
+    def _method(self) -> GradientExplainer:
+        return Gradient(self.model) if self.method is None else self.method
+
+    def _check(self, size: tuple[int, int]) -> None:
+        super()._check(size)
+        self._method._check(size)
+        if self.samples < 1 or self.noise_std < 0:
+            raise ValueError("give at least 1 sample and a noise_std of at least 0")
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
+        """The clean one, and the method's own for each copy."""
+        inner = self._method.passes(image)
+        return None if inner is None else Passes(1 + self.samples * (inner.forward - 1), self.samples * inner.backward)
+
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """As many attributions as there are samples."""
+        mean, _ = self._moments(part)
+        return mean
+
+    def _moments(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]:
+        """Mean, and mean square of the distance to the first copy's attribution, which keeps the variance from cancelling."""
+        stream = Stream(part.images, [self._samples(generator) for generator in part.generators])
+        total, square, first = (torch.zeros_like(at_least_single(part.images)) for _ in range(3))
+        seen = torch.zeros(len(part.images), dtype=torch.bool)
+        for passes in torch.arange(len(stream)).split(part.probe.chunk_size):
+            of = stream.image[passes]
+            index = of.to(part.images.device)
+            generators = [part.generators[i] for i in of.tolist()]
+            copies = replace(part, images=stream.perturbed(passes), numbers=part.numbers[index], generators=generators)
+            values = self._method.attribute(copies)
+            for row, i in enumerate(of.tolist()):
+                if not seen[i]:
+                    first[i], seen[i] = values[row], True
+            apart = values - first[index]
+            total.index_add_(0, index, apart)
+            square.index_add_(0, index, apart.square())
+        apart = total / self.samples
+        return first + apart, (square / self.samples - apart.square()).clamp(min=0)
+
+    def _samples(self, generator: torch.Generator) -> Samples:
+        ones, zeros = torch.ones(self.samples), torch.zeros(self.samples, dtype=torch.long)
+        seed, noise = noise_of_passes(self.samples, self.noise_std, self.antithetic, generator)
+        return Samples(None, zeros, ones, ones / self.samples, seed, noise)
+
+
+@dataclass(eq=False)
+class VarGrad(SmoothGrad):
+    """The variance over noisy copies (Adebayo et al. 2018): where the attribution is not to be relied on."""
+
+    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+        """As many attributions as there are samples."""
+        _, variance = self._moments(part)
+        return variance

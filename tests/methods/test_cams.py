@@ -307,7 +307,7 @@ def test_half_precision(images: Tensor, small_net: SmallNet) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"weighting": "grad"}, "weighting 'grad' is unknown; give one of grad_cam"),
+        ({"weighting": "grad"}, "weighting is 'grad'; give one of grad_cam"),
         ({"gradient": Expected(difference="increment")}, "steps along a path weigh its gradients one by one"),
         ({"gradient": Expected(pool="slope")}, "pool='slope' multiplies by a difference"),
         ({"gradient": Smooth(difference="path", pool="map")}, "needs a reference"),

@@ -173,7 +173,7 @@ def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, 
         (lambda m: SmoothGrad(m, samples=0), "at least 1 sample"),
         (lambda m: SmoothGrad(m, method=IntegratedGradients(m, samples=0)), "samples is 0"),
         (lambda m: IntegratedGradients(m, samples=1, quadrature="trapezoid"), "for the trapezoid rule 2"),
-        (lambda m: IntegratedGradients(m, quadrature="simpson"), "'simpson' is unknown"),
+        (lambda m: IntegratedGradients(m, quadrature="simpson"), "quadrature is 'simpson'; give one of right"),
         (lambda m: ExpectedGradients(m, noise_std=-1.0), "noise_std of at least 0"),
     ],
 )

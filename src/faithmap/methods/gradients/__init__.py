@@ -1,7 +1,7 @@
-"""Heatmaps read off gradients to the pixels, and off the other ways down from a class."""
+"""Methods that attribute a score to pixels by gradients, and excitation backprop."""
 
 from faithmap.methods.gradients.excitation import MWP, ContrastiveExcitationBackprop, ContrastiveMWP, ExcitationBackprop
-from faithmap.methods.gradients.gradient import Gradient, GradientExplainer, GradientTimesInput, SmoothGrad, VarGrad
+from faithmap.methods.gradients.gradient import Gradient, GradientExplainer, GradientTimesInput, Part, SmoothGrad, VarGrad
 from faithmap.methods.gradients.paths import ExpectedGradients, IntegratedGradients
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "GradientExplainer",
     "GradientTimesInput",
     "IntegratedGradients",
+    "Part",
     "SmoothGrad",
     "VarGrad",
 ]

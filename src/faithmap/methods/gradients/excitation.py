@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture, uncompiled
-from faithmap.layers import find_layers
+from faithmap.layers import TargetLayer, find_layers
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.gradients.excitation_graph import Tape, Value
 from faithmap.methods.gradients.excitation_rules import Mass, Walk
@@ -151,7 +151,7 @@ class ExcitationBackprop(Explainer):
     """
 
     score: ScoreKind = "logit"
-    target_layer: nn.Module | str | None = None
+    target_layer: TargetLayer = None
     _stops: dict[Any, Stop] = field(default_factory=dict, init=False, repr=False)
 
     @property

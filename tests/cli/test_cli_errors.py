@@ -25,6 +25,12 @@ ARGUMENTS = {
         ["explain", "--method", "gradcam", "--resolution", "7"],
         "--resolution is no setting of gradcam",
     ),
+    "unknown setting": (
+        ["explain", "--method", "igos", "--set", "lambda3=1"],
+        "igos has no setting 'lambda3'; did you mean lambda2",
+    ),
+    "setting of a wrong type": (["explain", "--method", "igos", "--set", "lambda1=x"], "lambda1 is 'x'; give a number"),
+    "no assignment": (["explain", "--set", "lambda1"], "'lambda1' sets nothing; give NAME=VALUE"),
     "no samples": (["explain", "--method", "gradcam", "--samples", "7"], "--samples is no setting of gradcam; leave it out"),
     "no layers": (["explain", "--target-layer", "conv"], "--target-layer is no setting of rank_descent; leave it out"),
     "no such layer": (["explain", "--method", "gradcam", "--target-layer", "conv"], "'conv' is no module of the model"),

@@ -433,6 +433,7 @@ def test_the_defaults_are_the_library_s():
         (("expected_gradcam", "--samples", 3, "--baseline", "black"), {"samples": 3, "references": "black"}),
         (("integrated_gradcam", "--baseline", "grey"), {"samples": 24, "baseline": "grey"}),
         (("smooth_gradcam", "--samples", 3), {"samples": 3, "noise_std": 0.1}),
+        (("smooth_gradcam", "--set", "samples=3", "--set", "gradient.noise_std=0.2"), {"samples": 3, "noise_std": 0.2}),
     ],
 )
 def test_settings_of_the_gradient(arguments: tuple, settings: dict, faith, photo, tmp_path: Path):
@@ -440,6 +441,12 @@ def test_settings_of_the_gradient(arguments: tuple, settings: dict, faith, photo
     assert faith("explain", "cat.png", "--method", *arguments).code == 0
     found = result(tmp_path / "faithmap-results" / "cat")["method"]["settings"]["gradient"]
     assert {name: found[name] for name in settings} == settings
+
+
+def test_any_setting_of_the_method_can_be_given(faith, photo, tmp_path: Path):
+    photo("cat.png")
+    assert faith("explain", "cat.png", "--method", "igos", "--set", "lambda1=0.5", *SMALL).code == 0
+    assert result(tmp_path / "faithmap-results" / "cat")["method"]["settings"]["lambda1"] == 0.5
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -37,7 +37,8 @@ def command(name: str, upload: Upload, settings: StudySettings, **others: object
     changed = {key: value for key, value in given.items() if value != getattr(defaults, key)}
     words = ["faithmap", name]
     for key, value in {**changed, **others}.items():
-        words += [f"--{key.replace('_', '-')}", _word(key, value)]
+        for text in value if key == "set" else [_word(key, value)]:
+            words += [f"--{key.replace('_', '-')}", text]
     return shlex.join(words[:2]) + _file(upload) + "".join(f" {shlex.quote(word)}" for word in words[2:])
 
 

@@ -112,4 +112,5 @@ MethodNames: TypeAlias = Annotated[
 OptionalResolution: TypeAlias = Annotated[
     Resolution | None, Parameter(converter=parse_resolution, n_tokens=1, negative="", metavar="CELLS")
 ]
+Assignments: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", metavar="NAME=VALUE")]
 Fraction: TypeAlias = Annotated[float, Parameter(converter=parse_fraction, n_tokens=1, negative="")]

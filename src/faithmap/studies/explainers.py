@@ -2,60 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 from faithmap.errors import UserError
 from faithmap.methods import Explainer
-from faithmap.methods.cams import Expected, Integrated, Smooth
-from faithmap.methods.masks.masker import Masker
-from faithmap.methods.masks.masker_files import read_masker
-from faithmap.methods.registry import METHODS
+from faithmap.methods.registry import METHODS, assigned, explainer_from
+from faithmap.methods.settings import SettingError, find_setting, settings_of
 from faithmap.model import Classifier
 from faithmap.studies.settings import ExplainSettings
 
-_SETTINGS = ("resolution", "target_layer", "iterations", "samples", "masker", "baseline", "score")
+_SHORT = {
+    "resolution": ("resolution",),
+    "target_layer": ("target_layer",),
+    "iterations": ("iterations",),
+    "samples": ("samples", "masks"),
+    "masker": ("masker",),
+    "baseline": ("baseline", "references"),
+    "score": ("score",),
+}
+"""Settings that have an option of their own, and their names in the methods."""
 
 
 def has_resolution(name: str) -> bool:
     """Whether the resolution of a method's map is a setting."""
-    return any(field.name == "resolution" for field in fields(METHODS[name].explainer))
+    return "resolution" in settings_of(METHODS[name].explainer)
 
 
 def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:
     """The method with the given settings; all others are the method's defaults.
 
     Raises:
-        UserError: for a setting that the method does not have.
+        UserError: for a setting that the method does not have, or that is missing.
+        SettingError: a ValueError, for a value that the method does not accept.
     """
-    explainer = METHODS[settings.method].explainer
-    own = {field.name for field in fields(explainer)}
-    given: dict[str, Any] = {name: getattr(settings, name) for name in _SETTINGS if getattr(settings, name) is not None}
-    gradient = getattr(explainer(model), "gradient", None)
-    if "samples" in given and isinstance(gradient, (Smooth, Integrated, Expected)):
-        given["gradient"] = gradient = replace(gradient, samples=given.pop("samples"))
-    if "baseline" in given and isinstance(gradient, (Integrated, Expected)):
-        given["gradient"] = gradient.starting_from(given.pop("baseline"))
-    for name, other in (("samples", "masks"), ("baseline", "references")):
-        if name in given and name not in own and other in own:
-            given[other] = given.pop(name)
-    for name in given.keys() - own:
-        raise UserError(f"--{name.replace('_', '-')} is no setting of {settings.method}; leave it out")
-    if "masker" in own:
-        given["masker"] = _masker(model, settings)
-    if "target_layer" in given:
-        given["target_layer"] = [name.strip() for name in given["target_layer"].split(",")]
-    return explainer(model, chunk_size=settings.chunk, seed=settings.seed, **given)
-
-
-def _masker(model: Classifier, settings: ExplainSettings) -> Masker:
-    """The network that was trained for the model.
-
-    Raises:
-        UserError: if no file is given.
-        ValueError: for a file that cannot be read or belongs to another model.
-    """
-    if settings.masker is None:
+    method = settings.method
+    given = assigned(settings.set, [method])[method]
+    for option in _SHORT:
+        value = getattr(settings, option)
+        if value is not None:
+            given[_name_in(method, option)] = _plain(option, value)
+    if "masker" in METHODS[method].needs and settings.masker is None:
         made = "'faithmap train-masker' makes one, and 'faithmap explain' takes it as --masker FILE"
-        raise UserError(f"{settings.method} needs a network that was trained for the model; {made}")
-    return read_masker(settings.masker, model)
+        raise UserError(f"{method} needs a network that was trained for the model; {made}")
+    return explainer_from(method, model, {**given, "chunk_size": settings.chunk, "seed": settings.seed})
+
+
+def _name_in(method: str, option: str) -> str:
+    """The method's name for a setting that has an option of its own."""
+    for name in _SHORT[option]:
+        try:
+            find_setting(METHODS[method].explainer, name)
+        except SettingError:
+            continue
+        return name
+    raise UserError(f"--{option.replace('_', '-')} is no setting of {method}; leave it out")
+
+
+def _plain(option: str, value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if option == "target_layer" else value

@@ -24,11 +24,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import faithmap as fm
+from faithmap.explanation import cell_ranks
 from faithmap.metrics.functional import linear_imputation, road
-from faithmap.metrics.functional.imputation import TOLERANCE
 from faithmap.metrics.functional.multigrid import finest, neighbours
-from faithmap.metrics.functional.protocols import ranks
-from faithmap.metrics.functional.road import FRACTIONS
+from faithmap.metrics.functional.road import FRACTIONS, TOLERANCE
 from faithmap.probe import autocasting
 
 Images = Float[Tensor, "m c h w"]
@@ -140,7 +139,7 @@ def main() -> None:
     dtype, why = autocast(options), fm.GradCAM(model)(images)
     print(f"{options.model} on {options.device}, {len(images)} photographs, {torch.get_num_threads()} threads\n")
     header = ["removed", "solver", "iterations", "seconds an imputation", "ratio to a forward"]
-    print(table(header, rows_of_solvers(model, images, ranks(why.at()), options, dtype)))
+    print(table(header, rows_of_solvers(model, images, cell_ranks(why.at()), options, dtype)))
     passes = 1 + 2 * len(FRACTIONS)
     bare = partial(forward, model, images.repeat_interleave(passes, dim=0), options.chunk, dtype)
     whole = partial(road, model, images, why, chunk_size=options.chunk, autocast=dtype)

@@ -14,7 +14,7 @@ from common import arguments, load_photos, table, with_error
 
 import faithmap as fm
 from faithmap.metrics.functional import ModelExplainer, randomisation
-from faithmap.metrics.functional.reinitialise import Draw
+from faithmap.metrics.functional.randomisation import WeightDraw
 
 STAGES = ("classifier", "conv_head", "blocks.6", "blocks.4")
 
@@ -33,7 +33,7 @@ def main() -> None:
     }
     rows = []
     for name, explainer in methods.items():
-        for draw in get_args(Draw):
+        for draw in get_args(WeightDraw):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", fm.FaithmapWarning)
                 checked = randomisation(explainer, images, layers=[*STAGES, model], draw=draw, seed=options.seed)

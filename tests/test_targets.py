@@ -364,7 +364,7 @@ def test_metrics_ask_what_was_explained(pictures: Tensor) -> None:
     walked = road(model, pictures, why, fractions=(0.2, 0.6), chunk_size=3)
     assert torch.allclose(walked.clean, why.score)
     draws = infidelity(model, pictures, why, draws=6, chunk_size=5, perturbation="square")
-    assert torch.equal(draws.fallen, infidelity(model, pictures, why, target, draws=6, perturbation="square").fallen)
+    assert torch.equal(draws.observed, infidelity(model, pictures, why, target, draws=6, perturbation="square").observed)
 
 
 def test_a_map_of_a_target_is_as_sensitive_as_its_image_alone(pictures: Tensor) -> None:

@@ -1,12 +1,12 @@
-r"""Explanation: a heatmap at its native resolution, where its cells lie on the image, and what it explains.
+r"""Explanation: a heatmap at its native resolution, the positions of its cells on the image, and what it explains.
 
-A cell of a heatmap is a point of the image, its centre. Between centres the heatmap is linear along each axis, beyond the
-outermost it is constant:
+A cell of a heatmap stands for one point of the image, the cell's centre. The heatmap is linear between centres along each axis,
+and constant beyond the outermost centres:
 
 .. math:: H(y, x) = \sum_{ij} R_{yi} h_{ij} C_{xj}
 
 with :math:`R` and :math:`C` the one-dimensional interpolation matrices of the rows' and the columns' centres. Masks are
-upsampled with aligned corners, which is the case of centres from the first pixel to the last.
+upsampled with aligned corners: the first centre is the first pixel, the last centre the last pixel.
 """
 
 from __future__ import annotations
@@ -24,19 +24,26 @@ from faithmap.score import ScoreFunction, Target, function_of
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What an explainer answers, for n images.
+    """Heatmaps of n images, with the target, the score and the diagnostics of each.
+
+    >>> explanation = Explanation(torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]), image_size=(5, 5))
+    >>> len(explanation), explanation.resolution, tuple(explanation.at().shape)
+    (1, (2, 2), (1, 5, 5))
 
     Attributes:
-        heatmap: raw values at the native resolution, high where it matters; neither clipped nor scaled.
+        heatmap: importance of each cell, in the units of the score; raw values, neither clipped nor scaled.
         image_size: (height, width) of the explained images.
-        target: the explained class of each image; None where the score was a callable.
-        function: that callable; what metrics ask about this explanation they ask of it.
-        score: of each clean image, as it was explained.
+        target: the explained class of each image; None if the target is a callable.
+        score: the explained score of each clean image.
         rows: centre of each row of cells, in pixels (0 is the centre of the first pixel); None aligns the corners.
-        columns: likewise.
-        method: the explainer's name.
-        settings: the explainer's, as plain data.
+        columns: centre of each column of cells, in pixels; None aligns the corners.
+        method: name of the explainer.
+        settings: settings of the explainer, as plain data.
         diagnostics: one dict of plain data for each image.
+        function: the callable target, which metrics then use as their default target; None if the target is a class.
+
+    Raises:
+        ValueError: if the heatmap has another number of dimensions than three.
     """
 
     heatmap: Float[Tensor, "n r c"]
@@ -56,7 +63,13 @@ class Explanation:
 
     @classmethod
     def from_array(cls, heatmap: Any, image_size: tuple[int, int], *, target: Any = None, method: str = "array") -> Explanation:
-        """Somebody else's maps, (n, r, c) or (r, c) of any array type, as an Explanation with aligned corners.
+        """An Explanation of heatmaps that another library made, with aligned corners.
+
+        Args:
+            heatmap: (n, r, c) or (r, c), of any array type.
+            image_size: (height, width) of the explained images.
+            target: the explained class, one for all images or one for each; None if unknown.
+            method: name of the explainer, for captions.
 
         >>> Explanation.from_array([[0.0, 1.0], [2.0, 3.0]], (5, 5)).at()[0, 2]
         tensor([1.0000, 1.2500, 1.5000, 1.7500, 2.0000])
@@ -73,11 +86,11 @@ class Explanation:
         return self.heatmap.shape[-2], self.heatmap.shape[-1]
 
     def at(self, size: tuple[int, int] | None = None) -> Float[Tensor, "n h w"]:
-        """The heatmap resampled to a grid of that size over the image, cells where they belong.
+        """The heatmap resampled to another grid over the image, by the positions of its cells.
 
         Args:
-            size: rows and columns of the new grid; the image's own by default. A coarser grid than the image has its
-                corners aligned with the image's, as masks do.
+            size: (rows, columns) of the new grid; None for one value per pixel. The corners of a coarser grid are aligned with
+                the corners of the image, as those of a mask are.
         """
         axes = zip(self.centres, size or self.image_size, self.image_size, strict=True)
         points = ((centres, _spread(count, length, centres.device)) for centres, count, length in axes)
@@ -86,12 +99,12 @@ class Explanation:
 
     @property
     def explained(self) -> Target:
-        """What was explained: classes, or the callable; None where it is not known."""
+        """The target of the explanation: classes or a callable; None if unknown."""
         return self.function if self.target is None else self.target
 
     @property
     def centres(self) -> tuple[Float[Tensor, " r"], Float[Tensor, " c"]]:
-        """Where the rows and the columns of cells lie, in pixels, on the heatmap's device, in double precision."""
+        """Centres of the rows and of the columns of cells, in pixels, in double precision, on the heatmap's device."""
         rows, columns = (
             _spread(cells, length, self.heatmap.device) if given is None else given.to(self.heatmap.device, torch.float64)
             for given, cells, length in zip((self.rows, self.columns), self.resolution, self.image_size, strict=True)
@@ -100,9 +113,9 @@ class Explanation:
 
     @property
     def cells(self) -> Float[Tensor, "n r c"]:
-        """The heatmap at the cells of a mask of its own resolution, whose corners are the image's: what games are played with.
+        """The heatmap resampled to the cells of a mask of the same resolution: the values that deletion and insertion rank.
 
-        It is the heatmap itself unless its cells stand elsewhere.
+        This is the heatmap itself if its corners are aligned with those of the image.
         """
         return self.heatmap if self.rows is None and self.columns is None else self.at(self.resolution)
 
@@ -132,13 +145,17 @@ class Explanation:
 
 
 def _spread(points: int, length: int, device: torch.device) -> Float[Tensor, " p"]:
-    """So many points from the first pixel to the last; a single one in the middle."""
+    """Evenly spaced points from the first pixel to the last; a single point lies in the middle."""
     first = 0.0 if points > 1 else (length - 1) / 2
     return torch.linspace(first, length - 1 - first, points, device=device, dtype=torch.float64)
 
 
 def interpolation_matrix(centres: Float[Tensor, " r"], at: Float[Tensor, " p"]) -> Float[Tensor, "p r"]:
-    """Weights of the cells at each point: linear between neighbouring centres, constant beyond the outermost.
+    """Weight of each cell at each point: linear between neighbouring centres, constant beyond the outermost.
+
+    Args:
+        centres: of the cells along one axis, in pixels, ascending.
+        at: the points to interpolate at, in pixels.
 
     >>> interpolation_matrix(torch.tensor([0.0, 2.0]), torch.tensor([-1.0, 0.5, 2.0]))
     tensor([[1.0000, 0.0000],
@@ -153,3 +170,15 @@ def interpolation_matrix(centres: Float[Tensor, " r"], at: Float[Tensor, " p"]) 
     matrix = torch.zeros(len(at), len(centres), device=at.device, dtype=at.dtype)
     matrix.scatter_(1, left.unsqueeze(1), (1 - share).unsqueeze(1))
     return matrix.scatter_(1, right.unsqueeze(1), share.unsqueeze(1))
+
+
+def cell_ranks(heatmap: Float[Tensor, "n r c"]) -> Int[Tensor, "n r c"]:
+    """Rank of each cell in its heatmap, 0 for the highest; equal cells are ranked in reading order.
+
+    >>> cell_ranks(torch.tensor([[[1.0, 3.0], [3.0, 2.0]]]))
+    tensor([[[3, 0],
+             [1, 2]]])
+    """
+    order = heatmap.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places).view(heatmap.shape)

@@ -51,8 +51,8 @@ def test_everything_is_the_library_s(faith, photo, tmp_path: Path):
     assert np.array_equal(np.load(folder / "clean_heatmap.npy"), check.clean.heatmap[0].numpy())
     assert np.array_equal(np.load(folder / "adversarial_heatmap.npy"), check.adversarial.heatmap[0].numpy())
     for name, needed, curve, probabilities in (
-        ("clean", check.clean_needed, check.clean_insertion, check.attack.before),
-        ("adversarial", check.adversarial_needed, check.adversarial_insertion, check.attack.after),
+        ("clean", check.clean_needed, check.clean_insertion, check.attack.clean_probabilities),
+        ("adversarial", check.adversarial_needed, check.adversarial_insertion, check.attack.adversarial_probabilities),
     ):
         side = record[name]
         assert side["index"] == int(probabilities.argmax())

@@ -87,7 +87,7 @@ def test_what_is_needed_of_a_linear_model_is_known_cell_by_cell(weight: Tensor, 
         assert needed.tolist() == [first / 16]
     assert (check.clean_needed.item(), check.adversarial_needed.item()) == (3 / 16, 6 / 16)
     assert check.difference.tolist() == [3 / 16]
-    assert check.judged.tolist() == [True]
+    assert check.valid.tolist() == [True]
     assert check.resolution == (4, 4)
 
 
@@ -148,7 +148,7 @@ def test_a_map_that_ranks_nothing_needs_nothing_known(weight: Tensor, blot: Tens
     assert math.isnan(check.difference)
     assert math.isnan(check.correlation)
     assert check.fooled.tolist() == [True]
-    assert check.judged.tolist() == [False]
+    assert check.valid.tolist() == [False]
 
 
 def test_fractions_needed() -> None:
@@ -189,7 +189,7 @@ def test_what_cannot_be_checked(small_net: SmallNet, images: Tensor) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             adversarial_check(explainer, images, **settings)
-    with pytest.raises(TypeError, match="function names no model that could be attacked"):
+    with pytest.raises(TypeError, match="function has no model that could be attacked"):
         adversarial_check(lambda images, target: None, images)
 
 
@@ -198,16 +198,16 @@ def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNe
     images = images.double()
     explainer = Evidence(small_net, torch.rand(3, 16, 16).double(), noise=0.01)
     wanted = adversarial_check(explainer, images, radius=0.3, insertion_steps=8)
-    assert wanted.judged.tolist() == [True, False, True]
+    assert wanted.valid.tolist() == [True, False, True]
     metric = AdversarialDifference(explainer, radius=0.3, insertion_steps=8)
     first = metric(images[:2])
     metric.update(images[2:])
     drawn = explainer.drawn
     assert drawn[2] + drawn[4] == drawn[3] + drawn[5] == drawn[0], "the random numbers of an image are its own"
     assert torch.allclose(first, wanted.difference[0])
-    assert torch.allclose(metric.per_image(), wanted.difference[wanted.judged], atol=1e-9)
-    assert torch.cat(metric.judged).tolist() == wanted.judged.tolist()
-    assert torch.allclose(metric.compute(), wanted.difference[wanted.judged].mean())
+    assert torch.allclose(metric.per_image(), wanted.difference[wanted.valid], atol=1e-9)
+    assert torch.cat(metric.valid).tolist() == wanted.valid.tolist()
+    assert torch.allclose(metric.compute(), wanted.difference[wanted.valid].mean())
     assert metric.higher_is_better
     assert not list(metric.parameters())
     with pytest.raises(TypeError, match=r"no setting 'epsilon'; its settings are .*radius"):

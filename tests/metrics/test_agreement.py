@@ -172,7 +172,7 @@ def test_a_matrix_of_methods() -> None:
     assert torch.equal(found[:, 0, 1], spearman(first, second))
     assert torch.equal(found[:, 0, 2], torch.full((3,), -1.0))
     assert torch.equal(found, found.mT)
-    assert torch.equal(agreement_matrix(maps, top_k_overlap, k=7)[:, 0, 1], top_k_overlap(first, second, 7))
+    assert torch.equal(agreement_matrix(maps, partial(top_k_overlap, k=7))[:, 0, 1], top_k_overlap(first, second, 7))
     with pytest.raises(ValueError, match="at least one method"):
         agreement_matrix({})
 

@@ -64,7 +64,7 @@ def test_the_class_flips_at_a_known_radius(weight: Tensor) -> None:
     assert bool(attack.fooled)
     assert (int(attack.clean_class), int(attack.adversarial_class)) == (leave, 1 - leave)
     evidence = radius * 0.001 * float(weight.abs().sum())
-    assert float(attack.after[0, 1 - leave]) == pytest.approx(1 / (1 + math.exp(-2 * evidence)), rel=1e-9)
+    assert float(attack.adversarial_probabilities[0, 1 - leave]) == pytest.approx(1 / (1 + math.exp(-2 * evidence)), rel=1e-9)
 
 
 class Turning(nn.Module):
@@ -97,7 +97,7 @@ def test_a_model_that_is_too_sure_for_cross_entropy_still_shows_a_way(weight: Te
     image = torch.full((1, 3, 6, 6), 0.5, dtype=torch.float64) + 0.1 * weight.sign()
     model = Linear(weight * 1000 / float((weight * image).sum()))
     attack = mi_fgsm(model, image, 0, radius=0.1)
-    assert float(attack.before[0, 1]) < 1e-100
+    assert float(attack.clean_probabilities[0, 1]) < 1e-100
     assert torch.allclose(attack.images, image - 0.1 * weight.sign() * torch.sign((weight * image).sum()), atol=1e-12)
 
 
@@ -128,14 +128,14 @@ def test_what_failed_and_what_needed_no_attack_are_told_apart() -> None:
     image = torch.tensor([0.8, 0.52, 0.2]).view(3, 1, 1, 1)
     left = mi_fgsm(odds, image, 0, radius=0.1)
     assert left.fooled.tolist() == [False, True, False]
-    assert left.already.tolist() == [False, False, True]
+    assert left.already_satisfied.tolist() == [False, False, True]
     reached = mi_fgsm(odds, image, [1, 1, 1], radius=0.1, targeted=True)
     assert reached.fooled.tolist() == [False, True, False]
-    assert reached.already.tolist() == [False, False, True]
+    assert reached.already_satisfied.tolist() == [False, False, True]
     own = mi_fgsm(odds, image, radius=0.1)
     assert own.goal.tolist() == [0, 0, 1]
     assert own.fooled.tolist() == [False, True, False]
-    assert not own.already.any()
+    assert not own.already_satisfied.any()
     assert [one.fooled.item() for one in (left[i] for i in range(3))] == [False, True, False]
     assert left[-1].goal.tolist() == [0]
 
@@ -170,15 +170,15 @@ def test_no_image_has_a_say_in_anothers_attack(small_net: SmallNet, images: Tens
     cut = mi_fgsm(small_net, images.double().flip(0), radius=0.03, early_stop=early_stop, chunk_size=chunk_size)
     assert torch.allclose(together.images[1:2], alone.images, atol=1e-9)
     assert torch.allclose(together.images, cut.images.flip(0), atol=1e-9)
-    assert torch.allclose(together.after, cut.after.flip(0), atol=1e-9)
+    assert torch.allclose(together.adversarial_probabilities, cut.adversarial_probabilities.flip(0), atol=1e-9)
 
 
 def test_probabilities_are_the_models(small_net: SmallNet, images: Tensor) -> None:
     attack = mi_fgsm(small_net, images, radius=0.3)
     with torch.no_grad():
         small_net.eval()
-        assert torch.allclose(attack.before, small_net(images).softmax(1), atol=1e-6)
-        assert torch.allclose(attack.after, small_net(attack.images).softmax(1), atol=1e-6)
+        assert torch.allclose(attack.clean_probabilities, small_net(images).softmax(1), atol=1e-6)
+        assert torch.allclose(attack.adversarial_probabilities, small_net(attack.images).softmax(1), atol=1e-6)
     assert attack.fooled.tolist() == [True, False, True]
     assert torch.equal(attack.clean_class, attack.goal)
 
@@ -189,7 +189,7 @@ def test_half_precision_stays_within_its_spacing_of_the_ball(small_net: SmallNet
     attack = mi_fgsm(small_net.to(dtype), half, radius=0.3)
     assert attack.images.dtype == dtype
     assert (attack.images.float() - half.float()).abs().max() <= 0.3 + tolerance
-    assert attack.after.dtype == torch.float32
+    assert attack.adversarial_probabilities.dtype == torch.float32
     assert attack.fooled.any()
 
 
@@ -226,7 +226,7 @@ class Undefined(nn.Module):
 
 
 def test_a_gradient_that_is_not_finite(images: Tensor) -> None:
-    with pytest.raises(ValueError, match="gradient of image 0 holds NaN"):
+    with pytest.raises(ValueError, match="gradient of image 0 contains NaN"):
         mi_fgsm(Undefined(), images)
 
 
@@ -241,7 +241,7 @@ def test_a_gradient_that_is_not_finite(images: Tensor) -> None:
         ({"decay": -1.0}, "decay is -1.0"),
         ({"decay": math.inf}, "decay is inf"),
         ({"step_size": 0.0}, "step_size is 0.0"),
-        ({"targeted": True}, "needs the class to be reached"),
+        ({"targeted": True}, "needs the class to move towards"),
         ({"target": [1, 2]}, "2 entries for 3 images"),
         ({"target": 5}, "classes 0 to 4"),
     ],

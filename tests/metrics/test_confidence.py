@@ -143,7 +143,7 @@ def test_torch_cam_agrees(images: Tensor) -> None:
 def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched) -> None:
     untouched(small_net.train())
     confidence(small_net, images, maps)
-    with pytest.raises(ValueError, match=r"scores reach from 2 to 2; give one in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"scores range from 2 to 2; give a target in \[0, 1\]"):
         confidence(small_net, images, maps, lambda output: output[:, 0] * 0 + 2)
 
 
@@ -153,7 +153,7 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, map
         (torch.rand(2, 5, 5), {}, "for 3 images"),
         (torch.full((3, 5, 5), float("nan")), {}, "NaN"),
         (torch.rand(3, 5, 5), {"scaling": "softmax"}, "'softmax' is unknown; give one of max, min_max, none"),
-        (torch.rand(3, 5, 5) + 1, {"scaling": "none"}, "let them be scaled"),
+        (torch.rand(3, 5, 5) + 1, {"scaling": "none"}, "use another scaling"),
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )

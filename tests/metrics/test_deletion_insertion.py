@@ -8,9 +8,8 @@ from oracles import Linear, Patch, SmallNet
 from torch import Tensor
 
 from faithmap.baselines import Blur, Constant
-from faithmap.explanation import Explanation
+from faithmap.explanation import Explanation, cell_ranks
 from faithmap.metrics.functional import PROTOCOLS, Curve, Protocol, deletion_insertion
-from faithmap.metrics.functional.protocols import ranks
 from faithmap.model import Classifier
 
 BLACK = Protocol("black", "cells", 100, "black", "black")
@@ -86,8 +85,8 @@ def test_exact_counts_on_a_sparse_map(images: Tensor) -> None:
 
 
 def test_equal_cells_go_in_reading_order() -> None:
-    assert ranks(torch.zeros(2, 64, 64)).flatten(1).tolist() == [list(range(4096))] * 2
-    assert ranks(torch.tensor([[[0.0, 2.0], [2.0, 1.0]]])).flatten().tolist() == [3, 0, 1, 2]
+    assert cell_ranks(torch.zeros(2, 64, 64)).flatten(1).tolist() == [list(range(4096))] * 2
+    assert cell_ranks(torch.tensor([[[0.0, 2.0], [2.0, 1.0]]])).flatten().tolist() == [3, 0, 1, 2]
 
 
 @pytest.mark.parametrize("protocol", ["igos", "rise"])

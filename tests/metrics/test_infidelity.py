@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from faithmap.baselines import Blur
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import PERTURBATIONS, Gaussian, Region, Square, infidelity
-from faithmap.metrics.functional.draws import normal, uniform
-from faithmap.metrics.functional.perturbations import segment_map
+from faithmap.metrics.functional.infidelity import segment_map
 from faithmap.model import Classifier
-from faithmap.seeds import image_generators
+from faithmap.seeds import image_generators, normal_draws, uniform_draws
 
 NAMES = sorted(PERTURBATIONS)
 
@@ -49,11 +48,11 @@ class Fixed:
     """Hands out the same perturbed images, and masks, in order."""
 
     def __init__(self, shown: Tensor, masks: Tensor | None = None) -> None:
-        self.shown, self.masks, self.next = shown.flatten(0, 1), masks, 0
+        self.images, self.masks, self.next = shown.flatten(0, 1), masks, 0
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor | tuple[Tensor, Tensor]:
         i, self.next = self.next, self.next + 1
-        shown = self.shown[i : i + 1]
+        shown = self.images[i : i + 1]
         return shown if self.masks is None else (shown, self.masks.flatten(0, 1)[i : i + 1])
 
 
@@ -179,7 +178,7 @@ def test_no_other_factor_is_better(small_net: SmallNet, images: Tensor, maps: Te
 def test_a_map_of_zeros_foretells_nothing(small_net: SmallNet, images: Tensor) -> None:
     found = infidelity(small_net, images, torch.zeros(3, 4, 4), draws=10)
     assert found.scale.tolist() == [0, 0, 0]
-    assert torch.equal(found.value, found.fallen.square().mean(1))
+    assert torch.equal(found.value, found.observed.square().mean(1))
     assert found.unexplained.tolist() == [1, 1, 1]
 
 
@@ -214,7 +213,7 @@ def test_draws_are_an_images_own(small_net: SmallNet, images: Tensor, maps: Tens
         chunk_size=chunk_size,
         generator=image_generators(0, [1]),
     )
-    assert torch.allclose(together.foretold[1:2], alone.foretold, rtol=1e-6, atol=1e-5)
+    assert torch.allclose(together.predicted[1:2], alone.predicted, rtol=1e-6, atol=1e-5)
     assert torch.allclose(together.value[1:2], alone.value, atol=1e-6)
     assert torch.allclose(together[1].scale, alone.scale, rtol=1e-4)
     assert len(together) == 3
@@ -233,10 +232,10 @@ def test_seeds_and_generators(small_net: SmallNet, images: Tensor, maps: Tensor)
     assert torch.equal(infidelity(small_net, images, maps, draws=4, generator=image_generators(0, range(3))).value, plain.value)
     for other in ({"seed": 1}, {"generator": generator()}):
         assert not torch.equal(infidelity(small_net, images, maps, draws=4, **other).value, plain.value)
-    assert plain.fallen[0].unique().numel() == 4, "draws differ"
+    assert plain.observed[0].unique().numel() == 4, "draws differ"
 
 
-@pytest.mark.parametrize("draw", [normal, uniform])
+@pytest.mark.parametrize("draw", [normal_draws, uniform_draws])
 def test_a_draw_is_the_same_however_many_are_drawn_at_once(draw: Callable[..., Tensor]) -> None:
     """35 numbers: a vectorised generator draws them by the 16, and the rest in another way."""
     together, one_by_one = generator(), generator()
@@ -248,17 +247,17 @@ def test_no_graph_is_kept(images: Tensor, maps: Tensor) -> None:
     model = Module(lambda x: seen.append(torch.is_grad_enabled()) or x.mean((2, 3)))
     found = infidelity(model, images, Explanation(maps.requires_grad_(), (32, 32)), 0, draws=2)
     assert seen == [False, False]
-    assert not found.foretold.requires_grad
+    assert not found.predicted.requires_grad
 
 
 def test_a_gaussian_is_the_baseline_with_noise() -> None:
     images = torch.rand(2, 3, 40, 40, generator=generator())
-    shown = Gaussian("grey", std=0.1, limits=None).prepare(images)[1](50, generator()).shown
+    shown = Gaussian("grey", std=0.1, limits=None).prepare(images)[1](50, generator()).images
     assert float(shown.mean()) == pytest.approx(0.5, abs=1e-3)
     assert float(shown.std()) == pytest.approx(0.1, rel=0.01)
     assert float(shown[0].flatten().dot(shown[1].flatten()) / 4800) == pytest.approx(0.25, abs=3e-3), "pixels are independent"
-    assert torch.allclose(Gaussian("blur", std=0).prepare(images)[1](1, generator()).shown[0], Blur()(images)[1])
-    cut = Gaussian().prepare(images)[0](50, generator()).shown
+    assert torch.allclose(Gaussian("blur", std=0).prepare(images)[1](1, generator()).images[0], Blur()(images)[1])
+    cut = Gaussian().prepare(images)[0](50, generator()).images
     assert (cut.min(), (cut > 1).sum()) == (0, 0)
     assert float((cut == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
     assert float(cut[cut > 0].square().mean().sqrt()) == pytest.approx(0.2, rel=0.01)
@@ -269,7 +268,7 @@ def test_squares_have_every_side_and_place() -> None:
     """28 pixels: sides 1 to 10, as the authors have it."""
     images = torch.rand(1, 3, 28, 30, generator=generator())
     draw = Square(baseline="white").prepare(images)[0](4000, generator())
-    assert torch.equal(draw.shown, torch.where(draw.removed.unsqueeze(1), torch.ones(()), images))
+    assert torch.equal(draw.images, torch.where(draw.removed.unsqueeze(1), torch.ones(()), images))
     sides = draw.removed.any(2).sum(1)
     assert torch.equal(sides, draw.removed.any(1).sum(1))
     assert torch.equal(draw.removed.sum((1, 2)), sides.square())
@@ -305,7 +304,7 @@ def test_regions_are_cells_or_a_users_segments() -> None:
     assert torch.allclose(cells[:, :, 0, :, 0].mean(0), torch.full((2, 4), 0.25), atol=0.03)
     joint = (cells[:, 0, 0, 0, 0] * cells[:, 1, 0, 2, 0]).mean()
     assert float(joint) == pytest.approx(0.0625, abs=0.02), "cells go independently"
-    assert torch.equal(draw.shown, images[0] * ~draw.removed.unsqueeze(1))
+    assert torch.equal(draw.images, images[0] * ~draw.removed.unsqueeze(1))
     names = torch.stack([torch.arange(48).view(6, 8) % 3 * 100 - 7, torch.zeros(6, 8).long()])
     first, second = (draw(50, generator()).removed for draw in Region(names).prepare(images))
     for removed in first:
@@ -328,7 +327,7 @@ def test_the_map_is_resampled_to_pixels(small_net: SmallNet, images: Tensor, map
     )
     given = infidelity(small_net, images, placed, draws=5)
     assert torch.allclose(given.value, infidelity(small_net, images, placed.at(), 1, draws=5).value, atol=1e-9)
-    assert not torch.allclose(given.foretold, infidelity(small_net, images, maps, 1, draws=5).foretold, rtol=1e-2)
+    assert not torch.allclose(given.predicted, infidelity(small_net, images, maps, 1, draws=5).predicted, rtol=1e-2)
 
 
 def test_lower_precision_keeps_the_value(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
@@ -340,7 +339,7 @@ def test_lower_precision_keeps_the_value(small_net: SmallNet, images: Tensor, ma
     assert torch.allclose(halved.value, full.value, rtol=0.05, atol=1e-6)
     assert torch.allclose(cast.value, full.value, rtol=0.3, atol=1e-4)
     assert halved.value.dtype == torch.float64
-    local = [infidelity(model, x, maps, 1, draws=5).foretold for x in (images, images.half())]
+    local = [infidelity(model, x, maps, 1, draws=5).predicted for x in (images, images.half())]
     assert torch.allclose(local[0], local[1], rtol=1e-2, atol=0.5)
 
 
@@ -443,7 +442,7 @@ def test_passes_run_in_the_precision_that_was_asked_for(images: Tensor, maps: Te
         ({"perturbation": Region(33)}, "33 x 33 cells does not fit"),
         ({"perturbation": Region(torch.zeros(2, 32, 32).long())}, "whole numbers"),
         ({"perturbation": Region(torch.zeros(32, 32))}, "whole numbers"),
-        ({"perturbation": lambda image, generator: image[0]}, r"made \(3, 32, 32\)"),
+        ({"perturbation": lambda image, generator: image[0]}, r"returned \(3, 32, 32\)"),
         ({"perturbation": lambda image, generator: (image, image)}, r"the mask \(1, 3, 32, 32\)"),
     ],
 )

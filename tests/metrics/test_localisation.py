@@ -16,9 +16,9 @@ from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.metrics import EnergyPointingGame, PointingGame, RelevanceRank
 from faithmap.metrics.functional import (
+    annotated_regions,
     difficult_subset,
     energy_pointing_game,
-    photographs,
     pointing_accuracy,
     pointing_distance,
     pointing_game,
@@ -176,7 +176,7 @@ def test_an_image_with_fewer_boxes_than_its_neighbour_gets_none() -> None:
     ],
 )
 def test_a_pixel_is_in_a_box_if_its_centre_is(box: tuple[float, ...], rows: range, columns: range) -> None:
-    region = next(photographs.photographs(torch.ones(1, 8, 10), [box], None, None)).objects[0]
+    region = next(annotated_regions.annotated_regions(torch.ones(1, 8, 10), [box], None, None)).objects[0]
     wanted = torch.zeros(8, 10, dtype=torch.bool)
     wanted[rows.start : rows.stop, columns.start : columns.stop] = True
     assert torch.equal(region, wanted)
@@ -223,7 +223,7 @@ def test_the_definitions_on_a_photograph_that_was_cropped(size: tuple[int, int])
     for function, wanted in zip(ALL, slowly(placed, mask[0]), strict=True):
         assert float(function(explanation, mask, geometry=geometry)) == pytest.approx(wanted, abs=1e-9)
         box = torch.tensor([[8, 3, 20, 14]])
-        assert float(function(explanation, box, geometry=geometry, photos=[size])) == pytest.approx(wanted, abs=1e-9)
+        assert float(function(explanation, box, geometry=geometry, image_sizes=[size])) == pytest.approx(wanted, abs=1e-9)
 
 
 def bilinear(cells: Tensor, rows: Tensor, columns: Tensor, y: float, x: float) -> float:
@@ -245,8 +245,8 @@ def test_the_highest_pixel_of_a_crop_is_where_it_was_on_the_photograph() -> None
     assert geometry.window((100, 180))[:2] == (20, 60)
     heatmap = one_hot(3, 4, 30, 30)
     box = torch.tensor([[60 + 8, 20 + 6, 60 + 10, 20 + 8]])
-    assert float(pointing_distance(heatmap, box, photos=[(100, 180)], geometry=geometry)) == 0
-    assert float(pointing_distance(heatmap, box - 10, photos=[(100, 180)], geometry=geometry)) == pytest.approx(
+    assert float(pointing_distance(heatmap, box, image_sizes=[(100, 180)], geometry=geometry)) == 0
+    assert float(pointing_distance(heatmap, box - 10, image_sizes=[(100, 180)], geometry=geometry)) == pytest.approx(
         math.hypot(9, 9)
     )
 
@@ -254,7 +254,7 @@ def test_the_highest_pixel_of_a_crop_is_where_it_was_on_the_photograph() -> None
 def test_what_the_model_never_saw_is_left_out() -> None:
     geometry = Geometry(crop=(10, 10))
     uniform, half, outside = torch.ones(1, 10, 10), torch.tensor([[0, 0, 10, 20]]), torch.tensor([[0, 0, 3, 3]])
-    known = {"photos": [(20, 20)], "geometry": geometry}
+    known = {"image_sizes": [(20, 20)], "geometry": geometry}
     assert float(energy_pointing_game(uniform, half, **known)) == 0.5
     assert float(relevance_rank(uniform, half, **known)) == 0.5
     assert float(energy_pointing_game(uniform, outside, **known)) == 0
@@ -265,7 +265,7 @@ def test_what_the_model_never_saw_is_left_out() -> None:
 
 def test_a_crop_padded_with_black_sticks_out() -> None:
     heatmap = torch.ones(1, 10, 10)
-    found = energy_pointing_game(heatmap, torch.tensor([[0, 0, 3, 6]]), photos=[(6, 6)], geometry=Geometry(crop=(10, 10)))
+    found = energy_pointing_game(heatmap, torch.tensor([[0, 0, 3, 6]]), image_sizes=[(6, 6)], geometry=Geometry(crop=(10, 10)))
     assert float(found) == 0.5
 
 
@@ -273,7 +273,7 @@ def test_without_geometry_the_heatmap_is_of_the_whole_photograph() -> None:
     """An image of 20 x 20 stretched from 40 x 60: its pixel (10, 5) is the photograph's (20..21, 15..17)."""
     explanation = Explanation(one_hot(10, 5, 20, 20), (20, 20))
     for box, distance in (((15, 20, 18, 22), 0), ((15, 25, 18, 30), 5)):
-        assert float(pointing_distance(explanation, [box], photos=[(40, 60)])) == distance
+        assert float(pointing_distance(explanation, [box], image_sizes=[(40, 60)])) == distance
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -282,15 +282,15 @@ def test_batches_and_sizes_do_not_matter(function: Any, monkeypatch: pytest.Monk
     sizes = [(30, 50), (44, 40), (30, 50), (61, 33), (44, 40)]
     maps = noise(5, 6, 6).float()
     boxes = [torch.tensor([[5 + i, 6, 20 + i, 25], [2, 2, 9, 3 + i]][: 1 + i % 2]) for i in range(5)]
-    whole = function(maps, boxes, photos=sizes, geometry=geometry)
-    alone = [function(maps[i : i + 1], boxes[i : i + 1], photos=sizes[i : i + 1], geometry=geometry) for i in range(5)]
+    whole = function(maps, boxes, image_sizes=sizes, geometry=geometry)
+    alone = [function(maps[i : i + 1], boxes[i : i + 1], image_sizes=sizes[i : i + 1], geometry=geometry) for i in range(5)]
     assert torch.allclose(whole, torch.cat(alone), atol=1e-6)
     assert len(whole.unique()) > 3
     order = torch.tensor([3, 1, 4, 0, 2])
-    turned = function(maps[order], [boxes[i] for i in order], photos=[sizes[i] for i in order], geometry=geometry)
+    turned = function(maps[order], [boxes[i] for i in order], image_sizes=[sizes[i] for i in order], geometry=geometry)
     assert torch.allclose(turned, whole[order], atol=1e-6)
-    monkeypatch.setattr(photographs, "PIXELS", 2000)
-    assert torch.allclose(function(maps, boxes, photos=sizes, geometry=geometry), whole, atol=1e-6)
+    monkeypatch.setattr(annotated_regions, "PIXELS_PER_GROUP", 2000)
+    assert torch.allclose(function(maps, boxes, image_sizes=sizes, geometry=geometry), whole, atol=1e-6)
 
 
 def test_precision_is_that_of_the_maps_or_single() -> None:
@@ -326,26 +326,31 @@ BOX = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
         (torch.ones(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool), {}, "object of image 0 has no pixels"),
         (torch.ones(1, 4, 4), [torch.zeros(0, 4)], {}, "object of image 0 has no pixels"),
         (torch.ones(1, 4, 4), [torch.ones(1, 1, 4, 4, dtype=torch.bool)], {}, r"masks of image 0 have shape \(1, 1, 4, 4\)"),
-        (torch.ones(1, 4, 4), [[2, 0, 1, 3]], {}, r"box \[2.0, 0.0, 1.0, 3.0\] of image 0 does not lie on a photograph"),
-        (torch.ones(1, 4, 4), [[4, 0, 6, 3]], {}, "does not lie on a photograph"),
-        (torch.ones(1, 4, 4), [[-3, 0, 0, 3]], {}, "does not lie on a photograph"),
-        (torch.ones(1, 4, 4), [[0, 0, math.nan, 3]], {}, "does not lie on a photograph"),
-        (torch.ones(1, 4, 4), [[0, 0, math.inf, 3]], {}, "does not lie on a photograph"),
-        (torch.ones(2, 4, 4), [BOX, torch.ones(4, 4, dtype=torch.bool)], {}, "boxes to all, or masks to all"),
-        (torch.ones(1, 4, 4), BOX, {"photos": [(4, 4)] * 2}, "photos has 2 sizes for 1 images"),
-        (torch.ones(1, 4, 4), BOX, {"geometry": Geometry(crop=(4, 4))}, "boxes with a geometry need photos"),
+        (torch.ones(1, 4, 4), [[2, 0, 1, 3]], {}, r"box \[2.0, 0.0, 1.0, 3.0\] of image 0 does not lie on an image"),
+        (torch.ones(1, 4, 4), [[4, 0, 6, 3]], {}, "does not lie on an image"),
+        (torch.ones(1, 4, 4), [[-3, 0, 0, 3]], {}, "does not lie on an image"),
+        (torch.ones(1, 4, 4), [[0, 0, math.nan, 3]], {}, "does not lie on an image"),
+        (torch.ones(1, 4, 4), [[0, 0, math.inf, 3]], {}, "does not lie on an image"),
+        (torch.ones(2, 4, 4), [BOX, torch.ones(4, 4, dtype=torch.bool)], {}, "boxes for all, or masks for all"),
+        (torch.ones(1, 4, 4), BOX, {"image_sizes": [(4, 4)] * 2}, "image_sizes has 2 sizes for 1 images"),
+        (torch.ones(1, 4, 4), BOX, {"geometry": Geometry(crop=(4, 4))}, "boxes with a geometry need image_sizes"),
         (
             torch.ones(1, 4, 4),
             torch.ones(1, 4, 4, dtype=torch.bool),
-            {"photos": [(4, 5)]},
+            {"image_sizes": [(4, 5)]},
             "masks are of .4, 4.; give masks of its size",
         ),
-        (torch.ones(1, 4, 4), BOX, {"photos": [(0, 4)]}, r"of size \(0, 4\); give \(height, width\)"),
+        (
+            torch.ones(1, 4, 4),
+            BOX,
+            {"image_sizes": [(0, 4)]},
+            r"image 0 has size \(0, 4\) in image_sizes; give \(height, width\)",
+        ),
         (
             Explanation(torch.ones(1, 4, 4), (8, 8)),
             BOX,
-            {"photos": [(20, 20)], "geometry": Geometry(crop=(10, 10))},
-            r"explain images of \(8, 8\), but this geometry makes \(10, 10\)",
+            {"image_sizes": [(20, 20)], "geometry": Geometry(crop=(10, 10))},
+            r"explain images of \(8, 8\), but this geometry gives \(10, 10\)",
         ),
     ],
 )
@@ -369,7 +374,7 @@ def test_difficult_is_small_and_not_alone() -> None:
     assert difficult_subset(boxes, names, (100, 101)) == {"dog": True, "cat": True}
     assert difficult_subset(boxes[:2], names[:2], (100, 101)) == {"dog": False}, "nothing distracts"
     assert difficult_subset(boxes[:0], [], (100, 101)) == {}
-    with pytest.raises(ValueError, match="one label a box"):
+    with pytest.raises(ValueError, match="one label per box"):
         difficult_subset(boxes, names[:2], (100, 100))
 
 
@@ -378,7 +383,7 @@ def test_accuracy_is_the_mean_over_classes() -> None:
     assert float(pointing_accuracy(hits, classes)) == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert float(pointing_accuracy(hits.double(), classes)) == pytest.approx((2 / 3 + 1 + 0) / 3)
     for wrong in (classes[:2], classes[:0]):
-        with pytest.raises(ValueError, match="give one class a hit"):
+        with pytest.raises(ValueError, match="give one class per hit"):
             pointing_accuracy(hits[: 3 if len(wrong) else 0], wrong)
 
 
@@ -411,8 +416,8 @@ def test_classes_settings_are_those_of_the_functions() -> None:
     boxes, maps = torch.tensor([[5, 6, 20, 25], [2, 2, 9, 13]]), noise(2, 6, 6)
     for kind, function in ((EnergyPointingGame, energy_pointing_game), (RelevanceRank, relevance_rank)):
         metric = kind(geometry=geometry)
-        metric.update(heatmaps=maps, objects=boxes, photos=sizes)
-        wanted = function(maps, boxes, photos=sizes, geometry=geometry)
+        metric.update(heatmaps=maps, objects=boxes, image_sizes=sizes)
+        wanted = function(maps, boxes, image_sizes=sizes, geometry=geometry)
         assert torch.equal(metric.per_image(), wanted)
         assert torch.equal(metric.compute(), wanted.mean())
         with pytest.raises(ValueError, match="give update a target"):
@@ -420,7 +425,7 @@ def test_classes_settings_are_those_of_the_functions() -> None:
         metric.reset()
         metric.update(maps, boxes, [7, 8], sizes)
         assert [s.mean for s in metric.per_class().values()] == wanted.tolist()
-    distances = pointing_distance(maps, boxes, photos=sizes, geometry=geometry)
+    distances = pointing_distance(maps, boxes, image_sizes=sizes, geometry=geometry)
     for tolerance in (float(distances.max()), float(distances.max()) + 0.01):
         pointing = PointingGame(tolerance=tolerance, geometry=geometry)
         pointing.update(maps, boxes, 1, sizes)
@@ -432,7 +437,7 @@ def test_the_class_comes_from_the_explanation_or_must_be_given() -> None:
     metric.update(Explanation(one_hot(0, 0), (60, 80), target=torch.tensor([4])), box)
     metric.update(Explanation(one_hot(0, 0), (60, 80), target=torch.tensor([4])), box, torch.tensor([6]))
     assert list(metric.per_class()) == [4, 6]
-    with pytest.raises(ValueError, match="scored by class; give a target"):
+    with pytest.raises(ValueError, match="evaluated per class; give a target"):
         metric.update(one_hot(0, 0), box)
     for wrong in ([1, 2], [0.5]):
         with pytest.raises(ValueError, match="give one class per image"):

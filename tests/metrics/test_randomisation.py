@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from faithmap.explanation import Explanation
 from faithmap.metrics import ModelRandomisation
 from faithmap.metrics.functional import Randomisation, randomisation, spearman
-from faithmap.metrics.functional.reinitialise import Trained, randomise
+from faithmap.metrics.functional.randomisation import TrainedState, randomise_layer
 from faithmap.model import Classifier
 from faithmap.seeds import derived, image_generators
 from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
@@ -119,7 +119,7 @@ def test_a_map_that_ignores_the_model_stays_as_it_is(small_net, images, untouche
 def test_a_map_that_is_a_layers_weights_changes_when_these_do(small_net, images, untouched, mode: str, draw: str) -> None:
     """Until then Spearman is 1; then it is that of what is drawn from the layer's own seed; alone, they come back."""
     forgetful = copy.deepcopy(small_net)
-    randomise("conv2", forgetful.conv2, 3, draw)
+    randomise_layer("conv2", forgetful.conv2, 3, draw)
     wanted = spearman(own("conv2")(small_net, images, 0), own("conv2")(forgetful, images, 0))[0].item()
     checked = randomisation(Explains(untouched(small_net), own("conv2")), images, mode=mode, seed=3, draw=draw)
     after = wanted if mode == "cascading" else 1.0
@@ -131,18 +131,18 @@ def test_values_are_those_of_the_layers_own_initialiser(small_net: SmallNet) -> 
     """The very numbers that torch draws for a new layer at the seed that the layer's name makes; the run's seed counts."""
     torch.manual_seed(derived(7, "conv2"))
     fresh = nn.Conv2d(8, 16, 3, stride=2, padding=1)
-    randomise("conv2", small_net.conv2, 7, "initialiser")
+    randomise_layer("conv2", small_net.conv2, 7, "initialiser")
     assert torch.equal(small_net.conv2.weight, fresh.weight)
     assert torch.equal(small_net.conv2.bias, fresh.bias)
-    randomise("conv2", small_net.conv2, 8, "initialiser")
+    randomise_layer("conv2", small_net.conv2, 8, "initialiser")
     assert not torch.equal(small_net.conv2.weight, fresh.weight)
 
 
 def test_half_precision_gets_the_same_numbers_rounded(small_net: SmallNet) -> None:
     half = copy.deepcopy(small_net).bfloat16()
     for draw in ("initialiser", "permutation"):
-        randomise("conv2", small_net.conv2, 7, draw)
-        randomise("conv2", half.conv2, 7, draw)
+        randomise_layer("conv2", small_net.conv2, 7, draw)
+        randomise_layer("conv2", half.conv2, 7, draw)
         assert torch.equal(half.conv2.weight, small_net.conv2.weight.bfloat16())
 
 
@@ -191,7 +191,7 @@ def test_attention_forgets_its_own_weights_and_not_those_of_its_projection(every
     before = values(everything)
     _, (_, state) = watching(everything, images, layers=["attention.out_proj"])
     assert changed(before, state) == {"attention.out_proj.weight", "attention.out_proj.bias"}
-    randomise("attention", everything.attention, 0, "initialiser")
+    randomise_layer("attention", everything.attention, 0, "initialiser")
     assert changed(before, values(everything)) == {"attention.in_proj_weight", "attention.in_proj_bias"}
 
 
@@ -220,7 +220,7 @@ def test_what_an_initialiser_leaves_out_is_permuted() -> None:
 
     layer = Scaled()
     before = values(layer)
-    randomise("scaled", layer, 0, "initialiser")
+    randomise_layer("scaled", layer, 0, "initialiser")
     assert changed(before, values(layer)) == {"weight", "bias", "scale"}
     assert torch.equal(layer.scale.sort().values, before["scale"].sort().values)
     assert not torch.equal(layer.weight.flatten().sort().values, before["weight"].flatten().sort().values)
@@ -263,7 +263,7 @@ def test_a_linear_model(images: Tensor) -> None:
     pictures = torch.rand(2, 1, 9, 9)
     checked = randomisation(Explains(model, gradient), pictures, keep_heatmaps=True)
     turned = copy.deepcopy(model)
-    randomise("", turned, 0, "initialiser")
+    randomise_layer("", turned, 0, "initialiser")
     assert torch.equal(turned.weight.flatten().sort().values, model.weight.flatten().sort().values)
     assert torch.equal(checked.heatmaps[0].heatmap[0], turned.weight[0].abs().detach())
     assert torch.allclose(checked.spearman, spearman(model.weight.abs(), turned.weight.abs()).expand(2, 1))
@@ -501,7 +501,7 @@ def test_a_zoo_model_with_its_normalisation_folded(images: Tensor, untouched) ->
 def test_values_are_put_back_in_place(small_net: SmallNet) -> None:
     """No parameter is exchanged: an optimiser of the user's still holds the right ones."""
     before = {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()}
-    trained = Trained(small_net)
-    with trained.put_back():
-        randomise("conv2", small_net.conv2, 0, "initialiser")
+    trained = TrainedState(small_net)
+    with trained.restored():
+        randomise_layer("conv2", small_net.conv2, 0, "initialiser")
     assert {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()} == before

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from faithmap import GradCAM, Smooth, SmoothGradCAM
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import sensitivity
-from faithmap.metrics.functional.draws import uniform
 from faithmap.model import Classifier
-from faithmap.seeds import image_generators
+from faithmap.seeds import image_generators, uniform_draws
 from faithmap.warning_types import EmptyHeatmapWarning, FaithmapWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.LowConfidenceWarning")
@@ -37,7 +36,7 @@ def noise_of(seed: int, image: int, count: int, shape: tuple[int, ...]) -> Tenso
     """The draws of an image: its generator gives the explainer's seed first, and then one disturbance after the other."""
     generator = image_generators(seed, [image])[0]
     torch.randint(2**62, (), generator=generator)
-    return uniform(count, shape, generator) * 2 - 1
+    return uniform_draws(count, shape, generator) * 2 - 1
 
 
 def test_a_map_that_is_the_image_moves_as_the_image_does() -> None:
@@ -144,7 +143,7 @@ def test_the_class_is_settled_on_the_clean_images() -> None:
 
     found = sensitivity(told, images, draws=20, limits=(-1.0, 1.0))
     assert found.maximum.tolist() == [0, 0]
-    with pytest.raises(ValueError, match="chose another class for a disturbed image"):
+    with pytest.raises(ValueError, match="chose another class for a perturbed image"):
         sensitivity(lambda images: told(images, None), images, draws=20, limits=(-1.0, 1.0))
 
 
@@ -240,7 +239,7 @@ def test_everything_comes_back_as_it_was(small_net: SmallNet, images: Tensor, un
         (itself, {"limits": (0.0, 0.5)}, "outside the limits"),
         (itself, {"target": 1}, "takes images; name a parameter 'target'"),
         (itself, {"generator": [torch.Generator()]}, "for 3 images"),
-        (lambda images, target: images, {}, "does not tell which class"),
+        (lambda images, target: images, {}, "does not return the class"),
         (lambda images, target: images, {"target": [1, 2]}, "target has 2 entries for 3 images"),
         (lambda images: images[:1], {}, r"maps of shape \(1, 3, 32, 32\) for 3 images"),
         (lambda images: images / 0, {}, "or NaN"),

@@ -29,7 +29,7 @@ def test_per_class_keeps_classes_apart() -> None:
     found = per_class(torch.tensor([1.0, 3.0, 10.0]), torch.tensor([7, 7, 2]))
     assert list(found) == [2, 7]
     assert (found[7].mean, found[2].mean) == (2.0, 10.0)
-    with pytest.raises(ValueError, match="one class a value"):
+    with pytest.raises(ValueError, match="one class per value"):
         per_class(torch.ones(2), torch.ones(3))
 
 

@@ -87,7 +87,7 @@ def test_nothing_is_cut_off(image, check):
 
 def test_a_map_that_ranks_nothing_and_an_attack_that_failed_are_said(image, check):
     flat = replace(check.adversarial, heatmap=torch.ones(1, 10, 10))
-    failed = replace(check.attack, after=check.attack.before)
+    failed = replace(check.attack, adversarial_probabilities=check.attack.clean_probabilities)
     figure = adversarial_panel(image, replace(check, adversarial=flat, attack=failed))
     text = words(figure)
     assert "The attack failed: class 1" in text

@@ -32,7 +32,7 @@ from faithmap.geometry import Geometry
 from faithmap.methods.settings import arguments_of
 from faithmap.metrics.functional import DeletionInsertion, deletion_insertion
 from faithmap.metrics.functional.agreement import spearman
-from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
+from faithmap.metrics.functional.curves import PROTOCOLS, Curve, Protocol
 from faithmap.text import one_line
 from faithmap.viz.browser import colours, display
 from faithmap.viz.colours import COLORMAP, flaw, limits

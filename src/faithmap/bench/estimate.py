@@ -17,7 +17,7 @@ from torch import Tensor
 
 from faithmap.bench.plan import BenchPlan, PlannedMethod
 from faithmap.methods.base import Passes
-from faithmap.metrics.functional.protocols import PROTOCOLS
+from faithmap.metrics.functional.curves import PROTOCOLS
 from faithmap.metrics.functional.road import FRACTIONS
 from faithmap.model import Classifier
 from faithmap.selection.timing import Pace, clock_of

@@ -155,7 +155,7 @@ def _located(column: str, function: Callable[..., Tensor]) -> Callable[..., Valu
         if any(boxes is None for boxes in objects):
             raise BenchError("the image has no objects")
         sizes = [photo.size for photo in case.photos]
-        found = function(case.why, objects, photos=sizes, geometry=case.model.geometry, **settings)
+        found = function(case.why, objects, image_sizes=sizes, geometry=case.model.geometry, **settings)
         return {column: found.double().tolist()}
 
     return measure

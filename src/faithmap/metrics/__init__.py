@@ -1,6 +1,6 @@
-"""Whether a heatmap is true: functions in :mod:`faithmap.metrics.functional`, and torchmetrics classes over them.
+"""Metrics of heatmaps: functions in :mod:`faithmap.metrics.functional`, and torchmetrics classes that use them.
 
-The classes are imported when they are first used: torchmetrics takes seconds to load, and the functions do without it.
+The classes are imported when they are first used, because torchmetrics takes seconds to load.
 """
 
 from __future__ import annotations
@@ -13,27 +13,30 @@ from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Pro
 if TYPE_CHECKING:
     from faithmap.metrics.adversarial import AdversarialDifference
     from faithmap.metrics.agreement import SSIM, Spearman, TopKOverlap
-    from faithmap.metrics.base import HeatmapMetric, ModelMetric
+    from faithmap.metrics.base import HeatmapMetric, MetricSettings, ModelMetric
     from faithmap.metrics.complexity import Complexity, Sparseness
     from faithmap.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
-    from faithmap.metrics.games import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
+    from faithmap.metrics.curves import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
+    from faithmap.metrics.infidelity import Infidelity
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
+    from faithmap.metrics.randomisation import ModelRandomisation
     from faithmap.metrics.road import ROAD
-    from faithmap.metrics.robustness import Infidelity, MaxSensitivity, MeanSensitivity
-    from faithmap.metrics.sanity import ModelRandomisation
+    from faithmap.metrics.sensitivity import MaxSensitivity, MeanSensitivity
 
-_HOMES = {
-    "agreement": ("SSIM", "Spearman", "TopKOverlap"),
+_MODULES = {
     "adversarial": ("AdversarialDifference",),
-    "base": ("HeatmapMetric", "ModelMetric"),
-    "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
-    "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
-    "road": ("ROAD",),
-    "robustness": ("Infidelity", "MaxSensitivity", "MeanSensitivity"),
+    "agreement": ("SSIM", "Spearman", "TopKOverlap"),
+    "base": ("HeatmapMetric", "MetricSettings", "ModelMetric"),
     "complexity": ("Complexity", "Sparseness"),
-    "games": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
-    "sanity": ("ModelRandomisation",),
+    "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
+    "curves": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
+    "infidelity": ("Infidelity",),
+    "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
+    "randomisation": ("ModelRandomisation",),
+    "road": ("ROAD",),
+    "sensitivity": ("MaxSensitivity", "MeanSensitivity"),
 }
+"""Module of each class."""
 
 __all__ = [
     "PROTOCOLS",
@@ -54,6 +57,7 @@ __all__ = [
     "InsertionMinusDeletion",
     "MaxSensitivity",
     "MeanSensitivity",
+    "MetricSettings",
     "MoRFMinusLeRF",
     "ModelMetric",
     "ModelRandomisation",
@@ -68,10 +72,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class from its home."""
-    for home, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(f"faithmap.metrics.{home}"), name)
+            return getattr(import_module(f"faithmap.metrics.{module}"), name)
     raise AttributeError(f"module 'faithmap.metrics' has no attribute {name!r}")
 
 

@@ -1,58 +1,115 @@
-"""The adversarial check, :mod:`faithmap.metrics.functional.adversarial`, as a torchmetrics class."""
+"""The adversarial check (:mod:`faithmap.metrics.functional.adversarial`) as a torchmetrics class."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Unpack
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.metrics.base import OF_TORCHMETRICS, HeatmapMetric, keywords_of
-from faithmap.metrics.functional.adversarial import Explains, adversarial_check
+from faithmap.baselines import Baseline
+from faithmap.metrics.base import HeatmapMetric, MetricSettings
+from faithmap.metrics.functional.adversarial import AttackableExplainer, adversarial_check
+from faithmap.metrics.functional.curves import Progress, Protocol, ProtocolName
 from faithmap.score import Target
-from faithmap.seeds import image_generators
-
-KNOWN = keywords_of(adversarial_check) - {"generator"}
 
 
 class AdversarialDifference(HeatmapMetric):
-    """The part of an adversarial image that has to be inserted, minus that of the clean one, in [-1, 1].
+    r"""Fraction of an adversarial image that has to be inserted, minus that of the clean image, in [-1, 1].
 
-    High where the class that an image really shows rests on few of its cells, and the class that it was led to on no part.
-    Images whose attack failed, and maps that rank nothing, have no value: ``per_image`` is of the others, and ``judged`` says
-    which those are. Two explainers of one model share the attacks.
+    High if the class of the clean image depends on few of its cells, and the class of the adversarial image on no part of it.
+    Images whose attack failed, and constant maps, have no value: ``per_image`` contains the others, and ``valid`` states which
+    those are.
+
+    >>> from faithmap import Gradient
+    >>> from torch import nn
+    >>> metric = AdversarialDifference(Gradient(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))), radius=0.5)
+    >>> metric.update(torch.rand(2, 3, 4, 4))
+    >>> int(torch.cat(metric.valid).sum()) == len(metric.per_image())
+    True
 
     Args:
-        explainer: with the model that is attacked. Neither is a part of the metric.
-        settings: those of :func:`faithmap.metrics.functional.adversarial_check`, by keyword; and torchmetrics' own.
+        explainer: with a ``model``, which is attacked; neither is a submodule of the metric.
+        radius: :math:`\epsilon` of the attack, the largest change of a pixel, in [0, 1] pixel units.
+        steps: of the attack, at least 1.
+        decay: of the attack's momentum, at least 0.
+        step_size: of the attack, in [0, 1] pixel units; None for radius / steps.
+        targeted: whether the attack moves towards the target instead of away from it.
+        early_stop: leave an image unchanged after its prediction satisfies the goal.
+        share: of the full image's score that the insertion has to reach, in (0, 1].
+        protocol: of insertion.
+        insertion_steps: parts into which the ranking is divided; None for the protocol's steps.
+        baseline: of insertion; None for the protocol's baseline.
+        seed: of the run; the random numbers of an image do not depend on the batches.
+        chunk_size: maximum number of images per pass of attack and insertion.
+        autocast: a lower precision for these passes; None for full precision.
+        progress: called with (thousandths done, 1000) of each update.
+        metric_settings: of torchmetrics, see :class:`~faithmap.metrics.base.MetricSettings`.
 
     Raises:
-        TypeError: for a setting that neither of the two has.
+        TypeError: for an unknown setting.
     """
 
     higher_is_better: bool = True
     plot_lower_bound: float = -1.0
     plot_upper_bound: float = 1.0
-    judged: list[Tensor]
+    explainer: AttackableExplainer
+    valid: list[Tensor]
 
-    def __init__(self, explainer: Explains, **settings: Any) -> None:
-        unknown = settings.keys() - KNOWN - OF_TORCHMETRICS
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__} has no setting {min(unknown)!r}; its settings are {', '.join(sorted(KNOWN))}"
-            )
-        super().__init__(**{name: value for name, value in settings.items() if name not in KNOWN})
-        self.__dict__["explainer"] = explainer  # past nn.Module's bookkeeping, which would make it a part
-        self.settings = {name: value for name, value in settings.items() if name in KNOWN}
-        self.add_state("judged", default=[], dist_reduce_fx="cat")
+    def __init__(
+        self,
+        explainer: AttackableExplainer,
+        *,
+        radius: float = 8 / 255,
+        steps: int = 10,
+        decay: float = 1.0,
+        step_size: float | None = None,
+        targeted: bool = False,
+        early_stop: bool = True,
+        share: float = 0.5,
+        protocol: ProtocolName | Protocol = "igos",
+        insertion_steps: int | None = None,
+        baseline: Baseline | None = None,
+        seed: int = 0,
+        chunk_size: int = 32,
+        autocast: torch.dtype | None = None,
+        progress: Progress | None = None,
+        **metric_settings: Unpack[MetricSettings],
+    ) -> None:
+        super().__init__(**metric_settings)
+        self.__dict__["explainer"] = explainer  # nn.Module would register a module as a submodule
+        self.seed = seed
+        self._check = partial(
+            adversarial_check,
+            radius=radius,
+            steps=steps,
+            decay=decay,
+            step_size=step_size,
+            targeted=targeted,
+            early_stop=early_stop,
+            share=share,
+            protocol=protocol,
+            insertion_steps=insertion_steps,
+            baseline=baseline,
+            chunk_size=chunk_size,
+            autocast=autocast,
+            progress=progress,
+        )
+        self.add_state("valid", default=[], dist_reduce_fx="cat")
 
     def update(self, images: Float[Tensor, "n c h w"], target: Target = None) -> None:
-        """Attack and explain some more images; arguments as those of the function."""
-        seen = self._count()
-        generators = image_generators(self.settings.get("seed", 0), range(seen, seen + len(images)), images.device)
-        check = adversarial_check(self.__dict__["explainer"], images, target, generator=generators, **self.settings)
-        self.judged.append(check.judged)
-        self.values.append(check.difference[check.judged])
+        """Attack and explain more images.
 
-    def _count(self) -> int:
-        return self._before + sum(map(len, self.judged))
+        Args:
+            images: in [0, 1].
+            target: the class to move away from, None for the predicted class; if ``targeted``, the class to move towards.
+        """
+        generators = self._next_generators(self.seed, len(images), images.device)
+        check = self._check(self.explainer, images, target, generator=generators)
+        self.valid.append(check.valid)
+        self.values.append(check.difference[check.valid])
+
+    def _image_count(self) -> int:
+        return self._images_before_forward + sum(map(len, self.valid))

@@ -1,4 +1,4 @@
-"""HeatmapMetric: a torchmetrics ``Metric`` whose state is one value for each image.
+"""HeatmapMetric and ModelMetric: torchmetrics classes whose state is one value per image.
 
 .. code-block:: python
 
@@ -6,11 +6,11 @@
     for images, target in loader:
         metric.update(images, explainer(images, target))
     metric.compute()                    # the mean over all images
-    metric.per_image()                  # every value, in the order that they came
-    metric.interval()                   # where the mean lies, by bootstrap
+    metric.per_image()                  # every value, in the order of the updates
+    metric.interval()                   # bootstrap interval of the mean
     metric.paired_with(other)           # two explainers on the same images
 
-Per-image values are concatenated over batches and processes, so that no result depends on how the images were batched.
+Per-image values are concatenated over batches and processes, so that no result depends on the batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, TypedDict, Unpack
 
 import torch
 from jaxtyping import Float
@@ -31,130 +31,175 @@ from faithmap.metrics.statistics import Interval, Paired, bootstrap, paired
 from faithmap.score import Target
 from faithmap.seeds import image_generators
 
-OF_TORCHMETRICS = frozenset(
-    {
-        "compute_on_cpu",
-        "compute_with_cache",
-        "dist_sync_fn",
-        "dist_sync_on_step",
-        "distributed_available_fn",
-        "process_group",
-        "sync_on_compute",
-    }
-)
+
+class MetricSettings(TypedDict, total=False):
+    """Settings of every torchmetrics ``Metric``.
+
+    Attributes:
+        compute_on_cpu: move the state to the CPU after each update.
+        compute_with_cache: compute once for the same state; True by default.
+        dist_sync_on_step: synchronise processes in ``forward``; False by default.
+        dist_sync_fn: gathers a state from all processes; None for ``torch.distributed.all_gather``.
+        distributed_available_fn: whether to synchronise at all; None to ask ``torch.distributed``.
+        process_group: the processes that synchronise; None for all.
+        sync_on_compute: synchronise processes in ``compute``; True by default.
+    """
+
+    compute_on_cpu: bool
+    compute_with_cache: bool
+    dist_sync_on_step: bool
+    dist_sync_fn: Callable[..., Any] | None
+    distributed_available_fn: Callable[[], bool] | None
+    process_group: Any
+    sync_on_compute: bool
 
 
 class HeatmapMetric(Metric):
-    """Base of the metrics: subclasses append each image's value to ``values`` in ``update``.
+    """Base of all metrics: ``update`` of a subclass appends one value per image to ``values``.
+
+    >>> class Brightness(HeatmapMetric):
+    ...     def update(self, heatmaps): self.values.append(heatmaps.mean(dim=(1, 2)))
+    >>> metric = Brightness()
+    >>> metric.update(torch.ones(2, 4, 4))
+    >>> metric.update(torch.zeros(1, 4, 4))
+    >>> metric.compute(), metric.per_image()
+    (tensor(0.6667), tensor([1., 1., 0.]))
 
     Args:
-        settings: torchmetrics' own, such as ``sync_on_compute`` and ``dist_sync_on_step``.
+        metric_settings: of torchmetrics, see :class:`MetricSettings`.
+
+    Raises:
+        TypeError: for an unknown setting.
     """
 
     full_state_update: bool = False
     is_differentiable: bool = False
     values: list[Tensor]
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._before = 0
+    def __init__(self, **metric_settings: Unpack[MetricSettings]) -> None:
+        unknown = metric_settings.keys() - MetricSettings.__annotations__.keys()
+        if unknown:
+            parameters = inspect.signature(type(self)).parameters.values()
+            known = ", ".join(sorted(p.name for p in parameters if p.kind is not p.VAR_KEYWORD))
+            raise TypeError(f"{type(self).__name__} has no setting {min(unknown)!r}; its settings are {known}")
+        super().__init__(**metric_settings)
+        self._images_before_forward = 0
         self.add_state("values", default=[], dist_reduce_fx="cat")
-        # NaN equals nothing: a MetricCollection merges metrics whose states agree on the first batch, and two of ours may
-        self.add_state("unlike_any_other", default=torch.tensor(torch.nan), dist_reduce_fx="max")
+        # NaN equals no other value: a MetricCollection merges metrics whose states are equal after the first batch, which two
+        # of these may be
+        self.add_state("never_equal", default=torch.tensor(torch.nan), dist_reduce_fx="max")
 
-    def forward(self, *data: Any, **named: Any) -> Any:
-        """Update, and return the mean over these images alone."""
-        self._before = self._count()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Update, and return the mean over the images of this call."""
+        self._images_before_forward = self._image_count()
         try:
-            return super().forward(*data, **named)
+            return super().forward(*args, **kwargs)
         finally:
-            self._before = 0
+            self._images_before_forward = 0
 
     def compute(self) -> Float[Tensor, ""]:
         """The mean over all images."""
         return self.per_image().mean()
 
     def per_image(self) -> Float[Tensor, " n"]:
-        """Every image's value, in the order of the updates; of all processes, one rank after the other.
+        """The value of every image, in the order of the updates; of all processes, one rank after the other.
 
         Raises:
             ValueError: before the first update.
         """
         if self._is_synced:
-            return self._together()
+            return self._all_values()
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync):
-            return self._together()
+            return self._all_values()
 
     def interval(self, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
-        """Where the mean lies with that confidence, by bootstrap over the images."""
+        """Bootstrap interval of the mean over the images.
+
+        Args:
+            level: of confidence, in (0, 1).
+            resamples: number of bootstrap samples.
+            seed: of the samples.
+        """
         return bootstrap(self.per_image(), level=level, resamples=resamples, seed=seed)
 
     def paired_with(self, other: HeatmapMetric) -> Paired:
-        """This metric's values minus another's of the same images, with a test of whether the mean differs from 0."""
+        """This metric's values minus another's on the same images, with a test of whether the mean differs from 0.
+
+        Args:
+            other: updated with the same images in the same order.
+        """
         return paired(self.per_image(), other.per_image())
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """The value, or several of them over time, as torchmetrics draws them: a matplotlib figure and its axes.
+        """The value, or several of them over time, drawn by torchmetrics: a matplotlib figure and its axes.
 
-        Scores of a callable target can lie outside the bounds of a probability's; they are shown all the same.
+        The limits are extended for scores of a callable target that lie outside the metric's own limits.
+
+        Args:
+            val: one value or a sequence of values; None for the metric's own value.
+            ax: matplotlib axes to draw on; None for new ones.
         """
         axes: Any
         figure, axes = self._plot(val, ax)
-        (low, high), shown = axes.get_ylim(), axes.dataLim
-        axes.set_ylim(min(low, shown.ymin), max(high, shown.ymax))
+        (low, high), drawn = axes.get_ylim(), axes.dataLim
+        axes.set_ylim(min(low, drawn.ymin), max(high, drawn.ymax))
         return figure, axes
 
-    def _count(self) -> int:
-        return self._before + sum(map(len, self.values))
+    def _image_count(self) -> int:
+        """Images since the last reset."""
+        return self._images_before_forward + sum(map(len, self.values))
 
-    def _together(self) -> Float[Tensor, " n"]:
+    def _next_generators(self, seed: int, count: int, device: torch.device) -> list[torch.Generator]:
+        """One generator per image of this update, by the index of the image since the last reset."""
+        start = self._image_count()
+        return image_generators(seed, range(start, start + count), device)
+
+    def _all_values(self) -> Float[Tensor, " n"]:
         if isinstance(self.values, list) and not self.values:
-            raise ValueError(f"{type(self).__name__} has seen no images; call update first")
+            raise ValueError(f"{type(self).__name__} has no images; call update first")
         return dim_zero_cat(self.values)
 
 
 class ModelMetric(HeatmapMetric):
-    """Base of the metrics that ask a model.
+    """Base of the metrics that evaluate a model: a subclass implements ``measure``.
+
+    >>> class CleanScore(ModelMetric):
+    ...     def measure(self, images, heatmaps, target): return self.model(images).softmax(dim=1).amax(dim=1)
+    >>> metric = CleanScore(nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5)))
+    >>> metric.update(torch.rand(2, 3, 4, 4), torch.rand(2, 4, 4))
+    >>> tuple(metric.per_image().shape)
+    (2,)
 
     Args:
-        model: as it was explained. It is no part of the metric: ``to``, ``train`` and ``state_dict`` leave it alone.
-        settings: of the function that measures, by keyword; and torchmetrics' own.
+        model: the model that was explained. It is no submodule of the metric: ``to``, ``train`` and ``state_dict`` of the
+            metric do not affect it.
+        metric_settings: of torchmetrics, see :class:`MetricSettings`.
 
     Raises:
-        TypeError: for a setting that neither of the two has.
+        TypeError: for an unknown setting.
     """
 
-    known: ClassVar[frozenset[str]] = frozenset()
     model: nn.Module
 
-    def __init__(self, model: nn.Module, **settings: Any) -> None:
-        unknown = settings.keys() - self.known - OF_TORCHMETRICS
-        if unknown:
-            known = ", ".join(sorted(self.known))
-            raise TypeError(f"{type(self).__name__} has no setting {min(unknown)!r}; its settings are {known}")
-        super().__init__(**{name: value for name, value in settings.items() if name not in self.known})
-        self.__dict__["model"] = model  # past nn.Module's bookkeeping, which would make it a part
-        self.settings = {name: value for name, value in settings.items() if name in self.known}
+    def __init__(self, model: nn.Module, **metric_settings: Unpack[MetricSettings]) -> None:
+        super().__init__(**metric_settings)
+        self.__dict__["model"] = model  # nn.Module would register it as a submodule
 
     def update(
         self, images: Float[Tensor, "n c h w"], heatmaps: Explanation | Float[Tensor, "n r c"], target: Target = None
     ) -> None:
-        """Measure some more images; arguments as those of the function."""
+        """Measure more images.
+
+        Args:
+            images: the images that were explained.
+            heatmaps: high where it matters; a tensor of the maps alone, or an Explanation, whose target is then the default.
+            target: the class whose score is measured, or a callable; None for the Explanation's target, or else the predicted
+                class.
+        """
         self.values.append(self.measure(images, heatmaps, target))
 
     @abstractmethod
     def measure(
         self, images: Float[Tensor, "n c h w"], heatmaps: Explanation | Float[Tensor, "n r c"], target: Target
     ) -> Float[Tensor, " n"]:
-        """Each image's value."""
-
-    def generators(self, count: int, device: torch.device) -> list[torch.Generator]:
-        """Of the next images, counted from the first that this metric saw: no draw depends on how they are batched."""
-        seen = self._count()
-        return image_generators(self.settings.get("seed", 0), range(seen, seen + count), device)
-
-
-def keywords_of(function: Callable[..., Any]) -> frozenset[str]:
-    """The names of a function's keyword-only parameters: the settings of a metric."""
-    parameters = inspect.signature(function).parameters.values()
-    return frozenset(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        """The value of each image."""

@@ -1,12 +1,12 @@
-r"""What many per-image values say together: a mean with its error, an interval, and whether two methods differ.
+r"""Statistics of per-image values: a mean with its standard error, an interval, and tests of whether two methods differ.
 
 :standard error: :math:`s / \sqrt n`, with s the sample's standard deviation.
 :interval: percentile bootstrap (Efron 1979): the mean of n values drawn with replacement, many times.
-:paired test: sign flips (Fisher 1935). If two methods are alike, the difference on every image could as well have had the other
-    sign; p is the part of all sign patterns whose mean difference is as far from 0 as the one seen. Nothing is assumed of how
-    differences are distributed.
-:Holm (1979): of m tests the i-th smallest p is multiplied by m - i + 1, so that one false alarm among all of them is as rare as
-    in a single test.
+:paired test: sign flips (Fisher 1935). Under the hypothesis that two methods are equal, the difference on every image has
+    either sign with equal probability; p is the share of all sign patterns whose mean difference is at least as far from 0 as
+    the observed one. The test makes no assumption about the distribution of the differences.
+:Holm (1979): of m tests the i-th smallest p is multiplied by m - i + 1, so that the probability of one false positive among all
+    of them is at most that of a single test.
 """
 
 from __future__ import annotations
@@ -20,15 +20,19 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 EXACT = 14
-"""Up to so many images that differ, all sign patterns are counted instead of drawn."""
+"""Maximum number of images with a difference for which all sign patterns are enumerated instead of sampled."""
 
 CHUNK = 2**22
-"""Numbers that are drawn at once."""
+"""Numbers that are drawn together."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A sample's mean and the mean's standard error, NaN for a single image."""
+    """Mean of a sample and the mean's standard error, NaN for a single image.
+
+    >>> print(Summary(mean=2.0, standard_error=0.5773, count=3))
+    2.000 (0.577)
+    """
 
     mean: float
     standard_error: float
@@ -40,7 +44,11 @@ class Summary:
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a mean lies: between ``low`` and ``high``, with the confidence ``level``."""
+    """Confidence interval of a mean.
+
+    >>> Interval(low=0.4, high=0.6, level=0.95).level
+    0.95
+    """
 
     low: float
     high: float
@@ -49,7 +57,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """The mean of differences image by image, its standard error, and the two-sided p that it is 0."""
+    """Mean of the per-image differences, its standard error, and the two-sided p of the hypothesis that it is 0.
+
+    >>> paired(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 1.0])).mean
+    2.0
+    """
 
     mean: float
     standard_error: float
@@ -59,7 +71,12 @@ class Paired:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method minus another, and its p corrected for all comparisons that were made with it."""
+    """One method minus another, and its p corrected for all comparisons of the same call.
+
+    >>> (comparison,) = compare({"a": torch.tensor([2.0, 3.0, 4.0]), "b": torch.tensor([1.0, 1.0, 1.0])})
+    >>> comparison.first, comparison.second, comparison.corrected_p
+    ('a', 'b', 0.25)
+    """
 
     first: str
     second: str
@@ -70,8 +87,14 @@ class Comparison:
 def summarise(values: Float[Tensor, " n"]) -> Summary:
     """Mean and standard error.
 
+    Args:
+        values: one per image, at least one.
+
     >>> summarise(torch.tensor([1.0, 2.0, 3.0]))
     Summary(mean=2.0, standard_error=0.5773502691896258, count=3)
+
+    Raises:
+        ValueError: for no values, or values that are not finite.
     """
     values = _checked(values)
     error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
@@ -79,20 +102,38 @@ def summarise(values: Float[Tensor, " n"]) -> Summary:
 
 
 def per_class(values: Float[Tensor, " n"], classes: Int[Tensor, " n"]) -> dict[int, Summary]:
-    """The summary of each class's images, classes in rising order."""
+    """The summary of each class's images, classes in ascending order.
+
+    Args:
+        values: one per image.
+        classes: one per image.
+
+    >>> per_class(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([7, 7, 2]))[7].mean
+    2.0
+
+    Raises:
+        ValueError: for another number of classes than values.
+    """
     if len(values) != len(classes):
-        raise ValueError(f"{len(values)} values for {len(classes)} classes; give one class a value")
+        raise ValueError(f"{len(values)} values for {len(classes)} classes; give one class per value")
     return {int(c): summarise(values[classes == c]) for c in classes.unique()}
 
 
 def bootstrap(values: Float[Tensor, " n"], *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
     """Percentile interval of the mean.
 
+    >>> interval = bootstrap(torch.arange(100.0))
+    >>> round(interval.low), round(interval.high)
+    (44, 55)
+
     Args:
-        values: one for each image.
+        values: one per image.
         level: of confidence, in (0, 1).
-        resamples: drawn with replacement.
+        resamples: number of samples that are drawn with replacement, at least 1.
         seed: of the draws.
+
+    Raises:
+        ValueError: for no values, values that are not finite, or settings out of their range.
     """
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"level is {level} and resamples {resamples}; give a level between 0 and 1, and at least 1 resample")
@@ -111,19 +152,25 @@ def paired(first: Float[Tensor, " n"], second: Float[Tensor, " n"], *, draws: in
     """Differences of two methods on the same images, and the sign-flip test of their mean.
 
     Args:
-        first: one value for each image.
-        second: of the same images in the same order.
-        draws: sign patterns that are drawn, where there are too many to count.
+        first: one value per image.
+        second: one value per image, for the same images in the same order.
+        draws: number of sign patterns that are drawn if there are too many to enumerate.
         seed: of the draws.
 
     >>> paired(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 1.0])).p
     0.25
+
+    Raises:
+        ValueError: for different numbers of values, no values, or values that are not finite.
     """
     return _paired([_differences(first, second)], draws, seed)[0]
 
 
 def holm(p: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
-    """P-values of m tests, corrected for there being m of them; in the order in which they were given.
+    """P-values of m tests, corrected for the number of tests; in the given order.
+
+    Args:
+        p: uncorrected p-values.
 
     >>> holm(torch.tensor([0.01, 0.04, 0.03]))
     tensor([0.0300, 0.0600, 0.0600])
@@ -137,15 +184,22 @@ def holm(p: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 def compare(methods: Mapping[str, Float[Tensor, " n"]], *, draws: int = 100_000, seed: int = 0) -> list[Comparison]:
     """Every pair of methods on the same images, Holm-corrected over all pairs.
 
+    >>> values = torch.arange(20.0)
+    >>> [f"{c.first} {c.second} {c.corrected_p < 0.05}" for c in compare({"a": values, "b": values + 1, "c": values + 1})]
+    ['a b True', 'a c True', 'b c False']
+
     Args:
-        methods: each one's value for each image.
-        draws: as in :func:`paired`.
-        seed: likewise.
+        methods: name of each method to its values, one per image.
+        draws: number of sign patterns that are drawn if there are too many to enumerate.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for different numbers of values, no values, or values that are not finite.
     """
     pairs = list(itertools.combinations(methods, 2))
-    found = _paired([_differences(methods[first], methods[second]) for first, second in pairs], draws, seed)
-    corrected = holm(torch.tensor([result.p for result in found], dtype=torch.float64)).tolist()
-    return [Comparison(*names, result, p) for names, result, p in zip(pairs, found, corrected, strict=True)]
+    results = _paired([_differences(methods[first], methods[second]) for first, second in pairs], draws, seed)
+    corrected = holm(torch.tensor([result.p for result in results], dtype=torch.float64)).tolist()
+    return [Comparison(*names, result, p) for names, result, p in zip(pairs, results, corrected, strict=True)]
 
 
 def _differences(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -155,35 +209,35 @@ def _differences(first: Float[Tensor, " n"], second: Float[Tensor, " n"]) -> Flo
 
 
 def _paired(pairs: list[Float[Tensor, " n"]], draws: int, seed: int) -> list[Paired]:
-    """Of the differences of each pair; those with equally many that are not 0 share what is drawn."""
-    moving = [differences[differences != 0] for differences in pairs]
+    """Test each pair's differences; pairs with the same number of nonzero differences share the drawn sign patterns."""
+    nonzero = [differences[differences != 0] for differences in pairs]
     p = [0.0] * len(pairs)
-    for columns in {len(row) for row in moving}:
-        rows = [i for i, row in enumerate(moving) if len(row) == columns]
-        for i, value in zip(rows, _sign_flips(torch.stack([moving[i] for i in rows]), draws, seed), strict=True):
+    for columns in {len(row) for row in nonzero}:
+        rows = [i for i, row in enumerate(nonzero) if len(row) == columns]
+        for i, value in zip(rows, _sign_flips(torch.stack([nonzero[i] for i in rows]), draws, seed), strict=True):
             p[i] = value
     summaries = [summarise(differences) for differences in pairs]
     return [Paired(s.mean, s.standard_error, p[i], s.count) for i, s in enumerate(summaries)]
 
 
 def _sign_flips(differences: Float[Tensor, "m k"], draws: int, seed: int) -> list[float]:
-    """The test of each row, the same sign patterns for all."""
+    """P-value of each row, with the same sign patterns for all rows."""
     count, columns = differences.shape
     if columns == 0:
         return [1.0] * count
-    # rounding must not make a pattern smaller than itself
-    seen = differences.sum(dim=1).abs() * (1 - 1e-12)
+    # rounding must not make the observed pattern smaller than itself
+    observed = differences.sum(dim=1).abs() * (1 - 1e-12)
     as_far = torch.zeros(count, dtype=torch.long, device=differences.device)
     for patterns in _patterns(columns, draws, seed, differences.device):
         for some in patterns.split(max(1, CHUNK // count)):
-            as_far += ((some * 2 - 1).to(differences) @ differences.mT).abs().ge(seen).sum(dim=0)
+            as_far += ((some * 2 - 1).to(differences) @ differences.mT).abs().ge(observed).sum(dim=0)
     if columns <= EXACT:
         return [number / 2**columns for number in as_far.tolist()]
-    return [(number + 1) / (draws + 1) for number in as_far.tolist()]  # the pattern that was seen is one of them
+    return [(number + 1) / (draws + 1) for number in as_far.tolist()]  # the observed pattern is one of them
 
 
 def _patterns(columns: int, draws: int, seed: int, device: torch.device) -> Iterator[Int[Tensor, "rows columns"]]:
-    """Zeros and ones: every pattern, or drawn ones where there are too many."""
+    """Sign patterns as zeros and ones: all of them, or drawn ones if there are too many."""
     if columns <= EXACT:
         yield (torch.arange(2**columns, device=device).unsqueeze(1) >> torch.arange(columns, device=device)) & 1
         return

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faithmap.explanation import Explanation
+from faithmap.explanation import Explanation, cell_ranks
 from faithmap.methods.base import Explainer, Passes
 from faithmap.metrics.functional import deletion_insertion
-from faithmap.metrics.functional.protocols import PROTOCOLS, ranks
+from faithmap.metrics.functional.curves import PROTOCOLS
 from faithmap.score import Target, target_of
 from faithmap.seeds import image_generators
 from faithmap.selection.budget import Allowance
@@ -95,7 +95,7 @@ class Games:
         """Of one map; one that ranks the cells as an earlier one did has the earlier one's."""
         side = (self.resolution, self.resolution)
         cells = why.cells if why.resolution == side else why.at(side)
-        key = (i, ranks(cells).to("cpu", torch.int32).numpy().tobytes())
+        key = (i, cell_ranks(cells).to("cpu", torch.int32).numpy().tobytes())
         if key not in self.played:
             image = self.photographs[i]
             found = deletion_insertion(self.model, image, cells.to(image), why.explained, chunk_size=self.chunk_size)

@@ -239,10 +239,10 @@ class AdversarialRecord(ImageStudyRecord):
             method=AttackedMethod(explanation.method, explanation.settings, explanation.resolution),
             attack=_attack(result, study),
             clean=CheckedImage.checked(
-                attack.before[0], check.clean_insertion, check.clean_needed, attack.adversarial_class, model
+                attack.clean_probabilities[0], check.clean_insertion, check.clean_needed, attack.adversarial_class, model
             ),
             adversarial=CheckedImage.checked(
-                attack.after[0], check.adversarial_insertion, check.adversarial_needed, attack.clean_class, model
+                attack.adversarial_probabilities[0], check.adversarial_insertion, check.adversarial_needed, attack.clean_class, model
             ),
             difference=float(check.difference[0]),
             correlation=float(check.correlation[0]),
@@ -282,7 +282,7 @@ def _warnings(check: AdversarialCheck, saved: ClassRecord, model: Classifier) ->
     attack = check.attack
     found = int(attack.adversarial_class[0])
     if not bool(attack.fooled[0]):
-        predicted = f"{model.label(found)} with {float(attack.after.max()):.3f}"
+        predicted = f"{model.label(found)} with {float(attack.adversarial_probabilities.max()):.3f}"
         yield f"the attack failed, the model predicts {predicted}; give a larger --radius or more --steps"
     elif saved.index != found:
         yield f"rounding to 8 bits undid the attack: the model predicts {saved.label} for adversarial.png"

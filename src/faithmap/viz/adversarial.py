@@ -143,8 +143,8 @@ def _answers(check: AdversarialCheck, labels: Sequence[str] | None) -> tuple[str
     """What the model says of both images."""
     said = []
     for classes, probabilities in (
-        (check.attack.clean_class, check.attack.before),
-        (check.attack.adversarial_class, check.attack.after),
+        (check.attack.clean_class, check.attack.clean_probabilities),
+        (check.attack.adversarial_class, check.attack.adversarial_probabilities),
     ):
         said.append(f"{_short(named(classes, labels) or '')}, probability {float(probabilities.max()):.3f}")
     return said[0], said[1]

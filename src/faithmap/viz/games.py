@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from faithmap.explanation import cell_ranks
 from faithmap.masking import compose, upsample
-from faithmap.metrics.functional.protocols import ranks
 from faithmap.viz.colours import flaw
 
 Game: TypeAlias = Literal["deletion", "insertion"]
@@ -34,7 +34,7 @@ def game_masks(heatmap: Float[Tensor, "1 r c"], counts: Int[Tensor, " k"], game:
     problem = flaw(heatmap)
     if problem is not None:
         raise ValueError(f"the heatmap holds {problem}, so that there is nothing to delete or insert first")
-    inserted = ranks(heatmap) < counts.to(heatmap.device).view(-1, 1, 1)
+    inserted = cell_ranks(heatmap) < counts.to(heatmap.device).view(-1, 1, 1)
     return (inserted if game == "insertion" else ~inserted).to(heatmap.dtype)
 
 

@@ -19,7 +19,7 @@ from viewer_tools import HOSTILE
 from faithmap import Explanation, Geometry, deletion_insertion
 from faithmap.app.viewer.scene import Areas, Shown, scene
 from faithmap.metrics.functional import DeletionInsertion
-from faithmap.metrics.functional.protocols import PROTOCOLS, Curve
+from faithmap.metrics.functional.curves import PROTOCOLS, Curve
 
 SIZE = (8, 12)
 VIEW = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(3))

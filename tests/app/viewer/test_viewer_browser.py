@@ -15,7 +15,7 @@ from viewer_tools import HOSTILE, PANDAS, Tab, served
 
 from faithmap import Explanation, Geometry, deletion_insertion
 from faithmap.app.viewer.scene import Areas, Shown, scene
-from faithmap.metrics.functional.protocols import Protocol
+from faithmap.metrics.functional.curves import Protocol
 from faithmap.viz import limits, overlay, placed
 
 SIZE = (24, 32)

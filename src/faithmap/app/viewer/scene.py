@@ -1,6 +1,6 @@
 """Scene: everything that the browser needs to show maps of one photograph and to play deletion and insertion with them.
 
-The order of the cells comes from the library, :func:`faithmap.metrics.functional.protocols.ranks` of the very map that the
+The order of the cells comes from the library, :func:`faithmap.explanation.cell_ranks` of the very map that the
 games were played with, as do the numbers of cells after each step: the browser ranks nothing. It places cells as
 :meth:`faithmap.Explanation.at` and :func:`faithmap.masking.upsample` do. Both pictures of what the model saw come without
 loss, in 8 bits. Numbers of a map travel as single precision, lowest byte first.
@@ -18,10 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.app.viewer.packing import finite, jpeg, packed, png
-from faithmap.explanation import Explanation
+from faithmap.explanation import Explanation, cell_ranks
 from faithmap.geometry import Geometry
 from faithmap.metrics.functional import DeletionInsertion
-from faithmap.metrics.functional.protocols import Curve, exact_counts, ranks
+from faithmap.metrics.functional.curves import Curve, step_counts
 from faithmap.text import one_line
 from faithmap.viz.browser import colours, display
 from faithmap.viz.colours import flaw, limits
@@ -166,7 +166,7 @@ def _panel(one: Shown, size: tuple[int, int]) -> dict[str, Any]:
     ranked = why.cells if one.curves is None or one.curves.resolution == why.resolution else why.at(one.curves.resolution)
     cells = ranked[0].numel()
     fractions = one.curves.deletion.fractions if one.curves else None
-    counts = exact_counts(cells, STEPS) if fractions is None else (fractions.double() * cells).round().long()
+    counts = step_counts(cells, STEPS) if fractions is None else (fractions.double() * cells).round().long()
     return {
         "name": one_line(one.name),
         "target": one_line(one.target),
@@ -176,7 +176,7 @@ def _panel(one: Shown, size: tuple[int, int]) -> dict[str, Any]:
         "ends": None if problem else list(limits(why.heatmap)),
         "flaw": problem,
         "played": list(ranked.shape[-2:]),
-        "places": packed(ranks(ranked), torch.int32),
+        "places": packed(cell_ranks(ranked), torch.int32),
         "counts": counts.tolist(),
         "games": None if one.curves is None else _games(one.curves, one.chance),
         "facts": [[one_line(name), one_line(value)] for name, value in one.facts.items()],

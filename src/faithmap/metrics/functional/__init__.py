@@ -1,10 +1,17 @@
-"""Every metric as a function of model, images and heatmaps; per image, on the device, whatever the batch."""
+"""Every metric as a function of model, images and heatmaps: one value per image, on the device, independent of the batch."""
 
-from faithmap.metrics.functional.adversarial import AdversarialCheck, adversarial_check, fraction_needed
+from faithmap.metrics.functional.adversarial import (
+    AdversarialCheck,
+    Attack,
+    AttackableExplainer,
+    adversarial_check,
+    fraction_needed,
+    mi_fgsm,
+)
 from faithmap.metrics.functional.agreement import agreement_matrix, spearman, ssim, top_k_overlap
-from faithmap.metrics.functional.attacks import Attack, mi_fgsm
 from faithmap.metrics.functional.complexity import entropy, gini
 from faithmap.metrics.functional.confidence import Confidence, confidence
+from faithmap.metrics.functional.curves import PROTOCOLS, Curve, Protocol
 from faithmap.metrics.functional.deletion_insertion import (
     DeletionInsertion,
     MostLeast,
@@ -13,8 +20,17 @@ from faithmap.metrics.functional.deletion_insertion import (
     insertion,
     most_least,
 )
-from faithmap.metrics.functional.imputation import linear_imputation, noisy_linear_imputation
-from faithmap.metrics.functional.infidelity import InfidelityResult, infidelity
+from faithmap.metrics.functional.infidelity import (
+    PERTURBATIONS,
+    Custom,
+    Gaussian,
+    InfidelityResult,
+    Perturbation,
+    PerturbedImages,
+    Region,
+    Square,
+    infidelity,
+)
 from faithmap.metrics.functional.localisation import (
     difficult_subset,
     energy_pointing_game,
@@ -23,25 +39,27 @@ from faithmap.metrics.functional.localisation import (
     pointing_game,
     relevance_rank,
 )
-from faithmap.metrics.functional.perturbations import PERTURBATIONS, Gaussian, Perturbation, Region, Square
-from faithmap.metrics.functional.protocols import PROTOCOLS, Curve, Protocol
 from faithmap.metrics.functional.randomisation import ModelExplainer, Randomisation, randomisation
-from faithmap.metrics.functional.road import Road, road
-from faithmap.metrics.functional.sensitivity import SensitivityResult, sensitivity
+from faithmap.metrics.functional.road import Road, linear_imputation, noisy_linear_imputation, road
+from faithmap.metrics.functional.sensitivity import HeatmapFunction, SensitivityResult, sensitivity
 
 __all__ = [
     "PERTURBATIONS",
     "PROTOCOLS",
     "AdversarialCheck",
     "Attack",
+    "AttackableExplainer",
     "Confidence",
     "Curve",
+    "Custom",
     "DeletionInsertion",
     "Gaussian",
+    "HeatmapFunction",
     "InfidelityResult",
     "ModelExplainer",
     "MostLeast",
     "Perturbation",
+    "PerturbedImages",
     "Protocol",
     "Randomisation",
     "Region",

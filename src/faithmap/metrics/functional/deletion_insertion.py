@@ -1,8 +1,8 @@
-r"""Deletion and insertion: does the score fall when the most important cells go, and rise when only they come?
+r"""Deletion and insertion: the score as the most important cells are deleted from the image, or inserted into the baseline.
 
-The cells of a heatmap are ranked, highest first. Deletion shows the image and replaces the k first cells by a baseline;
-insertion shows the baseline and puts the k first cells back. The answer is the area under the curve of the score against
-the true fraction :math:`x = k / N`, both ends in, by the trapezoid rule:
+The cells of a heatmap are ranked, highest first. Deletion starts from the image and replaces the k first cells by a baseline;
+insertion starts from the baseline and puts the k first cells back. The result is the area under the curve of the score against
+the true fraction :math:`x = k / N`, both ends included, by the trapezoid rule (Petsiuk et al. 2018, RISE):
 
 .. math:: A = \sum_i \tfrac12 (f_i + f_{i+1}) (x_{i+1} - x_i)
 
@@ -12,7 +12,6 @@ Equal cells are ranked in reading order, rows from the top, columns from the lef
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Unpack
 
 import torch
 from jaxtyping import Float
@@ -20,14 +19,29 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
-from faithmap.metrics.functional.games import DELETION, INSERTION, LEAST_FIRST, Game, GameSettings, Progress
-from faithmap.metrics.functional.protocols import Curve, Protocol, ProtocolName
+from faithmap.metrics.functional.curves import (
+    DELETION,
+    INSERTION,
+    LEAST_FIRST,
+    Curve,
+    Progress,
+    Protocol,
+    ProtocolName,
+    evaluate_curves,
+)
 from faithmap.score import Target
 
 
 @dataclass(frozen=True, eq=False)
 class DeletionInsertion:
-    """Both curves of n images, and under which protocol and at which resolution they were played."""
+    """Both curves of n images, with their protocol and the resolution that was ranked.
+
+    >>> fractions = torch.tensor([0.0, 0.5, 1.0])
+    >>> falling, rising = Curve(fractions, torch.tensor([[1.0, 0.0, 0.0]])), Curve(fractions, torch.tensor([[0.0, 1.0, 1.0]]))
+    >>> protocol = Protocol("mine", "cells", 2, "blur", "blur")
+    >>> DeletionInsertion(falling, rising, protocol, (7, 7)).difference
+    tensor([0.5000])
+    """
 
     deletion: Curve
     insertion: Curve
@@ -36,7 +50,7 @@ class DeletionInsertion:
 
     @property
     def difference(self) -> Float[Tensor, " n"]:
-        """Insertion minus deletion area: one number in which neither game can be won alone."""
+        """Insertion area minus deletion area: a map that scores well on only one of them does not score well here."""
         return self.insertion.area - self.deletion.area
 
     def __len__(self) -> int:
@@ -49,7 +63,13 @@ class DeletionInsertion:
 
 @dataclass(frozen=True, eq=False)
 class MostLeast:
-    """Two deletion curves of n images: the most relevant cells first (MoRF), the least relevant first (LeRF) (Samek 2017)."""
+    """Two deletion curves of n images: the most relevant cells first (MoRF), the least relevant first (LeRF) (Samek 2017).
+
+    >>> fractions = torch.tensor([0.0, 0.5, 1.0])
+    >>> most, least = Curve(fractions, torch.tensor([[1.0, 0.0, 0.0]])), Curve(fractions, torch.tensor([[1.0, 1.0, 0.0]]))
+    >>> MostLeast(most, least, Protocol("mine", "cells", 2, "blur", "blur"), (7, 7)).difference
+    tensor([0.5000])
+    """
 
     most: Curve
     least: Curve
@@ -58,7 +78,7 @@ class MostLeast:
 
     @property
     def difference(self) -> Float[Tensor, " n"]:
-        """The area between the two: how much more the most relevant cells take from the score than the least; 0 by chance."""
+        """Area between the two curves; 0 in expectation for a random map."""
         return self.least.area - self.most.area
 
 
@@ -75,26 +95,44 @@ def deletion_insertion(
     autocast: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> DeletionInsertion:
-    """Play both games with each image's heatmap.
+    """Evaluate the deletion curve and the insertion curve of each image's heatmap.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    >>> images, heatmaps = torch.rand(2, 3, 4, 4), torch.rand(2, 2, 2)
+    >>> curves = deletion_insertion(model, images, heatmaps)
+    >>> curves.deletion.fractions, tuple(curves.difference.shape)
+    (tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000]), (2,))
 
     Args:
-        model: as it was explained.
-        images: as they were explained.
+        model: the model that was explained.
+        images: the images that were explained.
         heatmaps: high where it matters; a tensor of the maps alone, or an Explanation, whose target is then the default.
-        target: the class whose softmax probability is followed; None for the Explanation's, else the predicted class.
-        protocol: by name, or one of your own.
-        steps: parts into which the ranking is cut, instead of the protocol's.
-        baseline: for both games, instead of the protocol's.
-        chunk_size: images in one pass at the most.
-        autocast: a lower precision for the model's passes.
-        progress: called with (images done, images in all).
+        target: the class whose softmax probability is the score, one for all images or one for each, or a callable; None for
+            the Explanation's target, or else the predicted class.
+        protocol: the name of one of PROTOCOLS, or a Protocol.
+        steps: parts into which the ranking is divided, at least 1; None for the protocol's steps.
+        baseline: for both curves; None for the protocol's baselines.
+        chunk_size: maximum number of images per pass.
+        autocast: a lower precision for the model's passes; None for full precision.
+        progress: called with (images done, number of images).
 
     Raises:
-        ValueError: for maps that do not fit the images or hold NaN, an unknown protocol, or no steps.
+        ValueError: for maps that do not fit the images or contain NaN, an unknown protocol, or steps below 1.
     """
-    game = Game(protocol, steps, baseline, chunk_size, autocast, progress)
-    (deletion, insertion), rules, resolution = game.play(model, images, heatmaps, target, (DELETION, INSERTION))
-    return DeletionInsertion(deletion, insertion, rules, resolution)
+    (deletion, insertion), resolved, resolution = evaluate_curves(
+        model,
+        images,
+        heatmaps,
+        target,
+        (DELETION, INSERTION),
+        protocol=protocol,
+        steps=steps,
+        baseline=baseline,
+        chunk_size=chunk_size,
+        autocast=autocast,
+        progress=progress,
+    )
+    return DeletionInsertion(deletion, insertion, resolved, resolution)
 
 
 def deletion(
@@ -102,10 +140,51 @@ def deletion(
     images: Float[Tensor, "n c h w"],
     heatmaps: Explanation | Float[Tensor, "n r c"],
     target: Target = None,
-    **settings: Unpack[GameSettings],
+    *,
+    protocol: ProtocolName | Protocol = "igos",
+    steps: int | None = None,
+    baseline: Baseline | None = None,
+    chunk_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
 ) -> Curve:
-    """Deletion alone; everything as in :func:`deletion_insertion`."""
-    return Game(**settings).play(model, images, heatmaps, target, (DELETION,))[0][0]
+    """Evaluate the deletion curve of each image's heatmap.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    >>> images, heatmaps = torch.rand(2, 3, 4, 4), torch.rand(2, 2, 2)
+    >>> tuple(deletion(model, images, heatmaps).scores.shape)
+    (2, 5)
+
+    Args:
+        model: the model that was explained.
+        images: the images that were explained.
+        heatmaps: high where it matters; a tensor of the maps alone, or an Explanation, whose target is then the default.
+        target: the class whose softmax probability is the score, one for all images or one for each, or a callable; None for
+            the Explanation's target, or else the predicted class.
+        protocol: the name of one of PROTOCOLS, or a Protocol.
+        steps: parts into which the ranking is divided, at least 1; None for the protocol's steps.
+        baseline: what deleted cells become; None for the protocol's baseline.
+        chunk_size: maximum number of images per pass.
+        autocast: a lower precision for the model's passes; None for full precision.
+        progress: called with (images done, number of images).
+
+    Raises:
+        ValueError: for maps that do not fit the images or contain NaN, an unknown protocol, or steps below 1.
+    """
+    (curve,), _, _ = evaluate_curves(
+        model,
+        images,
+        heatmaps,
+        target,
+        (DELETION,),
+        protocol=protocol,
+        steps=steps,
+        baseline=baseline,
+        chunk_size=chunk_size,
+        autocast=autocast,
+        progress=progress,
+    )
+    return curve
 
 
 def insertion(
@@ -113,10 +192,51 @@ def insertion(
     images: Float[Tensor, "n c h w"],
     heatmaps: Explanation | Float[Tensor, "n r c"],
     target: Target = None,
-    **settings: Unpack[GameSettings],
+    *,
+    protocol: ProtocolName | Protocol = "igos",
+    steps: int | None = None,
+    baseline: Baseline | None = None,
+    chunk_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
 ) -> Curve:
-    """Insertion alone; everything as in :func:`deletion_insertion`."""
-    return Game(**settings).play(model, images, heatmaps, target, (INSERTION,))[0][0]
+    """Evaluate the insertion curve of each image's heatmap.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    >>> images, heatmaps = torch.rand(2, 3, 4, 4), torch.rand(2, 2, 2)
+    >>> tuple(insertion(model, images, heatmaps).scores.shape)
+    (2, 5)
+
+    Args:
+        model: the model that was explained.
+        images: the images that were explained.
+        heatmaps: high where it matters; a tensor of the maps alone, or an Explanation, whose target is then the default.
+        target: the class whose softmax probability is the score, one for all images or one for each, or a callable; None for
+            the Explanation's target, or else the predicted class.
+        protocol: the name of one of PROTOCOLS, or a Protocol.
+        steps: parts into which the ranking is divided, at least 1; None for the protocol's steps.
+        baseline: what the image is before any cell is inserted; None for the protocol's baseline.
+        chunk_size: maximum number of images per pass.
+        autocast: a lower precision for the model's passes; None for full precision.
+        progress: called with (images done, number of images).
+
+    Raises:
+        ValueError: for maps that do not fit the images or contain NaN, an unknown protocol, or steps below 1.
+    """
+    (curve,), _, _ = evaluate_curves(
+        model,
+        images,
+        heatmaps,
+        target,
+        (INSERTION,),
+        protocol=protocol,
+        steps=steps,
+        baseline=baseline,
+        chunk_size=chunk_size,
+        autocast=autocast,
+        progress=progress,
+    )
+    return curve
 
 
 def most_least(
@@ -124,11 +244,50 @@ def most_least(
     images: Float[Tensor, "n c h w"],
     heatmaps: Explanation | Float[Tensor, "n r c"],
     target: Target = None,
-    **settings: Unpack[GameSettings],
+    *,
+    protocol: ProtocolName | Protocol = "igos",
+    steps: int | None = None,
+    baseline: Baseline | None = None,
+    chunk_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
 ) -> MostLeast:
-    """Delete the most relevant cells first, and the least relevant first; everything as in :func:`deletion_insertion`.
+    """Evaluate deletion with the most relevant cells first, and with the least relevant cells first.
 
-    Equal cells are ranked in reading order in both, so that a constant map deletes the same cells twice and scores 0.
+    Equal cells are ranked in reading order in both, so that a constant map deletes the same cells twice and has difference 0.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5))
+    >>> images = torch.rand(2, 3, 4, 4)
+    >>> most_least(model, images, torch.ones(2, 2, 2)).difference
+    tensor([0., 0.])
+
+    Args:
+        model: the model that was explained.
+        images: the images that were explained.
+        heatmaps: high where it matters; a tensor of the maps alone, or an Explanation, whose target is then the default.
+        target: the class whose softmax probability is the score, one for all images or one for each, or a callable; None for
+            the Explanation's target, or else the predicted class.
+        protocol: the name of one of PROTOCOLS, or a Protocol.
+        steps: parts into which the ranking is divided, at least 1; None for the protocol's steps.
+        baseline: what deleted cells become; None for the protocol's baseline.
+        chunk_size: maximum number of images per pass.
+        autocast: a lower precision for the model's passes; None for full precision.
+        progress: called with (images done, number of images).
+
+    Raises:
+        ValueError: for maps that do not fit the images or contain NaN, an unknown protocol, or steps below 1.
     """
-    (most, least), rules, resolution = Game(**settings).play(model, images, heatmaps, target, (DELETION, LEAST_FIRST))
-    return MostLeast(most, least, rules, resolution)
+    (most, least), resolved, resolution = evaluate_curves(
+        model,
+        images,
+        heatmaps,
+        target,
+        (DELETION, LEAST_FIRST),
+        protocol=protocol,
+        steps=steps,
+        baseline=baseline,
+        chunk_size=chunk_size,
+        autocast=autocast,
+        progress=progress,
+    )
+    return MostLeast(most, least, resolved, resolution)

@@ -1,0 +1,177 @@
+"""Perturbation curves: the score as the cells of a heatmap are deleted or inserted in the order of their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from faithmap.baselines import Baseline, Blur, make_baseline
+from faithmap.explanation import Explanation, cell_ranks
+from faithmap.metrics.functional.prepared_inputs import prepared_inputs
+from faithmap.model import normalised_zero
+from faithmap.probe import MaskProbe
+from faithmap.score import Target
+
+ProtocolName: TypeAlias = Literal["igos", "rise"]
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Baselines, steps and order of a deletion and insertion test. Areas of different protocols or resolutions do not compare.
+
+    >>> PROTOCOLS["igos"].unit, PROTOCOLS["igos"].steps
+    ('cells', 50)
+
+    Attributes:
+        name: of the protocol, which every result states.
+        unit: what is ranked: the cells of a mask of the heatmap's own resolution, upsampled bilinearly, or pixels. A heatmap
+            whose cells have other positions than those of a mask is resampled to the mask first.
+        steps: parts into which the ranking is divided; None for one part per row of pixels (224 pixels at 224 x 224).
+        deletion_baseline: what deleted cells become; "zero" is 0 in the model's normalised space. A result contains the
+            constant that this is in pixel units.
+        insertion_baseline: the image before any cell is inserted.
+    """
+
+    name: str
+    unit: Literal["cells", "pixels"]
+    steps: int | None
+    deletion_baseline: Baseline
+    insertion_baseline: Baseline
+
+
+PROTOCOLS = {
+    "igos": Protocol("igos", "cells", 50, "blur", "blur"),
+    "rise": Protocol("rise", "pixels", None, "zero", Blur(kernel_size=11, sigma=5.0)),
+}
+"""``igos``: one heavy blur for both curves. ``rise`` (Petsiuk 2018): grey for deletion, a light blur for insertion."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The score of each image against the fraction of cells that were deleted or inserted.
+
+    >>> Curve(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([[1.0, 0.0, 0.0]])).area
+    tensor([0.2500])
+
+    Attributes:
+        fractions: of the cells, from 0 to 1.
+        scores: one row per image.
+    """
+
+    fractions: Float[Tensor, " k"]
+    scores: Float[Tensor, "n k"]
+
+    @property
+    def area(self) -> Float[Tensor, " n"]:
+        """Area under each image's curve, by the trapezoid rule."""
+        return torch.trapezoid(self.scores, self.fractions, dim=1)
+
+    def of(self, image: int) -> Curve:
+        """The curve of one image, still with a leading dimension of 1."""
+        return replace(self, scores=self.scores[image].unsqueeze(0))
+
+
+@dataclass(frozen=True)
+class PerturbationCurve:
+    """One kind of curve: which cells are kept after k removal steps.
+
+    Attributes:
+        kind: deletion replaces the first k cells by the baseline; insertion keeps only the first k cells.
+        least_first: start with the lowest cell instead of the highest.
+    """
+
+    kind: Literal["deletion", "insertion"]
+    least_first: bool = False
+
+    def kept(self, ranks: Int[Tensor, "m r c"], counts: Int[Tensor, " m"]) -> Bool[Tensor, "m r c"]:
+        """The cells that are kept after the given number of cells was deleted or inserted."""
+        first = ranks < counts.view(-1, 1, 1)
+        return first if self.kind == "insertion" else ~first
+
+    def evaluate(self, probe: MaskProbe, heatmap: Float[Tensor, "m r c"], counts: Int[Tensor, " k"]) -> Float[Tensor, "m k"]:
+        """Score of each image after each number of cells."""
+        ranks = cell_ranks(-heatmap if self.least_first else heatmap)
+        pairs = torch.cartesian_prod(torch.arange(len(heatmap), device=counts.device), counts)
+        scores = []
+        for index, count in (chunk.T for chunk in pairs.split(probe.chunk_size)):
+            masks = self.kept(ranks[index], count).to(probe.images.dtype)
+            scores.append(probe.scores(masks, index))
+        return torch.cat(scores).view(len(heatmap), len(counts))
+
+
+DELETION, INSERTION = PerturbationCurve("deletion"), PerturbationCurve("insertion")
+LEAST_FIRST = PerturbationCurve("deletion", least_first=True)
+
+
+class EvaluatedCurves(NamedTuple):
+    """One curve per kind, with the protocol whose baselines are resolved, and the resolution that was ranked."""
+
+    curves: tuple[Curve, ...]
+    protocol: Protocol
+    resolution: tuple[int, int]
+
+
+def evaluate_curves(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    heatmaps: Explanation | Float[Tensor, "n r c"],
+    target: Target,
+    kinds: Sequence[PerturbationCurve],
+    *,
+    protocol: ProtocolName | Protocol = "igos",
+    steps: int | None = None,
+    baseline: Baseline | None = None,
+    chunk_size: int = 32,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> EvaluatedCurves:
+    """Evaluate several kinds of curves on the same images; the parameters are those of ``deletion_insertion``."""
+    resolved = resolve_protocol(protocol, steps, baseline, model)
+    parts = []
+    with prepared_inputs(model, images, heatmaps, target, chunk_size=chunk_size, autocast=autocast) as inputs:
+        ranked = inputs.explanation.cells if resolved.unit == "cells" else inputs.explanation.at(inputs.size)
+        counts = step_counts(ranked[0].numel(), resolved.steps or images.shape[-2]).to(images.device)
+        for part in inputs.index.split(chunk_size):
+            part_images, score = inputs.images[part], inputs.score.of(part)
+            scores = []
+            for kind in kinds:
+                removed = resolved.insertion_baseline if kind.kind == "insertion" else resolved.deletion_baseline
+                baselines = make_baseline(removed, part_images)
+                probe = MaskProbe(model, score, part_images, baselines, chunk_size=chunk_size, autocast=autocast)
+                scores.append(kind.evaluate(probe, ranked[part], counts))
+            parts.append(torch.stack(scores))
+            if progress is not None:
+                progress(int(part[-1]) + 1, len(images))
+    fractions = (counts.double() / ranked[0].numel()).to(parts[0].dtype)
+    curves = tuple(Curve(fractions, scores) for scores in torch.cat(parts, dim=1))
+    return EvaluatedCurves(curves, resolved, (ranked.shape[-2], ranked.shape[-1]))
+
+
+def resolve_protocol(
+    protocol: ProtocolName | Protocol, steps: int | None, baseline: Baseline | None, model: nn.Module
+) -> Protocol:
+    """The protocol with the given steps and baseline in place of its own, and its baselines in the units of the images."""
+    if isinstance(protocol, str) and protocol not in PROTOCOLS:
+        raise ValueError(f"protocol {protocol!r} is unknown; give one of {', '.join(PROTOCOLS)}, or a Protocol")
+    resolved = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps is {steps}; give at least 1")
+    resolved = resolved if steps is None else replace(resolved, steps=steps)
+    given = (resolved.deletion_baseline, resolved.insertion_baseline) if baseline is None else (baseline, baseline)
+    deletion, insertion = (normalised_zero(model) if isinstance(b, str) and b == "zero" else b for b in given)
+    return replace(resolved, deletion_baseline=deletion, insertion_baseline=insertion)
+
+
+def step_counts(cells: int, steps: int) -> Int[Tensor, " k"]:
+    """Exact numbers of cells at each removal step, from none to all.
+
+    >>> step_counts(10, 4)
+    tensor([ 0,  2,  5,  8, 10])
+    """
+    return torch.linspace(0, cells, min(steps, cells) + 1, dtype=torch.float64).round().long()

@@ -22,6 +22,7 @@ class ModelRandomisation(HeatmapMetric):
     Near 0 if the method depends on what the model has learned; 1 if it does not depend on it at all. It costs two explanations
     per image. The random numbers of this library's methods do not depend on the batches.
 
+    >>> import torch
     >>> from faithmap import Gradient
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
     >>> metric = ModelRandomisation(Gradient(model))

@@ -48,6 +48,7 @@ class _Sensitivity(HeatmapMetric):
 class MaxSensitivity(_Sensitivity):
     """The largest relative change of the map under small perturbations of the image; 0 if the map never changes.
 
+    >>> import torch
     >>> metric = MaxSensitivity(lambda images: images.mean(dim=1), draws=3)
     >>> metric.update(torch.rand(2, 3, 4, 4))
     >>> tuple(metric.per_image().shape)
@@ -80,6 +81,7 @@ class MaxSensitivity(_Sensitivity):
 class MeanSensitivity(_Sensitivity):
     """The mean relative change of the map under small perturbations of the image; 0 if the map never changes.
 
+    >>> import torch
     >>> metric = MeanSensitivity(lambda images: images.mean(dim=1), draws=3)
     >>> metric.update(torch.rand(2, 3, 4, 4))
     >>> tuple(metric.per_image().shape)

@@ -242,7 +242,11 @@ class AdversarialRecord(ImageStudyRecord):
                 attack.clean_probabilities[0], check.clean_insertion, check.clean_needed, attack.adversarial_class, model
             ),
             adversarial=CheckedImage.checked(
-                attack.adversarial_probabilities[0], check.adversarial_insertion, check.adversarial_needed, attack.clean_class, model
+                attack.adversarial_probabilities[0],
+                check.adversarial_insertion,
+                check.adversarial_needed,
+                attack.clean_class,
+                model,
             ),
             difference=float(check.difference[0]),
             correlation=float(check.correlation[0]),

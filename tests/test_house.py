@@ -16,7 +16,19 @@ from faithmap.methods.registry import METHODS
 SOURCE = Path(faithmap.__file__).parent
 FLOORS = [
     {"_version", "warning_types", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation"}
-    | {"model", "capture", "deprecation", "files", "probe", "layers", "placement", "intercept", "errors", "signals", "versions"},
+    | {
+        "model",
+        "capture",
+        "deprecation",
+        "files",
+        "probe",
+        "layers",
+        "placement",
+        "intercept",
+        "errors",
+        "signals",
+        "versions",
+    },
     {"methods", "metrics"},
     {"selection"},
     {"zoo", "data", "viz"},

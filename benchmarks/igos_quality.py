@@ -25,7 +25,8 @@ from torch.nn import functional as F
 
 import faithmap as fm
 from faithmap.methods.base import Explainer
-from faithmap.probe import MaskedModel
+from faithmap.methods.masks.igos import IGOSObjective, PathNoise
+from faithmap.probe import MaskProbe
 
 ABLATED = (28, 224)
 """The resolutions of Table 4."""
@@ -62,17 +63,25 @@ def averaged(why: fm.Explanation, resolution: int) -> fm.Explanation:
     return replace(why, heatmap=smooth.squeeze(1))
 
 
-class PathAccepted(fm.IGOS):
-    """I-GOS as its public batched code searches: the mean over the path is asked for at every candidate, not the mask's end.
+class PathObjective(IGOSObjective):
+    """The objective whose score is the mean over the path, without noise."""
+
+    def score(self, masks: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """The mean score over the path of each mask."""
+        shares = torch.arange(1, self.path_points + 1, device=masks.device) / self.path_points
+        path = (masks.unsqueeze(1) * shares.view(1, -1, 1, 1)).flatten(0, 1)
+        return self.probe.scores(path, index.repeat_interleave(self.path_points)).view(len(masks), -1).mean(dim=1)
+
+
+class PathSearch(fm.IGOS):
+    """I-GOS as its public batched code searches: every candidate is evaluated by its mean over the path.
 
     Twenty times the cost of a search; here without the noise that the public code draws anew for each candidate.
     """
 
-    def _objective(self, masked: MaskedModel, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        shares = torch.arange(1, self.path_points + 1, device=mask.device) / self.path_points
-        path = (mask.unsqueeze(1) * shares.view(1, -1, 1, 1)).flatten(0, 1)
-        scores = masked.scores(path, index.repeat_interleave(self.path_points))
-        return scores.view(len(mask), -1).mean(dim=1) + self.regulariser(mask)
+    def objective(self, probe: MaskProbe, noise: PathNoise) -> PathObjective:
+        """The objective that the masks descend."""
+        return PathObjective(probe, self.regulariser, self.path_points, noise)
 
 
 def rivals(model: fm.Classifier, options: argparse.Namespace) -> dict[str, Resampled]:
@@ -105,7 +114,7 @@ def methods(
         rows["fixed step size"] = fm.IGOS(model, **shared, step=options.step * (resolution / 28) ** 2)
         rows["last mask, not the mean"] = fm.IGOS(model, **shared, average=False)
     if options.public and resolution == 28:
-        rows["public code's search, lambdas and last mask"] = PathAccepted(
+        rows["public code's search, lambdas and last mask"] = PathSearch(
             model, **shared, lambda1=1.0, lambda2=20.0, average=False
         )
     return {name: explain for name, explain in rows.items() if options.only is None or name in options.only}

@@ -1,13 +1,20 @@
-"""Methods that optimise a mask: what I-GOS and Mask share.
+r"""Methods that optimise a mask: their objective, the record of an optimisation, and their base class.
 
-The heatmap is :math:`1 - M` at the mask's own resolution, corners aligned with the image's.
+A mask M is 1 where it keeps the image and 0 where it replaces it by the baseline. The objective is low for a mask that removes
+the score and whose removed area is small and smooth (Qi, Khorram and Li, AAAI 2020, Eqs. 2 and 9):
+
+.. math::
+    F(M) = f(\Phi(I, M)) + g(M), \qquad
+    g(M) = \lambda_1 \overline{|1 - M|} + \lambda_2 TV(M)
+
+The terms of g are means over cells, so that the weights keep their meaning when the number of cells changes. The heatmap is
+:math:`1 - M` at the mask's own resolution, corners aligned with the image's.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,12 +24,18 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Progress, RawHeatmap, Request, check_resolution, rows_and_columns
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 from faithmap.warning_types import BaselineWarning
+
+RECOGNISED = 0.2
+"""A baseline whose score is more than this share of the image's is still recognised."""
+
+ROUNDING = 1e-6
+"""A fall of the score below this share of it is rounding."""
 
 
 def size_penalty(mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
-    r"""How much of the image is removed, :math:`\overline{|1 - M|}`; in [0, 1].
+    r"""The share of the image that is removed, :math:`\overline{|1 - M|}`; in [0, 1].
 
     >>> size_penalty(torch.tensor([[[1.0, 0.0], [0.5, 1.0]]]))
     tensor([0.3750])
@@ -42,95 +55,179 @@ def total_variation(mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
     return torch.stack(parts).sum(dim=0) if parts else mask.new_zeros(len(mask))
 
 
-Penalty = Callable[[Float[Tensor, "m r c"]], Float[Tensor, " m"]]
-"""G of each mask."""
-
-
 @dataclass(frozen=True)
 class Regulariser:
-    """g(M), its parts and its gradient.
+    """g(M).
 
     Args:
         lambda1: weight of the removed area.
         lambda2: weight of the total variation.
+
+    >>> Regulariser(lambda1=1.0, lambda2=0.5)(torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]))
+    tensor([1.])
     """
 
     lambda1: float
     lambda2: float
 
-    def __call__(self, mask: Float[Tensor, "n r c"]) -> Float[Tensor, " n"]:
-        """G of each mask."""
+    def __call__(self, mask: Float[Tensor, "m r c"]) -> Float[Tensor, " m"]:
+        """The value of g for each mask."""
         return self.lambda1 * size_penalty(mask) + self.lambda2 * total_variation(mask)
 
-    def gradient(self, mask: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
-        """Of each mask's own g; zero for the size of a cell that is exactly 1, where the absolute value has its kink."""
+
+class Objective:
+    """F(M) of the masks of a few images.
+
+    ``index`` says which image each mask belongs to. A method that optimises several masks of an image together overrides
+    ``initial_masks``, ``final_mask`` and ``score``.
+
+    Args:
+        probe: runs the model on masked images.
+        regulariser: g.
+
+    >>> from faithmap.score import Score
+    >>> ones = torch.ones(1, 1, 1, 2)
+    >>> probe = MaskProbe(torch.nn.Flatten(), Score("logit", classes=torch.tensor([1])), ones, 0 * ones)
+    >>> Objective(probe, Regulariser(lambda1=1.0, lambda2=0.0))(torch.tensor([[[1.0, 0.5]]]), torch.tensor([0]))
+    tensor([0.7500])
+    """
+
+    def __init__(self, probe: MaskProbe, regulariser: Regulariser) -> None:
+        self.probe, self.regulariser = probe, regulariser
+
+    def __call__(self, masks: Float[Tensor, "m ..."], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """F, without noise."""
+        return self.score(masks, index) + self.penalty(self.final_mask(masks), index)
+
+    def initial_masks(self, shape: tuple[int, int]) -> Float[Tensor, "n ..."]:
+        """The masks at the start: ones, which keep all of each image."""
+        return self.probe.images.new_ones(len(self.probe.images), *shape)
+
+    def final_mask(self, masks: Float[Tensor, "m ..."]) -> Float[Tensor, "m r c"]:
+        """M, which the heatmap shows."""
+        return masks
+
+    def score(self, masks: Float[Tensor, "m ..."], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """The terms of F that the model is run for."""
+        return self.probe.scores(masks, index)
+
+    def penalty(self, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+        """g(M) of final masks."""
+        del index
+        return self.regulariser(mask)
+
+    def penalty_gradient(self, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, "m r c"]:
+        """The gradient of g; that of :math:`|1 - M|` is taken as 0 at its kink, M = 1."""
         mask = mask.detach().requires_grad_()
         with torch.enable_grad():
-            return torch.autograd.grad(self(mask).sum(), mask)[0]
+            return torch.autograd.grad(self.penalty(mask, index).sum(), mask)[0]
 
 
 class Trace:
-    """Objective, score, size and total variation at the start and after each iteration, and the steps taken."""
+    """Objective, score, size and total variation at the start and after each iteration, and the steps taken.
 
-    def __init__(self, images: int, iterations: int, like: Tensor) -> None:
-        shape = (iterations + 1, images)
+    The values stay on the device until the optimisation is over.
+
+    Args:
+        objective: F.
+        iterations: at most.
+        masks: at the start.
+        values: F of these masks.
+    """
+
+    def __init__(
+        self, objective: Objective, iterations: int, masks: Float[Tensor, "n ..."], values: Float[Tensor, " n"]
+    ) -> None:
+        self.objective = objective
         names = ("objective", "score", "size", "total_variation", "step")
-        self.values = {name: like.new_full(shape, math.nan) for name in names}
+        self._columns = {name: values.new_full((iterations + 1, len(values)), math.nan) for name in names}
+        self.record(0, torch.arange(len(values), device=values.device), masks, values)
 
     def record(
         self,
         iteration: int,
         index: Int[Tensor, " m"],
-        mask: Float[Tensor, "m r c"],
-        objective: Float[Tensor, " m"],
-        penalty: Penalty,
+        masks: Float[Tensor, "m ..."],
+        values: Float[Tensor, " m"],
         step: Float[Tensor, " m"] | None = None,
     ) -> None:
-        """Write down where the images ``index`` stand after an iteration; 0 is the start."""
+        """Store the results of an iteration for the images ``index``.
+
+        Args:
+            iteration: counted from 1.
+            index: which images.
+            masks: after the iteration.
+            values: F of these masks.
+            step: size of the steps; None for a method without step sizes.
+        """
+        mask = self.objective.final_mask(masks)
         row = {
-            "objective": objective,
-            "score": objective - penalty(mask),
+            "objective": values,
+            "score": values - self.objective.penalty(mask, index),
             "size": size_penalty(mask),
             "total_variation": total_variation(mask),
         }
-        for name, values in row.items() if step is None else {**row, "step": step}.items():
-            self.values[name][iteration, index] = values.to(self.values[name].dtype)
+        for name, column in row.items() if step is None else {**row, "step": step}.items():
+            self._columns[name][iteration, index] = column
 
-    def as_dicts(self, masked: MaskedModel, **per_image: Tensor) -> list[dict[str, Any]]:
-        """Plain data for each image: its lists end where its optimisation did."""
-        columns = {name: values.T.tolist() for name, values in self.values.items()}
-        columns |= {"forward_passes": masked.forward.tolist(), "backward_passes": masked.backward.tolist()}
-        columns |= {name: values.tolist() for name, values in per_image.items()}
-        images = range(len(masked.images))
-        return [{name: _without_nan(column[i]) for name, column in columns.items()} for i in images]
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Plain data for each image; its lists end with its optimisation."""
+        columns = {name: values.T.tolist() for name, values in self._columns.items()}
+        lists = [{name: [v for v in column[i] if not math.isnan(v)] for name, column in columns.items()} for i in self._images]
+        probe = self.objective.probe
+        passes = zip(probe.forward.tolist(), probe.backward.tolist(), strict=True)
+        return [
+            {**record, "forward_passes": forward, "backward_passes": backward}
+            for record, (forward, backward) in zip(lists, passes, strict=True)
+        ]
 
-
-def _without_nan(value: Any) -> Any:
-    return [v for v in value if not math.isnan(v)] if isinstance(value, list) else value
-
-
-RECOGNISED = 0.2
-"""A baseline whose score is more than this share of the image's is still recognised."""
-
-ROUNDING = 1e-6
-"""A fall of the score below this part of it is rounding."""
+    @property
+    def _images(self) -> range:
+        return range(len(self.objective.probe.images))
 
 
 @dataclass(eq=False)
 class MaskOptimiser(Explainer):
     """Base of the methods that optimise a mask.
 
+    A subclass names its default weights and overrides ``_optimise``.
+
     Args:
-        resolution: cells a side, or (rows, columns); up to the image's own size.
-        lambda1: weight of the removed area; None for the method's default, the same at every resolution.
-        lambda2: weight of the total variation; None for the method's default up to 28 cells on the longer side, in proportion
-            beyond, since neighbouring cells of a finer mask differ less.
-        iterations: at the most.
-        baseline: what a removed pixel becomes, unless the call says otherwise.
+        resolution: cells a side, or (rows, columns), from 1 to the image's own size. Finer maps delete better and look more
+            scattered; deletion and insertion scores of different resolutions cannot be compared.
+        lambda1: weight of the removed area, at least 0; None for the method's default, the same at every resolution.
+        lambda2: weight of the total variation, at least 0; None for the method's default up to 28 cells on the longer side,
+            in proportion beyond, since neighbouring cells of a finer mask differ less.
+        iterations: at most; at least 1.
+        baseline: what a removed pixel becomes, where the call gives none: a name of :data:`faithmap.BASELINES`, a pixel value,
+            a tensor or a callable.
 
     The weights are meant for a score that falls from about 1 to about 0. A callable target may have any unit and any sign: it
     is divided by its fall from the image to the baseline, which the diagnostics name ``score_fall``; objective and score there
     are in these units.
+
+    Raises:
+        ValueError: when called, for settings outside these ranges.
+
+    A method of your own, with the plain gradient and a fixed step:
+
+    >>> class GradientDescent(MaskOptimiser):
+    ...     DEFAULT_LAMBDAS = (0.1, 2.0)
+    ...
+    ...     def _optimise(self, probe, generators, progress):
+    ...         objective, index = Objective(probe, self.regulariser), torch.arange(len(probe.images))
+    ...         mask = objective.initial_masks(self.shape)
+    ...         trace = Trace(objective, self.iterations, mask, objective(mask, index))
+    ...         for iteration in range(1, self.iterations + 1):
+    ...             gradient = probe.gradients(mask, index, torch.ones(len(index))) + objective.penalty_gradient(mask, index)
+    ...             mask = (mask - gradient).clamp(0, 1)
+    ...             trace.record(iteration, index, mask, objective(mask, index))
+    ...             progress(iteration * len(index), self.iterations * len(index))
+    ...         return mask, trace
+    >>> method = GradientDescent(torch.nn.Flatten(), resolution=2, iterations=1, score="logit")
+    >>> method(torch.ones(1, 1, 2, 2), 0, baseline=0.0).heatmap
+    tensor([[[1., 0.],
+             [0., 0.]]])
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]]
@@ -149,15 +246,15 @@ class MaskOptimiser(Explainer):
 
     @property
     def regulariser(self) -> Regulariser:
-        """g(M), the defaults filled in."""
+        """g(M), with the default weights where none are given."""
         lambda1, lambda2 = self.DEFAULT_LAMBDAS[0], self.DEFAULT_LAMBDAS[1] * max(1.0, max(self.shape) / 28)
         return Regulariser(lambda1 if self.lambda1 is None else self.lambda1, lambda2 if self.lambda2 is None else self.lambda2)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings as plain data, the lambdas in force among them."""
-        inforce = {"lambda1": self.regulariser.lambda1, "lambda2": self.regulariser.lambda2}
-        return {**super().settings, **inforce, "baseline": describe_baseline(self.baseline)}
+        """All settings as plain data, with the weights in force."""
+        weights = {"lambda1": self.regulariser.lambda1, "lambda2": self.regulariser.lambda2}
+        return {**super().settings, **weights, "baseline": describe_baseline(self.baseline)}
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
@@ -168,58 +265,48 @@ class MaskOptimiser(Explainer):
             raise ValueError("lambda1 and lambda2 weigh penalties; give values of at least 0")
 
     def _explain(self, request: Request) -> RawHeatmap:
-        """Work on as many images at once as one pass holds, so that memory does not grow with their number."""
+        """Explain one chunk of images after the other, so that memory does not grow with their number."""
         heatmaps, diagnostics = [], []
-        everything = torch.arange(len(request.images), device=request.images.device)
-        for images in everything.split(self.chunk_size):
-            masked = self._masked(request, images)
-            generators = [request.generators[i] for i in images.tolist()]
-            mask, trace = self._optimise(masked, generators, self._part(request, int(images[0])))
+        for index in torch.arange(len(request.images), device=request.images.device).split(self.chunk_size):
+            probe = self._probe(request, index)
+            generators = [request.generators[i] for i in index.tolist()]
+            mask, trace = self._optimise(probe, generators, self._progress(request, int(index[0])))
             heatmaps.append(1 - mask)
-            scale = masked.score.scale
-            diagnostics += trace.as_dicts(masked, **({} if scale is None else {"score_fall": 1 / scale}))
+            scale = probe.score.scale
+            falls = [{}] * len(index) if scale is None else [{"score_fall": fall} for fall in (1 / scale).tolist()]
+            diagnostics += [{**record, **fall} for record, fall in zip(trace.as_dicts(), falls, strict=True)]
         return RawHeatmap(torch.cat(heatmaps), diagnostics)
 
     @abstractmethod
     def _optimise(
-        self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
+        self, probe: MaskProbe, generators: list[torch.Generator], progress: Progress
     ) -> tuple[Float[Tensor, "n r c"], Trace]:
-        """The best mask of each image, and how it was found."""
+        """The method itself.
 
-    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskedModel:
-        """The model and some of the images over their baselines; says where a baseline is still recognised."""
-        images = request.images[index]
-        chosen = request.baseline_for(index, self.baseline)
-        masked = MaskedModel(
-            self.model,
-            request.score.of(index),
-            images,
-            make_baseline(chosen, images),
-            chunk_size=self.chunk_size,
-            autocast=self.autocast,
-        )
-        shown = masked.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
-        clean = request.clean[index]
+        Args:
+            probe: runs the model on masked versions of a chunk of images.
+            generators: one for each of these images.
+            progress: called with (iterations done, iterations in all), summed over these images.
+
+        Returns:
+            The best mask of each image, and the record of the optimisation.
+        """
+
+    def _probe(self, request: Request, index: Int[Tensor, " m"]) -> MaskProbe:
+        """The probe of some images over their baselines; warns if the model still recognises a baseline."""
+        images, clean = request.images[index], request.clean[index]
+        baseline = make_baseline(request.baseline_for(index, self.baseline), images)
+        score = request.score.of(index)
+        probe = MaskProbe(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
+        of_baseline = probe.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
         if request.score.is_class_probability:
-            warn_if_recognised(request, index, shown, clean)
+            warn_if_recognised(request, index, of_baseline, clean)
         if request.score.function is not None:
-            masked.score = replace(masked.score, scale=1 / self._fall(request, index, clean, shown))
-        return masked
+            probe.score = replace(score, scale=1 / _score_fall(request, index, of_baseline, clean))
+        return probe
 
-    def _fall(self, request: Request, index: Int[Tensor, " m"], clean: Tensor, shown: Tensor) -> Float[Tensor, " m"]:
-        """How far each callable's score falls from the image to the baseline, as a size; says where it does not fall."""
-        for i in (~(shown < clean)).nonzero().flatten().tolist():
-            request.warn(
-                int(index[i]),
-                f"the baseline scores {float(shown[i]):.4g}, no less than the image's {float(clean[i]):.4g}: there is nothing "
-                "to take away; give another baseline, or a target that is high where it holds",
-                BaselineWarning,
-            )
-        fall = (clean - shown).abs()
-        return fall.where(fall > ROUNDING * clean.abs(), 1.0)
-
-    def _part(self, request: Request, start: int) -> Progress:
-        """Progress of one group of images, told as progress of all."""
+    def _progress(self, request: Request, start: int) -> Progress:
+        """The progress of a chunk, reported as progress over all images."""
         total = self.iterations * len(request.images)
 
         def report(done: int, _: int) -> None:
@@ -227,26 +314,35 @@ class MaskOptimiser(Explainer):
 
         return report
 
-    def _objective(self, masked: MaskedModel, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """F(M), the plain objective."""
-        return masked.scores(mask, index) + self.regulariser(mask)
+
+def _score_fall(request: Request, index: Int[Tensor, " m"], of_baseline: Tensor, clean: Tensor) -> Float[Tensor, " m"]:
+    """The size of the fall of a callable's score from the image to the baseline; warns if the score does not fall."""
+    for i in (~(of_baseline < clean)).nonzero().flatten().tolist():
+        request.warn(
+            int(index[i]),
+            f"the baseline scores {float(of_baseline[i]):.4g}, no less than the image's {float(clean[i]):.4g}: there is no "
+            "score to remove; give another baseline, or a target that is high for the image",
+            BaselineWarning,
+        )
+    fall = (clean - of_baseline).abs()
+    return fall.where(fall > ROUNDING * clean.abs(), 1.0)
 
 
 def warn_if_recognised(
-    request: Request, index: Int[Tensor, " m"], shown: Float[Tensor, " m"], clean: Float[Tensor, " m"]
+    request: Request, index: Int[Tensor, " m"], of_baseline: Float[Tensor, " m"], clean: Float[Tensor, " m"]
 ) -> None:
-    """Say where the model still sees the explained class in nothing but the baseline.
+    """Warn if the model still recognises the explained class in a baseline.
 
     Args:
-        request: whose images they are.
-        index: which.
-        shown: the class's probabilities in their baselines.
-        clean: in the images.
+        request: the call.
+        index: the images.
+        of_baseline: the class's probabilities in their baselines.
+        clean: its probabilities in the images.
     """
-    for i in (shown > RECOGNISED * clean).nonzero().flatten().tolist():
+    for i in (of_baseline > RECOGNISED * clean).nonzero().flatten().tolist():
         request.warn(
             int(index[i]),
-            f"the baseline still scores {float(shown[i]):.3f} of the image's {float(clean[i]):.3f}; "
+            f"the baseline still scores {float(of_baseline[i]):.3f} of the image's {float(clean[i]):.3f}; "
             "give a stronger one, such as baseline='strong_blur' or 'grey'",
             BaselineWarning,
         )

@@ -31,7 +31,7 @@ from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline
 from faithmap.masking import rows_of
 from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.masks.base import warn_if_recognised
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 from faithmap.score import ScoreKind, Target
 
 EQUAL = 1e-6
@@ -167,7 +167,7 @@ class Pyramid:
 
 
 @dataclass
-class PyramidModel(MaskedModel):
+class PyramidModel(MaskProbe):
     """Asks a model about images that are blurred as much as masks say.
 
     Attributes:
@@ -322,20 +322,20 @@ class ExtremalPerturbation(Explainer):
         diagnostics = [{name: column[i] for name, column in columns.items()} for i in range(len(index))]
         return self._summary(masks.view(-1, every, *masks.shape[1:]), extremal), diagnostics
 
-    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskedModel:
+    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskProbe:
         """The model, and each image once for each area; says where the baseline is still recognised."""
         rows = index.repeat_interleave(len(self.areas))
         images, chosen = request.images[rows], request.baseline_for(rows, self.baseline)
         common = (self.model, request.score.of(rows), images, make_baseline(chosen, images))
         settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
-        masked = PyramidModel(*common, chosen, **settings) if isinstance(chosen, Pyramid) else MaskedModel(*common, **settings)
+        masked = PyramidModel(*common, chosen, **settings) if isinstance(chosen, Pyramid) else MaskProbe(*common, **settings)
         if request.score.function is None:
             first = torch.arange(0, len(rows), len(self.areas), device=rows.device)
             shown = self._judged(masked, images.new_zeros(len(first), 1, 1), first)
             warn_if_recognised(request, index, shown, request.kept[index])
         return masked
 
-    def _judged(self, masked: MaskedModel, masks: Float[Tensor, "k r c"], index: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+    def _judged(self, masked: MaskProbe, masks: Float[Tensor, "k r c"], index: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
         """The class's probabilities, or what a callable says."""
         score = masked.score
         masked.score = score if score.function is not None else replace(score, kind="probability")
@@ -344,9 +344,7 @@ class ExtremalPerturbation(Explainer):
         finally:
             masked.score = score
 
-    def _ascend(
-        self, masked: MaskedModel, areas: Float[Tensor, " k"], progress: Callable[[int], None]
-    ) -> Float[Tensor, "k r c"]:
+    def _ascend(self, masked: MaskProbe, areas: Float[Tensor, " k"], progress: Callable[[int], None]) -> Float[Tensor, "k r c"]:
         """The masks, begun at a half everywhere: as much is shown as is hidden."""
         shape = self._shape(masked.size)
         pitch = tuple((pixels - 1) / max(1, cells - 1) for pixels, cells in zip(masked.size, shape, strict=True))
@@ -366,7 +364,7 @@ class ExtremalPerturbation(Explainer):
             progress(iteration + 1)
         return smooth(numbers)
 
-    def _gain(self, masked: MaskedModel, masks: Float[Tensor, "k r c"]) -> Float[Tensor, "k r c"]:
+    def _gain(self, masked: MaskProbe, masks: Float[Tensor, "k r c"]) -> Float[Tensor, "k r c"]:
         """The gradient of F."""
         everyone = torch.arange(len(masks), device=masks.device)
         whole, given = masks.new_ones(len(masks)).to(masked.images), masks.to(masked.images)

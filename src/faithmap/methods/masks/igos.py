@@ -1,24 +1,25 @@
 r"""I-GOS: a mask that makes the score fall, found along integrated gradients (Qi, Khorram and Li, AAAI 2020).
 
-The plain gradient of the objective leads into the nearest local optimum. The integrated gradient points at the baseline,
-where the score is known to be gone (Eqs. 4 and 6):
+The plain gradient of the objective leads into the nearest local optimum. The integrated gradient points at the baseline, where
+the score is known to be low (Eqs. 4 and 6):
 
 .. math::
     IG(M) = \frac{1}{S} \sum_{s=1}^{S} \frac{\partial}{\partial M} f_c\bigl(\Phi(I, \tfrac{s}{S} M) + e_s\bigr), \qquad
     TG(M) = IG(M) + \frac{\partial g}{\partial M}, \qquad
     M \leftarrow clip(M - \alpha \, TG(M))
 
-with fresh noise :math:`e_s` at every point, and :math:`\alpha` from the line search of Eq. 8. Where no step is accepted the
-mask stays, and the next direction comes from other noise; after ``patience`` such iterations the image has converged and
-leaves the batch.
+with fresh noise :math:`e_s` at every point, and :math:`\alpha` from the line search of Eq. 8
+(:mod:`faithmap.methods.masks.steps`). The noise keeps a mask from becoming an adversarial pattern. Where no step is accepted
+the mask stays, and the next gradient has other noise; after ``patience`` such iterations the image has converged and leaves the
+batch.
 
 The last mask says which cells to remove together, and ranks them badly: many are exactly 0 or exactly 1. The mean of the masks
-over all iterations (``average``) says how early a cell went and how long it stayed away, at no cost. The paper takes the last.
+over all iterations (``average``) says how early a cell was removed and for how many iterations, without further passes. The
+paper takes the last mask.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -27,18 +28,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.methods.base import Passes, Progress
-from faithmap.methods.masks.base import MaskOptimiser, Penalty, Trace
-from faithmap.methods.masks.steps import LineSearch, Nesterov, Step, take_step
-from faithmap.probe import MaskedModel
+from faithmap.methods.masks.base import MaskOptimiser, Objective, Regulariser, Trace
+from faithmap.methods.masks.steps import FixedStep, LineSearch, Nesterov, StepRule
+from faithmap.probe import MaskProbe
 
 
 class PathNoise:
-    """Gaussian noise, drawn for one composed image after the other from its image's own generator.
+    """Gaussian noise on composed images, drawn for one after the other by its image's own generator.
 
-    An image's draws therefore come in the order of its questions, whatever else is in the chunk.
+    An image's draws therefore do not depend on the other images of a chunk.
 
     Args:
-        std: in the units of the images.
+        std: in the units of the images; 0 for none.
         generators: one for each image.
     """
 
@@ -58,25 +59,62 @@ class PathNoise:
         return torch.add(z, self._noise, alpha=self.std)
 
 
-@dataclass(eq=False)
-class IGOS(MaskOptimiser):
-    """Integrated-gradients optimised saliency.
+class IGOSObjective(Objective):
+    """F(M) and its total gradient TG(M).
 
     Args:
-        path_points: S. One point is the mask itself: with no noise, the plain gradient.
-        noise_std: of the noise at the path's points, in the units of the images, [0, 1] pixels for a Classifier; 0 for none.
-            The paper's 0.2 is in normalised units: 0.045 in pixels for the usual ImageNet std of 0.225.
-        step: the line search, a number for a fixed step size, or :class:`Nesterov`.
-        patience: iterations in a row without an accepted step, after which an image has converged.
-        average: answer with the mean of the masks over the iterations, not with the last.
+        probe: runs the model on masked images.
+        regulariser: g.
+        path_points: S.
+        noise: e, at the points of the path; None for none.
+    """
 
-    The rest is explained at :class:`MaskOptimiser` and :class:`faithmap.methods.Explainer`. An image takes S forward and
-    backward passes an iteration, and one forward pass for each step that is tried.
+    def __init__(self, probe: MaskProbe, regulariser: Regulariser, path_points: int, noise: PathNoise | None) -> None:
+        super().__init__(probe, regulariser)
+        self.path_points, self.noise = path_points, noise
+
+    def total_gradient(self, masks: Float[Tensor, "n ..."], index: Int[Tensor, " m"]) -> Float[Tensor, "m ..."]:
+        """TG (Eq. 6) of the images ``index``, given the masks of all images."""
+        return self.integrated_gradient(self.probe, masks, index) + self.penalty_gradient(masks[index], index)
+
+    def integrated_gradient(
+        self, probe: MaskProbe, mask: Float[Tensor, "n r c"], index: Int[Tensor, " m"]
+    ) -> Float[Tensor, "m r c"]:
+        """IG (Eq. 4) of the images ``index``, given one mask of each image."""
+        points = torch.arange(1, self.path_points + 1, device=mask.device, dtype=mask.dtype) / self.path_points
+        rows, shares = index.repeat_interleave(self.path_points), points.repeat(len(index))
+        return probe.gradients(mask, rows, shares, self.noise)[index] / self.path_points
+
+
+@dataclass(eq=False)
+class IGOS(MaskOptimiser):
+    """I-GOS, integrated-gradients optimised saliency.
+
+    Args:
+        path_points: S, the points of the path that a gradient is averaged over, at least 1. One point is the mask itself:
+            without noise, the plain gradient.
+        noise_std: standard deviation of the noise at the path's points, at least 0, in the units of the images: [0, 1] pixels
+            for a Classifier. 0 for none. The paper's 0.2 is in normalised units: 0.045 in pixels for the usual ImageNet std of
+            0.225.
+        step: the step rule: a :class:`LineSearch`, as in the paper, :class:`Nesterov`, or a number above 0 for a fixed step
+            size.
+        patience: iterations in a row without an accepted step after which an image has converged, at least 1.
+        average: whether the result is the mean of the masks over the iterations; False for the last mask, as in the paper.
+
+    An image takes S forward and backward passes in each iteration, and one forward pass for each step that is tried.
+
+    >>> class Corner(torch.nn.Module):
+    ...     def forward(self, images):
+    ...         brightness = images[:, :, :8, :8].mean(dim=(1, 2, 3))
+    ...         return torch.stack([12 * brightness - 6, 6 - 12 * brightness], dim=1)
+    >>> explanation = IGOS(Corner(), resolution=4, baseline="black")(torch.full((1, 3, 32, 32), 0.9), 0)
+    >>> bool(explanation.heatmap[0, 0, 0] == explanation.heatmap.max())
+    True
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.1, 2.0)
-    """Three times lambda1 either way, or five times lambda2, and the scores hardly change. The paper's (1, 20) weigh the area
-    as heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays as it is.
+    """A third or three times lambda1, or five times lambda2, hardly changes the scores. The paper's (1, 20) weigh the area as
+    heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays as it is.
     """
 
     path_points: int = 20
@@ -85,84 +123,56 @@ class IGOS(MaskOptimiser):
     patience: int = 3
     average: bool = True
 
+    @property
+    def step_rule(self) -> StepRule:
+        """The step rule, a number as a fixed step."""
+        return self.step if isinstance(self.step, StepRule) else FixedStep(self.step)
+
+    def objective(self, probe: MaskProbe, noise: PathNoise) -> IGOSObjective:
+        """The objective that the masks of these images descend."""
+        return IGOSObjective(probe, self.regulariser, self.path_points, noise)
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """An estimate for an image that does not converge before the last iteration."""
+        del image
+        return self._passes(scores=1)
+
+    def _passes(self, scores: int) -> Passes:
+        """The passes of an objective with that number of scores; two for the clean image and the baseline."""
+        backward = self.iterations * scores * self.path_points
+        evaluations = 1 + self.iterations * self.step_rule.passes
+        return Passes(2 + scores * evaluations + backward, backward)
+
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         if self.path_points < 1 or self.patience < 1 or self.noise_std < 0:
             raise ValueError("give path_points and patience of at least 1, and a noise_std of at least 0")
-        if not isinstance(self.step, (LineSearch, Nesterov)) and not self.step > 0:
-            raise ValueError(f"step is {self.step}; give a LineSearch, Nesterov, or a step size above 0")
-
-    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """If no image converges before the last iteration, and a search takes two waves of steps, as most do."""
-        del image
-        tried = 2 * self.step.wave if isinstance(self.step, LineSearch) else 1
-        asked = self.scores * self.path_points
-        return Passes(2 + self.scores + self.iterations * (asked + self.scores * tried), self.iterations * asked)
+        self.step_rule  # noqa: B018 - raises ValueError for a size that is not above 0
 
     def _optimise(
-        self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
+        self, probe: MaskProbe, generators: list[torch.Generator], progress: Progress
     ) -> tuple[Float[Tensor, "n r c"], Trace]:
-        count = len(masked.images)
-        noise = PathNoise(self.noise_std, generators)
-        active = torch.arange(count, device=masked.images.device)
-        before = mask = masked.images.new_ones(count, self.shape[0] * self.masks, self.shape[1])
-        objective = self._objective(masked, mask, active)
-        failures = torch.zeros_like(active)
-        trace = Trace(count, self.iterations, objective)
-        trace.record(0, active, self._answer(mask), objective, self._penalty(masked, active))
-        total = torch.zeros_like(self._answer(mask))
+        """Algorithm 1, for several images together; ``active`` are those that have not converged."""
+        rule, objective = self.step_rule, self.objective(probe, PathNoise(self.noise_std, generators))
+        count = len(generators)
+        active = torch.arange(count, device=probe.images.device)
+        before = masks = objective.initial_masks(self.shape)
+        values = objective(masks, active)
+        trace = Trace(objective, self.iterations, masks, values)
+        refused = torch.zeros_like(active)
+        total = torch.zeros_like(objective.final_mask(masks))
         for iteration in range(1, self.iterations + 1):
-            start = self.step.ahead(mask, before, iteration - 1) if isinstance(self.step, Nesterov) else mask
-            step = self._iterate(masked, start, objective, active, noise)
-            before = mask.clone()
-            mask[active], objective[active] = step.mask, step.objective
-            failures[active] = torch.where(step.accepted, 0, failures[active] + 1)
-            penalty = self._penalty(masked, active)
-            trace.record(iteration, active, self._answer(step.mask), step.objective, penalty, step.size)
-            total += self._answer(mask)
-            active = active[failures[active] < self.patience]
+            ahead = rule.ahead(masks, before, iteration - 1)
+            gradient = objective.total_gradient(ahead, active)
+            step = rule.take(objective, ahead[active], gradient, values[active], active)
+            before, masks = masks, masks.index_copy(0, active, step.masks)
+            values = values.index_copy(0, active, step.objective)
+            trace.record(iteration, active, step.masks, step.objective, step.size)
+            total += objective.final_mask(masks)
+            refused[active] = torch.where(step.accepted, 0, refused[active] + 1)
+            active = active[refused[active] < self.patience]
             progress(iteration * len(active) + self.iterations * (count - len(active)), self.iterations * count)
             if len(active) == 0:
-                total += self._answer(mask) * (self.iterations - iteration)
+                total += objective.final_mask(masks) * (self.iterations - iteration)
                 break
-        return (total / self.iterations if self.average else self._answer(mask)), trace
-
-    masks: ClassVar[int] = 1
-    """That are optimised together, one below the other."""
-
-    scores: ClassVar[int] = 1
-    """That the objective adds up."""
-
-    def _answer(self, masks: Float[Tensor, "n k c"]) -> Float[Tensor, "n r c"]:
-        """The mask that the optimised ones stand for."""
-        return masks
-
-    def _penalty(self, masked: MaskedModel, index: Int[Tensor, " m"]) -> Penalty:
-        """G(M) of some of the images."""
-        del masked, index
-        return self.regulariser
-
-    def _iterate(
-        self, masked: MaskedModel, mask: Tensor, objective: Tensor, active: Int[Tensor, " m"], noise: PathNoise
-    ) -> Step:
-        direction = self.total_gradient(masked, mask, active, noise)[active]
-
-        def evaluate(candidates: Tensor, index: Tensor) -> Tensor:
-            return self._objective(masked, candidates, active[index])
-
-        if isinstance(self.step, LineSearch):
-            return self.step(evaluate, mask[active], direction, objective[active])
-        alpha = self.step.size_for(math.prod(self.shape)) if isinstance(self.step, Nesterov) else self.step
-        moved = take_step(mask[active], direction, alpha)
-        everyone = torch.arange(len(active), device=active.device)
-        size = torch.full_like(objective[active], alpha)
-        return Step(torch.ones_like(everyone, dtype=torch.bool), size, moved, evaluate(moved, everyone))
-
-    def total_gradient(
-        self, masked: MaskedModel, mask: Float[Tensor, "n r c"], active: Int[Tensor, " m"], noise: PathNoise | None
-    ) -> Float[Tensor, "n r c"]:
-        """TG(M) of the active images; zero for the others but for the regulariser's part."""
-        points = torch.arange(1, self.path_points + 1, device=mask.device, dtype=mask.dtype) / self.path_points
-        index, shares = active.repeat_interleave(self.path_points), points.repeat(len(active))
-        integrated = masked.gradients(mask, index, shares, noise) / self.path_points
-        return integrated + self.regulariser.gradient(mask)
+        return (total / self.iterations if self.average else objective.final_mask(masks)), trace

@@ -1,9 +1,9 @@
-r"""Mask: the objective of I-GOS, descended along its plain gradient (Fong and Vedaldi, ICCV 2017).
+r"""Mask: the objective of I-GOS, optimised along its plain gradient (Fong and Vedaldi, ICCV 2017).
 
 .. math:: M \leftarrow clip\bigl(Adam(M, \nabla F_\tau(M))\bigr)
 
-where :math:`F_\tau` looks at the composed image shifted by :math:`\tau` pixels, drawn anew in every iteration: the jitter that
-the paper adds against patterns that only fool the model at one place.
+where :math:`F_\tau` sees the composed image shifted by :math:`\tau` pixels, drawn anew in every iteration: the jitter that the
+paper adds against patterns that only mislead the model at one position.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE
 from faithmap.methods.base import Passes, Progress
-from faithmap.methods.masks.base import MaskOptimiser, Trace
-from faithmap.probe import MaskedModel
+from faithmap.methods.masks.base import MaskOptimiser, Objective, Trace
+from faithmap.probe import MaskProbe
 
 
 class Jitter:
-    """A shift of each composed image by whole pixels, what leaves on one side coming in on the other, drawn as above.
+    """A shift of each composed image by whole pixels, cyclic, drawn for one after the other by its image's own generator.
 
     Args:
         reach: largest shift down and across, in pixels at 224; scales with the shorter side.
@@ -47,51 +47,56 @@ class Jitter:
 
 @dataclass(eq=False)
 class Mask(MaskOptimiser):
-    """Meaningful perturbation.
+    """Mask, also known as meaningful perturbation.
 
     Args:
-        iterations: all of them are done; the objective is not asked for between them.
-        learning_rate: of Adam; the paper's public settings use 0.1.
-        jitter: largest shift of the composed image down and across, in pixels at 224; what leaves on one side comes in on
-            the other.
+        iterations: at least 1; all of them are done. The objective is evaluated at the start and at the end.
+        learning_rate: of Adam, above 0; the paper's public settings use 0.1.
+        jitter: largest shift of the composed image down and across, in pixels at 224, at least 0; cyclic.
 
-    The rest is explained at :class:`MaskOptimiser` and :class:`faithmap.methods.Explainer`. An image takes one forward and
-    backward pass an iteration.
+    An image takes one forward and one backward pass in each iteration.
+
+    >>> class Corner(torch.nn.Module):
+    ...     def forward(self, images):
+    ...         brightness = images[:, :, :8, :8].mean(dim=(1, 2, 3))
+    ...         return torch.stack([12 * brightness - 6, 6 - 12 * brightness], dim=1)
+    >>> explanation = Mask(Corner(), resolution=4, iterations=20, baseline="black")(torch.full((1, 3, 32, 32), 0.9), 0)
+    >>> bool(explanation.heatmap[0, 0, 0] == explanation.heatmap.max())
+    True
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.01, 0.2)
-    """What Table 5 of the I-GOS paper, too, found best for Mask."""
+    """Table 5 of the I-GOS paper names these as best for Mask, too."""
 
     iterations: int = 500
     learning_rate: float = 0.1
     jitter: int = 4
+
+    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
+        """One of each kind in each iteration; forward passes for the clean image, the baseline, and the objective twice."""
+        del image
+        return Passes(self.iterations + 4, self.iterations)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         if self.learning_rate <= 0 or self.jitter < 0:
             raise ValueError("give a learning_rate above 0, and a jitter of at least 0 pixels")
 
-    def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """One an iteration, and the objective at the start and at the end, with the baseline alone."""
-        del image
-        return Passes(self.iterations + 3, self.iterations)
-
     def _optimise(
-        self, masked: MaskedModel, generators: list[torch.Generator], progress: Progress
+        self, probe: MaskProbe, generators: list[torch.Generator], progress: Progress
     ) -> tuple[Float[Tensor, "n r c"], Trace]:
-        count = len(masked.images)
-        everyone = torch.arange(count, device=masked.images.device)
-        mask = masked.images.new_ones(count, *self.shape)
-        optimiser = torch.optim.Adam([mask], lr=self.learning_rate)
-        jitter = Jitter(self.jitter, generators)
-        trace = Trace(count, self.iterations, masked.images)
-        trace.record(0, everyone, mask, self._objective(masked, mask, everyone), self.regulariser)
+        objective, jitter = Objective(probe, self.regulariser), Jitter(self.jitter, generators)
+        count = len(generators)
+        index = torch.arange(count, device=probe.images.device)
+        mask = objective.initial_masks(self.shape)
+        adam = torch.optim.Adam([mask], lr=self.learning_rate)
+        trace = Trace(objective, self.iterations, mask, objective(mask, index))
         for iteration in range(1, self.iterations + 1):
-            slope = masked.gradients(mask, everyone, torch.ones_like(mask[:, 0, 0]), jitter)
-            mask.grad = slope + self.regulariser.gradient(mask)
-            optimiser.step()
+            gradient = probe.gradients(mask, index, torch.ones_like(mask[:, 0, 0]), jitter)
+            mask.grad = gradient + objective.penalty_gradient(mask, index)
+            adam.step()
             mask.clamp_(0, 1)
             progress(iteration * count, self.iterations * count)
         mask.grad = None
-        trace.record(self.iterations, everyone, mask, self._objective(masked, mask, everyone), self.regulariser)
+        trace.record(self.iterations, index, mask, objective(mask, index))
         return mask, trace

@@ -19,7 +19,7 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.model import normalised_zero
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 
 
 @dataclass(eq=False)
@@ -82,13 +82,13 @@ class Occlusion(Explainer):
         passes = {"forward_passes": 1 + len(covers), "backward_passes": 0}
         return RawHeatmap(torch.cat(maps) / counts, [dict(passes) for _ in images])
 
-    def _masked(self, request: Request, numbers: Tensor) -> MaskedModel:
+    def _masked(self, request: Request, numbers: Tensor) -> MaskProbe:
         images = request.images[numbers]
         chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         score = request.score.of(numbers)
         baseline = make_baseline(chosen, images)
-        return MaskedModel(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
+        return MaskProbe(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
 
     def _patches(self, covers: Tensor, size: tuple[int, int]) -> Bool[Tensor, "m h w"]:
         """Where some of the patches lie."""

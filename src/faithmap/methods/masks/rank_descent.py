@@ -40,7 +40,7 @@ from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.cams import Expected, ExpectedGradCAM
 from faithmap.methods.references import GOLDEN, EvenBlurs
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 from faithmap.score import Target
 from faithmap.warning_types import suppressed
 
@@ -155,16 +155,16 @@ class RankDescent(Explainer):
         passes = {kind: told[kind] + why.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
         return places(why.at(self.shape)).to(h), {**passes, "prior": why.method}
 
-    def _masked(self, request: Request, image: int) -> MaskedModel:
+    def _masked(self, request: Request, image: int) -> MaskProbe:
         """The model and an image over its baseline, twice: for deletion, and for insertion."""
         index = torch.tensor([image], device=request.images.device)
         images = request.images[index]
         baseline = make_baseline(request.baseline_for(index, self.baseline), images)
         images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
         score = request.score.of(index.repeat(2))
-        return MaskedModel(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
+        return MaskProbe(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
 
-    def _descend(self, masked: MaskedModel, request: Request, image: int, h: Float[Tensor, "1 r c"]) -> Float[Tensor, "1 r c"]:
+    def _descend(self, masked: MaskProbe, request: Request, image: int, h: Float[Tensor, "1 r c"]) -> Float[Tensor, "1 r c"]:
         total, show = self.iterations * len(request.images), getattr(request.progress, "maps", None)
         generator = request.generators[image]
         start = torch.rand(1, generator=generator, device=generator.device).to(h)
@@ -181,7 +181,7 @@ class RankDescent(Explainer):
         return mean
 
     def gradient(
-        self, masked: MaskedModel, u: Float[Tensor, "m r c"], t: Float[Tensor, " m"], other: Float[Tensor, " m"]
+        self, masked: MaskProbe, u: Float[Tensor, "m r c"], t: Float[Tensor, " m"], other: Float[Tensor, " m"]
     ) -> Float[Tensor, "m r c"]:
         """K * dA/du of each image at one moment of either game.
 

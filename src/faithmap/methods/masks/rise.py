@@ -30,7 +30,7 @@ from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.explanation import interpolation_matrix
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.model import normalised_zero
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 
 
 @dataclass(eq=False)
@@ -120,14 +120,14 @@ class RISE(Explainer):
         down, across = (_shifted(*sizes, numbers[:, i]) for i, sizes in enumerate(zip(self._grid, size, strict=True)))
         return down @ grids @ across.mT
 
-    def _masked(self, request: Request, image: int) -> MaskedModel:
+    def _masked(self, request: Request, image: int) -> MaskProbe:
         numbers = torch.tensor([image], device=request.images.device)
         shown = request.images[numbers]
         chosen = request.baseline_for(numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         score = request.score.of(numbers)
         baseline = make_baseline(chosen, shown)
-        return MaskedModel(self.model, score, shown, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
+        return MaskProbe(self.model, score, shown, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
 
 
 def _chunks(count: int, size: int) -> Iterator[int]:

@@ -1,46 +1,115 @@
-r"""Backtracking line search with the revised Armijo condition (I-GOS, Eq. 8).
+r"""Step rules: how far the masks move in one iteration, given their gradient TG.
 
-The largest step :math:`\alpha = u, u\eta, u\eta^2, \dots \ge l` is taken for which
+:class:`LineSearch` is the backtracking search of I-GOS with the revised Armijo condition (Qi, Khorram and Li 2020, Eq. 8). It
+takes the largest step :math:`\alpha = u, u\eta, u\eta^2, \dots \ge l` for which
 
-.. math:: F(clip(M - \alpha \, TG)) \le F(M) - \alpha \beta \lVert TG \rVert^2
+.. math:: F(M) - F(clip(M - \alpha \, TG)) \ge \alpha \beta \lVert TG \rVert^2
 
-with F the plain objective: one forward pass a candidate, and no noise. The decrease is what is compared: beside F itself, a
-small enough right-hand side would be lost to rounding, and a step that moves nothing would pass.
+with F the plain objective: one evaluation for each candidate, without noise. The decrease is compared, not the objective: next
+to F a small right-hand side would be lost to rounding, and a step that changes nothing would be accepted.
+
+:class:`Nesterov` is the accelerated gradient (Nesterov 1983), which later versions of I-GOS++ use:
+
+.. math::
+    Y_t = clip\Bigl(M_t + \tfrac{t}{t + 3} (M_t - M_{t-1})\Bigr), \qquad
+    M_{t+1} = clip\bigl(Y_t - \alpha \, TG(Y_t)\bigr)
+
+with t counted from 0. The objective may rise between two iterations. :class:`FixedStep` is :math:`clip(M - \alpha \, TG(M))`.
+
+Masks have the shape (n, ..., r, c): one or several masks of r x c cells for each of n images.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Objective = Callable[[Float[Tensor, "m r c"], Int[Tensor, " m"]], Float[Tensor, " m"]]
-"""The plain objective of each mask, told which image it belongs to."""
+Evaluate: TypeAlias = Callable[[Float[Tensor, "m ..."], Int[Tensor, " m"]], Float[Tensor, " m"]]
+"""The plain objective of masks, given the image that each belongs to."""
 
 
 class Step(NamedTuple):
-    """Where the search ended, for each image."""
+    """The result of one iteration for each image.
+
+    Attributes:
+        accepted: whether the image's masks moved.
+        size: alpha; 0 where no step was accepted.
+        masks: after the step.
+        objective: F of these masks.
+    """
 
     accepted: Bool[Tensor, " n"]
     size: Float[Tensor, " n"]
-    mask: Float[Tensor, "n r c"]
+    masks: Float[Tensor, "n ..."]
     objective: Float[Tensor, " n"]
 
 
+class StepRule(ABC):
+    """Base of the step rules."""
+
+    @property
+    @abstractmethod
+    def passes(self) -> int:
+        """Evaluations of the objective in one iteration; an estimate where they depend on the image."""
+
+    def ahead(self, masks: Float[Tensor, "n ..."], before: Float[Tensor, "n ..."], iteration: int) -> Float[Tensor, "n ..."]:
+        """Where the gradient is taken.
+
+        Args:
+            masks: the current ones.
+            before: those of the previous iteration.
+            iteration: counted from 0.
+        """
+        del before, iteration
+        return masks
+
+    @abstractmethod
+    def take(
+        self,
+        evaluate: Evaluate,
+        masks: Float[Tensor, "n ..."],
+        gradient: Float[Tensor, "n ..."],
+        objective: Float[Tensor, " n"],
+        index: Int[Tensor, " n"],
+    ) -> Step:
+        """Step from each image's masks along ``-gradient``, all images together.
+
+        Args:
+            evaluate: the plain objective F.
+            masks: where the gradient was taken.
+            gradient: TG at these masks.
+            objective: F of the current masks.
+            index: the image of each row, which ``evaluate`` is given.
+        """
+
+
 @dataclass(frozen=True)
-class LineSearch:
-    """Settings of the search.
+class LineSearch(StepRule):
+    """Backtracking line search.
 
     Args:
-        upper: the first step tried; a large one is needed, since the mean terms make gradients small.
-        lower: no step below this is tried.
-        decay: eta, from one step to the next.
-        beta: the share of the linear decrease that is asked for.
-        wave: steps of an image tried in one pass. More of them fill a pass, fewer waste none: the answer is the same.
+        upper: u, the first step tried, above 0. Large, since the means in the objective make its gradients small.
+        lower: l, the smallest step tried, in (0, upper].
+        decay: eta, the ratio of a step to the one before, in (0, 1).
+        beta: the share of the linear decrease that a step has to reach, in [0, 1).
+        wave: steps of an image evaluated in one pass, at least 1. A larger number fills a pass, a smaller one evaluates fewer
+            steps in vain; the result is the same.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    >>> def evaluate(masks, index):
+    ...     return masks.square().sum(dim=(1, 2))
+    >>> ones = torch.ones(1, 1, 1)
+    >>> step = LineSearch(upper=5.0, decay=0.2).take(evaluate, ones, 2 * ones, torch.ones(1), torch.tensor([0]))
+    >>> step.size.item(), step.masks.item()
+    (5.0, 0.0)
     """
 
     upper: float = 1000.0
@@ -65,27 +134,36 @@ class LineSearch:
             sizes.append(sizes[-1] * self.decay)
         return sizes
 
-    def __call__(
+    @property
+    def passes(self) -> int:
+        """Two waves, as most searches take."""
+        return 2 * self.wave
+
+    def take(
         self,
-        objective: Objective,
-        mask: Float[Tensor, "n r c"],
-        direction: Float[Tensor, "n r c"],
-        current: Float[Tensor, " n"],
+        evaluate: Evaluate,
+        masks: Float[Tensor, "n ..."],
+        gradient: Float[Tensor, "n ..."],
+        objective: Float[Tensor, " n"],
+        index: Int[Tensor, " n"],
     ) -> Step:
-        """Search along ``-direction`` from each mask, whose objective is ``current``; all images together."""
-        step = Step(torch.zeros_like(current, dtype=torch.bool), torch.zeros_like(current), mask.clone(), current.clone())
-        slope = self.beta * direction.square().sum(dim=(1, 2))
-        searching = torch.arange(len(mask), device=mask.device)
-        for wave in torch.tensor(self.sizes, dtype=current.dtype, device=mask.device).split(self.wave):
-            candidates = take_step(mask[searching, None], direction[searching, None], wave.view(1, -1, 1, 1))
-            index = searching.repeat_interleave(len(wave))
-            values = objective(candidates.flatten(0, 1), index).view(len(searching), len(wave))
-            enough = current[searching, None] - values >= wave * slope[searching, None]
+        """The largest step that satisfies Eq. 8; no step where none does."""
+        step = Step(
+            torch.zeros_like(objective, dtype=torch.bool), torch.zeros_like(objective), masks.clone(), objective.clone()
+        )
+        slope = self.beta * gradient.flatten(1).square().sum(dim=1)
+        searching = torch.arange(len(masks), device=masks.device)
+        for wave in torch.tensor(self.sizes, dtype=objective.dtype, device=masks.device).split(self.wave):
+            alpha = wave.view(-1, *[1] * (masks.ndim - 1))
+            candidates = descend(masks[searching, None], gradient[searching, None], alpha)
+            values = evaluate(candidates.flatten(0, 1), index[searching].repeat_interleave(len(wave)))
+            values = values.view(len(searching), len(wave))
+            enough = objective[searching, None] - values >= wave * slope[searching, None]
             found, first = enough.any(dim=1), enough.int().argmax(dim=1)
             winners, first, rows = searching[found], first[found], found.nonzero().flatten()
             step.accepted[winners] = True
             step.size[winners] = wave[first]
-            step.mask[winners] = candidates[rows, first]
+            step.masks[winners] = candidates[rows, first]
             step.objective[winners] = values[rows, first]
             searching = searching[~found]
             if len(searching) == 0:
@@ -93,18 +171,59 @@ class LineSearch:
         return step
 
 
-def take_step(mask: Tensor, direction: Tensor, size: Tensor | float) -> Tensor:
-    """clip(M - alpha TG), the projection to masks."""
-    return (mask - size * direction).clamp(0, 1)
+@dataclass(frozen=True)
+class FixedStep(StepRule):
+    """The same step size in every iteration, whether or not the objective falls.
+
+    Args:
+        size: alpha, above 0.
+
+    Raises:
+        ValueError: for a size that is not above 0.
+
+    >>> ones = torch.ones(1, 1, 2)
+    >>> FixedStep(0.25).take(lambda masks, index: masks.sum(dim=(1, 2)), ones, ones, torch.zeros(1), torch.tensor([0])).masks
+    tensor([[[0.7500, 0.7500]]])
+    """
+
+    size: float
+
+    def __post_init__(self) -> None:
+        if not self.size > 0:
+            raise ValueError(f"step is {self.size}; give a LineSearch, Nesterov, or a step size above 0")
+
+    @property
+    def passes(self) -> int:
+        """One, for the objective in the diagnostics."""
+        return 1
+
+    def take(
+        self,
+        evaluate: Evaluate,
+        masks: Float[Tensor, "n ..."],
+        gradient: Float[Tensor, "n ..."],
+        objective: Float[Tensor, " n"],
+        index: Int[Tensor, " n"],
+    ) -> Step:
+        """The fixed step; always accepted."""
+        moved = descend(masks, gradient, self.size)
+        accepted = torch.ones_like(index, dtype=torch.bool)
+        return Step(accepted, torch.full_like(objective, self.size), moved, evaluate(moved, index))
 
 
 @dataclass(frozen=True)
-class Nesterov:
-    """Settings.
+class Nesterov(StepRule):
+    """Nesterov's accelerated gradient.
 
     Args:
-        size: alpha. None takes 8 at 28x28 cells, and in proportion to their number elsewhere, since the gradients of means
-            shrink as cells multiply.
+        size: alpha, above 0. None for 8 at 28x28 cells and in proportion to the number of cells elsewhere, since the gradients
+            of means shrink as cells multiply.
+
+    Raises:
+        ValueError: for a size that is not above 0.
+
+    >>> Nesterov().ahead(torch.tensor([[[0.5]]]), torch.tensor([[[0.8]]]), 3).item()
+    0.3499999940395355
     """
 
     size: float | None = None
@@ -113,19 +232,40 @@ class Nesterov:
         if self.size is not None and not self.size > 0:
             raise ValueError(f"size is {self.size}; give a step size above 0, or None")
 
+    @property
+    def passes(self) -> int:
+        """One, for the objective in the diagnostics."""
+        return 1
+
     def size_for(self, cells: int) -> float:
-        """Alpha for a mask of so many cells.
+        """Alpha for masks of that number of cells.
 
         >>> Nesterov().size_for(14 * 14)
         2.0
         """
         return 8.0 * cells / 28**2 if self.size is None else self.size
 
-    def ahead(self, mask: Float[Tensor, "n r c"], before: Float[Tensor, "n r c"], done: int) -> Float[Tensor, "n r c"]:
-        """Where the gradient is taken, after so many iterations.
+    def ahead(self, masks: Float[Tensor, "n ..."], before: Float[Tensor, "n ..."], iteration: int) -> Float[Tensor, "n ..."]:
+        """Y, ahead of the masks in the direction of their last step."""
+        return (masks + iteration / (iteration + 3) * (masks - before)).clamp(0, 1)
 
-        >>> import torch
-        >>> Nesterov().ahead(torch.tensor([[[0.5]]]), torch.tensor([[[0.8]]]), 3).item()
-        0.3499999940395355
-        """
-        return (mask + done / (done + 3) * (mask - before)).clamp(0, 1)
+    def take(
+        self,
+        evaluate: Evaluate,
+        masks: Float[Tensor, "n ..."],
+        gradient: Float[Tensor, "n ..."],
+        objective: Float[Tensor, " n"],
+        index: Int[Tensor, " n"],
+    ) -> Step:
+        """A step of size alpha from Y; always accepted."""
+        alpha = self.size_for(masks.shape[-2] * masks.shape[-1])
+        return FixedStep(alpha).take(evaluate, masks, gradient, objective, index)
+
+
+def descend(masks: Tensor, gradient: Tensor, size: Tensor | float) -> Tensor:
+    """clip(M - alpha TG), the projection to masks.
+
+    >>> descend(torch.tensor([0.5, 0.9]), torch.tensor([1.0, -1.0]), 0.25)
+    tensor([0.2500, 1.0000])
+    """
+    return (masks - size * gradient).clamp(0, 1)

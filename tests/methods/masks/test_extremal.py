@@ -13,7 +13,7 @@ from torch import Tensor
 from faithmap import Blur, image_generators
 from faithmap.methods.masks import ExtremalPerturbation, Pyramid
 from faithmap.methods.masks.extremal import PyramidModel, SmoothMasks, area_gradient, area_penalty
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 from faithmap.score import Score
 
 pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
@@ -122,7 +122,7 @@ def test_gradients_through_the_perturbation(pyramid: Pyramid | None, small_net: 
     """By differences, in double precision, at masks off the levels."""
     net, pictures = small_net.double().eval(), images.double()
     common = (net, Score("logit", torch.tensor([0, 1, 2])), pictures, torch.zeros_like(pictures))
-    masked = MaskedModel(*common) if pyramid is None else PyramidModel(*common, pyramid=pyramid)
+    masked = MaskProbe(*common) if pyramid is None else PyramidModel(*common, pyramid=pyramid)
     masks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.05 + 0.45
     found = masked.gradients(masks, torch.arange(3), torch.ones(3, dtype=torch.float64))
     step = torch.zeros_like(masks)
@@ -186,7 +186,7 @@ def test_the_weight_is_doubled_after_each_third(small_net: SmallNet, images: Ten
     found = explain(picture, 1).heatmap
     make = SmoothMasks((16, 16), (31 / 15, 31 / 15), 8 / 7, 8 / 7 / math.sqrt(2), 0.05, picture)
     numbers, speed = torch.full((1, *make.grid), 0.5, dtype=torch.float64), 0.0
-    masked = MaskedModel(net, Score("logit", torch.tensor([1])), picture, torch.full_like(picture, 0.2))
+    masked = MaskProbe(net, Score("logit", torch.tensor([1])), picture, torch.full_like(picture, 0.2))
     for weight in (300, 300, 600, 600, 1200, 1200):
         masks = make(numbers)
         slope = weight * area_gradient(masks, torch.tensor([0.2]))

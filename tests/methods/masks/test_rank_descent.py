@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from faithmap import EvenBlurs, Expected, ExpectedGradCAM, Gradient, deletion_insertion, image_generators
 from faithmap.methods.masks.rank_descent import GOLDEN, RankDescent, blurred, normalised, places
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 FEW = {"resolution": 4, "iterations": 3, "prior_samples": 2}
 
 
-def twice(net: SmallNet, images: Tensor) -> MaskedModel:
+def twice(net: SmallNet, images: Tensor) -> MaskProbe:
     score = Score("probability", torch.tensor([0, 1, 2, 0, 1, 2]))
     images = images.double().repeat(2, 1, 1, 1)
-    return MaskedModel(net.double().eval(), score, images, torch.full_like(images, 0.4))
+    return MaskProbe(net.double().eval(), score, images, torch.full_like(images, 0.4))
 
 
 def test_the_gradient_is_that_of_the_soft_areas(small_net: SmallNet, images: Tensor) -> None:

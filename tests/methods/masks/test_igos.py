@@ -358,11 +358,11 @@ def test_maps_under_autocast_are_close(small_net: SmallNet, images: Tensor) -> N
         ({"lambda1": -1.0}, "at least 0"),
         ({"path_points": 0}, "path_points"),
         ({"noise_std": -0.1}, "noise_std"),
-        ({"step": -1.0}, "give a LineSearch, Nesterov, or a step size above 0"),
+        ({"step": -1.0}, "give a LineSearch, a Nesterov, a StepRule or a number above 0"),
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"patience": 0}, "patience"),
         ({"baseline": "fog"}, "'fog' is unknown"),
-        ({"score": "odds"}, "'probability' or 'logit'"),
+        ({"score": "odds"}, "give one of probability, logit"),
     ],
 )
 def test_settings_outside_their_range_are_refused(

@@ -176,7 +176,7 @@ def test_the_model_is_left_unchanged(
     small_net.train()
     untouched(small_net)
     method(small_net, resolution=4, iterations=1, path_points=2)(images)
-    with pytest.raises(ValueError, match="sigma is 0; give a pixel difference above 0"):
+    with pytest.raises(ValueError, match="sigma is 0; give a number above 0, or None"):
         method(small_net, sigma=0)(images)
 
 
@@ -196,5 +196,5 @@ def test_nesterovs_rule_is_its_recurrence(method: type[IGOS], small_net: SmallNe
 
 
 def test_a_step_size_that_is_not_above_zero_is_refused(small_net: SmallNet, images: Tensor) -> None:
-    with pytest.raises(ValueError, match="step is -1; give a LineSearch, Nesterov, or a step size above 0"):
+    with pytest.raises(ValueError, match="step is -1; give a LineSearch, a Nesterov, a StepRule or a number above 0"):
         IGOSPlusPlus(small_net, step=-1)(images)

@@ -16,9 +16,10 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -234,9 +235,9 @@ class MaskOptimiser(Explainer):
     """(lambda1, lambda2 up to 28 cells a side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
 
     resolution: int | tuple[int, int] = 28
-    lambda1: float | None = None
-    lambda2: float | None = None
-    iterations: int = 15
+    lambda1: Annotated[float, Ge(0)] | None = None
+    lambda2: Annotated[float, Ge(0)] | None = None
+    iterations: Annotated[int, Ge(1)] = 15
     baseline: Baseline = "blur"
 
     @property
@@ -259,10 +260,6 @@ class MaskOptimiser(Explainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         check_resolution(self.shape, self.shape, size)
-        if self.iterations < 1:
-            raise ValueError(f"iterations is {self.iterations}; give at least 1")
-        if min(self.regulariser.lambda1, self.regulariser.lambda2) < 0:
-            raise ValueError("lambda1 and lambda2 weigh penalties; give values of at least 0")
 
     def _explain(self, request: Request) -> RawHeatmap:
         """Explain one chunk of images after the other, so that memory does not grow with their number."""

@@ -21,9 +21,10 @@ paper takes the last mask.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -117,10 +118,10 @@ class IGOS(MaskOptimiser):
     heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays as it is.
     """
 
-    path_points: int = 20
-    noise_std: float = 0.02
-    step: LineSearch | Nesterov | float = field(default_factory=LineSearch)
-    patience: int = 3
+    path_points: Annotated[int, Ge(1)] = 20
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.02
+    step: LineSearch | Nesterov | StepRule | Annotated[float, Gt(0)] = field(default_factory=LineSearch)
+    patience: Annotated[int, Ge(1)] = 3
     average: bool = True
 
     @property
@@ -142,12 +143,6 @@ class IGOS(MaskOptimiser):
         backward = self.iterations * scores * self.path_points
         evaluations = 1 + self.iterations * self.step_rule.passes
         return Passes(2 + scores * evaluations + backward, backward)
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.path_points < 1 or self.patience < 1 or self.noise_std < 0:
-            raise ValueError("give path_points and patience of at least 1, and a noise_std of at least 0")
-        self.step_rule  # noqa: B018 - raises ValueError for a size that is not above 0
 
     def _optimise(
         self, probe: MaskProbe, generators: list[torch.Generator], progress: Progress

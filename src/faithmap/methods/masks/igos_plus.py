@@ -32,8 +32,10 @@ so that the gradient is that of the objective, and the weights keep the meaning 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Gt, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -41,7 +43,7 @@ from faithmap.masking import upsample
 from faithmap.methods.base import Passes
 from faithmap.methods.masks.base import Regulariser, size_penalty, total_variation
 from faithmap.methods.masks.igos import IGOS, IGOSObjective, PathNoise
-from faithmap.methods.masks.steps import LineSearch, Nesterov
+from faithmap.methods.masks.steps import LineSearch, Nesterov, StepRule
 from faithmap.probe import MaskProbe
 
 
@@ -165,7 +167,7 @@ class IGOSPlus(IGOS):
     True
     """
 
-    sigma: float | None = 0.1
+    sigma: Annotated[float, Gt(0), Unit("pixel values")] | None = 0.1
 
     def objective(self, probe: MaskProbe, noise: PathNoise) -> IGOSPlusObjective:
         """The objective that the masks of these images descend."""
@@ -175,11 +177,6 @@ class IGOSPlus(IGOS):
         """An estimate for an image that does not converge before the last iteration."""
         del image
         return self._passes(scores=2)
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.sigma is not None and not self.sigma > 0:
-            raise ValueError(f"sigma is {self.sigma}; give a pixel difference above 0, or None")
 
 
 @dataclass(eq=False)
@@ -202,7 +199,7 @@ class IGOSPlusPlus(IGOSPlus):
     True
     """
 
-    step: LineSearch | Nesterov | float = field(default_factory=Nesterov)
+    step: LineSearch | Nesterov | StepRule | Annotated[float, Gt(0)] = field(default_factory=Nesterov)
 
     def objective(self, probe: MaskProbe, noise: PathNoise) -> IGOSPlusPlusObjective:
         """The objective that the masks of these images descend."""

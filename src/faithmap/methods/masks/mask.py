@@ -9,9 +9,10 @@ paper adds against patterns that only mislead the model at one position.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Gt, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -68,19 +69,14 @@ class Mask(MaskOptimiser):
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.01, 0.2)
     """Table 5 of the I-GOS paper names these as best for Mask, too."""
 
-    iterations: int = 500
-    learning_rate: float = 0.1
-    jitter: int = 4
+    iterations: Annotated[int, Ge(1)] = 500
+    learning_rate: Annotated[float, Gt(0)] = 0.1
+    jitter: Annotated[int, Ge(0), Unit("pixels at 224")] = 4
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """One of each kind in each iteration; forward passes for the clean image, the baseline, and the objective twice."""
         del image
         return Passes(self.iterations + 4, self.iterations)
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.learning_rate <= 0 or self.jitter < 0:
-            raise ValueError("give a learning_rate above 0, and a jitter of at least 0 pixels")
 
     def _optimise(
         self, probe: MaskProbe, generators: list[torch.Generator], progress: Progress

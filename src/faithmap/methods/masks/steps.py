@@ -190,7 +190,7 @@ class FixedStep(StepRule):
 
     def __post_init__(self) -> None:
         if not self.size > 0:
-            raise ValueError(f"step is {self.size}; give a LineSearch, Nesterov, or a step size above 0")
+            raise ValueError(f"size is {self.size}; give a step size above 0")
 
     @property
     def passes(self) -> int:

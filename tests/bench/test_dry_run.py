@@ -62,7 +62,7 @@ def complaint(bench: Bench, **parts: str) -> str:
             "igos",
             "step = 'fast'",
             "step",
-            "give a LineSearch, a Nesterov, a StepRule or a number above 0; in files, a table of kind line_search or nesterov or fixed_step",
+            "give a LineSearch, a Nesterov, a StepRule or a number above 0; in files, a table of kind line_search or nesterov",
         ),
         ("igos", "resolution = 4, step = -1", "step", "step"),
         ("igos", "resolution = 4, baseline = 'blurr'", "baseline", "blurr"),

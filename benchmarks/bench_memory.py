@@ -91,8 +91,8 @@ def measure(home: Path) -> None:
     before, began = peak(), time.perf_counter()
     plan, folder = make_plan(spec, home, models), RunFolder(home / "run")
     planned = peak() - before
-    folder.made()
-    folder.settle(plan)
+    folder.create()
+    folder.record_plan(plan)
     state = execute(plan, folder, Fakes(), models=models)
     assert state.present + state.done == len(plan)
     took = time.perf_counter() - began

@@ -47,7 +47,7 @@ def overhead(text: str, device: str) -> tuple[int, float, float]:
     plan = make_plan(parse_spec(text, "overhead"), Path.cwd(), models)
     with tempfile.TemporaryDirectory() as home:
         folder = RunFolder(Path(home))
-        folder.made()
+        folder.create()
         passes, began = [0.0], time.perf_counter()
         with patch.object(ImageGroup, "of", timed(ImageGroup.of, passes)):
             execute(plan, folder, LocalEngine((device,)), models=models)

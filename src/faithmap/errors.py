@@ -53,12 +53,12 @@ def memory_errors(option: str, value: int) -> Iterator[None]:
 
 
 @contextmanager
-def write_errors(path: Path, remedy: str = "give another --out") -> Iterator[None]:
-    """Turn an OSError, raised while ``path`` is written, into a :class:`UserError`."""
+def write_errors(path: Path, remedy: str = "give another --out", error_type: type[Exception] = UserError) -> Iterator[None]:
+    """Turn an OSError, raised while ``path`` is written, into a :class:`UserError`, or into an error of another type."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({os_reason(error)}); {remedy}") from error
+        raise error_type(f"{path}: cannot be written ({os_reason(error)}); {remedy}") from error
 
 
 def os_reason(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""A run folder's beginning: a specification, photographs, a model; and the rows of a run that nothing happens to."""
+"""A run folder's beginning: a specification, images, a model; and the rows of a run without incidents."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bench.tiny_bench import MODEL, Bench, rows
+from bench.tiny_bench import MODEL, Bench, Rows, rows
 
 pytest.importorskip("pydantic")
 pytest.importorskip("pyarrow")
@@ -27,15 +27,15 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 @pytest.fixture(autouse=True)
-def tiny(one_thread: None) -> None:
-    """Every test here has a tiny model."""
+def single_thread(one_thread: None) -> None:
+    """The models here are tiny."""
 
 
 @pytest.fixture
-def undisturbed(bench: Bench) -> Callable[[], list[dict]]:
-    """The rows of a run that nothing happened to."""
+def undisturbed(bench: Bench) -> Callable[[], Rows]:
+    """The rows of a run without incidents."""
 
-    def run_it() -> list[dict]:
+    def run_it() -> Rows:
         from faithmap.bench.load_spec import read_spec
         from faithmap.bench.run import run
 

@@ -1,9 +1,9 @@
-"""A run's folder with numbers that a test chooses, written as the bench's store writes it."""
+"""A run folder with values that a test chooses, in the format of the store."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,12 @@ KINDS: dict[str, pa.DataType] = {
 ALL_METRICS = {"deletion": False, "insertion": True, "infidelity": False}
 
 
-def row(method: str, index: int, *, image: str | None = None, **values: Any) -> dict[str, Any]:
-    """One row: an image that went well, but for what the test gives."""
+def row(method: str, index: int, **values: Any) -> dict[str, Any]:
+    """The row of an explained image; ``values`` replace its values."""
     known = {
         "model": "net",
         "method": method,
-        "image": image or f"{index}.png",
+        "image": f"{index}.png",
         "index": index,
         "shard": 0,
         "size": [32, 32],
@@ -69,22 +69,22 @@ def row(method: str, index: int, *, image: str | None = None, **values: Any) -> 
 
 
 def failed(method: str, index: int, error: str, image: str | None = None) -> dict[str, Any]:
-    """A row whose image went wrong."""
+    """The row of an image with an error."""
     gone = dict.fromkeys(
         ("target", "predicted", "label", "probability", "score", "forward", "backward", "seconds", "metric_seconds")
     )
-    return row(method, index, image=image, heatmap=None, error=error, **gone)
+    return row(method, index, image=image or f"{index}.png", heatmap=None, error=error, **gone)
 
 
 @dataclass
 class RunWriter:
-    """Files of a run, one call each."""
+    """Writes the files of a run."""
 
     folder: Path
     plan: dict[str, Any] = field(default_factory=dict)
 
     def start(
-        self, methods: Sequence[str | dict[str, Any]], metrics: dict[str, bool | None] = ALL_METRICS, **plan: Any
+        self, methods: Sequence[str | dict[str, Any]], metrics: Mapping[str, bool | None] = ALL_METRICS, **plan: Any
     ) -> None:
         """Write run.json."""
         entries = [
@@ -106,7 +106,7 @@ class RunWriter:
         (self.folder / "run.json").write_text(json.dumps(self.plan))
 
     def unit(self, name: str, rows: Sequence[dict[str, Any]], row_group_size: int | None = None) -> Path:
-        """Write one file of rows; every float that is no known column is a metric."""
+        """Write one file of rows; every unknown column is a metric."""
         given = dict.fromkeys(key for one in rows for key in one)
         metrics = [key for key in given if key not in KINDS and key != "heatmap" and not key.endswith(("_curve", "_fractions"))]
         kinds = {**KINDS, **dict.fromkeys(metrics, pa.float64())}
@@ -122,7 +122,7 @@ class RunWriter:
 
 
 def heatmaps(maps: list[Any]) -> pa.Array:
-    """Fixed-shape tensors in half precision; lists where the shapes differ."""
+    """Fixed-shape tensors in half precision; lists if the shapes differ."""
     shapes = {m.shape for m in maps if m is not None}
     if len(shapes) > 1:
         return pa.array([None if m is None else m.astype(np.float16).ravel() for m in maps], pa.list_(pa.float16()))

@@ -1,4 +1,4 @@
-"""Sources: data sets in their own layouts, and which class of the model each image stands for."""
+"""Data sets are listed from their own layouts, each item with the model's class that it stands for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from bench.tiny_bench import Bench, rows
+from bench.tiny_bench import Bench, rows, tiny_model
 from PIL import Image
 
 from faithmap.bench.dataset import DatasetIndex, DatasetItem, ShardedDataset, open_source
@@ -25,7 +25,7 @@ VOC = """<annotation><filename>{name}.jpg</filename><size><width>24</width><heig
 <bndbox><xmin>13</xmin><ymin>1</ymin><xmax>24</xmax><ymax>20</ymax></bndbox></object></annotation>"""
 
 
-def listed(**data: object) -> list[tuple]:
+def listed(**data: object) -> list[tuple[str, int | str | None, str | None]]:
     source = open_source(DataSpec.model_validate(data))
     return [(item.path, item.target, item.label) for item in source.items(0)]
 
@@ -59,33 +59,33 @@ def test_a_folder_is_listed_by_path_and_sampled_by_seed(bench: Bench) -> None:
     assert {item.number for item in first} <= set(range(8)), "the number in the data set, not in the sample"
 
 
-def test_a_listing_gives_back_what_it_was_given() -> None:
+def test_an_index_returns_the_items_it_was_made_of() -> None:
     odd = [
         DatasetItem(4, "é/\udce9 ☂.png", -1),
         DatasetItem(2**40, "", 2**40, 3, "dog", 0),
         DatasetItem(5, "c", 1, "3", "dog", 2**33),
         DatasetItem(6, "d", 2, 3),
     ]
-    listing = DatasetIndex(odd)
-    assert list(listing) == odd == listing[:]
-    assert (listing[-1], listing[1:3], listing[::-2], listing[9:]) == (odd[-1], odd[1:3], odd[::-2], [])
+    index = DatasetIndex(odd)
+    assert list(index) == odd == index[:]
+    assert (index[-1], index[1:3], index[::-2], index[9:]) == (odd[-1], odd[1:3], odd[::-2], [])
     with pytest.raises(IndexError):
-        listing[4]
-    assert ShardedDataset(listing, 3).digests() == ShardedDataset(odd, 3).digests()
+        index[4]
+    assert ShardedDataset(index, 3).digests() == ShardedDataset(odd, 3).digests()
 
 
-def test_a_listed_image_takes_little_more_than_its_name() -> None:
+def test_an_item_of_an_index_takes_little_more_than_its_name() -> None:
     name = "n01440764/ILSVRC2012_val_{:08d}.JPEG"
     classes = [(number, f"n{number:08d}") for number in range(10)]
     tracemalloc.start()
-    held = DatasetIndex(DatasetItem(i, name.format(i), 10**5, *classes[i % 10], photo=i) for i in range(20_000))
+    held = DatasetIndex(DatasetItem(i, name.format(i), 10**5, *classes[i % 10], annotation=i) for i in range(20_000))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(held) == 20_000
     assert peak < 20_000 * (len(name) + 65), peak / 20_000
 
 
-def test_tasks_are_made_when_they_are_asked_for(bench: Bench) -> None:
+def test_tasks_are_made_on_access(bench: Bench) -> None:
     plan = make_plan(read_spec(bench.spec), bench.home, ModelCache("cpu"))
     units = list(plan.units())
     tasks = Tasks(plan, units)
@@ -94,7 +94,7 @@ def test_tasks_are_made_when_they_are_asked_for(bench: Bench) -> None:
     assert tasks[0] is not tasks[0]
 
 
-def test_a_table_names_images_and_classes(bench: Bench) -> None:
+def test_a_csv_file_names_images_and_classes(bench: Bench) -> None:
     table = bench.home / "list.csv"
     table.write_text("path,target\nphotos/1.png,2\nphotos/0.png,dog\n")
     assert listed(kind="csv", path=table, target="label") == [("photos/1.png", 2, None), ("photos/0.png", "dog", "dog")]
@@ -118,33 +118,33 @@ def test_a_table_names_images_and_classes(bench: Bench) -> None:
         ('path,target\n"a', "no table"),
     ],
 )
-def test_tables_that_are_none(tmp_path: Path, content: str, message: str) -> None:
+def test_invalid_csv_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.csv").write_text(content)
     with pytest.raises(BenchError, match=message):
         listed(kind="csv", path=tmp_path / "list.csv", target="label")
 
 
-def test_imagenet_has_its_class_in_the_folder(tmp_path: Path) -> None:
+def test_the_class_of_an_imagenet_image_is_its_folder(tmp_path: Path) -> None:
     jpeg(tmp_path / "val" / "n01440764" / "a.JPEG")
     jpeg(tmp_path / "val" / "n01443537" / "b.JPEG")
     given = {"kind": "imagenet", "path": tmp_path / "val"}
     assert [target for _, target, _ in listed(**given, target="label")] == [0, 1]
     assert [target for _, target, _ in listed(**given)] == [None, None]
     jpeg(tmp_path / "val" / "c.JPEG")
-    with pytest.raises(BenchError, match="lies in no folder of a class"):
+    with pytest.raises(BenchError, match="is in no class folder such as n01440764"):
         listed(**given, target="label")
 
 
-def test_voc_has_a_row_for_each_class_that_is_not_difficult_alone(voc: Path) -> None:
+def test_voc_has_an_item_for_each_class_unless_all_its_objects_are_difficult(voc: Path) -> None:
     found = listed(kind="voc", path=voc)
     names = [f"JPEGImages/00000{i}.jpg" for i in range(2)]
     assert found == [(names[0], 11, "dog"), (names[0], 7, "cat"), (names[1], 11, "dog")]
     source = open_source(DataSpec(kind="voc", path=voc))
-    assert source.boxes(source.items(0)[1]).tolist() == [[12, 0, 24, 20]]
+    assert source.objects(source.items(0)[1]).tolist() == [[12, 0, 24, 20]]
     assert [item.number for item in source.items(0)] == [0, 1, 2]
 
 
-def test_coco_has_outlines(tmp_path: Path) -> None:
+def test_coco_has_masks_of_the_outlines(tmp_path: Path) -> None:
     jpeg(tmp_path / "val" / "a.jpg")
     content = {
         "images": [{"id": 5, "file_name": "a.jpg", "height": 20, "width": 24}],
@@ -164,11 +164,11 @@ def test_coco_has_outlines(tmp_path: Path) -> None:
     source = open_source(data)
     (item,) = source.items(0)
     assert (item.target, item.label) == (1, "dog")
-    assert source.boxes(item).shape == (1, 20, 24)
-    assert int(source.boxes(item).sum()) == 240
+    assert source.objects(item).shape == (1, 20, 24)
+    assert int(source.objects(item).sum()) == 240
 
 
-def test_an_index_of_the_data_set_is_not_taken_for_the_models(bench: Bench, voc: Path) -> None:
+def test_class_numbers_of_the_data_set_are_not_mistaken_for_the_models(bench: Bench, voc: Path) -> None:
     text = """
     models = [{name = "tiny", factory = "tiny_bench_model:make"}]
     methods = [{name = "random_map", settings = {resolution = 4}}, "edges"]
@@ -177,7 +177,7 @@ def test_an_index_of_the_data_set_is_not_taken_for_the_models(bench: Bench, voc:
     kind = "voc"
     path = "VOC2007"
     """
-    with pytest.raises(BenchError, match=r"3 classes, voc has 20; say in \[data.classes\] which of the model's is 'dog'"):
+    with pytest.raises(BenchError, match=r"3 classes, voc has 20; give in \[data.classes\] the model's class for 'dog'"):
         run(parse_spec(text, "t"), bench.home / "out", base=bench.home)
     mapped = text + 'classes = {dog = "dog", cat = 0}\n'
     run(parse_spec(mapped, "t"), bench.home / "out", base=bench.home)
@@ -188,19 +188,17 @@ def test_an_index_of_the_data_set_is_not_taken_for_the_models(bench: Bench, voc:
         assert row["pointing_game"] in (0.0, 1.0)
         assert 0 <= row["energy_pointing_game"] <= 1
     share = {row["index"]: row["relevance_rank"] for row in found if row["method"] == "edges"}
-    assert share[0] + share[1] == pytest.approx(1, abs=0.05), "the two objects share the photograph"
+    assert share[0] + share[1] == pytest.approx(1, abs=0.05), "the two objects share the image"
 
 
-def test_a_class_beyond_the_models_is_refused(bench: Bench) -> None:
-    from bench.tiny_bench import tiny_model
-
+def test_a_class_that_the_model_does_not_have_is_refused(bench: Bench) -> None:
     (bench.home / "list.csv").write_text("path,target\nphotos/1.png,3\n")
     data = DataSpec(kind="csv", path=bench.home / "list.csv", target="label")
     with pytest.raises(BenchError, match="3 is no class of tiny, which has 3"):
         check_targets(tiny_model(), ShardedDataset(open_source(data).items(0), 4), data, 3)
 
 
-def test_an_annotation_that_is_refused_is_said(voc: Path) -> None:
+def test_a_damaged_annotation_is_named(voc: Path) -> None:
     (voc / "Annotations" / "000001.xml").write_text("<annotation>")
     with pytest.raises(BenchError, match=r"000001\.xml"):
         listed(kind="voc", path=voc)

@@ -1,9 +1,10 @@
-"""The how-to's examples run, and its specification is one."""
+"""The examples of the benchmark pages run, and their specification is valid."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.tiny_bench import Bench
@@ -19,20 +20,20 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
-def test_results_are_read_as_the_how_to_says(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_examples_of_reading_results_run(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     for library in ("duckdb", "pandas", "polars"):
         pytest.importorskip(library)
     run(read_spec(bench.spec), bench.home / "my-run", base=bench.home)
-    known: dict = {}
+    namespace: dict[str, Any] = {}
     for block in blocks("results.md", "python"):
-        exec(block, known)  # noqa: S102 - our own page
-    said = capsys.readouterr().out
-    assert said.count("igos-8") == 3
-    assert known["heatmap"].shape == (16, 16), "the first file is Grad-CAM's"
-    assert len(known["everything"]) == 21
+        exec(block, namespace)  # noqa: S102 - our own page
+    out = capsys.readouterr().out
+    assert out.count("igos-8") == 3
+    assert namespace["heatmap"].shape == (16, 16), "the first file is Grad-CAM's"
+    assert len(namespace["everything"]) == 21
 
 
-def test_the_specification_of_the_page_is_one() -> None:
+def test_the_specification_of_the_page_is_valid() -> None:
     (text,) = blocks("README.md", "toml")
     assert parse_spec(text, "README").data.sample == 500
 

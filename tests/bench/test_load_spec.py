@@ -1,4 +1,4 @@
-"""Specifications: what is wrong with one is said in a line, with the file's line and the field."""
+"""A specification is loaded from TOML, YAML or a ready-made name; an error is one line with the file's line and the field."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faithmap.bench.errors import BenchError
-from faithmap.bench.load_spec import TEMPLATE, load_spec, parse_spec, published_numbers, read_spec, ready_names, ready_text
+from faithmap.bench.load_spec import load_spec, parse_spec, published_numbers, read_spec, ready_names, ready_text, template
 from faithmap.bench.report.run_record import Published
 
 GOOD = """\
@@ -38,7 +38,7 @@ methods:
 """
 
 
-def test_toml_and_yaml_say_the_same() -> None:
+def test_toml_and_yaml_give_the_same_specification() -> None:
     assert parse_spec(GOOD, "a") == parse_spec(YAML, "a", yaml=True)
 
 
@@ -66,7 +66,7 @@ def test_a_method_has_a_row_for_each_resolution() -> None:
         (
             '["deletion_insertion"]',
             '["pointing_game"]',
-            "a.toml, line 3, metrics: pointing_game needs to know",
+            "a.toml, line 3, metrics: pointing_game needs boxes of the objects",
         ),
         ('["deletion_insertion"]', '["deletion"]', "a.toml, line 3, metrics 1: 'deletion' is no metric"),
         (
@@ -85,13 +85,48 @@ def test_a_method_has_a_row_for_each_resolution() -> None:
         ("[data]\n", "", "a.toml, line 5, path: there is no such field"),
     ],
 )
-def test_what_is_wrong_and_where(old: str, new: str, message: str) -> None:
+def test_an_error_names_the_line_and_the_field(old: str, new: str, message: str) -> None:
     if new == "":
         message = message.replace("line 5", "line 4")
     with pytest.raises(BenchError) as caught:
         parse_spec(GOOD.replace(old, new), "a.toml")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+MULTILINE = """\
+name = "x"
+models = [
+    "lite0",
+]
+[data]
+path = "p"
+classes.a = \'\'\'
+[[methods]]
+name = 1
+\'\'\'
+[[methods]]
+name = "igos"
+settings = { text = \"\"\"
+[[methods]]
+[data]
+\"\"\" }
+[[methods]]
+label = """
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ('"b"', "a.toml, line 17, methods 2, name: is missing"),
+        ('"b"\nname = "gradcamm"', "a.toml, line 19, methods 2, name: 'gradcamm' is no method"),
+        ('"b"\nname = "gradcam"\nresolution = [\n    28,\n    0,\n]', "a.toml, line 20, methods 2, resolution"),
+        ('"""\n[[methods]]\nnam = """\nname = "gradcam"\nnam = "y"', "a.toml, line 22, methods 2, nam: there is no such field"),
+    ],
+)
+def test_lines_are_right_after_values_over_several_lines(label: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        parse_spec(MULTILINE + label, "a.toml")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +138,7 @@ def test_what_is_wrong_and_where(old: str, new: str, message: str) -> None:
         ("name: x\n", "name: x\nnme: y\n", "a.yaml, line 2, nme: there is no such field"),
     ],
 )
-def test_yaml_has_lines_too(old: str, new: str, message: str) -> None:
+def test_an_error_in_yaml_names_the_line(old: str, new: str, message: str) -> None:
     with pytest.raises(BenchError) as caught:
         parse_spec(YAML.replace(old, new), "a.yaml", yaml=True)
     assert message in str(caught.value)
@@ -115,17 +150,17 @@ def test_yaml_makes_no_objects() -> None:
 
 
 @pytest.mark.parametrize(("text", "yaml"), [("a = " + "[" * 5000, False), ("{a: " * 3000, True)])
-def test_what_lies_too_deep_is_refused(text: str, yaml: bool) -> None:
-    with pytest.raises(BenchError, match="a: its lists or tables lie too deep in each other; give a specification"):
+def test_deep_nesting_is_refused(text: str, yaml: bool) -> None:
+    with pytest.raises(BenchError, match="a: lists or tables are nested too deeply; give a specification"):
         parse_spec(text, "a", yaml=yaml)
 
 
-def test_a_file_that_says_nothing_is_no_table() -> None:
+def test_an_empty_file_is_refused() -> None:
     with pytest.raises(BenchError, match="a, the file: 'None' is no table of fields; give one"):
         parse_spec("", "a", yaml=True)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="cannot be read"):
         read_spec(tmp_path / "no.toml")
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
@@ -135,15 +170,15 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         load_spec("igos-table9")
 
 
-def test_the_template_is_a_specification_and_so_is_all_that_it_comments_out() -> None:
-    assert [m.name for m in parse_spec(TEMPLATE, "t").methods] == ["rank_descent", "igos", "gradcam", "random_map"]
-    lines = [re.sub(r"^# (?=\w+ = |\[\[)", "", line) for line in TEMPLATE.splitlines() if not line.startswith("# factory")]
+def test_the_template_is_valid_and_so_are_its_comments() -> None:
+    assert [m.name for m in parse_spec(template(), "t").methods] == ["rank_descent", "igos", "gradcam", "random_map"]
+    lines = [re.sub(r"^# (?=\w+ = |\[\[)", "", line) for line in template().splitlines() if not line.startswith("# factory")]
     whole = parse_spec("\n".join(lines).replace('"folder"', '"csv"'), "t")
     assert (whole.data.sample, whole.autocast, whole.metrics[1].name) == (500, "bfloat16", "infidelity")
 
 
 @pytest.mark.parametrize("name", ready_names())
-def test_a_ready_table_and_its_published_numbers_fit(name: str) -> None:
+def test_published_numbers_fit_their_specification(name: str) -> None:
     spec, published = parse_spec(ready_text(name), name), published_numbers(name)
     ids = {m.id_at(r) for m in spec.methods for r in m.resolutions}
     columns = {column for metric in spec.metrics for column in metric.columns} | {"seconds"}
@@ -156,20 +191,22 @@ def test_a_ready_table_and_its_published_numbers_fit(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ready_names())
-def test_a_ready_table_without_its_data_says_what_to_get(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_data_set_is_named_with_its_source(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BenchError) as caught:
         load_spec(name)
-    said = str(caught.value)
-    assert re.match(rf"{name}, line \d+, data, path: \S+ is not here; put there (ILSVRC|VOC).* or give --images FOLDER$", said)
+    message = str(caught.value)
+    assert re.match(
+        rf"{name}, line \d+, data, path: \S+ does not exist; create it from (ILSVRC|VOC).* or give --images FOLDER$", message
+    )
     (tmp_path / parse_spec(ready_text(name), name).data.path).mkdir(parents=True)
     assert load_spec(name).spec.name == name
 
 
-def test_published_numbers_are_the_papers() -> None:
+def test_published_numbers_are_those_of_the_paper() -> None:
     def value(name: str, method: str, column: str, table: int = 0) -> float:
         rows = published_numbers(name)["tables"][table]["rows"]
-        return next(row["values"][column] for row in rows if row["method"] == method)
+        return float(next(row["values"][column] for row in rows if row["method"] == method))
 
     assert value("igos-table1", "igos-224", "deletion") == 0.0336
     assert value("igos-table1", "rise", "insertion") == 0.5139
@@ -181,11 +218,11 @@ def test_published_numbers_are_the_papers() -> None:
     assert value("igos-table6", "igos-14", "pointing_game", table=1) == 0.4716
 
 
-def test_the_command_line_changes_model_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_replaces_models_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "igos-table6").mkdir()  # as --out igos-table6 leaves it
     request = load_spec("igos-table6", models=["efficientnet_lite0"], images=tmp_path, sample=3)
     assert [model.name for model in request.spec.models] == ["efficientnet_lite0"]
     assert (request.spec.data.kind, request.spec.data.path, request.spec.data.sample) == ("folder", tmp_path, 3)
-    assert [metric.name for metric in request.spec.metrics] == ["deletion_insertion"], "a game needs boxes"
+    assert [metric.name for metric in request.spec.metrics] == ["deletion_insertion"], "the pointing game needs boxes"
     assert request.source[1].startswith(b"# changed on the command line: --model efficientnet_lite0 --images ")

@@ -1,4 +1,4 @@
-"""Store: what went in comes out, in anybody's reader; no byte changes unseen."""
+"""Rows are read back as they were written, by any Parquet reader, and every changed byte is noticed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from faithmap.bench.store import ImageResult, encode, header_of, is_intact, read_rows
+from faithmap.bench.store import ImageResult, encode, is_intact, read_rows
 
 
 def some_rows() -> list[ImageResult]:
@@ -37,7 +37,7 @@ def a_file(rows: list[ImageResult] | None = None) -> bytes:
     return encode(rows or some_rows(), same, header, ["deletion", "insertion"], ["deletion_curve", "curve_fractions"])
 
 
-def test_rows_come_back() -> None:
+def test_rows_are_read_back_as_written() -> None:
     table = pq.read_table(io.BytesIO(a_file()))
     first, second = table.to_pylist()
     assert (first["image"], first["size"], first["target"], first["predicted"]) == ("a/ü\n.png", [16, 20], 2, 1)
@@ -57,7 +57,7 @@ def test_heatmaps_are_tensors_of_half_precision_and_their_shape() -> None:
     assert tensors[:1].to_numpy_ndarray().shape == (1, 2, 2)
 
 
-def test_maps_of_several_shapes_share_a_file() -> None:
+def test_heatmaps_of_several_shapes_share_a_file() -> None:
     first, second = some_rows()
     second.heatmap, second.error = np.ones((1, 3), np.float32), None
     found = pq.read_table(io.BytesIO(a_file([first, second]))).to_pylist()
@@ -65,11 +65,11 @@ def test_maps_of_several_shapes_share_a_file() -> None:
     assert found[1]["heatmap"] == [1.0, 1.0, 1.0]
 
 
-def test_a_file_of_failures_alone_is_one() -> None:
+def test_a_file_may_hold_only_failures() -> None:
     assert pq.read_table(io.BytesIO(a_file([ImageResult(0, "a", error="x")])))["heatmap"].null_count == 1
 
 
-def test_an_empty_map_does_not_divide_by_zero() -> None:
+def test_a_heatmap_of_zeros_has_scale_one() -> None:
     row = some_rows()[0]
     row.heatmap = np.zeros((2, 2), np.float32)
     (found,) = pq.read_table(io.BytesIO(a_file([row]))).to_pylist()
@@ -78,7 +78,6 @@ def test_an_empty_map_does_not_divide_by_zero() -> None:
 
 def test_the_header_is_in_the_schema() -> None:
     data = a_file()
-    assert header_of(data) == {"unit": "key", "failed": 1}
     assert json.loads(pq.read_schema(io.BytesIO(data)).metadata[b"faithmap"]) == {"unit": "key", "failed": 1}
 
 
@@ -86,7 +85,7 @@ def test_the_same_rows_make_the_same_bytes() -> None:
     assert a_file() == a_file()
 
 
-def test_no_byte_changes_unseen() -> None:
+def test_every_changed_byte_is_noticed() -> None:
     data = a_file()
     assert is_intact(data)
     for at in range(0, len(data), 7):
@@ -96,7 +95,17 @@ def test_no_byte_changes_unseen() -> None:
     assert not is_intact(data + b"x")
 
 
-def test_all_rows_of_a_run_are_one_table(tmp_path: Path) -> None:
+def test_pages_carry_checksums() -> None:
+    """In the middle of the file are compressed pages; without their checksums a changed byte may decode to another number."""
+    data = bytearray(a_file())
+    metadata = pq.read_metadata(io.BytesIO(data))
+    column = metadata.row_group(0).column(metadata.schema.names.index("deletion"))
+    data[column.data_page_offset + column.total_compressed_size - 2] ^= 1
+    with pytest.raises(OSError, match="CRC checksum verification failed"):
+        pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+
+
+def test_all_rows_of_a_run_are_read_into_one_table(tmp_path: Path) -> None:
     (tmp_path / "units").mkdir()
     (tmp_path / "units" / "a.parquet").write_bytes(a_file())
     (tmp_path / "units" / ".b.parquet").write_bytes(b"half")
@@ -107,7 +116,7 @@ def test_all_rows_of_a_run_are_one_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", ["duckdb", "polars", "pandas"])
-def test_anybody_can_read_it(tmp_path: Path, reader: str) -> None:
+def test_other_libraries_read_the_files(tmp_path: Path, reader: str) -> None:
     library = pytest.importorskip(reader)
     (tmp_path / "a.parquet").write_bytes(a_file())
     (tmp_path / "b.parquet").write_bytes(a_file())

@@ -1,28 +1,34 @@
-"""A classifier that takes milliseconds, importable by the processes that benchmarks start, and photographs to explain."""
+"""A benchmark that takes milliseconds: a classifier that processes can import, images, and the command in its own process."""
 
 from __future__ import annotations
 
 import os
 import resource
 import sys
-import time
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-import faithmap
+from faithmap.model import Classifier
+
+Rows = list[dict[str, Any]]
 
 MODEL = '''
+import os
+import signal
+from pathlib import Path
+
 import torch
 import faithmap
 from torch import nn
 
 
 class Spots(nn.Module):
-    """Three classes, of what a convolution with fixed weights sees."""
+    """Three classes, from a convolution with fixed weights."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +46,7 @@ def make():
 
 
 class Picky(Spots):
-    """Takes no white image."""
+    """Refuses a white image."""
 
     def forward(self, x):
         if (x.mean(dim=(1, 2, 3)) > 0.9).any():
@@ -64,6 +70,23 @@ def brighter():
 def other():
     model = make()
     model.module.head.weight.data *= 2
+    return model
+
+
+def mortal():
+    """Kills its process at the step that a file names: a pass of the model, or a file that is synced to disk."""
+    steps = int(Path("steps").read_text())
+
+    def step():
+        nonlocal steps
+        steps -= 1
+        if steps == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sync = os.fsync
+    os.fsync = lambda number: (step(), sync(number), step())
+    model = make()
+    model.register_forward_pre_hook(lambda module, given: step())
     return model
 '''
 
@@ -96,9 +119,36 @@ settings = {{ draws = 4 }}
 """
 
 
+ALL_METRICS = """
+models = [{name = "tiny", factory = "tiny_bench_model:make"}]
+seed = 5
+shard_size = 2
+metrics = [
+    {name = "deletion_insertion", settings = {steps = 4}},
+    {name = "deletion_insertion", id = "rise", settings = {protocol = "rise", resolution = 8}},
+    {name = "infidelity", settings = {draws = 6}},
+    {name = "sensitivity", settings = {draws = 2}},
+    {name = "confidence"},
+    {name = "road", settings = {fractions = [0.2, 0.6]}},
+    {name = "complexity"},
+    {name = "objective"},
+    {name = "saturation", settings = {positions = 5}},
+]
+[data]
+path = "photos"
+sample = 3
+[[methods]]
+name = "igos"
+resolution = 4
+settings = {iterations = 2, path_points = 3, step = {kind = "line_search", wave = 2}}
+[[methods]]
+name = "gradcam"
+"""
+
+
 @dataclass(frozen=True)
 class Bench:
-    """A folder with a specification, photographs and a model."""
+    """A folder with a specification, images and a model."""
 
     home: Path
 
@@ -106,7 +156,17 @@ class Bench:
     def spec(self) -> Path:
         return self.home / "spec.toml"
 
+    @property
+    def out(self) -> Path:
+        return self.home / "out"
+
+    @property
+    def units(self) -> list[Path]:
+        """The files of the folder of units, sorted."""
+        return sorted((self.out / "units").iterdir())
+
     def write(self, old: str = "", new: str = "", *, shard_size: int = 3) -> Path:
+        """Write the specification with one replacement."""
         text = SPEC.format(shard_size=shard_size)
         assert old in text
         self.spec.write_text(text.replace(old, new) if old else text)
@@ -119,19 +179,23 @@ class Bench:
         Image.fromarray(pixels.mul(255).byte().numpy()).save(path, format="PNG")
         return path
 
+    def start(self, *options: str, limit: int | None = None) -> Command:
+        """Start ``faithmap bench run`` in its own process."""
+        return Command.started(self.home, "bench", "run", str(self.spec), "--out", str(self.out), *options, limit=limit)
+
 
 TIMES = ("seconds", "metric_seconds")
 
 
-def rows(out: Path) -> list[dict]:
-    """All rows of a run, heatmaps among them, without what a clock said; sorted."""
+def rows(out: Path) -> Rows:
+    """All rows of a run with their heatmaps, without times; sorted."""
     import pyarrow.parquet as pq
 
-    from faithmap.bench.store import tables
+    from faithmap.bench.store import unit_files
 
-    found = []
-    for path in tables(out):
-        table = pq.read_table(path)
+    found: Rows = []
+    for path in unit_files(out):
+        table = pq.read_table(path, page_checksum_verification=True)
         found += [dict(row, heatmap=list(row["heatmap"]) if row["heatmap"] is not None else None) for row in table.to_pylist()]
     for row in found:
         for name in TIMES:
@@ -139,11 +203,13 @@ def rows(out: Path) -> list[dict]:
     return sorted(found, key=lambda row: (row["model"], row["method"], row["index"]))
 
 
-def tiny_model() -> faithmap.Classifier:
-    """That of the specification."""
-    home: dict = {}
-    exec(MODEL, home)  # noqa: S102 - our own text
-    return home["make"]()
+def tiny_model() -> Classifier:
+    """The model of the specification."""
+    module: dict[str, Any] = {}
+    exec(MODEL, module)  # noqa: S102 - our own text
+    model = module["make"]()
+    assert isinstance(model, Classifier)
+    return model
 
 
 PRELOADED = [
@@ -154,12 +220,12 @@ PRELOADED = [
     "faithmap.cli.bench_run",
     "faithmap.bench.spec",
 ]
-"""What a command imports, where it is the first to start; a second of imports for each of ten kills would be ten."""
+"""Imported once for all commands: a second of imports for each of ten commands would be ten."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """``faithmap`` in a process of its own, which has torch from the start: as from a user's shell, without the wait."""
+    """``faithmap`` in its own process, as from a shell; its output goes to files."""
 
     process: BaseProcess
     out: Path
@@ -167,37 +233,23 @@ class Command:
 
     @classmethod
     def started(cls, home: Path, *words: str, limit: int | None = None) -> Command:
-        """Begin; ``limit`` is the largest file that it may write, in bytes."""
-        from faithmap.bench.engines import clean_processes
+        """Start; ``limit`` is the largest file that the process may write, in bytes."""
+        from faithmap.bench.engines import worker_context
 
         files = home / "command.out", home / "command.err"
-        context = clean_processes()
+        context = worker_context()
         context.set_forkserver_preload(PRELOADED)
-        process = context.Process(target=_become, args=(words, files, limit))  # type: ignore[attr-defined]
-        for file in files:
-            file.unlink(missing_ok=True)
+        process = context.Process(target=_run_command, args=(words, files, limit))  # type: ignore[attr-defined]
         process.start()
         return cls(process, *files)
 
-    def lines(self) -> int:
-        """On standard output so far."""
-        return self.out.read_bytes().count(b"\n") if self.out.exists() else 0
-
-    def said(self, lines: int) -> bool:
-        """Whether it goes on after so many lines; waits for them."""
-        while self.lines() < lines:
-            if self.process.exitcode is not None:
-                return False
-            time.sleep(0.001)
-        return True
-
-    def ended(self) -> int | None:
-        """Its exit code."""
+    def exit_code(self) -> int | None:
+        """Wait until it has ended."""
         self.process.join()
         return self.process.exitcode
 
 
-def _become(words: tuple[str, ...], files: tuple[Path, Path], limit: int | None) -> None:
+def _run_command(words: tuple[str, ...], files: tuple[Path, Path], limit: int | None) -> None:
     for number, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
     if limit is not None:

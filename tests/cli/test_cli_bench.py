@@ -45,7 +45,7 @@ def spec(tmp_path: Path, photo: Callable[..., Path], loads: list) -> Path:
 
 
 def test_what_init_writes_can_be_planned_and_run(faith, photo, loads, tmp_path: Path) -> None:
-    photo("photographs/a.png")
+    photo("images/a.png")
     done = faith("bench", "init")
     assert (done.code, done.err) == (0, "")
     assert done.out == "benchmark.toml; estimate its cost with: faithmap bench plan benchmark.toml\n"
@@ -192,7 +192,7 @@ def test_options_that_do_not_go_together(faith, spec: Path) -> None:
 def test_a_changed_specification_needs_a_word(faith, spec: Path) -> None:
     faith("bench", "run", spec, "--out", "r")
     spec.write_text(SPEC.replace("steps = 3", "steps = 4"))
-    assert "was begun with other metrics; give --accept-changes" in faith("bench", "run", spec, "--out", "r").complaint
+    assert "was started with other metrics; give --accept-changes" in faith("bench", "run", spec, "--out", "r").complaint
     done = faith("bench", "run", spec, "--out", "r", "--accept-changes")
     assert done.out.splitlines()[0] == "changed since it was begun: metrics; 4 units set aside"
 

@@ -1,1 +1,1 @@
-"""Benchmarks over whole data sets: a plan of work units, engines that run it, the store of results, the report."""
+"""Benchmarks over whole data sets: specification, plan of work units, engines that run it, store of results, report."""

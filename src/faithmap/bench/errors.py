@@ -1,4 +1,4 @@
-"""What ends a benchmark, in one line that says what to do."""
+"""Errors that end a benchmark; each message is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from faithmap.errors import os_reason
 from faithmap.text import one_line
 
 
 class BenchError(ValueError):
-    """A specification, a run folder or the machine is to blame. The message is one line."""
+    """The specification, the run folder or the machine prevents the benchmark. The message is one line."""
 
     def __init__(self, message: object) -> None:
         super().__init__(one_line(str(message)))
 
 
 class SettingError(BenchError):
-    """A setting is to blame.
+    """A setting of a method or metric is invalid.
 
     Attributes:
-        setting: its name; None where it is not known which.
+        setting: name of the setting; None if unknown.
     """
 
     def __init__(self, message: object, setting: str | None = None) -> None:
@@ -31,31 +32,35 @@ class SettingError(BenchError):
 
 
 class NoRoomError(BenchError):
-    """A result could not be written; those that are there are complete."""
+    """A result could not be written; all earlier results are complete."""
+
+
+class RunError(BenchError):
+    """A run folder that cannot be reported on."""
 
 
 @contextmanager
-def reachable(path: Path) -> Iterator[None]:
-    """Turn what the system refuses in a run's folder into a BenchError that names the file.
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a BenchError.
 
     Args:
-        path: that is named where the system names none.
+        path: named in the message if the OSError names no file.
     """
     try:
         yield
     except OSError as error:
-        name, problem = error.filename or path, error.strerror or error
+        name, reason = error.filename or path, os_reason(error)
         raise BenchError(
-            f"{name}: cannot be read or written ({problem}); what is there stays: put that right, or give another --out"
+            f"{name}: cannot be read or written ({reason}); no result is lost: fix the cause, or give another --out"
         ) from error
 
 
-def blamed(message: str, settings: Mapping[str, object]) -> str | None:
-    """The setting that a complaint names first, else the one whose value it repeats; None where it does neither.
+def setting_in(message: str, settings: Mapping[str, object]) -> str | None:
+    """The setting that a message names first, else the one whose value it repeats, else None.
 
-    >>> blamed("path_points is 0; give at least 1", {"points": 0, "path_points": 0})
+    >>> setting_in("path_points is 0; give at least 1", {"points": 0, "path_points": 0})
     'path_points'
-    >>> blamed("give at least 1 mask", {"masks": 0}), blamed("maps of 400 rows are too fine", {"resolution": 400})
+    >>> setting_in("give at least 1 mask", {"masks": 0}), setting_in("maps of 400 rows are too fine", {"resolution": 400})
     ('masks', 'resolution')
     """
     words = [word.rstrip("s") for word in re.findall(r"\w+", message)]
@@ -65,12 +70,12 @@ def blamed(message: str, settings: Mapping[str, object]) -> str | None:
 
 
 def check_installed() -> None:
-    """Raise BenchError where a library that every benchmark needs is missing."""
+    """Raise BenchError if a library that every benchmark needs is not installed."""
     for module in ("pydantic", "pyarrow"):
         if find_spec(module) is None:
-            raise needs(module)
+            raise not_installed(module)
 
 
-def needs(module: str, extra: str = "bench") -> BenchError:
+def not_installed(module: str, extra: str = "bench") -> BenchError:
     """The error for a library that is not installed."""
     return BenchError(f"{module} is not installed, which benchmarks need; pip install 'faithmap[{extra}]'")

@@ -1,7 +1,7 @@
-"""Worker: a model, the images of a shard, and one method after the other; a unit in, the bytes of its file out.
+"""Evaluate units of work: explain the images of a shard, compute the metrics, encode the rows.
 
-What comes out depends on the task alone: seeds follow from an image's content and a method's settings. An image that cannot
-be read or explained becomes a row with its error, and disturbs no other.
+A unit's result depends only on its task: seeds follow from an image's content and a method's settings. An image that cannot
+be read or explained becomes a row with its error and does not affect other images.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from torch import Tensor
 
 from faithmap.bench.dataset import open_source
 from faithmap.bench.errors import BenchError
-from faithmap.bench.explainers import make_explainer
 from faithmap.bench.images import ImageReader, LoadedImage, grouped_by_shape, image_warnings
 from faithmap.bench.metric_runners import MetricInput, run_metric
-from faithmap.bench.models import ModelCache
-from faithmap.bench.plan import PlannedMethod, Setup, Task, method_digest
+from faithmap.bench.models import ModelCache, make_explainer
+from faithmap.bench.plan import PlannedMethod, Setup, Task
 from faithmap.bench.spec import METRICS
 from faithmap.bench.store import ImageResult, encode
 from faithmap.explanation import Explanation
@@ -31,10 +30,13 @@ from faithmap.methods.base import Explainer
 from faithmap.model import Classifier
 from faithmap.seeds import derived
 
+IMAGE_FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError)
+"""Errors that an image can cause. An interrupt or a lack of memory is not caused by an image."""
+
 
 @dataclass(frozen=True)
 class FinishedUnit:
-    """A unit that was done: its file's content, and what a progress line says of it."""
+    """A finished unit: the content of its file, and what a progress line shows of it."""
 
     key: str
     data: bytes
@@ -47,12 +49,12 @@ class FinishedUnit:
 
 @dataclass
 class BenchWorker:
-    """Does tasks, on one device.
+    """Evaluates tasks on one device.
 
     Args:
-        setup: what all workers are told.
-        device: where the models are put; None for the CPU.
-        models: that are loaded already.
+        setup: what all workers share.
+        device: of the models; None for the CPU.
+        models: a cache that may already hold a model.
     """
 
     setup: Setup
@@ -61,91 +63,94 @@ class BenchWorker:
     explainers: dict[tuple[int, int], Explainer] = field(default_factory=dict)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[FinishedUnit]:
-        """One unit after the other; those of a model and shard that come together share its images.
+        """Evaluate the tasks in order; consecutive tasks of one model and shard share its images.
 
         Raises:
-            BenchError: for a model that is not the planned one, or where memory does not suffice.
+            BenchError: if a model is not the planned one, or memory does not suffice.
         """
-        boxed = any(METRICS[metric.name].boxes for metric in self.setup.metrics)
-        reader = ImageReader(open_source(self.setup.data), boxes=boxed)
+        boxes = any(METRICS[metric.name].boxes for metric in self.setup.metrics)
+        reader = ImageReader(open_source(self.setup.data), boxes=boxes)
         try:
             with image_warnings():
-                for together, photos in self._ahead(tasks, reader):
-                    yield from self._shard(together, photos)
+                for shard_tasks, images in self._read_ahead(tasks, reader):
+                    yield from self._evaluate_shard(shard_tasks, images)
         finally:
             reader.close()
 
-    def _ahead(self, tasks: Iterable[Task], reader: ImageReader) -> Iterator[tuple[list[Task], list[Future[LoadedImage]]]]:
-        """Tasks of one model and shard, whose images are being read; the next ones' begin before these are done."""
-        shards = ((key[0], list(group)) for key, group in groupby(tasks, key=lambda task: (task.unit.model, task.unit.shard)))
+    def _read_ahead(self, tasks: Iterable[Task], reader: ImageReader) -> Iterator[tuple[list[Task], list[Future[LoadedImage]]]]:
+        """Tasks of one model and shard with their images; the next shard of the model is read meanwhile."""
         waiting: tuple[list[Task], list[Future[LoadedImage]]] | None = None
-        for model, together in shards:
+        for (model, _), group in groupby(tasks, key=lambda task: (task.unit.model, task.unit.shard)):
+            shard_tasks = list(group)
             if waiting is not None and waiting[0][0].unit.model != model:
                 yield waiting
                 waiting = None
-            asked = together, reader.ask(together[0].items, self._model(model))
+            started = shard_tasks, reader.start(shard_tasks[0].items, self._model(model))
             if waiting is not None:
                 yield waiting
-            waiting = asked
+            waiting = started
         if waiting is not None:
             yield waiting
 
     def _model(self, number: int) -> Classifier:
-        """Loaded once, and seen to be the planned one."""
         planned = self.setup.models[number]
         self.models = self.models or ModelCache(self.device)
         model, digest = self.models.get(planned.spec)
         if digest != planned.digest:
             raise BenchError(
-                f"model {planned.id}: its weights have the digest {digest[:12]}, the run was planned with "
+                f"model {planned.id}: its weights have the digest {digest[:12]}, but the run was planned with "
                 f"{planned.digest[:12]}; give those weights, or another --out"
             )
         return model
 
-    def _shard(self, tasks: Sequence[Task], asked: Sequence[Future[LoadedImage]]) -> Iterator[FinishedUnit]:
+    def _evaluate_shard(self, tasks: Sequence[Task], futures: Sequence[Future[LoadedImage]]) -> Iterator[FinishedUnit]:
         started = time.perf_counter()
-        photos = [future.result() for future in asked]
+        images = [future.result() for future in futures]
         model = self._model(tasks[0].unit.model)
-        groups = [group for same in grouped_by_shape(photos) for group in seen(model, same, self.setup.chunk_size)]
+        chunk_size = self.setup.chunk_size
+        groups = [group for same in grouped_by_shape(images) for group in classify(model, same, chunk_size)]
         for task in tasks:
-            yield self._unit(task, photos, groups, model, started)
+            yield self._evaluate_unit(task, images, groups, model, started)
             started = time.perf_counter()
 
-    def _unit(
-        self, task: Task, photos: Sequence[LoadedImage], groups: Sequence[ImageGroup], model: Classifier, started: float
+    def _evaluate_unit(
+        self, task: Task, images: Sequence[LoadedImage], groups: Sequence[ImageGroup], model: Classifier, started: float
     ) -> FinishedUnit:
-        """Explain and measure every image of the shard, and pack the rows."""
-        unit, planned = task.unit, self.setup.methods[task.unit.method]
-        question = MethodRun(self.setup, planned, model, self._explainer(unit.model, unit.method, model))
-        rows = {id(photo): failed_result(photo) for photo in photos}
+        unit, setup = task.unit, self.setup
+        planned, planned_model = setup.methods[unit.method], setup.models[unit.model]
+        method = MethodRun(setup, planned, model, self._explainer(unit.model, unit.method, model))
+        by_image = {id(loaded): failed_result(loaded) for loaded in images}
         for group in groups:
-            rows |= {id(photo): row for photo, row in zip(group.photos, question.rows(group), strict=True)}
-        ordered = [rows[id(photo)] for photo in photos]
-        failed = sum(row.error is not None for row in ordered)
-        model_id = self.setup.models[unit.model].id
+            by_image |= {id(image): result for image, result in zip(group.images, method.results(group), strict=True)}
+        results = [by_image[id(loaded)] for loaded in images]
+        failed = sum(result.error is not None for result in results)
         header = {
             "schema": 1,
             "unit": unit.key,
-            "model": model_id,
-            "model_digest": self.setup.models[unit.model].digest,
+            "model": planned_model.id,
+            "model_digest": planned_model.digest,
             "method": planned.id,
             "method_settings": planned.settings,
             "shard": unit.shard,
-            "images": len(ordered),
+            "images": len(results),
             "failed": failed,
-            "versions": self.setup.versions,
+            "versions": setup.versions,
         }
-        same = {"model": model_id, "method": planned.id, "shard": unit.shard, "device": str(model.device)}
-        data = encode(ordered, same, header, *_columns(self.setup))
-        return FinishedUnit(unit.key, data, len(ordered), failed, time.perf_counter() - started, model_id, planned.id)
+        shared = {"model": planned_model.id, "method": planned.id, "shard": unit.shard, "device": str(model.device)}
+        columns = [column for metric in setup.metrics for column in metric.columns]
+        curves = [column for metric in setup.metrics for column in metric.curves]
+        data = encode(results, shared, header, columns, curves)
+        seconds = time.perf_counter() - started
+        return FinishedUnit(unit.key, data, len(results), failed, seconds, planned_model.id, planned.id)
 
-    def _explainer(self, number: int, method: int, model: Classifier) -> Explainer:
-        """Made once; kept for the model that is held."""
-        if any(held != number for held, _ in self.explainers):
+    def _explainer(self, model_number: int, method_number: int, model: Classifier) -> Explainer:
+        """Explainers are kept as long as their model."""
+        if any(number != model_number for number, _ in self.explainers):
             self.explainers.clear()
-        if (number, method) not in self.explainers:
-            planned, setup = self.setup.methods[method], self.setup
-            self.explainers[number, method] = make_explainer(
+        key = model_number, method_number
+        if key not in self.explainers:
+            planned, setup = self.setup.methods[method_number], self.setup
+            self.explainers[key] = make_explainer(
                 model,
                 planned.name,
                 planned.given,
@@ -153,152 +158,146 @@ class BenchWorker:
                 chunk_size=setup.chunk_size,
                 autocast=setup.autocast,
             )
-        return self.explainers[number, method]
-
-
-def _columns(setup: Setup) -> tuple[list[str], list[str]]:
-    """Of the scalar metrics, and of the curves."""
-    scalars = [column for metric in setup.metrics for column in metric.columns]
-    games = [metric for metric in setup.metrics if metric.name == "deletion_insertion"]
-    curves = ("deletion_curve", "insertion_curve", "curve_fractions")
-    return scalars, [metric.column(curve) for metric in games for curve in curves]
-
-
-FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError)
-"""What one image can bring about; an interrupt, or memory that does not suffice, is no image's fault."""
-
-
-def failed_result(photo: LoadedImage) -> ImageResult:
-    """The row of an image of which nothing more is known."""
-    return ImageResult(
-        photo.item.number, photo.item.path, photo.sha256, label=photo.item.label, warnings=photo.warnings, error=photo.error
-    )
+        return self.explainers[key]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageGroup:
-    """Photographs of one size, and what the model sees in them, asked once for all methods."""
+    """Images of one shape with the model's probabilities, computed once for all methods."""
 
-    photos: Sequence[LoadedImage]
-    images: Float[Tensor, "n c h w"]
+    images: Sequence[LoadedImage]
+    inputs: Float[Tensor, "n c h w"]
     probabilities: Float[Tensor, "n classes"]
 
     @classmethod
-    def of(cls, model: Classifier, photos: Sequence[LoadedImage], chunk_size: int) -> ImageGroup:
-        """Ask the model."""
-        images = torch.cat([photo.image for photo in photos if photo.image is not None])
+    def of(cls, model: Classifier, images: Sequence[LoadedImage], chunk_size: int) -> ImageGroup:
+        """Classify the images."""
+        inputs = torch.cat([loaded.image for loaded in images if loaded.image is not None])
         with torch.no_grad():
-            seen = torch.cat([model(chunk).softmax(dim=1).cpu() for chunk in images.split(chunk_size)])
-        return cls(photos, images, seen)
+            probabilities = torch.cat([model(chunk).softmax(dim=1).cpu() for chunk in inputs.split(chunk_size)])
+        return cls(images, inputs, probabilities)
 
-    def only(self, i: int) -> ImageGroup:
-        """One of them."""
-        return ImageGroup(self.photos[i : i + 1], self.images[i : i + 1], self.probabilities[i : i + 1])
+    def single(self, i: int) -> ImageGroup:
+        """One image as a group."""
+        return ImageGroup(self.images[i : i + 1], self.inputs[i : i + 1], self.probabilities[i : i + 1])
 
 
-def seen(model: Classifier, photos: Sequence[LoadedImage], chunk_size: int) -> list[ImageGroup]:
-    """Photographs of one size that the model has looked at; one that it cannot take has an error, and disturbs no other."""
+def classify(model: Classifier, images: Sequence[LoadedImage], chunk_size: int) -> list[ImageGroup]:
+    """Classify images of one shape together; if that fails, one by one, so that only the failing images get an error."""
     try:
-        return [ImageGroup.of(model, photos, chunk_size)]
-    except FAILURES as error:
-        refuse(error, chunk_size)
-        if len(photos) == 1:
-            photos[0].error = f"{photos[0].item.path}: the model failed: {error or type(error).__name__}"
+        return [ImageGroup.of(model, images, chunk_size)]
+    except IMAGE_FAILURES as error:
+        raise_machine_failure(error, chunk_size)
+        if len(images) == 1:
+            images[0].error = f"{images[0].item.path}: the model failed: {error or type(error).__name__}"
             return []
-    return [group for photo in photos for group in seen(model, [photo], chunk_size)]
+    return [group for loaded in images for group in classify(model, [loaded], chunk_size)]
 
 
 @dataclass(frozen=True, eq=False)
 class MethodRun:
-    """A method that is asked about groups of images."""
+    """One method on one model, applied to groups of images."""
 
     setup: Setup
     planned: PlannedMethod
     model: Classifier
     explainer: Explainer
 
-    def rows(self, group: ImageGroup) -> list[ImageResult]:
-        """Of all images together; where that fails, of each alone, so that one that fails disturbs no other."""
+    def results(self, group: ImageGroup) -> list[ImageResult]:
+        """Evaluate all images together; if that fails, one by one, so that only the failing images get an error."""
         try:
-            return self._rows(group)
-        except FAILURES as error:
-            refuse(error, self.setup.chunk_size)
-            if len(group.photos) == 1:
-                row = failed_result(group.photos[0])
-                row.error = f"{self.planned.id}: {error or type(error).__name__}"
-                return [row]
-        return [row for i in range(len(group.photos)) for row in self.rows(group.only(i))]
+            return self._evaluate(group)
+        except IMAGE_FAILURES as error:
+            raise_machine_failure(error, self.setup.chunk_size)
+            if len(group.images) == 1:
+                result = failed_result(group.images[0])
+                result.error = f"{self.planned.id}: {error or type(error).__name__}"
+                return [result]
+        return [result for i in range(len(group.images)) for result in self.results(group.single(i))]
 
-    def _rows(self, group: ImageGroup) -> list[ImageResult]:
-        """Explain, then measure."""
-        why, seconds, memory = self._timed(lambda: self._why(group))
-        precision = None if self.setup.autocast is None else getattr(torch, self.setup.autocast)
-        case = MetricInput(
-            *(self.model, self.explainer, group.images, group.photos, why),
-            *(self.setup.seed, self.setup.chunk_size, precision),
+    def _evaluate(self, group: ImageGroup) -> list[ImageResult]:
+        explanation, seconds, memory = timed(self.model.device, lambda: self._explain(group))
+        autocast = None if self.setup.autocast is None else getattr(torch, self.setup.autocast)
+        given = MetricInput(
+            model=self.model,
+            explainer=self.explainer,
+            inputs=group.inputs,
+            images=group.images,
+            explanation=explanation,
+            seed=self.setup.seed,
+            chunk_size=self.setup.chunk_size,
+            autocast=autocast,
         )
-        values, spent, _ = self._timed(lambda: [run_metric(metric, case) for metric in self.setup.metrics])
-        found = {column: each for part in values for column, each in part.items()}
-        rows = [self._row(group, why, i, found) for i in range(len(group.photos))]
-        for row in rows:
-            row.seconds, row.peak_memory = seconds / len(rows), memory
-            row.metric_seconds = spent / len(rows) if self.setup.metrics else None
-        return rows
+        values, metric_seconds, _ = timed(
+            self.model.device, lambda: [run_metric(metric, given) for metric in self.setup.metrics]
+        )
+        columns = {column: each for part in values for column, each in part.items()}
+        results = [self._result(group, explanation, i, columns) for i in range(len(group.images))]
+        for result in results:
+            result.seconds, result.peak_memory = seconds / len(results), memory
+            result.metric_seconds = metric_seconds / len(results) if self.setup.metrics else None
+        return results
 
-    def _why(self, group: ImageGroup) -> Explanation:
-        seed = derived(self.setup.seed, method_digest(self.planned))
-        generators = [torch.Generator(group.images.device).manual_seed(derived(seed, p.key)) for p in group.photos]
-        return self.explainer(group.images, self._target(group), generator=generators)
+    def _explain(self, group: ImageGroup) -> Explanation:
+        seed = derived(self.setup.seed, self.planned.digest)
+        generators = [torch.Generator(group.inputs.device).manual_seed(derived(seed, i.seed)) for i in group.images]
+        return self.explainer(group.inputs, self._target(group), generator=generators)
 
     def _target(self, group: ImageGroup) -> list[int]:
-        """The item's class, else the one that the model predicts."""
+        """The class of the item, or the predicted class."""
         predicted: list[int] = group.probabilities.argmax(dim=1).tolist()
-        wanted = [photo.item.target for photo in group.photos]
-        named = [self.model.find(want) if isinstance(want, str) else want for want in wanted]
-        return [guess if want is None else want for want, guess in zip(named, predicted, strict=True)]
+        wanted = [loaded.item.target for loaded in group.images]
+        numbers = [self.model.find(target) if isinstance(target, str) else target for target in wanted]
+        return [guess if number is None else number for number, guess in zip(numbers, predicted, strict=True)]
 
-    def _row(self, group: ImageGroup, why: Explanation, i: int, found: dict[str, Sequence[Any]]) -> ImageResult:
-        photo, diagnostics = group.photos[i], why.diagnostics[i] if why.diagnostics else {}
-        assert why.target is not None  # noqa: S101 - a class is what was asked about
-        assert why.score is not None  # noqa: S101
-        target = int(why.target[i])
-        curves = {name: values[i] for name, values in found.items() if name.endswith(("_curve", "curve_fractions"))}
+    def _result(self, group: ImageGroup, explanation: Explanation, i: int, columns: dict[str, Sequence[Any]]) -> ImageResult:
+        loaded, diagnostics = group.images[i], explanation.diagnostics[i] if explanation.diagnostics else {}
+        assert explanation.target is not None  # noqa: S101 - a class was explained
+        assert explanation.score is not None  # noqa: S101
+        target = int(explanation.target[i])
+        curves = {name for metric in self.setup.metrics for name in metric.curves}
         return ImageResult(
-            photo.item.number,
-            photo.item.path,
-            photo.sha256,
-            why.image_size,
-            target,
-            int(group.probabilities[i].argmax()),
-            photo.item.label or self.model.label(target),
-            float(group.probabilities[i, target]),
-            float(why.score[i]),
-            values={name: each[i] for name, each in found.items() if name not in curves},
-            curves=curves,
+            index=loaded.item.number,
+            image=loaded.item.path,
+            sha256=loaded.sha256,
+            size=explanation.image_size,
+            target=target,
+            predicted=int(group.probabilities[i].argmax()),
+            label=loaded.item.label or self.model.label(target),
+            probability=float(group.probabilities[i, target]),
+            score=float(explanation.score[i]),
+            values={name: each[i] for name, each in columns.items() if name not in curves},
+            curves={name: columns[name][i] for name in curves},
             forward=diagnostics.get("forward_passes"),
             backward=diagnostics.get("backward_passes"),
-            heatmap=why.heatmap[i].detach().float().cpu().numpy(),
-            rows_at=None if why.rows is None else why.rows.tolist(),
-            columns_at=None if why.columns is None else why.columns.tolist(),
-            warnings=[*photo.warnings, *diagnostics.get("warnings", ())],
+            heatmap=explanation.heatmap[i].detach().float().cpu().numpy(),
+            rows_at=None if explanation.rows is None else explanation.rows.tolist(),
+            columns_at=None if explanation.columns is None else explanation.columns.tolist(),
+            warnings=[*loaded.warnings, *diagnostics.get("warnings", ())],
         )
 
-    def _timed(self, work: Callable[[], Any]) -> tuple[Any, float, int | None]:
-        """What comes of it, the seconds it took, and an accelerator's peak memory."""
-        device = self.model.device
-        cuda = device.type == "cuda"
-        if cuda:
-            torch.cuda.synchronize(device)
-            torch.cuda.reset_peak_memory_stats(device)
-        started = time.perf_counter()
-        result = work()
-        if cuda:
-            torch.cuda.synchronize(device)
-        return result, time.perf_counter() - started, torch.cuda.max_memory_allocated(device) if cuda else None
+
+def failed_result(loaded: LoadedImage) -> ImageResult:
+    """The row of an image that could not be read, classified or explained."""
+    item = loaded.item
+    return ImageResult(item.number, item.path, loaded.sha256, label=item.label, warnings=loaded.warnings, error=loaded.error)
 
 
-def refuse(error: Exception, chunk_size: int) -> None:
-    """Raise BenchError for what is the machine's fault: no image would fare better."""
+def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float, int | None]:
+    """The result of the work, its seconds, and an accelerator's peak memory in bytes."""
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    result = work()
+    if cuda:
+        torch.cuda.synchronize(device)
+    return result, time.perf_counter() - started, torch.cuda.max_memory_allocated(device) if cuda else None
+
+
+def raise_machine_failure(error: Exception, chunk_size: int) -> None:
+    """Raise BenchError for a failure of the machine, which every image would meet."""
     if isinstance(error, torch.OutOfMemoryError):
         raise BenchError(f"out of memory; give a chunk_size below {chunk_size}, or another device") from error
     if "CUDA error" in str(error):

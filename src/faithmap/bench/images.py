@@ -1,4 +1,4 @@
-"""Photos: the images of a shard as a model sees them, read once for all methods, and ahead of the work."""
+"""The images of a shard as the model's input, read once for all methods, in threads ahead of the computation."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from faithmap.data import read_image
 from faithmap.data.files import file_bytes
 from faithmap.model import Classifier
 
-MAX_BYTES = 64 * 2**20
+MAX_IMAGE_BYTES = 64 * 2**20
 READERS = max(1, min(4, os.cpu_count() or 1))
 
-_heard = threading.local()
+_thread = threading.local()
 
 
 @dataclass
 class LoadedImage:
-    """An item's image.
+    """The image of an item.
 
     Attributes:
-        item: whose it is.
-        image: as the model sees it; None where it could not be read.
+        item: the item.
+        image: the model's input; None if the file could not be read.
         sha256: of the file.
-        size: (height, width) of the photograph.
-        objects: boxes or masks of the item's class, where the data set has them.
-        warnings: that came up.
+        size: (height, width) of the file's image.
+        objects: boxes or masks of the item's class, if wanted.
+        warnings: raised while reading.
         error: why there is no image.
     """
 
@@ -50,50 +50,50 @@ class LoadedImage:
     error: str | None = None
 
     @property
-    def key(self) -> int:
-        """Stands for the image where random numbers are drawn; follows from its content alone."""
+    def seed(self) -> int:
+        """Seed part of the image's random numbers; it depends only on the file's content."""
         return int((self.sha256 or "0")[:16], 16)
 
 
 def load_image(item: DatasetItem, source: DatasetSource, model: Classifier, *, boxes: bool) -> LoadedImage:
-    """Read a file and show it to the model; what cannot be read has its error."""
-    words: list[str] = []
-    _heard.words = words
-    photo = LoadedImage(item, warnings=words)
+    """Read and preprocess an image; if that fails, the result has an error."""
+    loaded = LoadedImage(item)
+    _thread.warnings = loaded.warnings
     try:
-        data = file_bytes(source.file(item), MAX_BYTES)
-        photo.sha256 = hashlib.sha256(data).hexdigest()
-        whole = read_image(data, max_bytes=MAX_BYTES)
-        photo.size = (whole.shape[-2], whole.shape[-1])
-        photo.objects = source.boxes(item) if boxes else None
-        photo.image = model.preprocess(whole)
+        data = file_bytes(source.file(item), MAX_IMAGE_BYTES)
+        loaded.sha256 = hashlib.sha256(data).hexdigest()
+        image = read_image(data, max_bytes=MAX_IMAGE_BYTES)
+        loaded.size = (image.shape[-2], image.shape[-1])
+        loaded.objects = source.objects(item) if boxes else None
+        loaded.image = model.preprocess(image)
     except torch.OutOfMemoryError:
         raise
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, OSError, ImportError) as error:
-        photo.error = item.path + text.removeprefix("image bytes") if (text := str(error)).startswith("image bytes") else text
+        text = str(error)
+        loaded.error = item.path + text.removeprefix("image bytes") if text.startswith("image bytes") else text
     finally:
-        _heard.words = None
-    return photo
+        _thread.warnings = None
+    return loaded
 
 
 @contextmanager
 def image_warnings() -> Iterator[None]:
-    """Warnings of photographs are kept with them, whichever thread reads; all others are passed over: rows have them."""
+    """Store warnings of :func:`load_image` with its image, in whichever thread; drop all others, which the rows have anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
 
-        def hear(message: Warning | str, *args: Any, **named: Any) -> None:
-            del args, named
-            words = getattr(_heard, "words", None)
-            if words is not None:
-                words.append(str(message).removeprefix("image bytes: "))
+        def store(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+            del args, kwargs
+            stored = getattr(_thread, "warnings", None)
+            if stored is not None:
+                stored.append(str(message).removeprefix("image bytes: "))
 
-        warnings.showwarning = hear
+        warnings.showwarning = store
         yield
 
 
 class ImageReader:
-    """Reads photographs ahead, in a few threads.
+    """Reads images in a few threads.
 
     Args:
         source: the data set.
@@ -102,21 +102,21 @@ class ImageReader:
 
     def __init__(self, source: DatasetSource, *, boxes: bool) -> None:
         self.source, self.boxes = source, boxes
-        self.pool = ThreadPoolExecutor(READERS, "photos")
+        self.pool = ThreadPoolExecutor(READERS, "images")
 
-    def ask(self, items: Sequence[DatasetItem], model: Classifier) -> list[Future[LoadedImage]]:
-        """Begin to read."""
+    def start(self, items: Sequence[DatasetItem], model: Classifier) -> list[Future[LoadedImage]]:
+        """Start to read."""
         return [self.pool.submit(load_image, item, self.source, model, boxes=self.boxes) for item in items]
 
     def close(self) -> None:
-        """End the threads; what they have not begun is forgotten."""
+        """Cancel what has not started, and end the threads."""
         self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def grouped_by_shape(photos: Sequence[LoadedImage]) -> list[list[LoadedImage]]:
-    """Those with an image, in groups of one size that can be explained together, in order."""
+def grouped_by_shape(images: Sequence[LoadedImage]) -> list[list[LoadedImage]]:
+    """Images of equal shape, which can be explained together; images with an error are left out."""
     groups: dict[torch.Size, list[LoadedImage]] = {}
-    for photo in photos:
-        if photo.image is not None:
-            groups.setdefault(photo.image.shape, []).append(photo)
+    for loaded in images:
+        if loaded.image is not None:
+            groups.setdefault(loaded.image.shape, []).append(loaded)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Measures: each metric of the catalogue on a few explained images, one value an image."""
+"""Run the metrics of a specification on explained images: one value per image and column."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from faithmap.seeds import derived
 if TYPE_CHECKING:
     from faithmap.bench.spec import MetricSpec
 
-
-Values = Mapping[str, Sequence[Any]]
-"""Of each column, one entry an image."""
+Columns = Mapping[str, Sequence[Any]]
+"""Column name to one value per image."""
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "deletion_insertion": functional.deletion_insertion,
@@ -37,132 +36,138 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "saturation": saturation,
     "pointing_game": functional.pointing_game,
 }
-"""Those that take settings: what each metric of the catalogue asks."""
+"""The function whose arguments are the settings of a metric, for metrics that have settings."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MetricInput:
-    """Explained images of one size."""
+    """Explained images of one shape, and how the model is run."""
 
     model: Classifier
     explainer: Explainer
-    images: Float[Tensor, "n c h w"]
-    photos: Sequence[LoadedImage]
-    why: Explanation
+    inputs: Float[Tensor, "n c h w"]
+    images: Sequence[LoadedImage]
+    explanation: Explanation
     seed: int
     chunk_size: int
     autocast: torch.dtype | None
 
     def generators(self, name: str) -> list[torch.Generator]:
-        """Of each image, for a metric with these settings: the same draws for every method."""
+        """One generator per image, for a metric with its settings: the same draws for every method."""
         seed = derived(self.seed, name)
-        return [torch.Generator(self.images.device).manual_seed(derived(seed, photo.key)) for photo in self.photos]
+        return [torch.Generator(self.inputs.device).manual_seed(derived(seed, image.seed)) for image in self.images]
 
     @property
     def passes(self) -> dict[str, Any]:
-        """How the model is asked."""
+        """Keywords for the model passes."""
         return {"chunk_size": self.chunk_size, "autocast": self.autocast}
 
 
-def run_metric(metric: MetricSpec, case: MetricInput) -> dict[str, Sequence[Any]]:
-    """The metric's columns, named as in the store; those of curves among them.
+def run_metric(metric: MetricSpec, given: MetricInput) -> dict[str, Sequence[Any]]:
+    """Compute the metric's columns, named as in the store, including those of curves.
 
     Raises:
-        ValueError: where it cannot be measured with these maps or settings.
+        ValueError: if the metric cannot be computed for these heatmaps or with these settings.
     """
-    settings = _values(metric)
-    found = _MEASURES[metric.name](case, canonical([metric.name, metric.settings]), **settings)
-    return {metric.column(name): values for name, values in found.items()}
+    columns = RUNNERS[metric.name](given, canonical([metric.name, metric.settings]), **checked_settings(metric))
+    return {metric.column(name): values for name, values in columns.items()}
 
 
-def check_settings(metric: MetricSpec) -> None:
-    """Raise SettingError for a setting whose value the metric does not accept."""
-    _values(metric)
+def checked_settings(metric: MetricSpec) -> dict[str, Any]:
+    """The settings of a metric as its function takes them.
 
-
-def _values(metric: MetricSpec) -> dict[str, Any]:
-    """The settings of a metric, from their plain form."""
-    known = {**arguments_of(FUNCTIONS[metric.name]), **arguments_of(_MEASURES[metric.name])} if metric.settings else {}
+    Raises:
+        SettingError: for a value that the metric does not accept.
+    """
+    known = {**arguments_of(FUNCTIONS[metric.name]), **arguments_of(RUNNERS[metric.name])} if metric.settings else {}
     try:
         return {key: known[key].from_plain(value) for key, value in metric.settings.items()}
     except MethodSettingError as error:
         raise SettingError(error, error.setting) from error
 
 
-def _games(case: MetricInput, name: str, *, resolution: int | None = None, **settings: Any) -> Values:
+def _deletion_insertion(given: MetricInput, name: str, *, resolution: int | None = None, **settings: Any) -> Columns:
     del name
-    why = case.why
-    maps = why if resolution is None else why.at((resolution, resolution)).to(case.images)
-    found = functional.deletion_insertion(case.model, case.images, maps, why.explained, **settings, **case.passes)
-    fractions = found.deletion.fractions.tolist()
+    explanation = given.explanation
+    maps = explanation if resolution is None else explanation.at((resolution, resolution)).to(given.inputs)
+    found = functional.deletion_insertion(given.model, given.inputs, maps, explanation.explained, **settings, **given.passes)
     return {
         "deletion": found.deletion.area.tolist(),
         "insertion": found.insertion.area.tolist(),
         "deletion_curve": found.deletion.scores.tolist(),
         "insertion_curve": found.insertion.scores.tolist(),
-        "curve_fractions": [fractions] * len(why),
+        "curve_fractions": [found.deletion.fractions.tolist()] * len(explanation),
     }
 
 
-def _infidelity(case: MetricInput, name: str, **settings: Any) -> Values:
-    drawn = case.generators(name)
-    found = functional.infidelity(case.model, case.images, case.why, generator=drawn, **settings, **case.passes)
+def _infidelity(given: MetricInput, name: str, **settings: Any) -> Columns:
+    found = functional.infidelity(
+        given.model, given.inputs, given.explanation, generator=given.generators(name), **settings, **given.passes
+    )
     return {"infidelity": found.value.tolist()}
 
 
-def _sensitivity(case: MetricInput, name: str, **settings: Any) -> Values:
-    drawn = case.generators(name)
+def _sensitivity(given: MetricInput, name: str, **settings: Any) -> Columns:
     found = functional.sensitivity(
-        case.explainer, case.images, case.why.explained, generator=drawn, chunk_size=case.chunk_size, **settings
+        given.explainer,
+        given.inputs,
+        given.explanation.explained,
+        generator=given.generators(name),
+        chunk_size=given.chunk_size,
+        **settings,
     )
     return {"max_sensitivity": found.maximum.tolist(), "mean_sensitivity": found.mean.tolist()}
 
 
-def _confidence(case: MetricInput, name: str, **settings: Any) -> Values:
+def _confidence(given: MetricInput, name: str, **settings: Any) -> Columns:
     del name
-    found = functional.confidence(case.model, case.images, case.why, **settings, **case.passes)
+    found = functional.confidence(given.model, given.inputs, given.explanation, **settings, **given.passes)
     columns = {"average_drop": found.drop, "increase_in_confidence": found.increase, "average_gain": found.gain}
     return {column: values.tolist() for column, values in columns.items()}
 
 
-def _road(case: MetricInput, name: str, **settings: Any) -> Values:
-    drawn = case.generators(name)
-    found = functional.road(case.model, case.images, case.why, generator=drawn, **settings, **case.passes)
+def _road(given: MetricInput, name: str, **settings: Any) -> Columns:
+    found = functional.road(
+        given.model, given.inputs, given.explanation, generator=given.generators(name), **settings, **given.passes
+    )
     return {"road": found.difference.tolist()}
 
 
-def _complexity(case: MetricInput, name: str) -> Values:
+def _complexity(given: MetricInput, name: str) -> Columns:
     del name
-    return {"complexity": functional.entropy(case.why).tolist(), "sparseness": functional.gini(case.why).tolist()}
+    heatmaps = given.explanation
+    return {"complexity": functional.entropy(heatmaps).tolist(), "sparseness": functional.gini(heatmaps).tolist()}
 
 
-def _objective(case: MetricInput, name: str) -> Values:
+def _objective(given: MetricInput, name: str) -> Columns:
     del name
-    last = [diagnostics.get("objective") for diagnostics in case.why.diagnostics]
-    return {"objective": [float(values[-1]) if isinstance(values, list) and values else None for values in last]}
+    traces = [diagnostics.get("objective") for diagnostics in given.explanation.diagnostics]
+    return {"objective": [float(trace[-1]) if isinstance(trace, list) and trace else None for trace in traces]}
 
 
-def _saturation(case: MetricInput, name: str, *, tolerance: float = 0.05, **settings: Any) -> Values:
+def _saturation(given: MetricInput, name: str, *, tolerance: float = 0.05, **settings: Any) -> Columns:
     del name
-    found = saturation(case.model, case.images, case.why.explained, **settings, **case.passes)
+    found = saturation(given.model, given.inputs, given.explanation.explained, **settings, **given.passes)
     return {"saturation": found.share(tolerance).tolist()}
 
 
-def _located(column: str, function: Callable[..., Tensor]) -> Callable[..., Values]:
-    def measure(case: MetricInput, name: str, **settings: Any) -> Values:
+def _localisation(column: str, function: Callable[..., Tensor]) -> Callable[..., Columns]:
+    """The runner of a metric that compares heatmaps with the objects."""
+
+    def run(given: MetricInput, name: str, **settings: Any) -> Columns:
         del name
-        objects = [photo.objects for photo in case.photos]
+        objects = [image.objects for image in given.images]
         if any(boxes is None for boxes in objects):
             raise BenchError("the image has no objects")
-        sizes = [photo.size for photo in case.photos]
-        found = function(case.why, objects, image_sizes=sizes, geometry=case.model.geometry, **settings)
+        sizes = [image.size for image in given.images]
+        found = function(given.explanation, objects, image_sizes=sizes, geometry=given.model.geometry, **settings)
         return {column: found.double().tolist()}
 
-    return measure
+    return run
 
 
-_MEASURES: dict[str, Callable[..., Values]] = {
-    "deletion_insertion": _games,
+RUNNERS: dict[str, Callable[..., Columns]] = {
+    "deletion_insertion": _deletion_insertion,
     "infidelity": _infidelity,
     "sensitivity": _sensitivity,
     "confidence": _confidence,
@@ -170,7 +175,7 @@ _MEASURES: dict[str, Callable[..., Values]] = {
     "complexity": _complexity,
     "objective": _objective,
     "saturation": _saturation,
-    "pointing_game": _located("pointing_game", functional.pointing_game),
-    "energy_pointing_game": _located("energy_pointing_game", functional.energy_pointing_game),
-    "relevance_rank": _located("relevance_rank", functional.relevance_rank),
+    "pointing_game": _localisation("pointing_game", functional.pointing_game),
+    "energy_pointing_game": _localisation("energy_pointing_game", functional.energy_pointing_game),
+    "relevance_rank": _localisation("relevance_rank", functional.relevance_rank),
 }

@@ -1,8 +1,8 @@
-"""Plan: a specification made concrete, and its work units.
+"""A plan: the specification with its models, settings and images resolved, and the work units that follow from it.
 
-A unit is a model, a method with its settings, the metrics, and a shard of the images; it becomes one Parquet file, named by a
-digest of all that its content depends on. What is to be done is what is planned less what is there: a plan knows nothing of
-who did what, or when.
+A unit is one model, one method with its settings, the metrics, and one shard of the images. Its result is one Parquet file,
+whose name contains a digest of everything that the content depends on. The work that remains is the planned units minus the
+files that exist; a plan holds no progress.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from faithmap.bench.dataset import DatasetItem, ShardedDataset, digest_of
+from faithmap.bench.dataset import DatasetItem, ShardedDataset
 from faithmap.geometry import Geometry
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
 
 SCHEMA = 1
+"""Version of the run folder's layout."""
 
 
 class Unit(NamedTuple):
-    """A piece of work; model, method and shard by their numbers in the plan."""
+    """A piece of work; model, method and shard are positions in the plan."""
 
     key: str
     model: int
@@ -32,7 +33,7 @@ class Unit(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A unit with its images: all that a worker is told."""
+    """A unit with its images: what a worker needs besides the :class:`Setup`."""
 
     unit: Unit
     items: Sequence[DatasetItem]
@@ -40,14 +41,14 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class PlannedModel:
-    """A model, as it was when the run was planned.
+    """A model as it was when the run was planned.
 
     Attributes:
-        spec: as it was asked for.
-        digest: of its weights.
-        classes: how many it has.
-        geometry: what of a photograph it is shown.
-        normalisation: mean and standard deviation of each channel, which the weights' digest does not cover.
+        spec: from the specification.
+        digest: of the weights.
+        classes: number of classes.
+        geometry: resizing and cropping of the images.
+        normalisation: mean and standard deviation of each channel, which the digest of the weights does not cover.
     """
 
     spec: ModelSpec
@@ -58,29 +59,29 @@ class PlannedModel:
 
     @property
     def id(self) -> str:
-        """What rows call it."""
+        """Name in result rows."""
         return self.spec.name
 
     @property
-    def view(self) -> dict[str, Any]:
-        """How a photograph becomes the model's input, as plain data."""
+    def preprocessing(self) -> dict[str, Any]:
+        """Geometry and normalisation as plain data."""
         mean, std = self.normalisation or (None, None)
         return {"geometry": asdict(self.geometry), "mean": mean, "std": std}
 
 
 @dataclass(frozen=True)
 class PlannedMethod:
-    """A method at a resolution.
+    """A method at one resolution.
 
     Attributes:
-        id: what rows call it.
+        id: name in result rows.
         name: in the registry.
-        explainer: its class.
-        given: settings as specified; those that a worker makes the explainer with.
-        settings: all of them, as the explainer tells.
-        resolution: cells a side, where it was given.
-        label: for readers.
-        passes: (forward, backward) that an image takes, where they are known before.
+        explainer: name of its class.
+        given: settings of the specification.
+        settings: all settings, with defaults.
+        resolution: cells per side, if given.
+        label: name for readers.
+        passes: (forward, backward) passes per image, if they can be estimated.
     """
 
     id: str
@@ -92,10 +93,23 @@ class PlannedMethod:
     label: str | None = None
     passes: tuple[int, int] | None = None
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of name and settings, from which the seeds follow."""
+        return hashlib.sha256(canonical([self.name, self.settings]).encode()).hexdigest()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The method as run.json has it."""
+        record = asdict(self)
+        record["class"] = record.pop("explainer")
+        passes = record.pop("passes")
+        return {**record, "passes": None if passes is None else dict(zip(("forward", "backward"), passes, strict=True))}
+
 
 @dataclass(frozen=True)
 class Setup:
-    """What all workers are told: everything but the images."""
+    """What all workers share: everything but the images."""
 
     seed: int
     chunk_size: int
@@ -109,31 +123,30 @@ class Setup:
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """A benchmark, ready to be run."""
+    """A benchmark that is ready to run."""
 
     name: str
     setup: Setup
-    items: ShardedDataset
+    dataset: ShardedDataset
     published: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
-        return len(self.setup.models) * len(self.setup.methods) * self.items.shards
+        return len(self.setup.models) * len(self.setup.methods) * self.dataset.shards
 
     def units(self) -> Iterator[Unit]:
-        """All of them: by model, then by shard, so that the images of a shard are read once for all methods."""
-        shards, setup = self.items.digests(), self.setup
-        for m, model in enumerate(setup.models):
-            known = [_base(setup, model, method) for method in setup.methods]
-            for s, shard in enumerate(shards):
-                end = shard.encode()
-                for e, method in enumerate(setup.methods):
-                    part = known[e].copy()
-                    part.update(end)
-                    yield Unit(f"{method.id}-{s:05d}-{part.hexdigest()[:16]}", m, e, s)
+        """All units, by model, then shard, then method, so that the images of a shard are read once for all methods."""
+        digests, methods = self.dataset.digests(), self.setup.methods
+        for m, model in enumerate(self.setup.models):
+            hashes = [_hash_without_images(self.setup, model, method) for method in methods]
+            for s, digest in enumerate(digests):
+                for e, method in enumerate(methods):
+                    unit = hashes[e].copy()
+                    unit.update(digest.encode())
+                    yield Unit(f"{method.id}-{s:05d}-{unit.hexdigest()[:16]}", m, e, s)
 
     def task(self, unit: Unit) -> Task:
         """A unit with its images."""
-        return Task(unit, self.items.shard(unit.shard))
+        return Task(unit, self.dataset.shard(unit.shard))
 
     def record(self) -> dict[str, Any]:
         """The plan as run.json has it, without the images."""
@@ -142,8 +155,8 @@ class BenchPlan:
             "schema": SCHEMA,
             "name": self.name,
             "versions": dict(setup.versions),
-            "models": [{"name": m.id, "digest": m.digest, "classes": m.classes, **m.view} for m in setup.models],
-            "methods": [_method_record(method) for method in setup.methods],
+            "models": [{"name": m.id, "digest": m.digest, "classes": m.classes, **m.preprocessing} for m in setup.models],
+            "methods": [method.record for method in setup.methods],
             "metrics": [
                 {"id": column, "name": metric.name, "settings": metric.settings, "higher_is_better": better}
                 for metric in setup.metrics
@@ -151,9 +164,9 @@ class BenchPlan:
             ],
             "data": {
                 **setup.data.model_dump(mode="json", exclude_none=True),
-                "images": len(self.items),
-                "digest": digest_of(self.items.digests()),
-                "shard_size": self.items.shard_size,
+                "images": len(self.dataset),
+                "digest": hashlib.sha256("\n".join(self.dataset.digests()).encode()).hexdigest(),
+                "shard_size": self.dataset.shard_size,
             },
             "seed": setup.seed,
             "chunk_size": setup.chunk_size,
@@ -165,7 +178,7 @@ class BenchPlan:
 
 @dataclass(frozen=True)
 class Tasks(Sequence[Task]):
-    """Units with their images, each put together when it is asked for: a list of them would be as long as the data set."""
+    """Units with their images; each task is made on access, since a list of all would be as long as the data set."""
 
     plan: BenchPlan
     units: Sequence[Unit]
@@ -178,44 +191,35 @@ class Tasks(Sequence[Task]):
     @overload
     def __getitem__(self, index: slice) -> Tasks: ...
     def __getitem__(self, index: int | slice) -> Task | Tasks:
-        """A task, or fewer of them."""
+        """A task, or a part of the tasks."""
         found = self.units[index]
         return self.plan.task(found) if isinstance(found, Unit) else Tasks(self.plan, found)
 
 
-def _method_record(method: PlannedMethod) -> dict[str, Any]:
-    record = asdict(method)
-    record["class"] = record.pop("explainer")
-    passes = record.pop("passes")
-    return {**record, "passes": None if passes is None else dict(zip(("forward", "backward"), passes, strict=True))}
-
-
-def _base(setup: Setup, model: PlannedModel, method: PlannedMethod) -> Any:
-    """All that a unit's content depends on, but for its images; no name among it that could change without a consequence."""
+def _hash_without_images(setup: Setup, model: PlannedModel, method: PlannedMethod) -> Any:
+    """Hash of everything that a unit's content depends on, except its images."""
     metrics = [metric.model_dump(mode="json") for metric in setup.metrics]
-    asked = [model.id, model.digest, model.view, method.id, method_digest(method)]
-    told = [SCHEMA, *asked, metrics, setup.seed, setup.autocast]
-    return hashlib.sha256(canonical(told).encode())
-
-
-def method_digest(method: PlannedMethod) -> str:
-    """Of a method and its settings; seeds follow from it, and no name, path or number of a run does."""
-    return hashlib.sha256(canonical([method.name, method.settings]).encode()).hexdigest()
+    parts = [SCHEMA, model.id, model.digest, model.preprocessing, method.id, method.digest, metrics, setup.seed, setup.autocast]
+    return hashlib.sha256(canonical(parts).encode())
 
 
 def canonical(value: Any) -> str:
-    """The same text for the same value."""
+    """JSON with sorted keys: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
-FREE = frozenset({"created", "versions", "published", "name", "chunk_size"})
-"""What may change between two starts of a run: results do not depend on it, on the chunk size but for rounding."""
+UNCHECKED = frozenset({"created", "versions", "published", "name", "chunk_size"})
+"""Parts of run.json that may differ when a run is resumed. The chunk size changes results only by rounding."""
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In which parts a plan is another one than the run's; a data set may have been moved."""
-    return [key for key in new if key not in FREE and canonical(_unmoved(old.get(key))) != canonical(_unmoved(new[key]))]
+    """The parts in which two records differ; the folders of a data set may differ."""
+    return [
+        key
+        for key in new
+        if key not in UNCHECKED and canonical(_without_paths(old.get(key))) != canonical(_without_paths(new[key]))
+    ]
 
 
-def _unmoved(part: Any) -> Any:
+def _without_paths(part: Any) -> Any:
     return {k: v for k, v in part.items() if k not in ("path", "annotations")} if isinstance(part, Mapping) else part

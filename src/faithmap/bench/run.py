@@ -1,4 +1,4 @@
-"""Run: plan, see what is there, do the rest, and write each unit as it comes."""
+"""Run a benchmark: plan, find the units that are not stored yet, evaluate them, and write each one as it is finished."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, assigned
+from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, assigned_units
 from faithmap.bench.evaluate import FinishedUnit
 from faithmap.bench.load_spec import FieldLocator, field_name
 from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import BenchPlan, Tasks, Unit
 from faithmap.bench.planning import dry_run, make_plan
-from faithmap.bench.run_folder import RunFolder, holding, planning
+from faithmap.bench.run_folder import RunFolder, plan_access, write_access
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class RunProgress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        units: of this run, in all.
-        present: that were there when it began.
-        done: since then.
+        units: of this run in total.
+        present: stored when it started.
+        done: finished since then.
         images: rows since then.
-        failed: of these, that hold an error.
-        failed_before: rows with an error among the units that were there.
-        corrupt: units whose files were damaged, and are done again.
-        aside: units of an older plan that were set aside.
-        changed: parts of the plan that are others than the run was begun with.
-        versions: of libraries that are others than the run was begun with.
-        began: by a clock that only runs forward.
+        failed: rows with an error since then.
+        failed_before: rows with an error in units that were stored when it started.
+        corrupt: units whose files were damaged and are evaluated again.
+        aside: units of an older plan that were moved to ``set-aside``.
+        changed: parts of the plan that differ from those the run was started with.
+        versions: older versions of libraries that have changed since the run was started.
+        began: start, by the monotonic clock.
     """
 
     units: int
@@ -53,18 +53,18 @@ class RunProgress:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Since the start."""
         return time.monotonic() - self.began
 
     @property
     def remaining(self) -> float | None:
-        """Seconds, if units go on as they went; None before the first."""
+        """Estimated seconds; None before the first unit."""
         left = self.units - self.present - self.done
         return self.seconds / self.done * left if self.done else None
 
 
 ProgressCallback: TypeAlias = Callable[[RunProgress, FinishedUnit | None], None]
-"""Told at the start, with None, and of every unit when its file is complete."""
+"""Called at the start with None, and with each unit after its file is written."""
 
 
 def run(
@@ -78,40 +78,48 @@ def run(
     accept_changes: bool = False,
     retry_failed: bool = False,
     verify: bool = False,
-    tell: ProgressCallback | None = None,
-    place: FieldLocator = field_name,
+    on_progress: ProgressCallback | None = None,
+    locate: FieldLocator = field_name,
 ) -> RunProgress:
-    """Run a benchmark, or what is left of it.
+    """Run a benchmark. An existing run is resumed.
 
     Args:
-        spec: what is asked for.
-        out: the folder of the run; one that holds the same run is gone on with.
-        base: where relative paths of the specification begin.
-        engine: where the work is done; None for this process.
-        source: the specification's file name and content, to be kept in the folder.
-        published: numbers of a paper, to be laid beside the run's.
-        accept_changes: go on with a run of another specification, and keep of it what fits.
-        retry_failed: do units again in which images failed.
-        verify: hold every file that is there against its digest, also those that have not changed since they were written.
-        tell: told how far it is.
-        place: where a field of the specification stands.
+        spec: the specification.
+        out: folder of the run.
+        base: folder of the specification's relative paths.
+        engine: where units are evaluated; None for this process.
+        source: file name and content of the specification, copied to the folder.
+        published: numbers of a paper, shown beside the run's.
+        accept_changes: resume a run with another specification, and keep the results that still fit.
+        retry_failed: evaluate units again in which images failed.
+        verify: verify the checksum of every result file, also of files that have not changed since they were written.
+        on_progress: progress callback.
+        locate: describes where a field of the specification is.
 
     Raises:
-        BenchError: for what makes it impossible, or ends it; units that are there are complete.
+        BenchError: for everything that prevents or ends the run; stored units are complete.
     """
     work = engine or LocalEngine()
     shard = work.shard
-    journal = "journal.jsonl" if shard is None else f"journal-{shard[0]}-of-{shard[1]}.jsonl"
-    folder = RunFolder(out, journal)
+    folder = RunFolder(out, "journal.jsonl" if shard is None else f"journal-{shard[0]}-of-{shard[1]}.jsonl")
     models = ModelCache(_device(work))
-    plan = make_plan(spec, base, models, published, place)
-    if folder.begins(plan, accept_changes=accept_changes):
-        dry_run(spec, plan, models, place)
-    folder.made()
-    with holding(out, shard):
-        with planning(out):
-            changed = folder.settle(plan, accept_changes=accept_changes, spec=source)
-        return execute(plan, folder, work, models=models, changed=changed, retry_failed=retry_failed, verify=verify, tell=tell)
+    plan = make_plan(spec, base, models, published, locate)
+    if folder.is_new(plan, accept_changes=accept_changes):
+        dry_run(spec, plan, models, locate)
+    folder.create()
+    with write_access(out, shard):
+        with plan_access(out):
+            changed = folder.record_plan(plan, accept_changes=accept_changes, spec=source)
+        return execute(
+            plan,
+            folder,
+            work,
+            models=models,
+            changed=changed,
+            retry_failed=retry_failed,
+            verify=verify,
+            on_progress=on_progress,
+        )
 
 
 def execute(
@@ -123,55 +131,55 @@ def execute(
     changed: Sequence[str] = (),
     retry_failed: bool = False,
     verify: bool = False,
-    tell: ProgressCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> RunProgress:
-    """Do what is planned and not present; arguments as for :func:`run`, which holds the folder."""
-    mine = assigned(plan, engine.shard)
-    planned = {unit.key: unit for unit in mine}
+    """Evaluate the units that are planned and not stored; arguments as for :func:`run`, which locks the folder."""
+    own = assigned_units(plan, engine.shard)
+    planned = {unit.key: unit for unit in own}
     alone = engine.shard is None
-    aside = folder.tidy(planned if alone else {unit.key: unit for unit in plan.units()}, alone=alone)
-    present = folder.present(planned, verify=verify)
-    again = {key for key, unit in present.items() if retry_failed and unit.failed}
-    todo = [unit for unit in mine if unit.key not in present or unit.key in again]
-    before = sum(unit.failed for key, unit in present.items() if key not in again)
-    state = RunProgress(
-        *(len(mine), len(mine) - len(todo)),
-        failed_before=before,
+    aside = folder.clean(planned if alone else {unit.key: unit for unit in plan.units()}, alone=alone)
+    stored = folder.stored(planned, verify=verify)
+    again = {key for key, unit in stored.items() if retry_failed and unit.failed}
+    todo = [unit for unit in own if unit.key not in stored or unit.key in again]
+    progress = RunProgress(
+        units=len(own),
+        present=len(own) - len(todo),
+        failed_before=sum(unit.failed for key, unit in stored.items() if key not in again),
         corrupt=folder.corrupt,
         aside=aside,
         changed=changed,
         versions=folder.versions,
     )
-    say = tell or _silent
-    say(state, None)
+    report = on_progress or _no_progress
+    report(progress, None)
     if todo:
-        _do(plan, todo, folder, engine, models or ModelCache(), state, say)
-    return state
+        _evaluate(plan, todo, folder, engine, models or ModelCache(), progress, report)
+    return progress
 
 
-def _do(
+def _evaluate(
     plan: BenchPlan,
     todo: Sequence[Unit],
     folder: RunFolder,
     engine: Engine,
     models: ModelCache,
-    state: RunProgress,
-    say: ProgressCallback,
+    progress: RunProgress,
+    report: ProgressCallback,
 ) -> None:
     with closing(engine.run(plan.setup, Tasks(plan, todo), models)) as units:  # type: ignore[type-var]
         for finished in units:
-            folder.keep(finished.key, finished.data, finished.failed)
-            state.done += 1
-            state.images += finished.images
-            state.failed += finished.failed
-            say(state, finished)
+            folder.store(finished.key, finished.data, finished.failed)
+            progress.done += 1
+            progress.images += finished.images
+            progress.failed += finished.failed
+            report(progress, finished)
 
 
 def _device(engine: Engine) -> str | None:
-    """Where an engine that works in this process does; planning loads the models there, and they are loaded once."""
+    """The device of an engine that works in this process, so that planning and evaluation share the loaded models."""
     devices = engine.devices if isinstance(engine, LocalEngine) else (engine.device,) if isinstance(engine, ShardEngine) else ()
     return devices[0] if len(devices) == 1 else None
 
 
-def _silent(state: RunProgress, finished: FinishedUnit | None) -> None:
-    del state, finished
+def _no_progress(progress: RunProgress, finished: FinishedUnit | None) -> None:
+    del progress, finished

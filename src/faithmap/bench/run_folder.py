@@ -1,12 +1,12 @@
-"""RunFolder: where a run keeps its plan and its units, and what of them is there.
+"""The folder of a run: its plan, its result files, a journal of what was written, and locks against a second writer.
 
-A unit is written aside, brought to the disk and renamed: a name stands for a complete file. What was written is noted in a
-journal, with the file's size and time; what the journal does not know, or knows otherwise, is held against its own digest.
+A result file is written under a temporary name, synced to disk and renamed: a file under its final name is complete. The
+journal notes size and modification time of every file; a file that the journal does not know, or knows with another size or
+time, is verified by its own checksum.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import socket
@@ -15,18 +15,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from faithmap.bench.errors import BenchError, NoRoomError, reachable
+from filelock import FileLock, Timeout
+
+from faithmap.bench.errors import BenchError, NoRoomError, file_errors
 from faithmap.bench.plan import SCHEMA, BenchPlan, Unit, differences
+from faithmap.bench.store import is_intact, unit_of
+from faithmap.errors import write_errors
 from faithmap.files import write_whole
 
 RECORD = "run.json"
 
+PLAN_PATIENCE = 600.0
+"""Seconds that a process waits for another one to write the plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredUnit:
-    """A unit that is there: its file's size and time, and how many of its images failed."""
+    """A result file: its size, its modification time in nanoseconds, and its number of failed images."""
 
     size: int
     time: int
@@ -35,15 +42,15 @@ class StoredUnit:
 
 @dataclass
 class RunFolder:
-    """A run.
+    """The folder of a run.
 
     Args:
         path: of the folder.
-        journal: this writer's own; shards have one each.
+        journal: file name of this writer's journal; every shard has its own.
 
     Attributes:
-        corrupt: units whose files were damaged, and were taken away.
-        versions: of libraries that are others than the run was begun with, as they were then.
+        corrupt: units whose files were damaged and were deleted.
+        versions: the older versions of libraries that have changed since the run was started.
     """
 
     path: Path
@@ -53,85 +60,85 @@ class RunFolder:
 
     @property
     def units(self) -> Path:
-        """The folder of the results."""
+        """The folder of the result files."""
         return self.path / "units"
 
-    def made(self) -> None:
-        """Make the folders.
+    def create(self) -> None:
+        """Create the folders if they do not exist.
 
         Raises:
-            BenchError: where that cannot be done, or the folder holds something else.
+            BenchError: if that fails, or the folder holds something else.
         """
-        try:
+        with write_errors(self.path, error_type=BenchError):
             if self.path.is_dir() and not self.record() and any(self.path.glob("[!.]*")) and not self.units.is_dir():
-                raise BenchError(f"{self.path}: holds what is no benchmark; give another --out")
+                raise BenchError(f"{self.path}: holds files that are no benchmark; give another --out")
             self.units.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BenchError(f"{self.path}: cannot be written ({error.strerror}); give another --out") from error
 
     def record(self) -> dict[str, Any]:
-        """The plan that the run was begun with; empty where there is none."""
+        """The record of the plan that the run was started with; empty if there is none."""
+        path = self.path / RECORD
         try:
-            found = json.loads((self.path / RECORD).read_bytes())
+            found = json.loads(path.read_bytes())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, RecursionError) as error:
-            raise BenchError(f"{self.path / RECORD}: cannot be read ({error}); move the folder away, or repair it") from error
+            raise BenchError(f"{path}: cannot be read ({error}); move the folder away, or repair it") from error
         schema = found.get("schema") if isinstance(found, dict) else None
         if schema != SCHEMA or not isinstance(found.get("versions"), dict):
             raise BenchError(
-                f"{self.path / RECORD}: is no plan of schema {SCHEMA}, which is understood, but of {schema!r}; "
-                "use the faithmap that wrote it, or give another --out"
+                f"{path}: its schema is {schema!r}, but this version reads schema {SCHEMA}; use the faithmap that "
+                "wrote it, or give another --out"
             )
         return dict(found)
 
-    def begins(self, plan: BenchPlan, *, accept_changes: bool = False) -> bool:
-        """Whether a run of this plan would begin here, rather than go on or be refused."""
-        before = self.record() if self.path.is_dir() else {}
-        return not before or (accept_changes and bool(differences(before, plan.record())))
+    def is_new(self, plan: BenchPlan, *, accept_changes: bool = False) -> bool:
+        """Whether a run of this plan would start here, instead of being resumed or refused."""
+        old = self.record() if self.path.is_dir() else {}
+        return not old or (accept_changes and bool(differences(old, plan.record())))
 
-    def settle(self, plan: BenchPlan, *, accept_changes: bool = False, spec: tuple[str, bytes] | None = None) -> list[str]:
-        """See that the run is of this plan, or make it so; returns what changed.
+    def record_plan(self, plan: BenchPlan, *, accept_changes: bool = False, spec: tuple[str, bytes] | None = None) -> list[str]:
+        """Write the record of a new run, or compare an existing one with the plan; return the parts that changed.
 
         Args:
-            plan: of the run that is about to begin.
-            accept_changes: whether a run of another plan may become one of this.
-            spec: the specification's name and content, kept beside the plan.
+            plan: of the run.
+            accept_changes: whether the record of another plan is replaced.
+            spec: name and content of the specification, written beside the record.
 
         Raises:
-            BenchError: for a run of another plan.
+            BenchError: if the record is of another plan.
         """
-        before, now = self.record(), plan.record()
-        older: Mapping[str, str] = before.get("versions", now["versions"])
-        self.versions = [f"{name} {older.get(name)}" for name, new in now["versions"].items() if older.get(name) != new]
-        changed = differences(before, now) if before else []
+        old, new = self.record(), plan.record()
+        old_versions: Mapping[str, str] = old.get("versions", new["versions"])
+        self.versions = [
+            f"{name} {old_versions.get(name)}" for name, now in new["versions"].items() if old_versions.get(name) != now
+        ]
+        changed = differences(old, new) if old else []
         if changed and not accept_changes:
-            parts = ", ".join(changed)
             raise BenchError(
-                f"{self.path}: the run there was begun with other {parts}; give --accept-changes to keep what still fits, "
-                "or another --out"
+                f"{self.path}: the run there was started with other {', '.join(changed)}; give --accept-changes to keep the "
+                "results that still fit, or another --out"
             )
-        if not before or changed:
-            now = {**now, "created": before.get("created") or time.strftime("%FT%TZ", time.gmtime())}
+        if not old or changed:
+            new = {**new, "created": old.get("created") or time.strftime("%FT%TZ", time.gmtime())}
             if spec is not None:
                 self._write(self.path / spec[0], spec[1])
-            self._write(self.path / RECORD, json.dumps(now, indent=1, default=str).encode())
+            self._write(self.path / RECORD, json.dumps(new, indent=1, default=str).encode())
         return changed
 
-    def present(self, planned: Mapping[str, Unit], *, verify: bool = False) -> dict[str, StoredUnit]:
-        """The planned units that are there and intact; corrupt files are taken away and named in ``corrupt``.
+    def stored(self, planned: Mapping[str, Unit], *, verify: bool = False) -> dict[str, StoredUnit]:
+        """The planned units whose files are intact; corrupt files are deleted and listed in ``corrupt``.
 
         Args:
-            planned: by key.
-            verify: hold every file against its digest, also those that the journal knows.
+            planned: units by key.
+            verify: verify the checksum of every file, also of files that the journal knows.
 
         Raises:
-            BenchError: where a file cannot be read. It may be whole, and is left alone.
+            BenchError: if a file cannot be read; it may be intact and is not deleted.
         """
         known = {} if verify else self._journalled(planned)
         found: dict[str, StoredUnit] = {}
-        news: dict[str, StoredUnit] = {}
-        with reachable(self.units), os.scandir(self.units) as entries:
+        verified: dict[str, StoredUnit] = {}
+        with file_errors(self.units), os.scandir(self.units) as entries:
             for entry in entries:
                 key, _, suffix = entry.name.rpartition(".")
                 if suffix != "parquet" or key not in planned:
@@ -140,21 +147,20 @@ class RunFolder:
                 noted = known.pop(key, None)
                 if noted is not None and (noted.size, noted.time) == (status.st_size, status.st_mtime_ns):
                     found[key] = noted
-                elif (seen := self._verified(key, Path(entry.path))) is not None:
-                    news[key] = seen
-        self.note(news)
-        found |= news
-        return found
+                elif (unit := self._verify(key, Path(entry.path))) is not None:
+                    verified[key] = unit
+        self.add_to_journal(verified)
+        return found | verified
 
-    def tidy(self, planned: Mapping[str, Unit], *, alone: bool) -> int:
-        """Set units aside that are no longer planned, and return how many.
+    def clean(self, planned: Mapping[str, Unit], *, alone: bool) -> int:
+        """Move units that are no longer planned to ``set-aside``; return their number.
 
         Args:
-            planned: by key.
-            alone: nobody else is writing; what a killed run left half-written is taken away.
+            planned: units by key.
+            alone: no other process writes here: delete the temporary files of killed processes.
         """
-        aside = 0
-        with reachable(self.units):
+        moved = 0
+        with file_errors(self.units):
             with os.scandir(self.units) as entries:
                 names = [entry.name for entry in entries if entry.name.removesuffix(".parquet") not in planned]
             for name in names:
@@ -163,33 +169,23 @@ class RunFolder:
                 elif name.endswith(".parquet"):
                     (self.path / "set-aside").mkdir(exist_ok=True)
                     (self.units / name).rename(self.path / "set-aside" / name)
-                    aside += 1
-        return aside
+                    moved += 1
+        return moved
 
-    def keep(self, key: str, data: bytes, failed: int) -> None:
-        """Write a unit.
+    def store(self, key: str, data: bytes, failed: int) -> None:
+        """Write the file of a unit.
 
         Raises:
-            NoRoomError: where the disk is full or cannot be written; no part of the unit stays.
+            NoRoomError: if the disk is full or the file cannot be written; nothing of the unit remains.
         """
         path = self.units / f"{key}.parquet"
         self._write(path, data)
         status = path.stat()
-        self.note({key: StoredUnit(status.st_size, status.st_mtime_ns, failed)})
+        self.add_to_journal({key: StoredUnit(status.st_size, status.st_mtime_ns, failed)})
 
-    def _write(self, path: Path, data: bytes) -> None:
-        """A file, complete or absent."""
-        try:
-            write_whole(path, data)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            problem = "the disk is full" if full else f"cannot be written ({error.strerror or error})"
-            remedy = f"{'make room' if full else 'put that right'}, and start the same command again"
-            raise NoRoomError(f"{path}: {problem}; what is there is complete: {remedy}") from error
-
-    def note(self, noted: Mapping[str, StoredUnit]) -> None:
-        """Lines of the journal; one that is lost costs a reading of the file, no more."""
-        lines = (json.dumps([key, unit.size, unit.time, unit.failed]) for key, unit in noted.items())
+    def add_to_journal(self, units: Mapping[str, StoredUnit]) -> None:
+        """Note units in the journal. A lost line only means that the file is verified when the run is resumed."""
+        lines = (json.dumps([key, unit.size, unit.time, unit.failed]) for key, unit in units.items())
         with suppress(OSError), (self.path / self.journal).open("a") as file:
             file.writelines(f"{line}\n" for line in lines)
 
@@ -197,28 +193,31 @@ class RunFolder:
         known: dict[str, StoredUnit] = {}
         for path in sorted(self.path.glob("journal*.jsonl")):
             with suppress(OSError), path.open(errors="replace") as file:
-                known.update((planned[key].key, unit) for key, unit in _lines(file) if key in planned)
+                known.update((planned[key].key, unit) for key, unit in _journal_entries(file) if key in planned)
         return known
 
-    def _verified(self, key: str, path: Path) -> StoredUnit | None:
-        """The unit, if its file is what it was; else the file is taken away. One that cannot be read may be whole."""
-        from faithmap.bench.store import is_intact, unit_of  # noqa: PLC0415 - pyarrow is an extra
-
+    def _verify(self, key: str, path: Path) -> StoredUnit | None:
+        """The unit if its file is intact; else the file is deleted."""
         try:
             data, status = path.read_bytes(), path.stat()
         except FileNotFoundError:
             return None
-        told = unit_of(data) if is_intact(data) else None
-        if told is None or told[0] != key:
+        unit = unit_of(data) if is_intact(data) else None
+        if unit is None or unit[0] != key:
             self.corrupt.append(key)
             with suppress(OSError):
                 path.unlink()
             return None
-        return StoredUnit(status.st_size, status.st_mtime_ns, told[1])
+        return StoredUnit(status.st_size, status.st_mtime_ns, unit[1])
+
+    def _write(self, path: Path, data: bytes) -> None:
+        remedy = "earlier results are complete: make room or fix the cause, and start the same command again"
+        with write_errors(path, remedy, NoRoomError):
+            write_whole(path, data)
 
 
-def _lines(lines: Iterable[str]) -> Iterator[tuple[str, StoredUnit]]:
-    """What a journal says; a torn line says nothing."""
+def _journal_entries(lines: Iterable[str]) -> Iterator[tuple[str, StoredUnit]]:
+    """Damaged lines are skipped."""
     for line in lines:
         try:
             key, size, when, failed = json.loads(line)
@@ -228,97 +227,65 @@ def _lines(lines: Iterable[str]) -> Iterator[tuple[str, StoredUnit]]:
             yield key, StoredUnit(size, when, failed)
 
 
-PATIENCE = 600.0
-"""Seconds that a shard waits for another one to finish planning."""
-
-
 @contextmanager
-def holding(folder: Path, shard: tuple[int, int] | None = None) -> Iterator[None]:
-    """The right to write units, until the block ends.
+def write_access(folder: Path, shard: tuple[int, int] | None = None) -> Iterator[None]:
+    """Hold the right to write units until the block ends.
+
+    A run of all units excludes every other run of the folder. A shard excludes runs of all units and the same shard. The
+    system frees the lock of a process that died.
+
+    Args:
+        folder: of the run.
+        shard: (number, count); None for a run of all units.
 
     Raises:
-        BenchError: where another process has it.
+        BenchError: if another process holds the right; names it.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_held(folder / "run.lock", shared=shard is not None))
-        if shard is not None:
-            stack.enter_context(_held(folder / f"shard-{shard[0]}-of-{shard[1]}.lock", shared=False))
+    with ExitStack() as held:
+        with plan_access(folder):  # one process at a time compares the locks
+            if shard is None:
+                held.enter_context(_locked(folder / "run.lock"))
+                for path in sorted(folder.glob("shard-*.lock")):
+                    with _locked(path):
+                        pass
+            else:
+                with _locked(folder / "run.lock"):
+                    pass
+                held.enter_context(_locked(folder / f"shard-{shard[0]}-of-{shard[1]}.lock"))
         yield
 
 
 @contextmanager
-def planning(folder: Path) -> Iterator[None]:
-    """One process at a time looks at the plan; the others wait for it."""
-    with _opened(folder / "plan.lock") as file:
-        until = time.monotonic() + PATIENCE
-        while not _taken(file, shared=False):
-            if time.monotonic() > until:
-                raise _busy(folder / "plan.lock", file)
-            time.sleep(0.05)
+def plan_access(folder: Path) -> Iterator[None]:
+    """Only one process at a time reads or writes the plan; others wait."""
+    with _locked(folder / "plan.lock", patience=PLAN_PATIENCE):
         yield
 
 
 @contextmanager
-def _held(path: Path, *, shared: bool) -> Iterator[None]:
-    with _opened(path) as file:
-        if not _taken(file, shared=shared):
-            raise _busy(path, file)
-        if not shared:
-            file.seek(0)
-            file.truncate()
-            file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}))
-            file.flush()
+def _locked(path: Path, patience: float = 0.0) -> Iterator[None]:
+    """Hold a lock. The holder is named in a second file: on file systems without locks, filelock writes to the first."""
+    lock, holder = FileLock(path), path.with_name(f"{path.name}.json")
+    with file_errors(path):
         try:
-            yield
-        finally:
-            if not shared:
-                file.seek(0)
-                file.truncate()
-
-
-def _opened(path: Path) -> IO[str]:
-    with reachable(path):
-        return path.open("a+")
-
-
-def _taken(file: IO[str], *, shared: bool) -> bool:
+            lock.acquire(timeout=patience)
+        except Timeout as error:
+            raise _already_locked(path, holder) from error
     try:
-        import fcntl  # noqa: PLC0415 - Windows has none
+        process = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+        with suppress(OSError):
+            holder.write_text(json.dumps(process))
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink()
+        lock.release()
 
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (OSError, ModuleNotFoundError):  # a file system without locks, or Windows
-        return _alone(file)
-    return True
 
-
-def _alone(file: IO[str]) -> bool:
-    """By what the last holder wrote: whether it is dead, or was of this process; of another computer nothing is known."""
-    holder = _holder(file)
-    if not holder or holder.get("process") == os.getpid():
-        return True
-    if holder.get("host") != socket.gethostname():
-        return False
+def _already_locked(path: Path, holder: Path) -> BenchError:
     try:
-        os.kill(int(holder["process"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return False
-
-
-def _holder(file: IO[str]) -> dict[str, str | int]:
-    file.seek(0)
-    try:
-        found = json.loads(file.read() or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _busy(path: Path, file: IO[str]) -> BenchError:
-    holder = _holder(file)
-    who = f"process {holder['process']} on {holder['host']}, since {holder['since']}" if len(holder) == 3 else "another process"
-    return BenchError(f"{path.parent}: {who} is writing this run ({path.name}); wait for it or end it, or give another --out")
+        process = json.loads(holder.read_text())
+        who = f"process {process['process']} on {process['host']}, since {process['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        who = "another process"
+    return BenchError(f"{path.parent}: {who}, is writing this run ({path.name}); wait until it ends, or give another --out")

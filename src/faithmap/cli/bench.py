@@ -27,13 +27,17 @@ def init(file: Path = Path("benchmark.toml"), *, overwrite: Flag = False) -> int
         file: file to write.
         overwrite: replace an existing file.
     """
-    from faithmap.bench.load_spec import TEMPLATE  # noqa: PLC0415
+    from faithmap.bench.errors import check_installed  # noqa: PLC0415
+
+    with user_errors():
+        check_installed()
+    from faithmap.bench.load_spec import template  # noqa: PLC0415
 
     if file.suffix.lower() != ".toml":
         raise UserError(f"{file}: the specification is TOML; give a name that ends in .toml")
     try:
         with write_errors(file, "give another name"), file.open("w" if overwrite else "x", encoding="utf-8") as stream:
-            stream.write(TEMPLATE)
+            stream.write(template())
     except UserError as error:
         if isinstance(error.__cause__, FileExistsError):
             raise UserError(f"{file} exists; give --overwrite to replace it, or another name") from error
@@ -112,9 +116,10 @@ def report(
 def _load(specification: str, arguments: SpecificationArguments) -> LoadedSpec:
     """The specification, read and checked before anything heavy is imported."""
     from faithmap.bench.errors import check_installed  # noqa: PLC0415
-    from faithmap.bench.load_spec import load_spec  # noqa: PLC0415
 
     check_installed()
+    from faithmap.bench.load_spec import load_spec  # noqa: PLC0415
+
     return load_spec(specification, models=arguments.model, images=arguments.images, sample=arguments.sample)
 
 

@@ -20,13 +20,13 @@ from faithmap.text import counted, spoken
 def show_plan(request: LoadedSpec, arguments: BenchPlanArguments) -> int:
     """Plan the benchmark, and print the estimate."""
     models = ModelCache(arguments.device[0] if arguments.device else None)
-    plan = make_plan(request.spec, request.base, models, request.published, request.place)
-    dry_run(request.spec, plan, models, request.place)
+    plan = make_plan(request.spec, request.base, models, request.published, request.locate)
+    dry_run(request.spec, plan, models, request.locate)
     source = open_source(plan.setup.data)
     paces, size = {}, (224, 224)
     for planned in plan.setup.models:
         model, _ = models.get(planned.spec)
-        image, _ = first_image(source, plan.items, model)
+        image, _ = first_image(source, plan.dataset, model)
         size = (image.shape[-2], image.shape[-1])
         pace = arguments.passes_per_second
         paces[planned.id] = measured_pace(model, image, plan.setup.chunk_size) if pace is None else given_pace(pace)
@@ -51,33 +51,33 @@ def _document(found: Estimate, devices: int) -> dict[str, Any]:
             {
                 "id": part.method,
                 "passes": None if part.passes is None else part.passes._asdict(),
-                "metric_passes": part.judging._asdict(),
+                "metric_passes": part.metric_passes._asdict(),
                 "seconds": None if part.seconds is None else part.seconds / devices,
                 "bytes": part.size,
             }
-            for part in found.parts
+            for part in found.methods
         ],
     }
 
 
 def _lines(found: Estimate, devices: int) -> Iterator[str]:
     """A table of the methods, and their sum."""
-    width = max(map(len, (part.method for part in found.parts)), default=6) + 2
+    width = max(map(len, (part.method for part in found.methods)), default=6) + 2
     yield f"{'method':<{width}}  passes per image      of the metrics       time      disk"
-    for part in found.parts:
+    for part in found.methods:
         yield f"{part.method:<{width}}{_row(part, devices)}"
     whole = "" if found.seconds is None else f", {spoken(found.seconds / devices)} on {counted(devices, 'device')}"
     parts = (counted(found.units, "unit"), counted(found.images, "image"))
     yield f"{', '.join(parts)}, {found.passes:,} passes{whole}, {_bytes(found.size)}"
-    if any(part.passes is None for part in found.parts):
+    if any(part.passes is None for part in found.methods):
         yield "methods with ? have no estimate of their passes; their passes are not included"
 
 
 def _row(part: MethodEstimate, devices: int) -> str:
     own = "?" if part.passes is None else f"{part.passes.forward} + {part.passes.backward}"
-    judging = f"{part.judging.forward} + {part.judging.backward}"
+    metric_passes = f"{part.metric_passes.forward} + {part.metric_passes.backward}"
     seconds = "" if part.seconds is None else spoken(part.seconds / devices)
-    return f"{own:>17}  {judging:>18}  {seconds:>9}  {_bytes(part.size):>8}"
+    return f"{own:>17}  {metric_passes:>18}  {seconds:>9}  {_bytes(part.size):>8}"
 
 
 def _bytes(size: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, all_devices, device_here, shard_of
+from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, all_devices, shard_device, shard_of
 from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.ray_engine import RayEngine
 from faithmap.bench.run import run
@@ -17,7 +17,7 @@ def run_benchmark(request: LoadedSpec, arguments: BenchRunArguments) -> int:
     """Run the benchmark, and print its progress and a summary."""
     engine = engine_of(arguments)
     out = arguments.out or Path("faithmap-bench") / "".join(c if c.isalnum() or c in "-_." else "_" for c in request.spec.name)
-    with progress(out, json_lines=arguments.json_lines) as tell:
+    with progress(out, json_lines=arguments.json_lines) as on_progress:
         run(
             request.spec,
             out,
@@ -28,8 +28,8 @@ def run_benchmark(request: LoadedSpec, arguments: BenchRunArguments) -> int:
             accept_changes=arguments.accept_changes,
             retry_failed=arguments.retry_failed,
             verify=arguments.verify,
-            tell=tell,
-            place=request.place,
+            on_progress=on_progress,
+            locate=request.locate,
         )
     return 0
 
@@ -49,7 +49,7 @@ def engine_of(arguments: BenchRunArguments) -> Engine:
         return RayEngine(arguments.address, arguments.workers or 2, arguments.gpus, arguments.cpus)
     if arguments.engine == "shard":
         number, count = shard_of(arguments.shard)
-        return ShardEngine(number, count, arguments.device[0] if arguments.device else device_here())
+        return ShardEngine(number, count, arguments.device[0] if arguments.device else shard_device())
     devices = arguments.device or all_devices()
     workers = arguments.workers or len(devices)
     return LocalEngine(tuple(devices[i % len(devices)] for i in range(max(workers, len(devices)))), arguments.threads)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from faithmap.bench.plan import SCHEMA
-from faithmap.bench.store import tables
+from faithmap.bench.store import unit_files
 from faithmap.geometry import Geometry
 from faithmap.text import one_line
 
@@ -167,7 +167,7 @@ def open_run(folder: Path) -> ReportedRun:
     plan = _read(folder / "run.json", PlanRecord, numbered=True)
     if plan is None:
         raise RunError(f"{folder} is no run: it holds no run.json; give the folder that `faithmap bench run` wrote")
-    files = tables(folder)
+    files = unit_files(folder)
     if not files:
         raise RunError(f"{folder} holds no results yet: units/ has no Parquet file; run `faithmap bench run` first")
     published = _read(folder / "published.json", Published)

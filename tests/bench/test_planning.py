@@ -1,24 +1,25 @@
-"""What is wrong with a specification is found before a run begins, and said with the line and the field."""
+"""Invalid settings are found before the first unit, and named with line and field."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
-from bench.tiny_bench import Bench, rows
+from bench.tiny_bench import Bench, rows, tiny_model
 from PIL import Image
+from torch import Tensor
 
 from faithmap.bench import planning
 from faithmap.bench.errors import BenchError
-from faithmap.bench.load_spec import load_spec
+from faithmap.bench.load_spec import LoadedSpec, load_spec
 from faithmap.bench.models import ModelCache
+from faithmap.bench.plan import BenchPlan
 from faithmap.bench.run import run
+from faithmap.bench.spec import MethodSpec, Spec
 from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.cams import GradCAM
 from faithmap.methods.masks import RISE
 from faithmap.methods.registry import METHODS
+from faithmap.model import Classifier
 
 HEAD = """\
 models = [{{name = "tiny", factory = "tiny_bench_model:make"}}]
@@ -32,16 +33,16 @@ name = "edges"
 METHOD = '[[methods]]\nname = "{name}"\nsettings = {{ {settings} }}'
 
 
-def go(bench: Bench, methods: str = "", metrics: str = "", name: str = "spec.toml") -> None:
+def run_spec(bench: Bench, methods: str = "", metrics: str = "", name: str = "spec.toml") -> None:
     (bench.home / name).write_text(HEAD.format(methods=methods, metrics=metrics))
-    request = load_spec(name)
-    run(request.spec, bench.home / "out", base=request.base, place=request.place)
+    loaded = load_spec(name)
+    run(loaded.spec, bench.out, base=loaded.base, locate=loaded.locate)
 
 
 def complaint(bench: Bench, **parts: str) -> str:
     with pytest.raises(BenchError) as caught:
-        go(bench, **parts)
-    assert not (bench.home / "out").exists(), "nothing has begun"
+        run_spec(bench, **parts)
+    assert not bench.out.exists(), "nothing was written"
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -88,9 +89,9 @@ def complaint(bench: Bench, **parts: str) -> str:
     ],
 )
 def test_a_method_that_cannot_work_is_refused(bench: Bench, name: str, settings: str, field: str, words: str) -> None:
-    said = complaint(bench, methods=METHOD.format(name=name, settings=settings))
-    assert said.startswith(f"spec.toml, line 9, methods 2, settings, {field}: "), said
-    assert words in said.partition(": ")[2]
+    message = complaint(bench, methods=METHOD.format(name=name, settings=settings))
+    assert message.startswith(f"spec.toml, line 9, methods 2, settings, {field}: "), message
+    assert words in message.partition(": ")[2]
 
 
 @pytest.mark.parametrize(
@@ -111,112 +112,108 @@ def test_a_method_that_cannot_work_is_refused(bench: Bench, name: str, settings:
     ],
 )
 def test_a_metric_that_cannot_work_is_refused(bench: Bench, metric: str, field: str, words: str) -> None:
-    said = complaint(bench, metrics=f'"complexity", {metric}')
-    assert said.startswith(f"spec.toml, line 2, metrics 2, settings, {field}: "), said
-    assert words in said.partition(": ")[2]
+    message = complaint(bench, metrics=f'"complexity", {metric}')
+    assert message.startswith(f"spec.toml, line 2, metrics 2, settings, {field}: "), message
+    assert words in message.partition(": ")[2]
 
 
-def test_a_resolution_of_its_own_has_its_own_line(bench: Bench) -> None:
-    said = complaint(bench, methods='[[methods]]\nname = "igos"\n\nresolution = [4, 400]')
-    assert said.startswith("spec.toml, line 10, methods 2, resolution: resolution is (400, 400); give 1 to 16 rows")
+def test_a_resolution_outside_of_the_settings_has_its_own_line(bench: Bench) -> None:
+    message = complaint(bench, methods='[[methods]]\nname = "igos"\n\nresolution = [4, 400]')
+    assert message.startswith("spec.toml, line 10, methods 2, resolution: resolution is (400, 400); give 1 to 16 rows")
 
 
-def test_models_and_images_have_their_lines(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_models_name_their_line_or_option(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(name: str, **settings: object) -> None:
         raise ValueError(f"{name!r} is unknown")
 
-    monkeypatch.setattr("faithmap.load", unknown)
+    monkeypatch.setattr("faithmap.zoo.load", unknown)
     (bench.home / "spec.toml").write_text('models = ["no_such_model"]\nmethods = ["edges"]\n[data]\npath = "photos"\n')
-    request = load_spec("spec.toml")
+    loaded = load_spec("spec.toml")
     with pytest.raises(BenchError, match=r"^spec.toml, line 1, models 1: model no_such_model: "):
-        run(request.spec, bench.home / "out", base=request.base, place=request.place)
+        run(loaded.spec, bench.out, base=loaded.base, locate=loaded.locate)
     changed = load_spec("spec.toml", models=["another"], images=bench.home / "photos")
     with pytest.raises(BenchError, match=r"^--model: model another: "):
-        run(changed.spec, bench.home / "out", base=changed.base, place=changed.place)
+        run(changed.spec, bench.out, base=changed.base, locate=changed.locate)
 
 
-def test_what_works_is_not_refused_and_asks_little(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown, explained = [], []
-    forward, explain = planning._begin, RISE._explain
+def test_the_dry_run_takes_few_passes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    explained: list[int | None] = []
+    start, explain = planning._start_method, RISE._explain
 
-    def counting(spec, method, model, image):  # type: ignore[no-untyped-def]
-        hook = model.module.register_forward_pre_hook(lambda _, given: shown.append(len(given[0])))
+    def count_passes(spec: Spec, method: MethodSpec, model: Classifier, image: Tensor) -> None:
+        hook = model.module.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
         try:
-            forward(spec, method, model, image)
+            start(spec, method, model, image)
         finally:
             hook.remove()
         assert not model._forward_pre_hooks
 
-    def whole(self: RISE, request: Request) -> RawHeatmap:
+    def explain_and_note(self: RISE, request: Request) -> RawHeatmap:
         explained.append(self.masks)
         return explain(self, request)
 
-    monkeypatch.setattr(planning, "_begin", counting)
-    monkeypatch.setattr(RISE, "_explain", whole)
+    monkeypatch.setattr(planning, "_start_method", count_passes)
+    monkeypatch.setattr(RISE, "_explain", explain_and_note)
     (bench.home / "spec.toml").write_text(HEAD.format(methods=METHOD.format(name="rise", settings="masks = 500"), metrics=""))
-    request = load_spec("spec.toml")
+    loaded = load_spec("spec.toml")
     models = ModelCache("cpu")
-    plan = trial_plan(request, models)
-    planning.dry_run(request.spec, plan, models, request.place)
+    plan = plan_of(loaded, models)
+    planning.dry_run(loaded.spec, plan, models, loaded.locate)
     assert explained == [500]
-    assert sum(shown) <= 2 * planning.PASSES
+    assert sum(passes) <= 2 * planning.DRY_RUN_PASSES
 
 
-def trial_plan(request, models):  # type: ignore[no-untyped-def]
-    from faithmap.bench.planning import make_plan
-
-    return make_plan(request.spec, request.base, models, place=request.place)
+def plan_of(loaded: LoadedSpec, models: ModelCache) -> BenchPlan:
+    return planning.make_plan(loaded.spec, loaded.base, models, locate=loaded.locate)
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"learned_mask", "edges"}))
-def test_every_method_passes_its_trial(bench: Bench, name: str) -> None:
+def test_every_method_passes_the_dry_run(bench: Bench, name: str) -> None:
     if "captum" in METHODS[name].needs:
         pytest.importorskip("captum")
     small = {"resolution", "cells"} & set(METHODS[name].explainer.__dataclass_fields__)
     settings = ", ".join(f"{key} = 4" for key in small)
     (bench.home / "spec.toml").write_text(HEAD.format(methods=METHOD.format(name=name, settings=settings), metrics=""))
-    request = load_spec("spec.toml")
+    loaded = load_spec("spec.toml")
     models = ModelCache("cpu")
-    planning.dry_run(request.spec, trial_plan(request, models), models, request.place)
+    planning.dry_run(loaded.spec, plan_of(loaded, models), models, loaded.locate)
 
 
-def test_a_photograph_on_which_a_method_fails_does_not_stop_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_on_which_a_method_fails_does_not_stop_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     explain = GradCAM._explain
-    from bench.tiny_bench import tiny_model
-
     first = tiny_model().read(bench.home / "photos" / "0.png")
 
-    def moody(self: GradCAM, request: Request) -> RawHeatmap:
+    def explain_others(self: GradCAM, request: Request) -> RawHeatmap:
         if any(torch.equal(image, first[0]) for image in request.images):
             raise ValueError("not this one")
         return explain(self, request)
 
-    monkeypatch.setattr(GradCAM, "_explain", moody)
-    go(bench, methods='[[methods]]\nname = "gradcam"')
-    assert [row["image"] for row in rows(bench.home / "out") if row["error"]] == ["0.png"]
+    monkeypatch.setattr(GradCAM, "_explain", explain_others)
+    run_spec(bench, methods='[[methods]]\nname = "gradcam"')
+    assert [row["image"] for row in rows(bench.out) if row["error"]] == ["0.png"]
 
 
-def test_a_photograph_that_the_model_does_not_take_is_passed_over(bench: Bench) -> None:
+def test_an_image_that_the_model_refuses_is_skipped(bench: Bench) -> None:
     Image.new("RGB", (20, 20), "white").save(bench.home / "photos" / "0.png")
     bench.write("tiny_bench_model:make", "tiny_bench_model:picky")
-    request = load_spec("spec.toml")
-    state = run(request.spec, bench.home / "out", base=request.base)
-    assert state.failed == 3
+    loaded = load_spec("spec.toml")
+    progress = run(loaded.spec, bench.out, base=loaded.base)
+    assert progress.failed == 3
     for path in (bench.home / "photos").iterdir():
         Image.new("RGB", (20, 20), "white").save(path)
-    with pytest.raises(BenchError, match=r"models 1: model tiny takes none of the first images \(too white\)"):
-        run(request.spec, bench.home / "other", base=request.base)
+    with pytest.raises(BenchError, match=r"models 1: model tiny accepts none of the first images \(too white\)"):
+        run(loaded.spec, bench.home / "other", base=loaded.base)
 
 
-def test_a_run_that_goes_on_is_not_tried_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_makes_no_dry_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*given: object) -> None:
         raise AssertionError(given)
 
     bench.write()
-    request = load_spec("spec.toml")
-    begin: Callable[..., object] = lambda **more: run(request.spec, bench.home / "out", base=request.base, **more)  # noqa: E731
-    begin()
-    monkeypatch.setattr(planning, "_begin", never)
-    begin()
-    next(Path(bench.home / "out" / "units").iterdir()).unlink()
-    begin(accept_changes=True)
+    loaded = load_spec("spec.toml")
+    run(loaded.spec, bench.out, base=loaded.base)
+    monkeypatch.setattr(planning, "_start_method", never)
+    run(loaded.spec, bench.out, base=loaded.base)
+    bench.units[0].unlink()
+    run(loaded.spec, bench.out, base=loaded.base, accept_changes=True)

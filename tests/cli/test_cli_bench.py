@@ -156,7 +156,7 @@ def test_a_plan_foretells(faith, spec: Path, tree) -> None:
         (('"gradient"', '"gradientt"'), "line 8, methods 1, name: 'gradientt' is no method; did you mean gradient"),
         (('"photos"', '"nothing"'), "nothing: cannot be read (No such file or directory)"),
         (('"gradient"', '"igos"\nresolution = 400'), "spec.toml, line 9, methods 1, resolution: resolution is (400, 400)"),
-        (("resolution = 4", "resolutions = 4"), "random_map has no setting 'resolutions'; its settings are "),
+        (("resolution = 4", "resolutions = 4"), "random_map has no setting 'resolutions'; did you mean resolution?"),
         (("resolution = 4", 'resolution = "x"'), "settings, resolution: resolution is 'x'; give a whole number or two"),
         (('["spots"]', "[{name = 'a', factory = 'no_such:x'}]"), "model a: no_such:x failed (ModuleNotFoundError"),
         (("steps = 3", "stepps = 3"), "'stepps' is no setting of deletion_insertion"),

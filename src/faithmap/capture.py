@@ -11,7 +11,6 @@ Of several layers each gets its own gradient: an activation that already hangs o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from faithmap.intercept import uncompiled
 
 Replace = Callable[[Tensor], Tensor]
 """What flows on instead of a layer's activation."""
@@ -104,15 +105,6 @@ class Capture:
             return flows_on if value is output else _first_replaced(output, flows_on)
 
         return hook
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Compiled models run module by module inside the block, so that hooks are called."""
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # nothing can have been compiled without it, and to load it takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
 
 
 def _first_replaced(output: tuple[Any, ...] | list[Any], first: Tensor) -> Any:

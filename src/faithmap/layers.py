@@ -17,8 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
+from faithmap.intercept import note_outputs
 from faithmap.model import Classifier, plain_name
-from faithmap.placement import Activate, Placement, Trail, probed, tiles
+from faithmap.placement import Activate, CellTracker, Placement, probed, tiles
 from faithmap.probe import LayerProbe, run_model
 from faithmap.score import Score, ScoreKind
 
@@ -91,20 +92,14 @@ def _spatial_outputs(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[
     """In order, the modules that run once and return pictures of the image's shape; their sizes, whether they are rectified."""
     ran: list[tuple[nn.Module, tuple[int, int] | None, bool]] = []
 
-    def note(module: nn.Module, arguments: Any, output: Any) -> None:
-        del arguments
+    def note(module: nn.Module, output: Any) -> None:
         picture = isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1 and _like(output, image)
         rectified = picture and bool(output.relu().sum() > 10 * (-output).relu().sum())
         ran.append((module, (output.shape[-2], output.shape[-1]) if picture else None, rectified))
 
     inner = [module for module in model.modules() if not isinstance(module, Classifier)]
-    handles = [module.register_forward_hook(note) for module in inner]
-    try:
-        with torch.no_grad():
-            run_model(model, image)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), note_outputs(inner, note):
+        run_model(model, image)
     times = Counter(module for module, _, _ in ran)
     return [(module, size, rectified) for module, size, rectified in ran if size is not None and times[module] == 1]
 
@@ -242,8 +237,8 @@ def target_layers(
     """
     size = (image.shape[-2], image.shape[-1])
     layers = find_layers(model, target_layer, image, scales)
-    capture = Capture(layers)
-    with torch.no_grad(), Trail(image) as trail, capture.watch():
+    capture, tracker = Capture(layers), CellTracker(image)
+    with torch.no_grad(), tracker.tracking(), capture.watch():
         run_model(model, image)
     reshape, centres = {}, {}
     for name, activation in capture.activations.items():
@@ -252,7 +247,7 @@ def target_layers(
         if grid.ndim != 4:
             raise ValueError(f"reshape_transform returned {tuple(grid.shape)}; give (n, k, h, w)")
         shape = (grid.shape[-2], grid.shape[-1])
-        place = trail.of(grid) if placement == "strides" else None
+        place = tracker.place(grid) if placement == "strides" else None
         if placement == "tiles" or (place is None and placement == "strides" and is_patches(reshape[name])):
             place = tiles(shape, size)
         place = place or probed(_activate(model, name, layers[name], reshape[name]), image, shape)

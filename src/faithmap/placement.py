@@ -24,15 +24,18 @@ are put on one straight line :math:`start + jump \cdot j` for each axis, by leas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+
+from faithmap.intercept import Operation, intercept_operations
 
 Pair = tuple[float, float]
 
@@ -76,32 +79,38 @@ def tiles(shape: tuple[int, int], image_size: tuple[int, int]) -> Place:
     return Place().resampled(image_size, shape)
 
 
-class Trail(TorchDispatchMode):
-    """Follows where cells stand through all operations inside the block, from an image on.
+class CellTracker:
+    """Tracks where the cells of tensors are centred, through all operations inside its block.
 
     Args:
         image: whose pixels the places are counted in.
+
+    >>> image = torch.zeros(1, 1, 8, 8)
+    >>> tracker = CellTracker(image)
+    >>> with tracker.tracking():
+    ...     pooled = torch.nn.functional.avg_pool2d(image, 4)
+    >>> tracker.place(pooled)
+    Place(start=(1.5, 1.5), jump=(4.0, 4.0))
     """
 
     def __init__(self, image: Float[Tensor, "n c h w"]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # torch's own
         self._places: MutableMapping[Tensor, Place] = WeakIdKeyDictionary()
         self._latest: dict[tuple[int, ...], Place] = {}
         self._note(image, Place())
 
-    def of(self, picture: Float[Tensor, "n k h w"]) -> Place | None:
-        """Where its cells stand, or those of the last picture of its size; None if there was none."""
-        return self._places.get(picture) or self._latest.get(tuple(picture.shape[-2:]))
+    def tracking(self) -> AbstractContextManager[None]:
+        """Track the operations inside the block."""
+        return intercept_operations(self._tracked)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Do the operation, and work out where its result stands."""
-        del types
-        result = func(*args, **(kwargs or {}))
+    def place(self, tensor: Float[Tensor, "n k h w"]) -> Place | None:
+        """The place of its cells, or of the last tensor of its size; None if there was none."""
+        return self._places.get(tensor) or self._latest.get(tuple(tensor.shape[-2:]))
+
+    def _tracked(self, operation: Operation) -> Any:
+        result = operation.run()
         output = result[0] if isinstance(result, (tuple, list)) and result else result
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
-            place = self._after(func._overloadpacket.__name__, args, output)
+            place = self._after(operation.name, operation.args, output)
             if place is not None:
                 self._note(output, place)
         return result
@@ -109,22 +118,15 @@ class Trail(TorchDispatchMode):
     def _after(self, name: str, args: tuple[Any, ...], output: Tensor) -> Place | None:
         source = args[0] if args and isinstance(args[0], Tensor) and args[0].ndim == 4 else None
         if name in _MOVES and source is not None:
-            before = self.of(source)
+            before = self.place(source)
             return None if before is None else _MOVES[name](before, args, source, output)
-        same = (t for t in _tensors(args) if t.ndim == 4 and t.shape[-2:] == output.shape[-2:] and t in self._places)
+        tensors = (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
+        same = (t for t in tensors if t.ndim == 4 and t.shape[-2:] == output.shape[-2:] and t in self._places)
         return next((self._places[t] for t in same), None)
 
     def _note(self, tensor: Tensor, place: Place) -> None:
         self._places[tensor] = place
         self._latest[tuple(tensor.shape[-2:])] = place
-
-
-def _tensors(arguments: Sequence[Any]) -> Iterator[Tensor]:
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, (tuple, list)):
-            yield from _tensors(argument)
 
 
 def _convolved(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:

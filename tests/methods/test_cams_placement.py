@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faithmap.methods.cams.cam import GradCAM
-from faithmap.placement import Trail, probed, tiles
+from faithmap.placement import CellTracker, probed, tiles
 
 SIZE = 65
 
@@ -27,7 +27,7 @@ class Same(nn.Module):
 
 
 class ChannelsLast(nn.Module):
-    """A norm over the channels, as ConvNeXt has it: to the end and back, out of the trail's sight."""
+    """A norm over the channels, as ConvNeXt has it: to the end and back, which cannot be tracked."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],)).permute(0, 3, 1, 2) * 1
@@ -80,9 +80,9 @@ def spread_out(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_cell_stands_in_the_middle_of_what_it_sees(name: str) -> None:
     image = torch.rand(1, 1, SIZE, SIZE)
-    with torch.no_grad(), Trail(image) as trail:
+    with torch.no_grad(), (tracker := CellTracker(image)).tracking():
         output = MODELS[name]()(image)
-    rows, columns = trail.of(output).centres(output.shape[-2:])
+    rows, columns = tracker.place(output).centres(output.shape[-2:])
     row, column = output.shape[-2] // 2, output.shape[-1] // 2
     model = spread_out(MODELS[name]())
     for parameter in model.parameters():
@@ -98,10 +98,10 @@ def test_numbers_of_the_books() -> None:
         features: list[Tensor] = []
         last = model.layer4 if start == 0 else model.bn2
         handle = last.register_forward_hook(lambda module, args, output, kept=features: kept.append(output))
-        with torch.no_grad(), Trail(image) as trail:
+        with torch.no_grad(), (tracker := CellTracker(image)).tracking():
             model.eval()(image)
         handle.remove()
-        rows, columns = trail.of(features[0]).centres((7, 7))
+        rows, columns = tracker.place(features[0]).centres((7, 7))
         assert rows.tolist() == columns.tolist() == [start + 32 * j for j in range(7)]
 
 
@@ -113,13 +113,13 @@ def test_tiles_share_the_image_out() -> None:
 
 def test_what_is_unknown_is_not_guessed() -> None:
     image = torch.rand(1, 1, 12, 12)
-    with Trail(image) as trail:
+    with (tracker := CellTracker(image)).tracking():
         shuffled = image.view(1, 1, 6, 2, 6, 2).mean(dim=(3, 5))
-    assert trail.of(shuffled) is None
+    assert tracker.place(shuffled) is None
 
 
 class EveryFourth(nn.Module):
-    """A stride by slicing, which the trail does not follow: cells look at 4 j + 1 and 4 j + 2."""
+    """A stride by slicing, which cannot be tracked: cells look at 4 j + 1 and 4 j + 2."""
 
     def __init__(self) -> None:
         super().__init__()

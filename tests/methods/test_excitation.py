@@ -474,7 +474,7 @@ def test_what_cannot_be_passed_is_named(name: str) -> None:
         (lambda m: ExcitationBackprop(m, target_layer=nn.ReLU()), "ReLU is not a module of the model"),
         (lambda m: ExcitationBackprop(m, chunk_size=0), "chunk_size is 0"),
         (lambda m: ExcitationBackprop(Aside(m), target_layer="aside"), "'aside' does not feed the score"),
-        (lambda m: ExcitationBackprop(Constant()), "does not hang on the image"),
+        (lambda m: ExcitationBackprop(Constant()), "does not depend on the image"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:

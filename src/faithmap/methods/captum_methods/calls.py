@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
+from faithmap.intercept import Operation
+
 Place: TypeAlias = int | str
 """Of an argument: its position, or its keyword."""
 
@@ -76,12 +78,14 @@ class Call:
     places: tuple[Place, ...]
 
     @classmethod
-    def of(cls, function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call | None:
+    def of(cls, operation: Operation) -> Call | None:
         """The call; None where nothing hangs on the image, or what does is no argument by itself."""
-        pairs: list[tuple[Place, Any]] = [*enumerate(arguments), *keywords.items()]
+        pairs: list[tuple[Place, Any]] = [*enumerate(operation.args), *operation.kwargs.items()]
         places = tuple(place for place, value in pairs if isinstance(value, Tensor) and value.requires_grad)
-        plain = getattr(function, "__name__", "").strip("_")
-        return cls(function, _SAME_AS.get(plain, plain), arguments, keywords, places) if places else None
+        if not places:
+            return None
+        name = _SAME_AS.get(operation.name, operation.name)
+        return cls(operation.function, name, operation.args, operation.kwargs, places)
 
     @property
     def data(self) -> list[Tensor]:
@@ -126,7 +130,7 @@ def bounds(call: Call) -> tuple[float, float | None] | None:
 
     >>> import torch
     >>> x = torch.zeros(1, requires_grad=True)
-    >>> bounds(Call.of(torch.nn.functional.relu6, (x,), {}))
+    >>> bounds(Call.of(Operation(torch.nn.functional.relu6, (x,), {})))
     (0.0, 6.0)
     """
     low: Any = None

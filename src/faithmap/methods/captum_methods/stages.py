@@ -8,15 +8,14 @@ in the order of the calls, and stages are all that captum is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from faithmap.capture import uncompiled
+from faithmap.intercept import Operation, intercept_calls
 from faithmap.methods.captum_methods.calls import Call
 
 
@@ -69,35 +68,32 @@ class Staged(nn.Module):
     def record(self, images: Float[Tensor, "m c h w"]) -> Any:
         """Run the model once, to make its stages; returns the model's output."""
         images = images.detach().requires_grad_()
-        with uncompiled(), _Sending(self, recording=True):
+        with intercept_calls(_Sending(self, recording=True)):
             return self.ask(images)
 
     def forward(self, images: Float[Tensor, "m c h w"]) -> Float[Tensor, " m"]:
         """One number per image; each call that the plan takes runs in its stage."""
-        with uncompiled(), _Sending(self, recording=False):
+        with intercept_calls(_Sending(self, recording=False)):
             output = self.ask(images)
         score = self.read(output)
         return score if score.requires_grad else score + 0 * images.flatten(1).sum(dim=1)
 
 
-class _Sending(TorchFunctionMode):
-    """Sends the calls of a block to stages."""
+class _Sending:
+    """Sends the calls of a pass to stages."""
 
     def __init__(self, staged: Staged, *, recording: bool) -> None:
-        super().__init__()
         self.staged, self.recording, self.turn = staged, recording, 0
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        call = Call.of(func, args, kwargs or {}) if torch.is_grad_enabled() else None
+    def __call__(self, operation: Operation) -> Any:
+        call = Call.of(operation) if torch.is_grad_enabled() else None
         if call is None:
-            return func(*args, **(kwargs or {}))
+            return operation.run()
         stage = self._stage(call) if self.staged.plan.takes(call) else None
         if isinstance(stage, Stage):
             stage.call = call
         copies = (tensor.clone() for tensor in call.data)  # no two stages' hooks are on the same tensor
-        output = func(*args, **(kwargs or {})) if stage is None else stage(*copies)
+        output = operation.run() if stage is None else stage(*copies)
         if self.recording:
             self.staged.plan.saw(call, stage, output)
         return output

@@ -8,7 +8,7 @@ from a value to the step that made it: what no later tensor needs is freed durin
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -17,19 +17,19 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
+from faithmap.intercept import Operation, intercept_operations
 from faithmap.model import plain_name
 
 TAKES_UNITS = frozenset(
     {"convolution", "linear", "mm", "addmm", "bmm", "mean", "sum", "avg_pool2d", "_adaptive_avg_pool2d", "upsample_bilinear2d"}
 )
-"""Operations that mix the numbers that they take in: weighted sums and averages."""
+"""Operations whose inputs are units: weighted sums and averages."""
 
 MAKES_UNITS = frozenset({"relu", "hardtanh", "clamp", "clamp_min", "threshold", "leaky_relu"})
-"""Operations that rectify."""
+"""Operations whose outputs are units: rectifications."""
 
 CONSTANT = frozenset(
     {
@@ -45,7 +45,7 @@ CONSTANT = frozenset(
         "new_empty",
     }
 )
-"""Operations that look at a tensor's shape alone."""
+"""Operations that read only the shape of a tensor."""
 
 FACTORS = {
     "convolution": ("input", "weight"),
@@ -67,10 +67,10 @@ class Value:
     """A tensor of the pass, as it was between two operations.
 
     Attributes:
-        step: that made it.
-        output: which of the step's results it is.
-        shape: of it.
-        units: its numbers, kept where they are units: put out by a rectification, taken in by a weighted sum, or at the stop.
+        step: the operation that made it.
+        output: its number among the step's results.
+        shape: of the tensor.
+        units: its numbers, kept where they are units: outputs of a rectification, inputs of a weighted sum, or a cut.
         free: for each image, whether its numbers are no responses, and any of them can win: pixels have no natural zero, and
             a layer that may be negative need not be one of units.
     """
@@ -84,17 +84,17 @@ class Value:
 
 @dataclass(eq=False)
 class Step:
-    """An operation that was done, in its form that changes nothing in place.
+    """A recorded operation, in the form that writes into no argument.
 
     Attributes:
-        name: of the operation, without overloads; empty where the pass was entered.
+        name: of the operation, without overloads; empty for a cut.
         serial: rises in the order of operations.
-        func: the operation; None where it has no form that can be done again.
-        args: as it was called, with values in place of the tensors that hang on the image.
+        func: the operation; None if it has no form that can be repeated.
+        args: as it was called, with values in place of the tensors that depend on the image.
         kwargs: likewise.
         where: the module that called it.
         outputs: shapes of its results.
-        indices: of the winners, of a maximum.
+        indices: of the largest numbers, for a maximum.
         inputs: the values among the arguments, in order.
     """
 
@@ -112,12 +112,12 @@ class Step:
         self.inputs = [leaf for leaf in tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Value)]
 
     def argument(self, name: str, default: Any = None) -> Any:
-        """What was given for the argument of that name."""
+        """The argument of that name, positional or by keyword."""
         place = self._names.index(name) if name in self._names else len(self.args)
         return self.args[place] if place < len(self.args) else self.kwargs.get(name, default)
 
     def run(self, tensors: Sequence[Tensor], changed: Mapping[str, Any] = MappingProxyType({})) -> list[Tensor]:
-        """The operation again, with other tensors for the values, and other arguments where they are named."""
+        """Repeat the operation with these tensors for the values, and with ``changed`` arguments by name."""
         fresh = iter(tensors)
         args, kwargs = tree_map(lambda leaf: next(fresh) if isinstance(leaf, Value) else leaf, (self.args, self.kwargs))
         for name, value in changed.items():
@@ -134,25 +134,24 @@ class Step:
         return [] if self.func is None else [argument.name for argument in self.func._schema.arguments]
 
 
-class Tape(TorchDispatchMode):
-    """Records what happens to an image inside the block.
+class Recorder:
+    """Records the operations on images inside its block.
 
     Args:
         images: whose pixels are the first units.
     """
 
     def __init__(self, images: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # torch's own
         self._values: MutableMapping[Tensor, Value] = WeakIdKeyDictionary()
         self._units: WeakSet[Value] = WeakSet()
         self._written: dict[int, tuple[StorageWeakRef, int]] = {}
         self._modules: list[str] = []
         self._serial = 0
-        self.images = self.enter(images)
+        self.images = self.cut(images)
         self.images.free = torch.ones_like(images[:, :1, :1, :1], dtype=torch.bool)
 
-    def enter(self, tensor: Tensor) -> Value:
-        """Forget how the tensor came about: its numbers are units that nothing was seen to excite."""
+    def cut(self, tensor: Tensor) -> Value:
+        """Start anew at a tensor: a value of units, without the operations that made it."""
         self._serial += 1
         value = Value(Step("", self._serial, outputs=[tensor.shape]), 0, tensor.shape)
         self._values[tensor] = value
@@ -160,8 +159,8 @@ class Tape(TorchDispatchMode):
         value.free = (tensor < 0).flatten(1).any(dim=1).view(-1, *[1] * (tensor.ndim - 1))
         return value
 
-    def of(self, tensor: Tensor) -> Value | None:
-        """What the tape knows of a tensor: None where it does not hang on the image."""
+    def value(self, tensor: Tensor) -> Value | None:
+        """The value of a tensor; None if it does not depend on the image."""
         value, written = self._values.get(tensor), self._written.get(_storage(tensor)) if self._written else None
         if written is None or written[0].expired() or (value is not None and value.step.serial >= written[1]):
             return value
@@ -175,20 +174,20 @@ class Tape(TorchDispatchMode):
 
     @contextmanager
     def naming(self, model: nn.Module) -> Iterator[None]:
-        """Steps inside the block say which module of the model they come from."""
+        """Name the module of the model in which each step inside the block is done."""
         with ExitStack() as stack:
             for name, module in model.named_modules():
-                told = (
+                label = (
                     f"layer {plain_name(name)!r} ({type(module).__name__})" if name else f"the model ({type(module).__name__})"
                 )
-                stack.callback(module.register_forward_pre_hook(self._entering(told)).remove)
+                stack.callback(module.register_forward_pre_hook(self._entering(label)).remove)
                 stack.callback(module.register_forward_hook(self._leaving).remove)
             yield
 
-    def _entering(self, told: str) -> Any:
+    def _entering(self, label: str) -> Any:
         def hook(module: nn.Module, arguments: Any) -> None:
             del module, arguments
-            self._modules.append(told)
+            self._modules.append(label)
 
         return hook
 
@@ -196,42 +195,33 @@ class Tape(TorchDispatchMode):
         del module, arguments, output
         self._modules.pop()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Do the operation, and write down what it made of what."""
-        del types
-        kwargs = dict(kwargs or {})
-        values = tree_map(self._followed, (list(args), kwargs))
-        if not any(isinstance(leaf, Value) for leaf in tree_leaves(values)):
-            return func(*args, **kwargs)
-        step = self._step(func, *values)
-        if step.name == "as_strided" and _same_strides(*args, **kwargs):
+    def recording(self) -> AbstractContextManager[None]:
+        """Record the operations inside the block."""
+        return intercept_operations(self._recorded)
+
+    def _recorded(self, operation: Operation) -> Any:
+        args, kwargs = tree_map(self._followed, (list(operation.args), dict(operation.kwargs)))
+        if not any(isinstance(leaf, Value) for leaf in tree_leaves((args, kwargs))):
+            return operation.run()
+        self._serial += 1
+        step = Step(operation.name, self._serial, operation.pure, args, kwargs, self._where)
+        if step.name == "as_strided" and _same_strides(*operation.args, **operation.kwargs):
             step.name = "alias"
         if step.name in TAKES_UNITS:
-            self._keep_inputs((list(args), kwargs), values)
-        written = [_storage(tensor) for tensor in _changed(func, args, kwargs)]
-        for value in [v for v in self._units if v.units is not None and _storage(v.units) in written]:
-            value.units = value.units.clone()  # type: ignore[union-attr] # as the line above has it
-        result = func(*args, **kwargs)
+            self._keep_inputs((list(operation.args), dict(operation.kwargs)), (args, kwargs))
+        written = [_storage(tensor) for tensor in operation.written]
+        for value in list(self._units):
+            if value.units is not None and _storage(value.units) in written:
+                value.units = value.units.clone()
+        result = operation.run()
         self._note(step, result)
-        for tensor in _changed(func, args, kwargs):
+        for tensor in operation.written:
             self._written[_storage(tensor)] = (StorageWeakRef(tensor.untyped_storage()), step.serial)
         return result
 
     def _followed(self, leaf: Any) -> Any:
-        found = self.of(leaf) if isinstance(leaf, Tensor) else None
+        found = self.value(leaf) if isinstance(leaf, Tensor) else None
         return leaf if found is None else found
-
-    def _step(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Step:
-        self._serial += 1
-        space, name = func._schema.name.split("::")
-        if name.endswith("_") and not name.endswith("__"):
-            name = name[:-1]
-            packet = getattr(getattr(torch.ops, space), name, None)
-            func = getattr(packet, func._overloadname, None)
-        name = name if space == "aten" else f"{space}::{name}"
-        return Step(name, self._serial, func, args, kwargs, self._where)
 
     def _note(self, step: Step, result: Any) -> None:
         results = list(result) if isinstance(result, (tuple, list)) else [result]
@@ -259,18 +249,8 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _changed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """The tensors that an operation writes into."""
-    found = []
-    for place, argument in enumerate(func._schema.arguments):
-        given = args[place] if place < len(args) else kwargs.get(argument.name)
-        if argument.alias_info is not None and argument.alias_info.is_write and isinstance(given, Tensor):
-            found.append(given)
-    return found
-
-
 def _same_strides(tensor: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> bool:
-    """Whether new strides read the same numbers: they may differ where there is one number alone."""
+    """Whether new strides read the same numbers: they may differ in dimensions of length 1."""
     pairs = zip(tensor.shape, tensor.stride(), stride, strict=False)
     same = tuple(size) == tuple(tensor.shape) and all(count == 1 or old == new for count, old, new in pairs)
     return same and storage_offset in (None, tensor.storage_offset())

@@ -32,8 +32,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from faithmap.capture import uncompiled
 from faithmap.explanation import Explanation
+from faithmap.intercept import uncompiled
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
 from faithmap.metrics.functional.curves import Progress
 from faithmap.metrics.functional.prepared_inputs import as_explanation

@@ -46,4 +46,5 @@ class SmallNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.norm(self.conv1(x)))
         x = self.relu(self.conv2(x))
-        return self.head(self.drop(x.mean(dim=(2, 3)))) * 20
+        logits: Tensor = self.head(self.drop(x.mean(dim=(2, 3)))) * 20
+        return logits

@@ -308,13 +308,13 @@ def test_half_precision(images: Tensor, small_net: SmallNet) -> None:
     ("settings", "message"),
     [
         ({"weighting": "grad"}, "weighting is 'grad'; give one of grad_cam"),
-        ({"gradient": Expected(difference="increment")}, "steps along a path weigh its gradients one by one"),
+        ({"gradient": Expected(difference="increment")}, "increments are factors of single gradients"),
         ({"gradient": Expected(pool="slope")}, "pool='slope' multiplies by a difference"),
         ({"gradient": Smooth(difference="path", pool="map")}, "needs a reference"),
-        ({"gradient": Smooth(samples=0)}, "at least 1 sample"),
-        ({"gradient": Integrated(samples=1, quadrature="trapezoid")}, "for the trapezoid rule 2"),
-        ({"gradient": Integrated(quadrature="left")}, "quadrature 'left' is unknown"),
-        ({"gradient": Expected(samples=2, paths=3)}, "1 to as many paths as samples"),
+        ({"gradient": Smooth(samples=0)}, "samples is 0; give a whole number of at least 1"),
+        ({"gradient": Integrated(samples=1, quadrature="trapezoid")}, "at least 2 for the trapezoid rule"),
+        ({"gradient": Integrated(quadrature="left")}, "quadrature is 'left'; give one of right"),
+        ({"gradient": Expected(samples=2, paths=3)}, "at most as many paths as samples"),
     ],
 )
 def test_settings_that_do_not_fit(settings: dict[str, object], message: str, small_net: SmallNet, images: Tensor) -> None:

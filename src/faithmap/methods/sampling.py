@@ -1,6 +1,8 @@
-r"""The passes of one image: where they lie on their paths, how much they count, and the noise on them.
+r"""Samples: the perturbed images at which gradients are taken, their positions on paths, weights and noise.
 
 .. math:: z = x' + a \, (x - x') + e
+
+with a reference x', a position a on the path from it to the image x, and noise e.
 """
 
 from __future__ import annotations
@@ -18,16 +20,16 @@ Quadrature: TypeAlias = Literal["right", "midpoint", "trapezoid"]
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The passes of one image, path by path, a rising on each.
+    """The passes of one image, path by path, with rising positions on each.
 
     Attributes:
-        references: x', each once; None where nothing begins at one.
-        path: which reference a pass belongs to.
-        position: a.
-        share: of a pass in the mean. 0 marks the pass of a reference itself, in front of each path whose activations are
-            compared with it; a step along a path counts under the pass that it ends at.
-        seed: of the pass's noise.
-        noise: standard deviation of the pass's, with a sign.
+        references: x', each once; None if there are no paths.
+        path: number of each pass's reference.
+        position: a of each pass.
+        share: weight of each pass in the mean. 0 marks the reference itself, at the start of a path whose activations are
+            compared with it. The weight of a step along a path is that of the pass at its end.
+        seed: of each pass's noise.
+        noise: standard deviation of each pass's noise, with a sign.
     """
 
     references: Float[Tensor, "r c h w"] | None
@@ -39,15 +41,16 @@ class Samples:
 
 
 class Stream:
-    """The passes of a few images behind each other, whichever chunks they are asked for in.
+    """The passes of a few images behind each other, numbered from 0.
 
     Args:
         images: the few.
         samples: of each.
 
     Attributes:
-        image: whose pass each is.
-        share: of each in its image's mean.
+        image: number of each pass's image.
+        share: weight of each pass in its image's mean.
+        start: number of the pass at the start of each pass's path, where paths start with their references.
     """
 
     def __init__(self, images: Float[Tensor, "n c h w"], samples: Sequence[Samples]) -> None:
@@ -55,22 +58,23 @@ class Stream:
         counts = torch.tensor([len(s.position) for s in samples])
         self.image: Int[Tensor, " s"] = torch.arange(len(images)).repeat_interleave(counts)
         self.share: Float[Tensor, " s"] = torch.cat([s.share for s in samples])
+        self.start: Int[Tensor, " s"] = torch.arange(len(self.image)).where(self.share == 0, 0).cummax(dim=0).values
         self._first = counts.cumsum(dim=0) - counts
 
     def __len__(self) -> int:
         return len(self.image)
 
     def perturbed(self, passes: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
-        """Z of some of the passes, which rise."""
+        """The images z of some of the passes, in ascending order."""
         parts = [perturbed(self.images[i : i + 1], self.samples[i], rows) for i, rows in self._by_image(passes)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def differences(self, passes: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
-        """X - x' of some of the passes, which rise and all have a reference."""
+        """The differences x - x' of some of the passes, in ascending order, all with references."""
         parts = []
         for i, rows in self._by_image(passes):
             references = self.samples[i].references
-            assert references is not None  # noqa: S101 - whoever asks has drawn them
+            assert references is not None  # noqa: S101 - see above
             parts.append(self.images[i] - references[self.samples[i].path[rows].to(references.device)])
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -80,7 +84,7 @@ class Stream:
 
 
 def quadrature(rule: Quadrature, points: int) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:
-    """Positions in [0, 1] and their shares.
+    """Positions in [0, 1] and their weights.
 
     >>> quadrature("trapezoid", 3)
     (tensor([0.0000, 0.5000, 1.0000]), tensor([0.2500, 0.5000, 0.2500]))
@@ -111,7 +115,7 @@ def noise_of_passes(count: int, std: float, antithetic: bool, generator: torch.G
 
 
 def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
-    """Some of an image's passes: z = x' + a (x - x') + e."""
+    """The images z of some of an image's passes."""
     if samples.references is None:
         z = image.repeat(len(rows), 1, 1, 1)
     else:
@@ -126,6 +130,6 @@ def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tenso
 
 
 def _normal(image: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "c h w"]:
-    """Noise that follows from its seed alone, so that neither chunks nor their order matter."""
+    """Noise that depends on its seed alone, so that chunks and their order do not matter."""
     generator = torch.Generator(image.device).manual_seed(seed)
     return torch.empty_like(image[0]).normal_(generator=generator)

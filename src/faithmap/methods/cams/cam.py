@@ -2,8 +2,8 @@ r"""CAM: any weighting of a layer's channels with any estimate of their gradient
 
 .. math:: L = relu\Bigl(\sum_k w_k A^k\Bigr)
 
-Weights w: :mod:`faithmap.methods.cams.weightings`. Gradients: :mod:`faithmap.methods.cams.estimators`. The map has the layer's
-own cells, each centred as :mod:`faithmap.placement` finds it.
+with :math:`A^k` channel k of the layer's activation. Weights w: :mod:`faithmap.methods.cams.weightings`. Gradients:
+:mod:`faithmap.methods.cams.estimators`. The map has the layer's own cells, centred as :mod:`faithmap.placement` says.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Annotated, Any, NamedTuple
 
 import torch
+from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -32,36 +33,45 @@ from faithmap.methods.cams.estimators import (
     weighted,
 )
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
+from faithmap.methods.sampling import Stream
 from faithmap.placement import Placement
-from faithmap.probe import Pass
+from faithmap.probe import LayerProbe, Pass
 from faithmap.score import Score, ScoreKind, Target
 
 TOP = 10
-"""Channels that are named in the diagnostics, the largest contribution first."""
+"""Channels named in the diagnostics, the largest contribution first."""
+
+
+class CleanPass(NamedTuple):
+    """The pass over the clean images, which a method of this family keeps."""
+
+    context: LayerContext
+    probe: LayerProbe
+    results: Pass
 
 
 @dataclass(eq=False)
 class LayerExplainer(Explainer):
-    """Base of the methods that look at a layer.
+    """Base of the methods that read a layer's activations.
+
+    The target layer is looked for once for each size of images. The diagnostics name it.
 
     Args:
-        target_layer: a module, its dotted name, several of either (their maps, each over its largest value, are averaged at
-            the finest of them), or None: the last layer with a spatial output, which the diagnostics name. It is looked for
-            once for each size of images, and where its cells stand is read off a forward pass then.
-        scales: resolutions that None takes layers of, from the last one back.
-        reshape_transform: from what the layer returns to (n, k, h, w); None recognises pictures, pictures with their channels
-            at the end, and the tokens of vision transformers.
-        relu: take away what is negative in a map; False gives signed maps.
-        placement: of the cells: ``strides`` puts them where the windows are centred that they see through; ``tiles`` on equal
-            parts of the image, which trained networks can come closer to (docs/cams.md); ``gradients`` asks the network.
-
-    The score is the logit unless told otherwise, as in the papers of this family. The rest is explained at
-    :class:`faithmap.methods.Explainer`.
+        score: logit or probability of the target class. The papers of this family explain the logit.
+        target_layer: a module, its dotted name, several of either (their maps, each divided by its largest value, are averaged
+            at the finest of them), or None: the last layer with a spatial output.
+        scales: number of resolutions that None takes a layer of, from the last one back.
+        reshape_transform: from the layer's output to (n, k, h, w). None recognises this shape, channels at the end, and the
+            tokens of vision transformers.
+        relu: set negative values of the map to 0; False gives signed maps.
+        placement: centres of the cells. ``strides``: of the windows that they see, by strides and paddings. ``tiles``: of equal
+            parts of the image, to which trained networks can be closer (docs/cams.md). ``gradients``: of the network's
+            gradients to the pixels.
     """
 
     score: ScoreKind = "logit"
     target_layer: TargetLayer = None
-    scales: int = 1
+    scales: Annotated[int, Ge(1)] = 1
     reshape_transform: ReshapeTransform | None = None
     relu: bool = True
     placement: Placement = "strides"
@@ -71,24 +81,20 @@ class LayerExplainer(Explainer):
     def settings(self) -> dict[str, Any]:
         """All settings as plain data; layers by their names."""
         given = self.target_layer
-        layers = list(next(iter(self._contexts.values())).layers) if self._contexts else _named(given)
+        name = given if given is None or isinstance(given, str) else str(given)
+        layers = list(next(iter(self._contexts.values())).layers) if self._contexts else name
         return {**super().settings, "target_layer": layers}
 
-    def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, Any]:
-        context = self._context(images)
-        probe = context.probe(self.model, images, self.score, chunk_size=self.chunk_size, autocast=self.autocast)
-        logits, score, answer = probe.clean(target, self.score, gradient=self._gradient_of_clean)
-        return logits, score, answer.score, (context, probe, answer)
-
     @property
-    def _gradient_of_clean(self) -> bool:
+    def _needs_clean_gradient(self) -> bool:
         """Whether the gradients at the clean images are needed."""
         return False
 
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.placement not in get_args(Placement):
-            raise ValueError(f"placement is {self.placement!r}; give one of {', '.join(get_args(Placement))}")
+    def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> tuple[Tensor | None, Score, Tensor, CleanPass]:
+        context = self._context(images)
+        probe = context.probe(self.model, images, self.score, chunk_size=self.chunk_size, autocast=self.autocast)
+        logits, score, results = probe.clean(target, self.score, gradient=self._needs_clean_gradient)
+        return logits, score, results.score, CleanPass(context, probe, results)
 
     def _context(self, images: Float[Tensor, "n c h w"]) -> LayerContext:
         size = (images.shape[-2], images.shape[-1])
@@ -96,19 +102,18 @@ class LayerExplainer(Explainer):
         entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
         key = (size, entries, self.scales, id(self.reshape_transform), self.placement)
         if key not in self._contexts:
-            self._contexts[key] = target_layers(
-                self.model, given, self.reshape_transform, images[:1], self.scales, self.placement
-            )
+            found = target_layers(self.model, given, self.reshape_transform, images[:1], self.scales, self.placement)
+            self._contexts[key] = found
         return self._contexts[key]
 
-    def _answer(self, request: Request, found: Mapping[str, Weighted], **per_image: Tensor) -> RawHeatmap:
-        """The maps of all layers as one, and what it took; for each layer, the channels that contribute the most."""
+    def _raw(self, request: Request, found: Mapping[str, Weighted], **per_image: Tensor) -> RawHeatmap:
+        """One map out of those of all layers, with passes, and for each layer the channels that contribute the most."""
         context, probe, _ = request.kept
         maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, context.centres, finest)
-        passes = {"forward_passes": probe.forward, "backward_passes": probe.backward, **per_image}
-        lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in passes.items()}
+        numbers = {"forward_passes": probe.forward, "backward_passes": probe.backward, **per_image}
+        lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in numbers.items()}
         top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in context.layers}
         diagnostics = [
             {"target_layer": list(top), "top_channels": {name: channels[i] for name, channels in top.items()}}
@@ -121,66 +126,78 @@ class LayerExplainer(Explainer):
 
 @dataclass(eq=False)
 class CAM(LayerExplainer):
-    """Class activation map.
+    """Class activation map: one weighting of the channels with one estimator of their gradients.
 
     Args:
-        weighting: by name, or a callable of your own.
+        weighting: by name, or a callable of your own from :class:`~faithmap.methods.cams.weightings.Evidence` to weights.
         gradient: :class:`Plain`, :class:`Smooth`, :class:`Integrated` or :class:`Expected`, with their settings.
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> CAM(model, weighting="layer_cam", gradient=Smooth(samples=2))(image).heatmap
+    tensor([[[0.0000, 0.1000],
+             [0.2000, 0.1000]]])
     """
 
     weighting: WeightingName | Weighting = "grad_cam"
     gradient: Estimator = field(default_factory=Plain)
 
     @property
-    def _gradient_of_clean(self) -> bool:
+    def _needs_clean_gradient(self) -> bool:
         return self.gradient.is_plain
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and those of the estimator."""
+        """The clean pass, and those of the estimator."""
         drawn = 0 if self.gradient.is_plain else len(self.gradient.draw(image, torch.Generator(image.device)).position)
         return Passes(1 + drawn, drawn or 1)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if not callable(self.weighting) and self.weighting not in WEIGHTINGS:
-            raise ValueError(f"weighting {self.weighting!r} is unknown; give one of {', '.join(WEIGHTINGS)}, or a callable")
         self.gradient.check()
 
     def _explain(self, request: Request) -> RawHeatmap:
         weighting = self.weighting if callable(self.weighting) else WEIGHTINGS[self.weighting]
-        answer: Pass = request.kept[2]
+        results: Pass = request.kept.results
         if self.gradient.is_plain:
-            evidence = {name: Evidence(a, answer.gradient[name]) for name, a in answer.activation.items()}
-            return self._answer(request, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
-        passes = getattr(self.gradient, "samples", 1)
-        together = min(self.chunk_size, math.lcm(self.chunk_size, passes) // passes)
+            evidence = {name: Evidence(a, results.gradient[name]) for name, a in results.activation.items()}
+            return self._raw(request, {name: weighted(weighting(e), e.activation) for name, e in evidence.items()})
         everything = torch.arange(len(request.images), device=request.images.device)
-        parts = [self._group(request, numbers, weighting) for numbers in everything.split(together)]
+        groups = [self._estimated(request, numbers, weighting) for numbers in everything.split(self._images_at_once)]
         maps = {
-            name: Weighted(*map(torch.cat, zip(*(part[0][name] for part in parts), strict=True))) for name in answer.activation
+            name: Weighted(*map(torch.cat, zip(*(found[name] for found, _ in groups), strict=True)))
+            for name in results.activation
         }
-        gaps = [part[1] for part in parts if part[1] is not None]
-        return self._answer(request, maps, **({"completeness_gap": torch.cat(gaps)} if gaps else {}))
+        gaps = [gap for _, gap in groups if gap is not None]
+        return self._raw(request, maps, **({"completeness_gap": torch.cat(gaps)} if gaps else {}))
 
-    def _group(self, request: Request, numbers: Tensor, weighting: Weighting) -> tuple[dict[str, Weighted], Tensor | None]:
-        """The maps of as many images as fill whole chunks with their passes, and how far from complete they are, if at all."""
-        _, probe, answer = request.kept
-        images, activation = request.images[numbers], answer.at(numbers).activation
-        samples = [self._estimator(request, i).draw(request.images[i : i + 1], request.generators[i]) for i in numbers.tolist()]
-        expectation = Expectation(probe, self.gradient, images, numbers, activation, samples)
-        pools = [LayerPool(name, self.gradient.pool, weighting, self.gradient.relu_each, a) for name, a in activation.items()]
-        for rows in expectation.rows():
+    @property
+    def _images_at_once(self) -> int:
+        """As many images as fill whole chunks with their passes."""
+        passes = getattr(self.gradient, "samples", 1)
+        return min(self.chunk_size, math.lcm(self.chunk_size, passes) // passes)
+
+    def _estimated(
+        self, request: Request, numbers: Tensor, weighting: Weighting
+    ) -> tuple[dict[str, Weighted], Float[Tensor, " m"] | None]:
+        """The maps of some of the images at each layer, and their completeness gaps if there are contributions."""
+        clean: CleanPass = request.kept
+        images, activation = request.images[numbers], clean.results.at(numbers).activation
+        drawn = [self._estimator(request, i).draw(request.images[i : i + 1], request.generators[i]) for i in numbers.tolist()]
+        expectation = Expectation(clean.probe, self.gradient, numbers, activation, Stream(images, drawn))
+        pools = [LayerPool(name, self.gradient, weighting, a) for name, a in activation.items()]
+        for terms in expectation.terms():
             for pool in pools:
-                pool.add(rows)
+                pool.add(terms)
         request.progress(int(numbers[-1]) + 1, len(request.images))
-        maps, sums = {pool.name: pool.result() for pool in pools}, [s for p in pools if (s := p.completeness()) is not None]
-        if not sums:
+        maps = {pool.name: pool.result() for pool in pools}
+        contributions = [total for pool in pools if (total := pool.contributions()) is not None]
+        if not contributions:
             return maps, None
-        change = request.clean[numbers].float() - expectation.start
-        return maps, (torch.stack(sums).mean(dim=0) - change).abs() / change.abs()
+        change = request.clean[numbers].float() - expectation.start_score
+        return maps, (torch.stack(contributions).mean(dim=0) - change).abs() / change.abs()
 
     def _estimator(self, request: Request, image: int) -> Estimator:
-        """The estimator for one image, with what the call gave as its baseline."""
+        """The estimator for one image, with the baseline of the call if there is one."""
         if request.baseline is None:
             return self.gradient
         return self.gradient.starting_from(request.baseline_for(slice(image, image + 1), request.baseline))
@@ -189,7 +206,7 @@ class CAM(LayerExplainer):
 def fuse(
     maps: Mapping[str, Float[Tensor, "n h w"]], centres: Mapping[str, tuple[Tensor, Tensor]], finest: str
 ) -> Float[Tensor, "n r c"]:
-    """The mean of several layers' maps, each over its largest value, at the cells of the finest."""
+    """The mean of several layers' maps, each divided by its largest value, at the cells of the finest."""
     at = centres[finest]
     total = torch.zeros_like(maps[finest])
     for name, values in maps.items():
@@ -203,53 +220,88 @@ def _key(entry: nn.Module | str | None) -> Any:
     return id(entry) if isinstance(entry, nn.Module) else entry
 
 
-def _named(given: TargetLayer) -> Any:
-    return given if given is None or isinstance(given, str) else str(given)
-
-
 @dataclass(eq=False)
 class GradCAM(CAM):
-    """Grad-CAM (Selvaraju et al., ICCV 2017)."""
+    """Grad-CAM: channels weighted by their mean gradient (Selvaraju et al., ICCV 2017).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> GradCAM(model)(image).heatmap
+    tensor([[[0.0000, 0.1000],
+             [0.2000, 0.1000]]])
+    """
 
 
 @dataclass(eq=False)
 class GradCAMPlusPlus(CAM):
-    """Grad-CAM++ (Chattopadhay et al., WACV 2018)."""
+    """Grad-CAM++: positive gradients, independent of an object's size (Chattopadhay et al., WACV 2018).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> GradCAMPlusPlus(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
+    (2, 2)
+    """
 
     weighting: WeightingName | Weighting = "grad_cam_plus_plus"
 
 
 @dataclass(eq=False)
 class XGradCAM(CAM):
-    """XGrad-CAM (Fu et al., BMVC 2020)."""
+    """XGrad-CAM: channels weighted by the mean of their gradient, weighted by the activation (Fu et al., BMVC 2020).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> XGradCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
+    (2, 2)
+    """
 
     weighting: WeightingName | Weighting = "xgrad_cam"
 
 
 @dataclass(eq=False)
 class LayerCAM(CAM):
-    """LayerCAM (Jiang et al., IEEE TIP 2021)."""
+    """LayerCAM: each cell weighted by its own positive gradient (Jiang et al., IEEE TIP 2021).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> LayerCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
+    (2, 2)
+    """
 
     weighting: WeightingName | Weighting = "layer_cam"
 
 
 @dataclass(eq=False)
 class HiResCAM(CAM):
-    """HiResCAM (Draelos and Carin 2020)."""
+    """HiResCAM: each cell weighted by its own gradient (Draelos and Carin 2020).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> HiResCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
+    (2, 2)
+    """
 
     weighting: WeightingName | Weighting = "hires_cam"
 
 
 @dataclass(eq=False)
 class SmoothGradCAM(CAM):
-    """Grad-CAM with the gradients of noisy copies averaged."""
+    """Grad-CAM with the mean gradient of noisy copies of the image.
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> SmoothGradCAM(model, gradient=Smooth(samples=4))(image).diagnostics[0]["forward_passes"]
+    5
+    """
 
     gradient: Estimator = field(default_factory=Smooth)
 
 
 @dataclass(eq=False)
 class SmoothGradCAMPlusPlus(CAM):
-    """Smooth Grad-CAM++ (Omeiza et al. 2019)."""
+    """Smooth Grad-CAM++: Grad-CAM++ with mean gradients of noisy copies of the image (Omeiza et al. 2019).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> SmoothGradCAMPlusPlus(model, gradient=Smooth(samples=4))(image).diagnostics[0]["forward_passes"]
+    5
+    """
 
     weighting: WeightingName | Weighting = "grad_cam_plus_plus"
     gradient: Estimator = field(default_factory=Smooth)
@@ -257,22 +309,35 @@ class SmoothGradCAMPlusPlus(CAM):
 
 @dataclass(eq=False)
 class IntegratedGradCAM(CAM):
-    """Integrated Grad-CAM (Sattarzadeh et al., ICASSP 2021)."""
+    """Integrated Grad-CAM: the mean map along the path from a baseline (Sattarzadeh et al., ICASSP 2021).
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> IntegratedGradCAM(model, gradient=Integrated(samples=4, quadrature="midpoint"))(image).heatmap
+    tensor([[[0.0000, 0.0500],
+             [0.1000, 0.0500]]])
+    """
 
     gradient: Estimator = field(default_factory=Integrated)
 
 
 @dataclass(eq=False)
 class ExpectedGradCAM(CAM):
-    """Expected Grad-CAM (Buono et al. 2024), in our reading: see :class:`Expected`.
+    """Expected Grad-CAM: gradients expected over paths from many references (Buono et al. 2024), in the reading of `Expected`.
 
-    Its defaults were chosen on photographs by ``benchmarks/tune_expected.py``: the last layers of three resolutions rather than
-    the last layer alone, where most networks' gradients are the same whatever the estimator; cell by cell; the probability,
-    whose gradient is large where the path decides; and cells on equal parts of the image.
+    The defaults were chosen on photographs by ``benchmarks/tune_expected.py``: the last layers of three resolutions, since at
+    the last layer of most networks all estimators give the same gradient; each cell by its own gradient; the probability, whose
+    gradient is large where the score changes along the path; and cells centred on equal parts of the image.
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> ExpectedGradCAM(model, score="logit")(image).heatmap
+    tensor([[[0.0000, 0.1000],
+             [0.2000, 0.1000]]])
     """
 
     score: ScoreKind = "probability"
-    scales: int = 3
+    scales: Annotated[int, Ge(1)] = 3
     placement: Placement = "tiles"
     weighting: WeightingName | Weighting = "hires_cam"
     gradient: Estimator = field(default_factory=Expected)

@@ -1,6 +1,6 @@
-r"""Gradient estimators: at which images a layer's gradient is asked for.
+r"""Gradient estimators: at which images a layer's gradient is taken, and how the gradients become one map.
 
-The known methods are points of one perturbation:
+All estimators take gradients at points of one perturbation:
 
 .. math:: z = x' + a \, (x - x') + e, \qquad x' \sim D, \quad a \in [0, 1], \quad e \sim N(0, \sigma^2)
 
@@ -13,63 +13,96 @@ Integrated  one baseline    a quadrature's       0                       Sattarz
 Expected    drawn from D    stratified uniform   :math:`N(0, \sigma^2)`  Buono 2024
 ==========  ==============  ===================  ======================  =================
 
-What a gradient is multiplied by is the estimator's ``difference``, and what is averaged over the passes its ``pool``.
+A gradient :math:`g = \partial y / \partial A(z)` is multiplied by the estimator's ``difference``
+
+==========  ==========================================================================================
+none        :math:`\Delta = A(x)`
+reference   :math:`\Delta = A(x) - A(x')`
+path        :math:`\Delta = A(z) - A(x')`
+increment   :math:`\Delta = A(z_t) - A(z_{t-1})`, with :math:`(g_t + g_{t-1}) / 2` in the place of g
+==========  ==========================================================================================
+
+and a map is made of them by its ``pool``. With E the mean over the passes, :math:`\overline{\,\cdot\,}` and :math:`\sum` over a
+channel's cells, and w the weighting,
+
+============  ==========================================  ==============================================================
+pool          gradient that w is given                    factor of w
+============  ==========================================  ==============================================================
+gradient      :math:`E[g]` (and the means of its powers)  :math:`E[\Delta]`
+contribution  :math:`\overline{E[g \Delta]}`              :math:`A(x)`
+slope         :math:`\sum E[g \Delta] / \sum E[\Delta]`   :math:`A(x)`
+map           g of every pass                             :math:`\Delta` of every pass; the maps are averaged
+============  ==========================================  ==============================================================
+
+Contributions are complete if those of a path sum to the change of the score along it,
+
+.. math:: \sum_t \sum_{k,ij} g^k_t \, \Delta^k_t \approx y(x) - y(x')
+
+as increments do in the limit of dense positions (here by the trapezoid rule), and :math:`A(x) - A(x')` only if A is linear on
+the path. The completeness gap is :math:`|sum - (y(x) - E y(x'))| / |y(x) - E y(x')|`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import torch
+from annotated_types import Ge, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.methods.cams.weightings import FIRST_ORDER, Evidence, Weighting
 from faithmap.methods.references import RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
+from faithmap.methods.settings import check_settings, complete_docstring
 from faithmap.probe import LayerProbe, Layers, Pass, joined
 
 Difference: TypeAlias = Literal["none", "reference", "path", "increment"]
-r"""What the gradient at z is multiplied by: :math:`A(x)`, :math:`A(x) - A(x')`, :math:`A(z) - A(x')`, or the step from one z of
-a path to the next, with which contributions are complete: they sum to :math:`y(x) - y(x')`."""
+"""The factor of a gradient, see above."""
 
 Pool: TypeAlias = Literal["gradient", "contribution", "slope", "map"]
-r"""With :math:`\Delta` the difference and E the mean over the passes, a weighting is given
-
-- ``gradient``: :math:`E[g]`, and weighs :math:`E[\Delta]`;
-- ``contribution``: each channel's mean of :math:`E[g \Delta]` as its gradient, and weighs A(x);
-- ``slope``: each channel's sum of :math:`E[g \Delta]` over its sum of :math:`E[\Delta]`, and weighs A(x);
-- ``map``: g and :math:`\Delta` of every pass, and the maps are averaged.
-"""
+"""What is averaged over the passes, see above."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator:
-    """What all estimators can say of themselves; used as one of the four below."""
+    """Base of the four estimators.
+
+    Args:
+        difference: factor of each gradient: ``none`` for A(x), ``reference`` for A(x) - A(x'), ``path`` for A(z) - A(x'),
+            ``increment`` for the step of A from one z of a path to the next, with which contributions are complete.
+        pool: mean over the passes: of the ``gradient``; of each channel's ``contribution`` g * difference; of the ``slope``, a
+            channel's contribution divided by its difference; or of the ``map`` of each pass.
+        relu_each: with ``pool="map"``, set negative values of each map to 0 before the mean.
+    """
 
     difference: Difference = "none"
     pool: Pool = "gradient"
     relu_each: bool = False
-    """Whether, with ``pool="map"``, a map loses what is negative in it before it is averaged with the others."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        complete_docstring(cls)
 
     @property
     def is_plain(self) -> bool:
-        """Whether the pass of the clean image is all that is asked for."""
+        """Whether the pass over the clean images is the only one."""
         return False
 
     def check(self) -> None:
-        """Raise ValueError for settings that contradict each other."""
+        """Raise ValueError for settings out of range, or that contradict each other."""
+        check_settings(self)
         if self.difference == "increment" and self.pool == "gradient":
-            raise ValueError("steps along a path weigh its gradients one by one; give pool='contribution', 'slope' or 'map'")
+            raise ValueError("increments are factors of single gradients; give pool='contribution', 'slope' or 'map'")
         if self.difference == "none" and self.pool != "gradient":
             raise ValueError(
                 f"pool={self.pool!r} multiplies by a difference; give difference='reference', 'path' or 'increment'"
             )
 
     def starting_from(self, baseline: References) -> Estimator:
-        """The same with paths that start elsewhere; itself where there are none."""
+        """The same estimator with other references; itself if it has none."""
         del baseline
         return self
 
@@ -80,33 +113,38 @@ class Estimator:
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(Estimator):
-    """The gradient at the image itself."""
+    """The gradient at the image itself.
+
+    >>> Plain().is_plain
+    True
+    """
 
     @property
     def is_plain(self) -> bool:
-        """Always."""
+        """Whether the pass over the clean images is the only one."""
         return True
 
 
 @dataclass(frozen=True, kw_only=True)
 class Smooth(Estimator):
-    """The mean over noisy copies of the image.
+    """The mean gradient over noisy copies of the image.
 
     Args:
-        samples: copies.
-        noise_std: in the units of the images. Omeiza gives no value; SmoothGrad's 10 to 20 % of the range is 0.1 to 0.2.
-        antithetic: every second copy has the noise of the one before it with the other sign.
+        samples: number of copies.
+        noise_std: standard deviation of the noise. Omeiza gives no value; SmoothGrad's 10 to 20 % of the range is 0.1 to 0.2.
+        antithetic: every second copy has the noise of the one before with the other sign.
+
+    >>> Smooth(samples=4).draw(torch.zeros(1, 3, 8, 8), torch.Generator()).noise
+    tensor([ 0.1000, -0.1000,  0.1000, -0.1000])
     """
 
-    samples: int = 24
-    noise_std: float = 0.1
+    samples: Annotated[int, Ge(1)] = 24
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.1
     antithetic: bool = True
 
     def check(self) -> None:
-        """Raise ValueError for settings that make no mean."""
+        """Raise ValueError for settings out of range, or a difference."""
         super().check()
-        if self.samples < 1 or self.noise_std < 0:
-            raise ValueError("give at least 1 sample and a noise_std of at least 0")
         if self.difference != "none":
             raise ValueError(f"difference={self.difference!r} needs a reference; give Integrated() or Expected()")
 
@@ -120,36 +158,39 @@ class Smooth(Estimator):
 
 @dataclass(frozen=True, kw_only=True)
 class Integrated(Estimator):
-    r"""The path from one baseline: Integrated Grad-CAM.
+    r"""Gradients along the path from one baseline, as in Integrated Grad-CAM.
 
     .. math:: L = \frac{1}{S} \sum_t relu\Bigl(\sum_k w_k(g_t) \, \bigl(A^k(z_t) - A^k(x')\bigr)\Bigr)
 
     Args:
         samples: S, positions on the path.
-        baseline: as for every method; the paper's is black, in whatever space it is given.
-        quadrature: positions :math:`t / S` (``right``, as the paper's sum), the middles of S parts, or S points with both ends
-            in and half weight there.
+        baseline: x'; a name, pixel value, tensor or callable. The paper's is black, in whatever space the image is.
+        quadrature: positions :math:`t / S` (``right``, the paper's sum), the middles of S equal parts (``midpoint``), or S
+            points with both ends and half their weight there (``trapezoid``).
+
+    >>> Integrated(samples=2).draw(torch.ones(1, 3, 8, 8), torch.Generator()).position
+    tensor([0.0000, 0.5000, 1.0000])
     """
 
     difference: Difference = "path"
     pool: Pool = "map"
     relu_each: bool = True
-    samples: int = 24
+    samples: Annotated[int, Ge(1)] = 24
     baseline: References = "black"
     quadrature: Quadrature = "right"
 
     def check(self) -> None:
-        """Raise ValueError for settings that make no quadrature."""
+        """Raise ValueError for settings out of range."""
         super().check()
-        if self.samples < 1 + (self.quadrature == "trapezoid"):
-            raise ValueError(f"samples is {self.samples}; give at least 1, for the trapezoid rule 2")
+        if self.quadrature == "trapezoid" and self.samples < 2:
+            raise ValueError(f"samples is {self.samples}; give at least 2 for the trapezoid rule")
 
     def starting_from(self, baseline: References) -> Estimator:
-        """The same with another baseline."""
+        """The same estimator with another baseline."""
         return replace(self, baseline=baseline)
 
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
-        """The quadrature's positions."""
+        """The baseline, and the quadrature's positions."""
         position, share = quadrature(self.quadrature, self.samples)
         position, share = (torch.cat([torch.zeros(1), values]) for values in (position, share))
         zeros = torch.zeros(len(position), dtype=torch.long)
@@ -158,7 +199,7 @@ class Integrated(Estimator):
 
 @dataclass(frozen=True, kw_only=True)
 class Expected(Estimator):
-    r"""The smoothed expectation over paths from a distribution of references: Expected Grad-CAM.
+    r"""The smoothed expectation over paths from a distribution of references, as in Expected Grad-CAM.
 
     .. math:: G = E_{x' \sim D, \; a \sim U(0, 1), \; e \sim N(0, \sigma^2)} \bigl[ g(z) \bigr]
 
@@ -166,41 +207,44 @@ class Expected(Estimator):
     its settings, their defaults chosen by ``benchmarks/tune_expected.py``.
 
     Args:
-        samples: passes; a is drawn once from each of so many equal parts of a path.
+        samples: passes; a is drawn once from each of as many equal parts of a path.
         references: D; a distribution, several images as a tensor, or a baseline.
-        paths: different references; None takes one for each sample.
-        noise_std: sigma, in the units of the images.
-        antithetic: every second pass has the noise of the one before it with the other sign.
-        jitter: without it, a is in the middle of each part, not drawn from it.
+        paths: number of different references; None for one per sample.
+        noise_std: sigma.
+        antithetic: every second pass has the noise of the one before with the other sign.
+        jitter: draw a from each part; False takes the middle of each part.
+
+    >>> Expected(samples=2, jitter=False).draw(torch.ones(1, 3, 8, 8), torch.Generator()).position
+    tensor([0.2500, 0.7500])
     """
 
-    samples: int = 24
+    samples: Annotated[int, Ge(1)] = 24
     references: References = field(default_factory=RandomBlurs)
-    paths: int | None = None
-    noise_std: float = 0.01
+    paths: Annotated[int, Ge(1)] | None = None
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.01
     antithetic: bool = True
     jitter: bool = True
 
     def check(self) -> None:
-        """Raise ValueError for settings that make no expectation."""
+        """Raise ValueError for settings out of range."""
         super().check()
-        if self.samples < 1 or self.noise_std < 0 or not 1 <= (self.paths or 1) <= self.samples:
-            raise ValueError("give at least 1 sample, a noise_std of at least 0, and 1 to as many paths as samples")
+        if self.paths is not None and self.paths > self.samples:
+            raise ValueError(f"paths is {self.paths}; give at most as many paths as samples, {self.samples}")
 
     def starting_from(self, baseline: References) -> Estimator:
-        """The same with another distribution."""
+        """The same estimator with another distribution."""
         return replace(self, references=baseline)
 
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
-        """Strata dealt out to the paths like cards, and the ends that a difference needs, which stay without noise."""
+        """Positions dealt to the paths in turn. A difference adds each reference, increments the image too, without noise."""
         paths = self.paths or self.samples
         references = draw_references(self.references, image, paths, generator)
         jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu() if self.jitter else 0.5
         position, path = (torch.arange(self.samples) + jitter) / self.samples, torch.arange(self.samples) % paths
         seed, noise = noise_of_passes(self.samples, self.noise_std, self.antithetic, generator)
-        steps = self.difference == "increment"
-        share = torch.full_like(position, 1 / (paths if steps else self.samples))
-        ends = [0.0] * (self.difference != "none") + [1.0] * steps
+        increments = self.difference == "increment"
+        share = torch.full_like(position, 1 / (paths if increments else self.samples))
+        ends = [0.0] * (self.difference != "none") + [1.0] * increments
         path = torch.cat([path, *(torch.arange(paths) for _ in ends)])
         position = torch.cat([position, *(torch.full((paths,), end) for end in ends)])
         share = torch.cat([share, *(torch.full((paths,), end / paths) for end in ends)])
@@ -210,14 +254,14 @@ class Expected(Estimator):
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Passes, or steps between them, to be summed by image with their shares.
+class Terms:
+    """Terms of a mean at each layer: one for each pass, or for each step between two passes of a path.
 
     Attributes:
-        blocks: images, and which rows are theirs.
-        share: each row's weight in the mean.
-        gradient: g at each layer.
-        difference: what it is multiplied by, at each layer; nothing where that is A(x).
+        blocks: number of each image among the few, and its slice of the terms.
+        share: weight of each term in its image's mean.
+        gradient: g of each term at each layer.
+        difference: its factor Delta at each layer; empty where that is A(x).
     """
 
     blocks: list[tuple[int, slice]]
@@ -227,80 +271,99 @@ class Rows:
 
 
 class Expectation:
-    """The passes of a few images, in one stream of full chunks.
+    """The passes of a few images, in full chunks, and the terms that they make.
+
+    The passes of an image follow each other path by path, from the reference (share 0) to the image::
+
+        pass      0   1    2    3   4    5    ...
+        z         x'  z_1  z_2  x'  z_1  z_2
+        start     0   0    0    3   3    3
 
     Args:
-        probe: of the model, at the layers.
-        estimator: whose samples they are.
-        images: the few.
-        numbers: what the model counts them as.
+        probe: of the model at the layers.
+        estimator: which made the passes.
+        numbers: of the images, among those of the probe.
         activation: A(x) at each layer.
-        samples: of each image.
+        stream: the passes.
 
     Attributes:
-        start: mean score of each image's references, complete when all rows are out; 0 where none are asked.
+        start_score: mean score of each image's references, complete after the last term; 0 without differences.
     """
 
     def __init__(
-        self,
-        probe: LayerProbe,
-        estimator: Estimator,
-        images: Float[Tensor, "n c h w"],
-        numbers: Int[Tensor, " n"],
-        activation: Layers,
-        samples: list[Samples],
+        self, probe: LayerProbe, estimator: Estimator, numbers: Int[Tensor, " n"], activation: Layers, stream: Stream
     ) -> None:
-        self.probe, self.estimator, self.images, self.numbers = probe, estimator, images, numbers
-        self.activation = activation
-        self.start = images.new_zeros(len(images), dtype=torch.float32)
-        self._stream = Stream(images, samples)
-        self._image, self._share = self._stream.image, self._stream.share
-        self._passes = torch.arange(len(self._image))
-        self._first = self._passes.where(self._share == 0, 0).cummax(dim=0).values
+        self.probe, self.estimator, self.numbers, self.activation, self.stream = probe, estimator, numbers, activation, stream
+        self.start_score = torch.zeros(len(numbers), device=numbers.device)
 
-    def rows(self) -> Iterator[Rows]:
-        """All of them, a chunk at a time."""
-        carried: tuple[Tensor, Pass] | None = None
-        for passes in self._passes.split(self.probe.chunk_size):
-            index = self._image[passes].to(self.images.device)
-            compared = self.estimator.difference != "none"
-            answer = self.probe.observe(self._stream.perturbed(passes), self.numbers[index], keep=compared)
-            if not compared:
-                yield Rows(blocks(self._image[passes]), self._share[passes].to(index.device), answer.gradient, {})
+    def terms(self) -> Iterator[Terms]:
+        """All terms, a chunk of passes at a time."""
+        earlier: Pass | None = None
+        for passes in torch.arange(len(self.stream)).split(self.probe.chunk_size):
+            index = self.stream.image[passes].to(self.numbers.device)
+            z = self.stream.perturbed(passes)
+            if self.estimator.difference == "none":
+                gradient = self.probe.observe(z, self.numbers[index], keep=False).gradient
+                yield Terms(blocks(self.stream.image[passes]), self.stream.share[passes].to(index.device), gradient, {})
                 continue
-            self._note_start(passes, answer)
-            seen = passes
-            if carried is not None:
-                seen, answer = torch.cat([carried[0], passes]), joined([carried[1], answer])
-            yield self._compared(passes, seen, answer)
-            kept = torch.stack([self._first[passes[-1]], passes[-1]])
-            carried = kept, answer.at(torch.searchsorted(seen, kept))
+            window = _Window.of(passes, self.probe.observe(z, self.numbers[index]), earlier)
+            self._add_start_scores(passes[self.stream.share[passes] == 0], window)
+            yield self._differences(passes[self.stream.share[passes] > 0], window)
+            last = passes[-1]
+            earlier = window.at(torch.stack([self.stream.start[last], last]))
 
-    def _note_start(self, passes: Int[Tensor, " m"], answer: Pass) -> None:
-        """Add the scores of references to their image's mean."""
-        first = self._share[passes] == 0
-        image = self._image[passes][first]
-        paths = self._image[self._share == 0].bincount(minlength=len(self.images))
-        scores = answer.score[first.to(answer.score.device)] / paths[image].to(answer.score)
-        self.start.index_add_(0, image.to(self.start.device), scores.to(self.start))
-
-    def _compared(self, passes: Int[Tensor, " m"], seen: Int[Tensor, " l"], answer: Pass) -> Rows:
-        """The differences of the chunk's passes, of which ``answer`` has those in ``seen``, in ascending order."""
-        counted = passes[self._share[passes] > 0]
-        index = self._image[counted].to(self.images.device)
-        here, before, origin = (torch.searchsorted(seen, which) for which in (counted, counted - 1, self._first[counted]))
-        now, other = answer.at(here), answer.at(before if self.estimator.difference == "increment" else origin)
-        gradient, end = now.gradient, now.activation
+    def _differences(self, passes: Int[Tensor, " m"], window: _Window) -> Terms:
+        """The terms of the passes, with g and Delta of each."""
+        index = self.stream.image[passes].to(self.numbers.device)
+        here = window.at(passes)
         if self.estimator.difference == "increment":
-            gradient = {name: (g + other.gradient[name]) / 2 for name, g in gradient.items()}
-        elif self.estimator.difference == "reference":
-            end = {name: a[index] for name, a in self.activation.items()}
-        difference = {name: a - other.activation[name] for name, a in end.items()}
-        return Rows(blocks(self._image[counted]), self._share[counted].to(index.device), gradient, difference)
+            before = window.at(passes - 1)
+            gradient: Layers = {name: (g + before.gradient[name]) / 2 for name, g in here.gradient.items()}
+            difference = {name: a - before.activation[name] for name, a in here.activation.items()}
+        else:
+            start, gradient = window.at(self.stream.start[passes]), here.gradient
+            end = here.activation
+            if self.estimator.difference == "reference":
+                end = {name: a[index] for name, a in self.activation.items()}
+            difference = {name: a - start.activation[name] for name, a in end.items()}
+        return Terms(blocks(self.stream.image[passes]), self.stream.share[passes].to(index.device), gradient, difference)
+
+    def _add_start_scores(self, passes: Int[Tensor, " k"], window: _Window) -> None:
+        """Add the scores of references to the mean of their image."""
+        image = self.stream.image[passes]
+        paths = self.stream.image[self.stream.share == 0].bincount(minlength=len(self.numbers))
+        scores = window.at(passes).score
+        self.start_score.index_add_(0, image.to(scores.device), (scores / paths[image].to(scores)).to(self.start_score))
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The results of a chunk of passes and of two passes before it: the start of the last path, and the last pass.
+
+    With both, every pass of the chunk finds the start of its path and the pass before it.
+
+    Attributes:
+        results: of all these passes; row r is pass ``first + r``, but for row 0, the start of the last path.
+        first: see above.
+    """
+
+    results: Pass
+    first: int
+
+    @classmethod
+    def of(cls, passes: Int[Tensor, " m"], results: Pass, earlier: Pass | None) -> _Window:
+        """The window of a chunk; ``earlier`` has the two passes before it, None for the first chunk."""
+        if earlier is None:
+            return cls(results, int(passes[0]))
+        return cls(joined([earlier, results]), int(passes[0]) - 2)
+
+    def at(self, passes: Int[Tensor, " k"]) -> Pass:
+        """The results of some of the passes."""
+        return self.results.at((passes - self.first).clamp(min=0))
 
 
 def blocks(image: Int[Tensor, " m"]) -> list[tuple[int, slice]]:
-    """Where the rows of each image lie, which follow each other.
+    """Each image in a list of rows that is ordered by image, and the slice of its rows.
 
     >>> blocks(torch.tensor([3, 3, 4]))
     [(3, slice(0, 2, None)), (4, slice(2, 3, None))]
@@ -311,77 +374,74 @@ def blocks(image: Int[Tensor, " m"]) -> list[tuple[int, slice]]:
 
 
 class LayerPool:
-    """Sums over the passes of a few images at one layer.
+    """Weighted sums over the terms of a few images at one layer, and the map that they make.
 
     Args:
         name: of the layer.
-        pool: what is averaged.
+        estimator: its ``pool`` and ``relu_each``.
         weighting: of the channels or cells.
-        relu_each: whether the maps of ``pool="map"`` lose what is negative before they are averaged.
         activation: A(x) of the images.
     """
 
-    def __init__(
-        self, name: str, pool: Pool, weighting: Weighting, relu_each: bool, activation: Float[Tensor, "n k h w"]
-    ) -> None:
-        self.name, self.pool, self.weighting, self.relu_each, self.activation = name, pool, weighting, relu_each, activation
+    def __init__(self, name: str, estimator: Estimator, weighting: Weighting, activation: Float[Tensor, "n k h w"]) -> None:
+        self.name, self.estimator, self.weighting, self.activation = name, estimator, weighting, activation
         self._powers = ("gradient",) if weighting in FIRST_ORDER else ("gradient", "square", "cube")
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, rows: Rows) -> None:
-        """Count some passes in."""
-        g, difference = rows.gradient[self.name], rows.difference.get(self.name)
-        if self.pool == "gradient":
+    def add(self, terms: Terms) -> None:
+        """Add some terms to the sums."""
+        g, difference, pool = terms.gradient[self.name], terms.difference.get(self.name), self.estimator.pool
+        if pool == "gradient":
             for power, name in enumerate(self._powers, start=1):
-                self._add(name, rows, g if power == 1 else g.pow(power))
-        if difference is None:  # the activation of the image itself, whatever the pass
+                self._add(name, terms, g if power == 1 else g.pow(power))
+        if difference is None:  # the factor is A(x), the same for all terms
             return
         channel = (g * difference).sum(dim=(2, 3), keepdim=True)
-        self._add("complete", rows, channel.sum(dim=(1, 2, 3)))
-        if self.pool == "map":
+        self._add("contributions", terms, channel.sum(dim=(1, 2, 3)))
+        if pool == "map":
             one = weighted(self.weighting(Evidence(difference, g)), difference)
-            self._add("map", rows, one.heatmap.relu() if self.relu_each else one.heatmap)
-            self._add("channel", rows, one.channel)
+            self._add("map", terms, one.heatmap.relu() if self.estimator.relu_each else one.heatmap)
+            self._add("channel", terms, one.channel)
             return
-        self._add("difference", rows, difference)
-        if self.pool != "gradient":
-            self._add("contribution", rows, channel)
+        self._add("difference", terms, difference)
+        if pool != "gradient":
+            self._add("contribution", terms, channel)
 
     def result(self) -> Weighted:
-        """The map of each image, signed unless its parts were not."""
-        sums = self._sums
-        if self.pool == "map":
+        """The map of each image; signed, but for ``relu_each``."""
+        sums, pool = self._sums, self.estimator.pool
+        if pool == "map":
             return Weighted(sums["map"], sums["channel"])
-        if self.pool == "gradient":
+        if pool == "gradient":
             moments = [sums[name] for name in self._powers]
             evidence = Evidence(sums.get("difference", self.activation), *moments)
         else:
-            whole = sums["difference"].sum(dim=(2, 3), keepdim=True)
-            below = whole if self.pool == "slope" else torch.full_like(whole, self.activation[0, 0].numel())
+            change = sums["difference"].sum(dim=(2, 3), keepdim=True)
+            below = change if pool == "slope" else torch.full_like(change, self.activation[0, 0].numel())
             channel = (sums["contribution"] / below).where(below != 0, 0)
             evidence = Evidence(self.activation, channel.expand_as(self.activation))
         return weighted(self.weighting(evidence), evidence.activation)
 
-    def completeness(self) -> Float[Tensor, " n"] | None:
-        """The sum of all contributions; None where gradients multiply no difference."""
-        return self._sums.get("complete")
+    def contributions(self) -> Float[Tensor, " n"] | None:
+        """The sum of all contributions; None without a difference."""
+        return self._sums.get("contributions")
 
-    def _add(self, name: str, rows: Rows, values: Tensor) -> None:
+    def _add(self, name: str, terms: Terms, values: Tensor) -> None:
         if name not in self._sums:
             self._sums[name] = values.new_zeros(len(self.activation), *values.shape[1:])
-        share, flat = rows.share.to(values), values.reshape(len(values), -1)
-        for image, block in rows.blocks:
+        share, flat = terms.share.to(values), values.reshape(len(values), -1)
+        for image, block in terms.blocks:
             self._sums[name][image].view(-1).addmv_(flat[block].mT, share[block])
 
 
 class Weighted(NamedTuple):
-    """Weights times activation, summed over the channels, and over the cells."""
+    """Weights times activation, summed over the channels (a map), and over the cells (contributions of the channels)."""
 
     heatmap: Float[Tensor, "n h w"]
     channel: Float[Tensor, "n k"]
 
 
 def weighted(weights: Float[Tensor, "n k #h #w"], activation: Float[Tensor, "n k h w"]) -> Weighted:
-    """The map, and what each channel contributes to it."""
+    """The map of these weights, and the contribution of each channel to it."""
     parts = weights * activation
     return Weighted(parts.sum(dim=1), parts.sum(dim=(2, 3)))

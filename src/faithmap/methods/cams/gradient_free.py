@@ -41,13 +41,13 @@ class WeighsChannels(LayerExplainer):
         return Passes(1 + sum(grid.shape[1] for grid in grids), 0)
 
     def _explain(self, request: Request) -> RawHeatmap:
-        _, _, answer = request.kept
+        answer = request.kept.results
         weights: dict[str, list[Tensor]] = {name: [] for name in answer.activation}
         for image in range(len(request.images)):
             for name, activation in answer.activation.items():
                 weights[name].append(self._weights(request, image, name, activation[image]).view(-1, 1, 1))
             request.progress(image + 1, len(request.images))
-        return self._answer(
+        return self._raw(
             request, {name: weighted(torch.stack(weights[name]), activation) for name, activation in answer.activation.items()}
         )
 
@@ -80,7 +80,7 @@ class ScoreCAM(WeighsChannels):
         low, high = activation.amin(dim=(1, 2), keepdim=True), activation.amax(dim=(1, 2), keepdim=True)
         masks = ((activation - low) / (high - low)).where(high > low, 0).to(shown.dtype)
         scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=shown.device))
-        probe: LayerProbe = request.kept[1]
+        probe: LayerProbe = request.kept.probe
         probe.forward[image] += len(masks)
         return scores.softmax(dim=0)
 
@@ -95,7 +95,7 @@ class AblationCAM(WeighsChannels):
 
     @torch.no_grad()
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
-        probe: LayerProbe = request.kept[1]
+        probe: LayerProbe = request.kept.probe
         channels = torch.arange(len(activation), device=activation.device)
         scores = [probe.without_channels(image, layer, some) for some in channels.split(self.chunk_size)]
         clean = request.clean[image]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -34,22 +34,24 @@ class Operation:
         function: a torch operator, or the function that was called.
         args: its positional arguments.
         kwargs: its keyword arguments.
+        name: the same in all forms: without overload, without the underscores of in-place forms, without ``aten``.
+
+    >>> Operation(torch.ops.aten.relu_.default, (), {}).name, Operation(torch.Tensor.__iadd__, (), {}).name
+    ('relu', 'iadd')
     """
 
     function: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """The same name in all forms: without overload, without the underscores of in-place forms, without ``aten``.
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self._name())
 
-        >>> Operation(torch.ops.aten.relu_.default, (), {}).name, Operation(torch.Tensor.__iadd__, (), {}).name
-        ('relu', 'iadd')
-        """
+    def _name(self) -> str:
         schema = getattr(self.function, "_schema", None)
         if schema is None:
-            return getattr(self.function, "__name__", "").strip("_")
+            return str(getattr(self.function, "__name__", "")).strip("_")
         space, name = schema.name.split("::")
         name = name[:-1] if self._in_place else name
         return name if space == "aten" else f"{space}::{name}"
@@ -115,16 +117,11 @@ def intercept_calls(intercept: Intercept) -> Iterator[None]:
 
 
 @contextmanager
-def note_outputs(modules: Iterable[nn.Module], note: Callable[[nn.Module, Any], None]) -> Iterator[None]:
-    """Call a function with each module and its output, whenever one of the modules has run inside the block."""
-
-    def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-        del arguments
-        note(module, output)
-
+def note_outputs(modules: Iterable[nn.Module], note: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
+    """Call a function with each module, its arguments and its output, whenever one of the modules has run inside the block."""
     with ExitStack() as stack:
         for module in modules:
-            stack.callback(module.register_forward_hook(hook).remove)
+            stack.callback(module.register_forward_hook(note).remove)
         yield
 
 

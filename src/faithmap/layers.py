@@ -92,7 +92,8 @@ def _spatial_outputs(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[
     """In order, the modules that run once and return pictures of the image's shape; their sizes, whether they are rectified."""
     ran: list[tuple[nn.Module, tuple[int, int] | None, bool]] = []
 
-    def note(module: nn.Module, output: Any) -> None:
+    def note(module: nn.Module, arguments: Any, output: Any) -> None:
+        del arguments
         picture = isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1 and _like(output, image)
         rectified = picture and bool(output.relu().sum() > 10 * (-output).relu().sum())
         ran.append((module, (output.shape[-2], output.shape[-1]) if picture else None, rectified))

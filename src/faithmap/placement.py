@@ -107,7 +107,7 @@ class CellTracker:
         return self._places.get(tensor) or self._latest.get(tuple(tensor.shape[-2:]))
 
     def _tracked(self, operation: Operation) -> Any:
-        result = operation.run()
+        result = operation.function(*operation.args, **operation.kwargs)
         output = result[0] if isinstance(result, (tuple, list)) and result else result
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1:
             place = self._after(operation.name, operation.args, output)

@@ -220,7 +220,8 @@ def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | N
     """
     recorder, ran = Recorder(image), list[tuple[nn.Module, Value | None, bool]]()
 
-    def note(module: nn.Module, output: Any) -> None:
+    def note(module: nn.Module, arguments: Any, output: Any) -> None:
+        del arguments
         spatial = isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] * output.shape[-2] > 1
         ran.append((module, recorder.value(output) if spatial else None, spatial and bool((output >= 0).all())))
 

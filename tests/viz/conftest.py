@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -28,12 +30,12 @@ def image() -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def why() -> Explanation:
+def explanation() -> Explanation:
     """A hundred cells, all different."""
     order = torch.randperm(100, generator=torch.Generator().manual_seed(1)).float()
     return Explanation(order.view(1, 10, 10), (40, 60), target=torch.tensor([1]), method="Oracle")
 
 
 @pytest.fixture(scope="session")
-def proof(model, image, why) -> DeletionInsertion:
-    return deletion_insertion(model, image, why)
+def evidence(model: Classifier, image: Tensor, explanation: Explanation) -> DeletionInsertion:
+    return deletion_insertion(model, image, explanation)

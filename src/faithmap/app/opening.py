@@ -35,7 +35,7 @@ from faithmap.metrics.functional.agreement import spearman
 from faithmap.metrics.functional.curves import PROTOCOLS, Curve, Protocol
 from faithmap.text import one_line
 from faithmap.viz.browser import colours, display
-from faithmap.viz.colours import COLORMAP, flaw, limits
+from faithmap.viz.overlay import COLORMAP, flaw, limits
 
 MOST = 4
 """Maps that stand side by side."""

@@ -116,6 +116,11 @@ class Choice:
         return len(self.ranking[0].scores)
 
     @property
+    def higher_is_better(self) -> bool:
+        """Whether a high score is good."""
+        return SCORES[self.score]
+
+    @property
     def best(self) -> Ranked:
         """The first that is no control."""
         return next(method for method in self.ranking if not method.control)

@@ -1,17 +1,18 @@
-"""Pictures of explanations: overlay, panel, curves, strip, film, sanity. Nothing here imports pyplot or chooses a backend."""
+"""Pictures of explanations: overlay, panel, curves, strip, animation, sanity check. Nothing here uses pyplot.
+
+This package needs explanations and plain numbers only: it imports methods and metrics for type checking, not at run time.
+"""
 
 from faithmap.viz.adversarial import adversarial_panel, insertion_curves
 from faithmap.viz.animation import animation
-from faithmap.viz.colours import colourise, flaw, limits, scaled
 from faithmap.viz.comparison import compare
-from faithmap.viz.curves import curves
-from faithmap.viz.files import save_figure, save_image
-from faithmap.viz.overlay import overlay, placed
+from faithmap.viz.curves import curves, saturation_curves
+from faithmap.viz.figure import save_figure, save_image
+from faithmap.viz.overlay import colourise, flaw, limits, overlay, placed, scaled
 from faithmap.viz.panel import show
 from faithmap.viz.ranking import ranking
+from faithmap.viz.removal_steps import strip
 from faithmap.viz.sanity import sanity
-from faithmap.viz.saturation import saturation_curves
-from faithmap.viz.strip import strip
 
 __all__ = [
     "adversarial_panel",

@@ -1,10 +1,10 @@
-"""The adversarial check on one sheet: both images and what differs, both maps, and how much of each has to be inserted."""
+"""Adversarial check: both images and their difference, both maps, and both insertion curves."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -13,19 +13,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.metrics.functional import AdversarialCheck, Curve
-from faithmap.viz.captions import how, named
-from faithmap.viz.checks import check_explained, one_photo
-from faithmap.viz.colours import COLORMAP, flaw
+from faithmap.viz.captions import class_name, subtitle_of
 from faithmap.viz.curves import frame, line_of
-from faithmap.viz.figure import Heading, Picture, axes_at, draw, say
-from faithmap.viz.overlay import overlay, placed
+from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
+
+if TYPE_CHECKING:
+    from faithmap.metrics.functional import AdversarialCheck, Curve
 
 _HEIGHT, _BELOW, _SIDE, _GAP, _PLOT_GAP = 2.7, 0.72, 0.25, 0.3, 0.5
 _LEGEND, _LONGEST = 0.72, 28
 
 _CLEAN, _ADVERSARIAL = "#0072b2", "#d55e00"
-"""Blue and vermilion, which stay apart with every common colour blindness; the second line is dashed, too."""
+"""Blue and vermilion, distinguishable with every common colour blindness; the second line is also dashed."""
 
 
 def adversarial_panel(
@@ -36,33 +36,41 @@ def adversarial_panel(
     title: str | None = None,
     colormap: str = COLORMAP,
 ) -> Figure:
-    """Clean image, adversarial image and their difference; under them both maps, and both insertion curves.
+    """Draw the clean image, the adversarial image and their difference; below them both maps, and both insertion curves.
 
-    The difference is magnified around grey until its largest value nearly fills the range of colours, by a whole number of
-    times that stands below it. The circles on the curves mark the fraction that brings the share of the score back.
+    The difference is magnified around grey by the largest integer factor that fits the range of colours; the factor is below
+    it. The circles on the curves mark the fraction that restores the share of the score.
+
+    >>> from faithmap import Gradient
+    >>> from faithmap.metrics.functional import adversarial_check
+    >>> image = torch.rand(1, 3, 16, 16)
+    >>> explainer = Gradient(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)))
+    >>> figure = adversarial_panel(image, adversarial_check(explainer, image, radius=0.1))
+    >>> [ax.get_title() for ax in figure.axes[:3]]
+    ['Clean image', 'Adversarial image', 'Difference']
 
     Args:
         image: the one clean image, in [0, 1].
-        check: of it alone.
+        check: of this image.
         labels: one name per class.
         title: instead of both classes and their probabilities.
-        colormap: one of matplotlib's, by name.
+        colormap: name of a colormap of matplotlib.
 
     Raises:
         ValueError: for several images, or an image and a check that do not fit each other.
     """
-    clean = one_photo(image)
+    clean = one_image(image)
     if len(check) != 1:
-        raise ValueError(f"the check holds {len(check)} images; give that of one, such as check[i]")
+        raise ValueError(f"the check has {len(check)} images; give that of one, such as check[i]")
     check_explained(clean, check.clean)
-    changed = one_photo(check.attack.images)
-    answers = _answers(check, labels)
-    figure, axes = _sheet(clean, (title or _title(check, answers), _made(check, clean, changed)))
-    difference, words = magnified(clean, changed)
-    draw(axes[0], clean, "Clean image", answers[0])
-    draw(axes[1], changed, "Adversarial image", answers[1])
-    draw(axes[2], difference, "Difference", words)
-    below = [f"for {_short(named(why.target, labels) or '')}" for why in (check.clean, check.adversarial)]
+    changed = one_image(check.attack.images)
+    predictions = _predictions(check, labels)
+    figure, axes = _sheet(clean, (title or _title(check, predictions), _subtitle(check, clean, changed)))
+    difference, factor = magnified(clean, changed)
+    draw(axes[0], clean, "Clean image", predictions[0])
+    draw(axes[1], changed, "Adversarial image", predictions[1])
+    draw(axes[2], difference, "Difference", factor)
+    below = [f"for {_short(class_name(one.target, labels) or '')}" for one in (check.clean, check.adversarial)]
     correlation = float(check.correlation[0])
     below[1] += "" if math.isnan(correlation) else f"; rank correlation to the other {correlation:.2f}"
     _map(axes[3], clean, check.clean, ("Map of the clean image", below[0]), colormap)
@@ -72,7 +80,7 @@ def adversarial_panel(
 
 
 def magnified(clean: Float[Tensor, "1 3 h w"], changed: Float[Tensor, "1 3 h w"]) -> tuple[Float[Tensor, "1 3 h w"], str]:
-    """What was changed, around a grey of 0.5 and as many times larger as fit, and how many times in words.
+    """The difference around a grey of 0.5, magnified by the largest integer factor that fits, and a text with the factor.
 
     >>> grey = torch.full((1, 3, 1, 1), 0.25)
     >>> magnified(grey, grey + 0.125)[1]
@@ -88,17 +96,24 @@ def magnified(clean: Float[Tensor, "1 3 h w"], changed: Float[Tensor, "1 3 h w"]
 
 
 def insertion_curves(check: AdversarialCheck, ax: Axes | None = None) -> Axes:
-    """Plot the insertion curves of one image and its adversarial twin, and mark the fraction needed on each.
+    """Plot the insertion curves of a clean and its adversarial image, and mark the fraction needed on each.
+
+    >>> from faithmap import Gradient
+    >>> from faithmap.metrics.functional import adversarial_check
+    >>> explainer = Gradient(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5)))
+    >>> ax = insertion_curves(adversarial_check(explainer, torch.rand(1, 3, 16, 16), radius=0.1))
+    >>> ax.get_title()
+    'Insertion'
 
     Args:
         check: of one image.
-        ax: where to draw; None makes a figure, found at the result's ``figure``.
+        ax: axes to draw on; None creates a figure, the ``figure`` of the result.
 
     Raises:
         ValueError: for several images.
     """
     if len(check) != 1:
-        raise ValueError(f"the check holds {len(check)} images; give that of one, such as check[i]")
+        raise ValueError(f"the check has {len(check)} images; give that of one, such as check[i]")
     ax = Picture(figsize=(4.4, 3.4), layout="constrained").add_subplot() if ax is None else ax
     sides = (
         ("clean", check.clean_insertion, check.clean_needed, _CLEAN, "-"),
@@ -117,7 +132,7 @@ def insertion_curves(check: AdversarialCheck, ax: Axes | None = None) -> Axes:
 
 
 def _curve(ax: Axes, curve: Curve, label: str, needed: float, colour: str, line: str) -> None:
-    """One curve; where the map ranks, a circle on it, and a line down to the fraction needed."""
+    """Plot one curve, with a circle on it and a line down to the fraction needed, unless the map is constant."""
     fractions, scores = line_of(curve)
     ax.plot(fractions, scores, color=colour, linestyle=line, linewidth=2, label=label)
     if math.isnan(needed):
@@ -131,48 +146,48 @@ def _part(needed: float) -> str:
     return "the map ranks nothing" if math.isnan(needed) else f"{100 * needed:.0f} % of the cells"
 
 
-def _map(ax: Axes, image: Float[Tensor, "1 3 h w"], why: Explanation, words: tuple[str, str], colormap: str) -> None:
-    problem = flaw(why.heatmap)
+def _map(ax: Axes, image: Float[Tensor, "1 3 h w"], explanation: Explanation, texts: tuple[str, str], colormap: str) -> None:
+    problem = flaw(explanation.heatmap)
     if problem is not None:
-        say(ax, problem, words[0], image.shape[-2:])
+        draw_message(ax, problem, texts[0], image.shape[-2:])
         return
-    draw(ax, overlay(image, placed(why, image).cpu(), colormap=colormap), *words)
+    draw(ax, overlay(image, placed(explanation, image).cpu(), colormap=colormap), *texts)
 
 
-def _answers(check: AdversarialCheck, labels: Sequence[str] | None) -> tuple[str, str]:
-    """What the model says of both images."""
-    said = []
+def _predictions(check: AdversarialCheck, labels: Sequence[str] | None) -> tuple[str, str]:
+    """Predicted class and probability of both images."""
+    texts = []
     for classes, probabilities in (
         (check.attack.clean_class, check.attack.clean_probabilities),
         (check.attack.adversarial_class, check.attack.adversarial_probabilities),
     ):
-        said.append(f"{_short(named(classes, labels) or '')}, probability {float(probabilities.max()):.3f}")
-    return said[0], said[1]
+        texts.append(f"{_short(class_name(classes, labels) or '')}, probability {float(probabilities.max()):.3f}")
+    return texts[0], texts[1]
 
 
 def _short(name: str) -> str:
     return name if len(name) <= _LONGEST else name[: _LONGEST - 2].rstrip(" ,;") + " …"
 
 
-def _title(check: AdversarialCheck, answers: tuple[str, str]) -> str:
+def _title(check: AdversarialCheck, predictions: tuple[str, str]) -> str:
     if bool(check.fooled[0]):
-        return f"{answers[0]} \N{RIGHTWARDS ARROW} {answers[1]}"
-    return f"The attack failed: {answers[0]} \N{RIGHTWARDS ARROW} {answers[1]}"
+        return f"{predictions[0]} \N{RIGHTWARDS ARROW} {predictions[1]}"
+    return f"The attack failed: {predictions[0]} \N{RIGHTWARDS ARROW} {predictions[1]}"
 
 
-def _made(check: AdversarialCheck, clean: Tensor, changed: Tensor) -> str:
-    """How: the attack, the maps, the game."""
+def _subtitle(check: AdversarialCheck, clean: Tensor, changed: Tensor) -> str:
+    """The attack, the maps and the protocol."""
     largest = float((changed - clean).abs().max())
-    text = f"MI-FGSM, no pixel changed by more than {largest:.3g} of 1; {how(check.clean)}; "
+    text = f"MI-FGSM, no pixel changed by more than {largest:.3g} of 1; {subtitle_of(check.clean)}; "
     return text + f"insertion by the {check.protocol.name} protocol"
 
 
-def _sheet(image: Tensor, words: tuple[str, str]) -> tuple[Picture, list[Axes]]:
-    """A figure with nothing but its heading, and its axes: three pictures, and under them two pictures and a plot."""
+def _sheet(image: Tensor, texts: tuple[str, str]) -> tuple[Picture, list[Axes]]:
+    """A figure with its heading, and its axes: three pictures, and below them two pictures and a plot."""
     wide = _HEIGHT * min(max(image.shape[-1] / image.shape[-2], 0.6), 2.0)
     last = _PLOT_GAP + max(wide, 2.7)
     width = 2 * _SIDE + 2 * (wide + _GAP) + last
-    heading = Heading.of(*words, width - 2 * _SIDE)
+    heading = Heading.of(*texts, width - 2 * _SIDE)
     figure = Picture(figsize=(width, heading.height + 2 * (_HEIGHT + _BELOW)))
     heading.write(figure, _SIDE)
     axes = []

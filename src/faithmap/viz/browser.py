@@ -1,4 +1,4 @@
-"""What a page needs to draw maps as :mod:`faithmap.viz.overlay` does, and to play deletion and insertion with them."""
+"""Browser: JavaScript and constants to draw overlays, deletion and insertion on a page as this package draws them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from faithmap.viz.overlay import OPACITY, PALENESS, SATURATION
 
 
 def script() -> str:
-    """The JavaScript, functions alone: it touches no page until one of them is called."""
-    return (files("faithmap.viz") / "games.js").read_text(encoding="utf-8")
+    """The JavaScript. It defines functions only, and changes no page before one of them is called."""
+    return (files("faithmap.viz") / "browser.js").read_text(encoding="utf-8")
 
 
 def colours(colormap: str) -> str:
-    r"""256 colours, three bytes each, in base64.
+    r"""256 colours of a colormap, three bytes each, in base64.
 
     >>> base64.b64decode(colours("gray"))[-3:]
     b'\xff\xff\xff'
@@ -27,5 +27,5 @@ def colours(colormap: str) -> str:
 
 
 def display() -> dict[str, float]:
-    """The rules of the overlay: opacity, saturation and paleness."""
+    """The constants of the overlay: opacity, saturation and paleness."""
     return {"opacity": OPACITY, "saturation": SATURATION, "paleness": PALENESS}

@@ -1,23 +1,114 @@
-"""A heatmap on the photograph that it is about."""
+"""Overlay: a heatmap's values as colours, blended into the original image.
+
+Colours need values in [0, 1]. Their scale depends on the heatmap only, never on the image (:func:`limits`). The lower end is
+the lowest value, or 0 if the map has values of both signs, because evidence against the score is not importance for it. The
+upper end is the value that only the highest 0.5 % of the values above the lower end exceed, so that one outlier does not darken
+the rest, and the few hot cells of a sparse map keep their order. A map without an order of its cells has no such ends, and is
+refused.
+"""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from jaxtyping import Float
+from matplotlib import colormaps
 from torch import Tensor
 
+from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.colours import COLORMAP, colourise, scaled
+
+COLORMAP = "plasma"
+"""Perceptually uniform, distinguishable with every common colour blindness, and never close to white, grey or black."""
+
+CLIPPED = 0.005
+"""Share of the values above the lower end of the scale that may lie above its upper end."""
 
 OPACITY = 0.8
-"""Of the most important place; less important ones let more of the photograph through."""
+"""Opacity of the colours at the most important pixel; less important pixels are more transparent."""
 
 SATURATION = 0.3
-"""What is left of the photograph's own colours, so that a yellow flower is not taken for heat."""
+"""Saturation of the image under the heatmap, so that a yellow flower does not look like heat."""
 
 PALENESS = 2 / 3
-"""How far towards white the part of a photograph is moved that the model did not see."""
+"""How far towards white the part of the image outside the model's window is moved."""
+
+_ROUNDING = 16
+"""How much a constant map may vary after resampling, in machine epsilons of its largest value."""
+
+
+def flaw(heatmap: Float[Tensor, "*shape"]) -> str | None:
+    """Why the cells of a heatmap have no order, as a text for a figure; None if they have one.
+
+    >>> flaw(torch.tensor([0.0, 1.0])), flaw(torch.zeros(2))
+    (None, 'one value everywhere: ranks nothing')
+    """
+    if not bool(heatmap.isfinite().all()):
+        return "values that are not finite: ranks nothing"
+    if heatmap.numel() == 0:
+        return "no values: ranks nothing"
+    low, high = float(heatmap.detach().min()), float(heatmap.detach().max())
+    if high - low <= _ROUNDING * torch.finfo(heatmap.dtype).eps * max(abs(low), abs(high)):
+        return "one value everywhere: ranks nothing"
+    return None
+
+
+def limits(heatmap: Float[Tensor, "*shape"]) -> tuple[float, float]:
+    """The ends of the colour scale, by the rule of the module; NaN, outside the model's window, is ignored.
+
+    >>> limits(torch.tensor([-1.0, 0.5, 2.0, torch.nan]))
+    (0.0, 2.0)
+
+    Raises:
+        ValueError: for a map whose cells have no order.
+    """
+    values = heatmap.detach()[~heatmap.isnan()]
+    problem = flaw(values)
+    if problem is not None:
+        raise ValueError(f"the heatmap has {problem}")
+    low, high = float(values.min()), float(values.max())
+    low = 0.0 if low < 0 < high else low
+    above = values[values > low].sort().values
+    return low, float(above[math.ceil((1 - CLIPPED) * len(above)) - 1])
+
+
+def scaled(heatmap: Float[Tensor, "*shape"], ends: tuple[float, float] | None = None) -> Float[Tensor, "*shape"]:
+    """The heatmap scaled to [0, 1], for display only; NaN stays NaN.
+
+    >>> scaled(torch.tensor([0.0, 1.0, 4.0]), ends=(0.0, 2.0))
+    tensor([0.0000, 0.5000, 1.0000])
+
+    Args:
+        heatmap: raw values.
+        ends: the values that become 0 and 1, to draw several maps on one scale; None for the map's own :func:`limits`.
+
+    Raises:
+        ValueError: for ends that are not two finite values in ascending order.
+    """
+    low, high = limits(heatmap) if ends is None else ends
+    if not low < high:
+        raise ValueError(f"the ends of the scale are {low} and {high}; give two finite values, the lower first")
+    return ((heatmap - low) / (high - low)).clamp(0, 1)
+
+
+def colourise(values: Float[Tensor, "n h w"], colormap: str = COLORMAP) -> Float[Tensor, "n 3 h w"]:
+    """RGB of values in [0, 1], with matplotlib's rounding, as in its colour bars.
+
+    >>> colourise(torch.zeros(1, 1, 1), "gray").flatten()
+    tensor([0., 0., 0.])
+
+    Raises:
+        ValueError: for a colormap that matplotlib does not have.
+    """
+    if colormap not in colormaps:
+        raise ValueError(f"colormap {colormap!r} is unknown; give one that matplotlib has, such as {COLORMAP!r} or 'cividis'")
+    chosen = colormaps[colormap]
+    table = torch.from_numpy(chosen(np.arange(chosen.N))[:, :3]).to(values)
+    index = (values * chosen.N).long().clamp(0, chosen.N - 1)
+    return table[index].movedim(-1, -3)
 
 
 def overlay(
@@ -29,23 +120,26 @@ def overlay(
     colormap: str = COLORMAP,
     ends: tuple[float, float] | None = None,
 ) -> Float[Tensor, "1 3 h w"]:
-    r"""Blend the heatmap's colours into the photograph, the stronger the more important the place.
+    r"""Blend the heatmap's colours into the image; the more important a pixel, the more opaque its colour.
 
     .. math:: O = (1 - a v) P + a v \, colour(v)
 
-    with :math:`a` the opacity, :math:`v` the heatmap scaled to [0, 1] and :math:`P` the photograph with its colours
-    faded. Where the heatmap is NaN the model never looked, and the photograph is grey and pale.
+    with :math:`a` the opacity, :math:`v` the heatmap scaled to [0, 1] and :math:`P` the image with reduced saturation. Pixels
+    where the heatmap is NaN lie outside the model's window, and become grey and pale.
+
+    >>> tuple(overlay(torch.rand(1, 3, 8, 8), torch.rand(1, 8, 8)).shape)
+    (1, 3, 8, 8)
 
     Args:
-        photo: in [0, 1], RGB.
-        heatmap: raw values, one for each pixel of the photograph, as :func:`placed` makes them.
+        photo: the original image, in [0, 1], RGB.
+        heatmap: raw values, one per pixel of the image, as :func:`placed` returns them.
         opacity: from 0 to 1.
-        saturation: from 0, a grey photograph, to 1, its own colours.
-        colormap: one of matplotlib's, by name.
-        ends: the values that are drawn as unimportant and as most important; None for :func:`faithmap.viz.limits`.
+        saturation: from 0, a grey image, to 1, its own colours.
+        colormap: name of a colormap of matplotlib.
+        ends: the values of the lower and the upper end of the scale; None for :func:`faithmap.viz.limits`.
 
     Raises:
-        ValueError: for shapes that do not fit, settings out of their range, or a heatmap that ranks nothing.
+        ValueError: for shapes that do not fit, settings out of their range, or a heatmap whose cells have no order.
     """
     if photo.ndim != 4 or photo.shape[:2] != (1, 3) or heatmap.shape != photo[:, 0].shape:
         shapes = f"the photo has shape {tuple(photo.shape)} and the heatmap {tuple(heatmap.shape)}"
@@ -60,29 +154,37 @@ def overlay(
     return torch.where(values.isnan(), torch.lerp(grey, torch.ones_like(grey), PALENESS), heated)
 
 
-def placed(why: Explanation, photo: Float[Tensor, "n c H W"], geometry: Geometry | None = None) -> Float[Tensor, "n H W"]:
-    """The raw heatmap, a value for each pixel of the photograph; NaN where the model never looked.
+@renamed_parameters(why="explanation")
+def placed(
+    explanation: Explanation, photo: Float[Tensor, "n c H W"], geometry: Geometry | None = None
+) -> Float[Tensor, "n H W"]:
+    """The raw heatmap with one value per pixel of the original image; NaN outside the model's window.
+
+    >>> explanation = Explanation(torch.rand(1, 7, 7), (32, 32))
+    >>> tuple(placed(explanation, torch.rand(1, 3, 32, 48), Geometry(crop=(32, 32))).shape)
+    (1, 32, 48)
 
     Args:
-        why: of the model's view of the photograph.
-        photo: the original.
-        geometry: how the view was cut from it; None where the photograph itself was explained.
+        explanation: of the model's input.
+        photo: the original image.
+        geometry: resize and crop from the original image to the model's input; None if the original image was explained.
 
     Raises:
-        ValueError: where that geometry does not lead from the photograph to images of the explained size.
+        ValueError: if the geometry does not map the original image to the size of the explained image.
     """
     geometry = geometry or Geometry()
     size = (photo.shape[-2], photo.shape[-1])
-    seen = geometry.crop or geometry.resized(size)
-    if tuple(seen) != tuple(why.image_size):
+    view = geometry.crop or geometry.resized(size)
+    explained = explanation.image_size
+    if tuple(view) != tuple(explained):
         raise ValueError(
-            f"the photo of {size[0]} x {size[1]} pixels is seen as {seen[0]} x {seen[1]}, but images of "
-            f"{why.image_size[0]} x {why.image_size[1]} were explained; give the photo and the geometry of the model"
+            f"the photo of {size[0]} x {size[1]} pixels becomes an input of {view[0]} x {view[1]}, but images of "
+            f"{explained[0]} x {explained[1]} were explained; give the photo and the geometry of the model"
         )
-    return geometry.place(why.at().detach(), size)
+    return geometry.place(explanation.at().detach(), size)
 
 
 def _grey(photo: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
-    """Of the same luma, by the weights of ITU-R BT.601, still in three channels."""
+    """A grey image of the same luma, by the weights of ITU-R BT.601, with three channels."""
     luma = photo.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     return (photo * luma).sum(dim=1, keepdim=True).expand_as(photo)

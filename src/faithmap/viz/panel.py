@@ -1,8 +1,9 @@
-"""One explanation on one sheet: photograph, heatmap, both together, and the proof."""
+"""Panel: the original image, the heatmap, its overlay, and the deletion and insertion curves of one explanation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
 from matplotlib.axes import Axes
@@ -12,25 +13,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
+from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.metrics.functional import DeletionInsertion
-from faithmap.viz.captions import how, what
-from faithmap.viz.checks import check_explained, one_photo
-from faithmap.viz.colours import COLORMAP, flaw, limits
+from faithmap.viz.captions import subtitle_of, title_of
 from faithmap.viz.curves import curves
-from faithmap.viz.figure import Heading, Picture, axes_at, draw, say
-from faithmap.viz.overlay import OPACITY, SATURATION, overlay, placed
+from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.overlay import COLORMAP, OPACITY, SATURATION, flaw, limits, overlay, placed
+
+if TYPE_CHECKING:
+    from faithmap.metrics.functional import DeletionInsertion
 
 _HEIGHT, _BOTTOM, _SIDE = 2.7, 0.4, 0.25
 _GAP, _BAR_GAP, _CURVES_GAP = 0.3, 0.85, 0.85
 _CURVES, _LEGEND = 3.4, 0.8
 
 
+@renamed_parameters(why="explanation", proof="evidence")
 def show(
     image: Float[Tensor, "1 c h w"],
-    why: Explanation,
-    proof: DeletionInsertion | None = None,
+    explanation: Explanation,
+    evidence: DeletionInsertion | None = None,
     *,
     photo: Float[Tensor, "1 c H W"] | None = None,
     geometry: Geometry | None = None,
@@ -41,66 +44,71 @@ def show(
     saturation: float = SATURATION,
     colormap: str = COLORMAP,
 ) -> Figure:
-    """Photograph, heatmap with its raw values, overlay, and deletion and insertion curves, side by side.
+    """Draw the image, the heatmap with its raw values, the overlay, and the deletion and insertion curves side by side.
 
-    A heatmap that ranks nothing is not drawn; the picture says so instead.
+    A heatmap whose cells have no order is not drawn; a message replaces it.
+
+    >>> import torch
+    >>> figure = show(torch.rand(1, 3, 16, 16), Explanation(torch.rand(1, 4, 4), (16, 16)))
+    >>> [ax.get_title() for ax in figure.axes[:3]]
+    ['Photograph', 'Heatmap', 'Heatmap on the photograph']
 
     Args:
         image: the one image that was explained, in [0, 1].
-        why: its explanation.
-        proof: its curves; without them the picture ends at the overlay.
-        photo: the original photograph, of which ``image`` is the model's view; None shows the image itself.
-        geometry: how the view was cut from the photo: the model's ``geometry``. Has no say without a photo.
-        reference: curves of a random map, drawn behind the proof's.
+        explanation: its explanation.
+        evidence: its curves; None draws no curves.
+        photo: the original image, of which ``image`` is the model's input; None draws ``image``.
+        geometry: resize and crop from the photo to the image, the model's ``geometry``; ignored without a photo.
+        reference: curves of a random map, drawn in grey.
         labels: one name per class.
         title: instead of the class and its probability.
-        opacity: see :func:`overlay`.
-        saturation: likewise.
-        colormap: likewise.
+        opacity: of the overlay, from 0 to 1.
+        saturation: of the image under the overlay, from 0 to 1.
+        colormap: name of a colormap of matplotlib.
 
     Raises:
         ValueError: for several images, or an image, photo and explanation that do not fit each other.
     """
-    image = one_photo(image)
-    check_explained(image, why, proof)
-    original = image if photo is None else one_photo(photo, "photo")
-    heat = placed(why, original, None if photo is None else geometry).cpu()
-    words = title or what(why, proof, labels), how(why, proof)
-    figure, (left, middle, right, *plot) = _sheet(original, image, words, with_curves=proof is not None)
+    image = one_image(image)
+    check_explained(image, explanation, evidence)
+    original = image if photo is None else one_image(photo, "photo")
+    heat = placed(explanation, original, None if photo is None else geometry).cpu()
+    texts = title or title_of(explanation, evidence, labels), subtitle_of(explanation, evidence)
+    figure, (left, middle, right, *plot) = _sheet(original, image, texts, with_curves=evidence is not None)
     draw(left, original, "Photograph")
-    problem = flaw(why.heatmap)
+    problem = flaw(explanation.heatmap)
     if problem is None:
-        ends = limits(why.heatmap)
-        draw_cells(middle, why, ends, colormap)
+        ends = limits(explanation.heatmap)
+        draw_cells(middle, explanation, ends, colormap)
         blend = overlay(original, heat, opacity=opacity, saturation=saturation, colormap=colormap, ends=ends)
         draw(right, blend, "Heatmap on the photograph", "pale: not shown to the model" if bool(heat.isnan().any()) else "")
     else:
-        say(middle, problem, "Heatmap", image.shape[-2:])
-        say(right, problem, "Heatmap on the photograph", original.shape[-2:])
-    if proof is not None:
-        curves(proof, reference, plot[0], score="score" if why.target is None else "class probability")
+        draw_message(middle, problem, "Heatmap", image.shape[-2:])
+        draw_message(right, problem, "Heatmap on the photograph", original.shape[-2:])
+    if evidence is not None:
+        curves(evidence, reference, plot[0], score="score" if explanation.target is None else "class probability")
         plot[0].set_title("Deletion and insertion", size=10)
     return figure
 
 
 def _edges(centres: Float[Tensor, " r"] | None, cells: int, length: int) -> list[float]:
-    """Of cells: half way between their centres, the outermost reaching to the image's border."""
+    """Edges of the cells: midway between their centres; the outermost are the image's borders."""
     if centres is None:
         return [length * i / cells for i in range(cells + 1)]
     middles = (centres[1:] + centres[:-1]).cpu() / 2 + 0.5
     return [0.0, *middles.clamp(0, length).tolist(), float(length)]
 
 
-def draw_cells(ax: Axes, why: Explanation, ends: tuple[float, float], colormap: str) -> None:
-    """The heatmap's own cells, unsmoothed, over the area of the image, with a bar that tells their raw values."""
-    cells = why.heatmap[0].detach().cpu().double()
-    height, width = why.image_size
+def draw_cells(ax: Axes, explanation: Explanation, ends: tuple[float, float], colormap: str) -> None:
+    """Draw the heatmap's own cells, not interpolated, over the area of the image, with a colour bar of their raw values."""
+    cells = explanation.heatmap[0].detach().cpu().double()
+    height, width = explanation.image_size
     low, high = float(cells.min()), float(cells.max())
     norm = Normalize(*ends)
-    if why.rows is None and why.columns is None:
+    if explanation.rows is None and explanation.columns is None:
         ax.imshow(cells.numpy(), cmap=colormap, norm=norm, interpolation="nearest", extent=(0, width, height, 0))
     else:
-        down, across = _edges(why.rows, cells.shape[0], height), _edges(why.columns, cells.shape[1], width)
+        down, across = _edges(explanation.rows, cells.shape[0], height), _edges(explanation.columns, cells.shape[1], width)
         ax.pcolormesh(across, down, cells.numpy(), cmap=colormap, norm=norm)
         ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.set(xticks=[], yticks=[])
@@ -119,12 +127,12 @@ def draw_cells(ax: Axes, why: Explanation, ends: tuple[float, float], colormap: 
     bar.ax.tick_params(labelsize=8)
 
 
-def _sheet(photo: Tensor, image: Tensor, words: tuple[str, str], *, with_curves: bool) -> tuple[Picture, list[Axes]]:
-    """A figure with nothing but its heading, and its axes, as wide as what goes into them."""
+def _sheet(photo: Tensor, image: Tensor, texts: tuple[str, str], *, with_curves: bool) -> tuple[Picture, list[Axes]]:
+    """A figure with its heading, and its axes, as wide as their contents."""
     wide, view = (_HEIGHT * min(max(x.shape[-1] / x.shape[-2], 0.6), 2.0) for x in (photo, image))
     slots = [(_SIDE, wide), (_GAP, view), (_BAR_GAP, wide)] + [(_CURVES_GAP, _CURVES)] * with_curves
     width = sum(gap + slot for gap, slot in slots) + _SIDE
-    heading = Heading.of(*words, width - 2 * _SIDE)
+    heading = Heading.of(*texts, width - 2 * _SIDE)
     figure = Picture(figsize=(width, heading.height + _HEIGHT + _BOTTOM))
     heading.write(figure, _SIDE)
     axes, at = [], 0.0

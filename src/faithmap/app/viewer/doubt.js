@@ -63,7 +63,7 @@ function playground() {
 
   function play(position) {
     const step = stepOf(panel, position, scene.steps), k = panel.counts[step], cells = panel.order.places.length;
-    const shares = played(panel.order, k, scene.height, scene.width);
+    const shares = inserted(panel.order, k, scene.height, scene.width);
     blend(canvases.deletion, pictures.view, pictures.blurred, shares);
     blend(canvases.insertion, pictures.blurred, pictures.view, shares);
     count.textContent = `${k} of ${cells} cells`;

@@ -24,7 +24,7 @@ from faithmap.metrics.functional import DeletionInsertion
 from faithmap.metrics.functional.curves import Curve, step_counts
 from faithmap.text import one_line
 from faithmap.viz.browser import colours, display
-from faithmap.viz.colours import flaw, limits
+from faithmap.viz.overlay import flaw, limits
 
 Curves: TypeAlias = DeletionInsertion
 """Of one image: the library's own result."""

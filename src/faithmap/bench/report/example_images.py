@@ -31,7 +31,7 @@ from faithmap.bench.report.run_record import ReportedRun, Size
 from faithmap.data import ImageError, read_image
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.colours import flaw, limits
+from faithmap.viz.overlay import flaw, limits
 
 SIDE = 256
 """Of a picture's longer side, in pixels, at most."""

@@ -20,7 +20,7 @@ from faithmap.bench.report.results import GAMES, protocols
 from faithmap.bench.report.tables import ReportTable, SpreadText, TableCell
 from faithmap.text import one_line
 from faithmap.viz.browser import colours, display, script
-from faithmap.viz.colours import COLORMAP
+from faithmap.viz.overlay import COLORMAP
 
 
 @dataclass

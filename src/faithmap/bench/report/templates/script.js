@@ -50,7 +50,7 @@
     function play() {
       const fraction = slider.value / 100, cells = chosen.values.length, k = Math.round(fraction * cells);
       const nothing = new Float32Array(data.height * data.width);
-      const important = cells ? played(chosen, k, data.height, data.width) : nothing;
+      const important = cells ? inserted(chosen, k, data.height, data.width) : nothing;
       for (const [game, canvas] of Object.entries(canvases)) {
         const [there, gone] = game === "deletion" ? [blurred, photo] : [photo, blurred];
         blend(canvas, gone, there, important);

@@ -1,5 +1,5 @@
 "use strict";
-// Maps on a photograph, and deletion and insertion with them: functions alone, for the report and the viewer.
+// Overlays, deletion and insertion, for the report and the viewer. This file defines functions only.
 const SVG = "http://www.w3.org/2000/svg";
 
 function bytes(text) {
@@ -18,12 +18,12 @@ function halves(text) {
   return values;
 }
 
-// The centres of so many cells from the first pixel to the last.
+// The centres of evenly spaced cells from the first pixel to the last.
 function aligned(cells, pixels) {
   return Array.from({ length: cells }, (_, i) => (cells > 1 ? (i * (pixels - 1)) / (cells - 1) : (pixels - 1) / 2));
 }
 
-// For each point the cell before it, the next one, and the next one's share; constant beyond the outermost.
+// For each point: the cell before it, the next cell, and the weight of the next cell; constant beyond the outermost.
 function stops(centres, points) {
   const last = centres.length - 1;
   let cell = 0;
@@ -41,7 +41,7 @@ function pixelsAlong(count) {
   return Array.from({ length: count }, (_, i) => i);
 }
 
-// Values of cells as a value for each point, linear along both axes.
+// Values of cells interpolated to points, linear along both axes.
 function spread(values, columns, down, across) {
   const width = across.length, points = new Float32Array(down.length * width), row = new Float32Array(columns);
   const left = Int32Array.from(across, (stop) => stop[0]), right = Int32Array.from(across, (stop) => stop[1]);
@@ -53,8 +53,8 @@ function spread(values, columns, down, across) {
   return points;
 }
 
-// How much of each pixel belongs to the k first cells; `order` has rows, columns and each cell's place.
-function played(order, k, height, width) {
+// The share of each pixel that belongs to the first k cells; `order` has rows, columns and the rank of each cell.
+function inserted(order, k, height, width) {
   const cells = new Float32Array(order.places.length);
   for (let i = 0; i < cells.length; i++) cells[i] = order.places[i] < k ? 1 : 0;
   if (order.rows === height && order.columns === width) return cells;
@@ -83,7 +83,7 @@ function paint(canvas, colourOf) {
   context.putImageData(image, 0, 0);
 }
 
-// One picture where the share is 0, the other where it is 1.
+// The first picture where the share is 0, the second where it is 1.
 function blend(canvas, first, second, shares) {
   const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, canvas.height);
   const out = image.data, from = first.data, to = second.data;
@@ -99,7 +99,7 @@ function luma(photo, at) {
   return 0.299 * photo.data[at] + 0.587 * photo.data[at + 1] + 0.114 * photo.data[at + 2];
 }
 
-// A colour over the faded photograph; `display` has the table of colours and the saturation that is left.
+// A colour over the faded image; `display` has the table of colours and the saturation of the image.
 function heated(photo, out, at, value, share, display) {
   const colour = 3 * Math.min(255, Math.floor(value * 256)), grey = luma(photo, at);
   for (let c = 0; c < 3; c++) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from matplotlib.colors import to_hex
+from viz_tools import xdata, ydata
 
 from faithmap.methods.base import Passes
 from faithmap.selection import Choice, LeftOut, Ranked
@@ -12,7 +13,7 @@ from faithmap.text import spoken
 from faithmap.viz import ranking
 
 
-def test_rows_are_methods_from_the_best() -> None:
+def test_rows_are_methods_in_descending_order() -> None:
     noise = 0.02 * torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     rows = [
         Ranked(name, name == "edges", mean + noise[i], Passes(10 + i, i), 0.5 * (i + 1))
@@ -26,18 +27,18 @@ def test_rows_are_methods_from_the_best() -> None:
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert names == [f"{row.name} (control)" if row.control else row.name for row in rows]
     assert ax.get_ylim()[0] > ax.get_ylim()[1], "the best is at the top"
-    means = {line.get_ydata()[0]: line for line in ax.get_lines() if line.get_marker() == "o"}
-    bars = {line.get_ydata()[0]: line for line in ax.get_lines() if line.get_linewidth() > 2}
+    means = {ydata(line)[0]: line for line in ax.get_lines() if line.get_marker() == "o"}
+    bars = {ydata(line)[0]: line for line in ax.get_lines() if line.get_linewidth() > 2}
     for i, row in enumerate(rows):
-        assert means[i].get_xdata()[0] == pytest.approx(row.mean)
-        assert bars[i].get_xdata().tolist() == [row.interval.low, row.interval.high]
+        assert xdata(means[i])[0] == pytest.approx(row.mean)
+        assert xdata(bars[i]).tolist() == [row.interval.low, row.interval.high] if row.interval else []
         cost = [text.get_text() for text in ax.texts if text.get_position()[1] == i]
         assert cost == [str(row.passes.forward), str(row.passes.backward), spoken(row.seconds)]
     colours = [to_hex(means[i].get_color()) for i in range(4)]
-    assert len(set(colours)) == 4, "the best, one that cannot be told from it, a control, one that is worse"
+    assert len(set(colours)) == 4, "the best, one indistinguishable from it, a control, one that is worse"
     words = " ".join(text.get_text() for text in figure.texts)
     assert "Methods for a net" in words
-    assert "16 photographs" in words
+    assert "16 images" in words
     assert "1 left out" in words
 
 
@@ -45,7 +46,7 @@ def test_rows_are_methods_from_the_best() -> None:
     "names", [["contrastive_excitation_backprop", "b", "edges"], [f"m{i}" for i in range(20)], ["x" * 99, "$a$"]]
 )
 @pytest.mark.parametrize("count", [1, 12])
-def test_nothing_is_cut_and_nothing_overlaps(names: list[str], count: int) -> None:
+def test_texts_are_inside_and_do_not_overlap(names: list[str], count: int) -> None:
     noise = torch.randn(len(names), count, generator=torch.Generator().manual_seed(0))
     rows = [Ranked(n, n == "edges", 0.9 - 0.04 * i + noise[i], Passes(32110, 32000), 3000.0) for i, n in enumerate(names)]
     choice = Choice("deletion", tuple(rows), (), 60.0, 20.0)

@@ -1,8 +1,8 @@
-"""What each ingredient of rank descent gives: the areas and the steadiness without it, or with what was tried in its place.
+"""Ablation of rank descent: areas and stability without each of its parts, or with an alternative in its place.
 
     python benchmarks/rank_descent_ablation.py --photos ../shared/photos --count 12 --autocast bfloat16
 
-The even photographs. ``steady`` and ``seeds`` as in tune_rank_descent.py.
+The even photographs. ``steady`` and ``seeds`` are those of tune_rank_descent.py.
 """
 
 from __future__ import annotations
@@ -21,56 +21,56 @@ from tune_rank_descent import Variant, opened, options_of, report
 
 import faithmap as fm
 from faithmap.methods.masks import rank_descent
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 
 
 @dataclass(eq=False)
-class OneGame(fm.RankDescent):
-    """Both passes of an iteration go to one game, at two moments."""
+class OneCurve(fm.RankDescent):
+    """Both passes of an iteration are spent on one curve, at two fractions t."""
 
-    game: str = "deletion"
+    curve: str = "deletion"
 
-    def gradient(self, masked: MaskedModel, u: Tensor, t: Tensor, other: Tensor) -> Tensor:
-        """As of both games, but the other game's part is that of this one, at its moment."""
-        shares = torch.cat([t, other])
-        went = torch.sigmoid((u - (1 - shares.view(-1, 1, 1))) / self.softness)
-        shown = 1 - went if self.game == "deletion" else went
-        slope = masked.gradients(shown, torch.arange(2, device=u.device), torch.ones_like(shares))
-        slope = (slope * went * (1 - went) / self.softness).sum(dim=0, keepdim=True)
-        return rank_descent.blurred(-slope, self.smoothing)
+    def gradient(self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor) -> Tensor:
+        """The gradient of the area under that curve."""
+        shares = torch.cat([t, t_insertion])
+        selected = torch.sigmoid((u - (1 - shares.view(-1, 1, 1))) / self.softness)
+        masks = 1 - selected if self.curve == "deletion" else selected
+        gradient = probe.gradients(masks, torch.arange(2, device=u.device), torch.ones_like(shares))
+        gradient = (gradient * selected * (1 - selected) / self.softness).sum(dim=0, keepdim=True)
+        return rank_descent.blurred(-gradient, self.smoothing)
 
 
 @dataclass(eq=False)
-class RandomMoments(fm.RankDescent):
-    """Uniform moments instead of the golden section's."""
+class RandomFractions(fm.RankDescent):
+    """Fractions t drawn at random instead of the low-discrepancy sequence."""
 
-    def gradient(self, masked: MaskedModel, u: Tensor, t: Tensor, other: Tensor) -> Tensor:
-        """At moments that follow from those of the golden section as noise does."""
-        generator = torch.Generator().manual_seed(int(float(t + other) * 2**24))
-        moments = torch.rand(2, generator=generator).to(u)
-        return super().gradient(masked, u, moments[:1], moments[1:])
+    def gradient(self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor) -> Tensor:
+        """The gradient at fractions whose seed is made from those of the sequence."""
+        generator = torch.Generator().manual_seed(int(float(t + t_insertion) * 2**24))
+        drawn = torch.rand(2, generator=generator).to(u)
+        return super().gradient(probe, u, drawn[:1], drawn[1:])
 
 
 @dataclass(eq=False)
 class Noisy(fm.RankDescent):
-    """Normal noise in the image of each pass, as I-GOS has it."""
+    """Normal noise in the image of each pass, as in I-GOS."""
 
     noise: float = 0.02
 
-    def gradient(self, masked: MaskedModel, u: Tensor, t: Tensor, other: Tensor) -> Tensor:
-        """Of disturbed images."""
+    def gradient(self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor) -> Tensor:
+        """The gradient on noisy images."""
         generator = torch.Generator().manual_seed(int(float(t) * 2**24))
 
         def disturb(images: Float[Tensor, "m c h w"], index: Tensor) -> Float[Tensor, "m c h w"]:
             del index
             return images + self.noise * torch.randn(images.shape, generator=generator).to(images)
 
-        with patch.object(masked, "gradients", partial(masked.gradients, disturb=disturb)):
-            return super().gradient(masked, u, t, other)
+        with patch.object(probe, "gradients", partial(probe.gradients, disturb=disturb)):
+            return super().gradient(probe, u, t, t_insertion)
 
 
 def scaled(h: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
-    """From 0 to 1 by the values, where places go by the order."""
+    """Values scaled to [0, 1], in place of ranks."""
     low, high = h.amin(dim=(1, 2), keepdim=True), h.amax(dim=(1, 2), keepdim=True)
     return ((h - low) / (high - low)).where(high > low, 0.5)
 
@@ -81,21 +81,21 @@ def tail(power: float) -> AbstractContextManager[Any]:
 
 
 def variants(whole: fm.RankDescent) -> Iterator[Variant]:
-    """Rank descent, then what it is without each of its parts."""
+    """Rank descent, then its variants."""
     settings: dict[str, Any] = {
         name: getattr(whole, name) for name in ("model", "resolution", "seed", "chunk_size", "autocast")
     }
     yield "rank descent", whole, nullcontext()
     yield "without a prior", replace(whole, prior=None), nullcontext()
-    yield "its passes to the descent: 30 iterations", replace(whole, prior=None, iterations=30), nullcontext()
+    yield "no prior, its passes for the descent: 30 iterations", replace(whole, prior=None, iterations=30), nullcontext()
     yield "Grad-CAM for a prior", replace(whole, prior=fm.GradCAM(whole.model, relu=False)), nullcontext()
     drawn = fm.ExpectedGradCAM(whole.model, relu=False, gradient=fm.Expected(samples=whole.prior_samples))
     yield "the prior's samples drawn at random", replace(whole, prior=drawn), nullcontext()
     yield "the prior alone", replace(whole, iterations=1, step=1e-6), nullcontext()
-    yield "deletion alone", OneGame(**settings), nullcontext()
-    yield "insertion alone", OneGame(**settings, game="insertion"), nullcontext()
-    yield "values for places", replace(whole), patch.object(rank_descent, "places", scaled)
-    yield "random moments", RandomMoments(**settings), nullcontext()
+    yield "deletion alone", OneCurve(**settings), nullcontext()
+    yield "insertion alone", OneCurve(**settings, curve="insertion"), nullcontext()
+    yield "values for ranks", replace(whole), patch.object(rank_descent, "ranks", scaled)
+    yield "random fractions t", RandomFractions(**settings), nullcontext()
     yield "without momentum", replace(whole, momentum=0.0), nullcontext()
     yield "the mean weighted by the 25th power", replace(whole), tail(25.0)
     yield "the plain mean", replace(whole), tail(0.0)

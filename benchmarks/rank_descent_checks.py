@@ -3,7 +3,7 @@
     python benchmarks/rank_descent_checks.py --photos ../shared/photos --count 4 --autocast bfloat16
 
 - ``sensitivity``: the largest relative change of the map under noise within 0.02 of each pixel, over three draws; maps are
-  compared as the places of their cells, so that scales cannot differ. ``paired``: what it is more than rank descent's.
+  compared as the ranks of their cells, so that scales cannot differ. ``paired``: what it is more than rank descent's.
 - ``seeds``: Spearman between the maps of two seeds.
 - ``random model``: Spearman to the map of the model with random weights throughout (less is better), maps without their sign.
 - ``adversarial``: Spearman between the maps of an image and of its MI-FGSM example, and the share of the cells that has to be
@@ -23,7 +23,7 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.methods.base import Explainer, RawHeatmap, Request
-from faithmap.methods.masks.rank_descent import places
+from faithmap.methods.masks.rank_descent import ranks
 from faithmap.metrics.functional import adversarial_check, randomisation, sensitivity, spearman
 
 CELLS = 28
@@ -31,7 +31,7 @@ CELLS = 28
 
 @dataclass(eq=False)
 class Places(Explainer):
-    """Another explainer's map at 28x28 cells, as the places of its cells."""
+    """Another explainer's map at 28x28 cells, as the ranks of its cells."""
 
     inner: Explainer | None = None
 
@@ -39,7 +39,7 @@ class Places(Explainer):
         assert self.inner is not None
         inner = replace(self.inner, model=self.model)
         why = inner(request.images, request.score.classes, generator=request.generators)
-        return RawHeatmap(places(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
+        return RawHeatmap(ranks(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
 
 
 def row(

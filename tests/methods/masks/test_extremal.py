@@ -1,18 +1,19 @@
-"""Extremal perturbations: the smooth maximum and the area written out, the pyramid, and masks that must lie on one patch."""
+"""Extremal perturbations: smooth maximum and area written out, the pyramid, and masks of a model that sees one patch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
 from oracles import Linear, Patch, SmallNet
-from torch import Tensor
+from torch import Tensor, nn
 
 from faithmap import Blur, image_generators
 from faithmap.methods.masks import ExtremalPerturbation, Pyramid
-from faithmap.methods.masks.extremal import PyramidModel, SmoothMasks, area_gradient, area_penalty
+from faithmap.methods.masks.extremal import PyramidProbe, SmoothMasks, area_gradient, area_penalty
 from faithmap.probe import MaskProbe
 from faithmap.score import Score
 
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), py
 
 ROWS, COLUMNS = slice(8, 16), slice(16, 24)
 BRIGHT = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)) * 0.2 + 0.8
-FINE = {"resolution": 16, "step": 14, "iterations": 50, "smoothing": 0.0, "baseline": "black"}
+FINE: dict[str, Any] = {"resolution": 16, "step": 14, "iterations": 50, "smoothing": 0.0, "baseline": "black"}
 
 
 def smooth(shape: tuple[int, int], pitch: tuple[float, float], step: float = 6.0, sigma: float = 5.0) -> SmoothMasks:
@@ -67,7 +68,7 @@ def test_a_full_grid_is_nearly_one_and_a_single_number_is_a_round_bump() -> None
     assert torch.allclose(bump, bump.T)
 
 
-def test_the_pull_is_the_gradient_whatever_is_in_memory_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pull_is_the_gradient_for_any_number_of_masks_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     make = smooth((9, 8), (2.0, 2.0))
     numbers = torch.rand(3, *make.grid, dtype=torch.float64)
     slope = torch.randn(3, 9, 8, dtype=torch.float64)
@@ -81,7 +82,7 @@ def test_the_pull_is_the_gradient_whatever_is_in_memory_together(monkeypatch: py
     assert torch.allclose(make(numbers), make(numbers))
 
 
-def test_the_area_is_what_its_equation_says() -> None:
+def test_the_area_penalty_is_its_equation() -> None:
     """vecsort against zeros, then ones; no penalty for a mask of the area, wherever it lies."""
     masks = torch.rand(4, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     areas = torch.tensor([0.1, 0.5, 0.9, 0.001], dtype=torch.float64)
@@ -95,7 +96,7 @@ def test_the_area_is_what_its_equation_says() -> None:
     assert torch.equal(area_gradient(just, torch.tensor([0.1])), torch.zeros(1, 5, 6))
 
 
-def test_the_gradient_of_the_area_is_its_own_and_equal_cells_share() -> None:
+def test_the_area_gradient_is_that_of_the_penalty_and_equal_cells_share() -> None:
     masks = torch.rand(2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     areas = torch.tensor([0.2, 0.7], dtype=torch.float64)
     found = area_gradient(masks, areas)
@@ -106,14 +107,14 @@ def test_the_gradient_of_the_area_is_its_own_and_equal_cells_share() -> None:
     assert torch.allclose(area_gradient(flat, torch.tensor([0.25])), torch.full((1, 4, 5), 2 * 0.25 / 20), atol=1e-7)
 
 
-def test_the_pyramid_blurs_as_much_as_is_hidden(images: Tensor) -> None:
+def test_the_pyramid_blurs_the_more_the_less_is_kept(images: Tensor) -> None:
     pyramid = Pyramid(sigma=20, levels=4)
-    masked = PyramidModel(torch.nn.Identity(), Score(), images, pyramid(images), pyramid=pyramid)
+    probe = PyramidProbe(torch.nn.Identity(), Score(), images, pyramid(images), pyramid=pyramid)
     index = torch.arange(3)
     for shown, sigma in ((1.0, 0.0), (0.75, 5.0), (0.5, 10.0), (0.0, 20.0)):
         expected = images if sigma == 0 else Blur(None, sigma)(images)
-        assert torch.allclose(masked._composed(torch.full((3, 1, 32, 32), shown), index), expected, atol=1e-6)
-    between = masked._composed(torch.full((3, 1, 32, 32), 0.625), index)
+        assert torch.allclose(probe._composed(torch.full((3, 1, 32, 32), shown), index), expected, atol=1e-6)
+    between = probe._composed(torch.full((3, 1, 32, 32), 0.625), index)
     assert torch.allclose(between, (Blur(None, 5.0)(images) + Blur(None, 10.0)(images)) / 2, atol=1e-6)
 
 
@@ -121,23 +122,25 @@ def test_the_pyramid_blurs_as_much_as_is_hidden(images: Tensor) -> None:
 def test_gradients_through_the_perturbation(pyramid: Pyramid | None, small_net: SmallNet, images: Tensor) -> None:
     """By differences, in double precision, at masks off the levels."""
     net, pictures = small_net.double().eval(), images.double()
-    common = (net, Score("logit", torch.tensor([0, 1, 2])), pictures, torch.zeros_like(pictures))
-    masked = MaskProbe(*common) if pyramid is None else PyramidModel(*common, pyramid=pyramid)
+    score, black = Score("logit", torch.tensor([0, 1, 2])), torch.zeros_like(pictures)
+    probe = MaskProbe(net, score, pictures, black)
+    if pyramid is not None:
+        probe = PyramidProbe(net, score, pictures, black, pyramid)
     masks = torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 0.05 + 0.45
-    found = masked.gradients(masks, torch.arange(3), torch.ones(3, dtype=torch.float64))
+    found = probe.gradients(masks, torch.arange(3), torch.ones(3, dtype=torch.float64))
     step = torch.zeros_like(masks)
     step[:, 1, 2] = 1e-6
-    ahead, behind = (masked.scores(masks + s * step, torch.arange(3)) for s in (1, -1))
+    ahead, behind = (probe.scores(masks + s * step, torch.arange(3)) for s in (1, -1))
     assert torch.allclose(found[:, 1, 2], (ahead - behind) / 2e-6, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("variant", ["preserve", "delete", "dual"])
-def test_the_mask_of_the_patchs_area_lies_on_it(variant: str) -> None:
+def test_the_mask_of_the_patchs_area_lies_on_it(variant: Literal["preserve", "delete", "dual"]) -> None:
     """Or on the cells next to it, for a mask's edges are soft."""
     explain = ExtremalPerturbation(Patch(ROWS, COLUMNS), areas=(1 / 16,), variant=variant, **FINE)
-    why = explain(BRIGHT, 0)
-    report = why.diagnostics[0]
-    for heatmap in why.heatmap:
+    explanation = explain(BRIGHT, 0)
+    report = explanation.diagnostics[0]
+    for heatmap in explanation.heatmap:
         assert float(heatmap[3:9, 7:13].sum() / heatmap.sum()) > 0.9
         assert float(heatmap[4:8, 8:12].mean()) > 0.8
     assert report["area_met"][0] == pytest.approx(1 / 16, abs=0.03)
@@ -158,20 +161,41 @@ def test_areas_are_met() -> None:
     assert max(report["area_penalty"]) < 0.02
 
 
-def test_the_smallest_area_that_is_enough() -> None:
+def test_the_extremal_area_is_the_smallest_that_is_enough() -> None:
     """A quarter of the patch cannot keep nine tenths of the probability, the whole patch can."""
-    settings = {**FINE, "areas": (0.01, 0.09, 0.2), "share": 0.9}
-    for variant in ("preserve", "delete"):
-        why = ExtremalPerturbation(Patch(ROWS, COLUMNS), variant=variant, summary="extremal", **settings)(BRIGHT, 0)
+    settings: dict[str, Any] = {**FINE, "areas": (0.01, 0.09, 0.2), "share": 0.9}
+    variants: tuple[Literal["preserve", "delete"], ...] = ("preserve", "delete")
+    for variant in variants:
+        explanation = ExtremalPerturbation(Patch(ROWS, COLUMNS), variant=variant, summary="extremal", **settings)(BRIGHT, 0)
         alone = ExtremalPerturbation(Patch(ROWS, COLUMNS), variant=variant, **{**settings, "areas": (0.09,)})(BRIGHT, 0)
-        assert [report["extremal_area"] for report in why.diagnostics] == [0.09, 0.09]
-        assert torch.allclose(why.heatmap, alone.heatmap, atol=1e-5)
+        assert [report["extremal_area"] for report in explanation.diagnostics] == [0.09, 0.09]
+        assert torch.allclose(explanation.heatmap, alone.heatmap, atol=1e-5)
     never = ExtremalPerturbation(Patch(ROWS, COLUMNS), summary="extremal", **{**settings, "areas": (0.01,)})(BRIGHT, 0)
     assert never.diagnostics[0]["extremal_area"] is None
 
 
+@pytest.mark.parametrize("variant", ["preserve", "delete"])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_enough_is_a_share_of_the_clean_probability(
+    variant: Literal["preserve", "delete"], share: float, small_net: SmallNet, images: Tensor
+) -> None:
+    """Kept by the mask's part alone, or at most the rest of it without that part."""
+    areas = (0.05, 0.3, 0.6, 0.9)
+    explain = ExtremalPerturbation(small_net, areas=areas, variant=variant, share=share, iterations=3, resolution=8)
+    explanation = explain(images)
+    assert explanation.target is not None
+    clean = small_net.eval()(images).softmax(dim=1).gather(1, explanation.target.unsqueeze(1))
+    for report, probability in zip(explanation.diagnostics, clean[:, 0].tolist(), strict=True):
+        kept, removed = report["score_shown"], report["score_hidden"]
+        enough = [
+            k >= share * probability if variant == "preserve" else r <= (1 - share) * probability
+            for k, r in zip(kept, removed, strict=True)
+        ]
+        assert report["extremal_area"] == next((area for area, met in zip(areas, enough, strict=True) if met), None)
+
+
 def test_the_map_is_the_blurred_mean_of_the_masks(small_net: SmallNet, images: Tensor) -> None:
-    common = {"iterations": 4, "resolution": 16}
+    common: dict[str, Any] = {"iterations": 4, "resolution": 16}
     masks = [ExtremalPerturbation(small_net, areas=(a,), smoothing=0.0, **common)(images).heatmap for a in (0.1, 0.3)]
     plain = ExtremalPerturbation(small_net, areas=(0.1, 0.3), smoothing=0.0, **common)(images).heatmap
     assert torch.allclose(plain, torch.stack(masks).mean(dim=0), atol=1e-5)
@@ -185,20 +209,23 @@ def test_the_weight_is_doubled_after_each_third(small_net: SmallNet, images: Ten
     explain = ExtremalPerturbation(net, areas=(0.2,), iterations=6, resolution=16, smoothing=0.0, baseline=0.2)
     found = explain(picture, 1).heatmap
     make = SmoothMasks((16, 16), (31 / 15, 31 / 15), 8 / 7, 8 / 7 / math.sqrt(2), 0.05, picture)
-    numbers, speed = torch.full((1, *make.grid), 0.5, dtype=torch.float64), 0.0
-    masked = MaskProbe(net, Score("logit", torch.tensor([1])), picture, torch.full_like(picture, 0.2))
+    numbers = torch.full((1, *make.grid), 0.5, dtype=torch.float64)
+    speed = torch.zeros_like(numbers)
+    probe = MaskProbe(net, Score("logit", torch.tensor([1])), picture, torch.full_like(picture, 0.2))
     for weight in (300, 300, 600, 600, 1200, 1200):
         masks = make(numbers)
         slope = weight * area_gradient(masks, torch.tensor([0.2]))
-        slope = slope - masked.gradients(masks, torch.tensor([0]), torch.ones(1, dtype=torch.float64))
+        slope = slope - probe.gradients(masks, torch.tensor([0]), torch.ones(1, dtype=torch.float64))
         speed = 0.9 * speed + make.pull(numbers, slope)
         numbers = (numbers - 0.01 * speed).clamp(0, 1)
     assert torch.allclose(found, make(numbers), atol=1e-9)
 
 
 @pytest.mark.parametrize(("chunk_size", "baseline"), [(1, "blur"), (2, Pyramid(levels=3)), (9, Pyramid())])
-def test_no_image_has_a_say_in_anothers_map(small_net: SmallNet, images: Tensor, chunk_size: int, baseline: object) -> None:
-    settings = {"areas": (0.1, 0.3), "resolution": 16, "iterations": 6, "variant": "dual", "baseline": baseline}
+def test_a_map_does_not_depend_on_the_other_images(
+    small_net: SmallNet, images: Tensor, chunk_size: int, baseline: object
+) -> None:
+    settings: dict[str, Any] = {"areas": (0.1, 0.3), "resolution": 16, "iterations": 6, "variant": "dual", "baseline": baseline}
     together = ExtremalPerturbation(small_net.double(), **settings)(images.double())
     other = ExtremalPerturbation(small_net, **settings, chunk_size=chunk_size)
     assert torch.allclose(other(images.double()).heatmap, together.heatmap, atol=1e-9)
@@ -208,64 +235,67 @@ def test_no_image_has_a_say_in_anothers_map(small_net: SmallNet, images: Tensor,
 
 
 def test_in_single_precision_maps_agree_to_a_thousandth(small_net: SmallNet, images: Tensor) -> None:
-    settings = {"areas": (0.1, 0.3), "resolution": 16, "iterations": 20}
+    settings: dict[str, Any] = {"areas": (0.1, 0.3), "resolution": 16, "iterations": 20}
     single = ExtremalPerturbation(small_net, **settings)(images).heatmap
     assert torch.allclose(ExtremalPerturbation(small_net, **settings, chunk_size=1)(images).heatmap, single, atol=1e-3)
 
 
-def test_passes_and_progress(small_net: SmallNet, images: Tensor) -> None:
+def test_passes_are_counted_and_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
     seen: list[tuple[int, int]] = []
     explain = ExtremalPerturbation(small_net, areas=(0.1, 0.3), iterations=5, resolution=8, variant="dual", chunk_size=2)
-    report = explain(images, progress=lambda *step: seen.append(step)).diagnostics[1]
+    report = explain(images, progress=lambda done, total: seen.append((done, total))).diagnostics[1]
     assert report["backward_passes"] == 2 * 2 * 5
     assert report["forward_passes"] == 2 * 2 * 5 + 2 * 2 + 1
     assert seen[-1] == (15, 15)
     assert seen == sorted(seen)
 
 
-def test_a_callable_target_is_judged_by_itself(images: Tensor) -> None:
+def test_a_callable_target_decides_itself_whether_a_mask_is_enough(images: Tensor) -> None:
     model = Patch(ROWS, COLUMNS)
-    why = ExtremalPerturbation(model, areas=(1 / 16,), **FINE)(BRIGHT, lambda output: output[:, 0])
-    assert why.diagnostics[0]["score_shown"][0] > 0.6 * float(why.score[0])
-    assert why.diagnostics[0]["extremal_area"] == 1 / 16
+    explanation = ExtremalPerturbation(model, areas=(1 / 16,), **FINE)(BRIGHT, lambda output: output[:, 0])
+    assert explanation.score is not None
+    assert explanation.diagnostics[0]["score_shown"][0] > 0.6 * float(explanation.score[0])
+    assert explanation.diagnostics[0]["extremal_area"] == 1 / 16
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched: Callable) -> None:
+def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Callable[[nn.Module], nn.Module]) -> None:
     untouched(small_net.train())
     images.requires_grad_()
     explain = ExtremalPerturbation(small_net, iterations=2, resolution=8)
     assert not explain(images).heatmap.requires_grad
     assert images.grad is None
     with pytest.raises(ZeroDivisionError):
-        explain(images, lambda output: 1 / 0)
+        explain(images, lambda output: output / (1 // 0))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"areas": ()}, "areas are"),
-        ({"areas": (0.1, 1.0)}, "shares of the image between 0 and 1"),
+        ({"areas": ()}, "areas are empty"),
+        ({"areas": (0.1, 1.0)}, "areas is .0.1, 1.0.; give a list of numbers"),
         ({"variant": "keep"}, "variant is 'keep'; give one of preserve, delete, dual"),
         ({"summary": "sum"}, "summary is 'sum'; give one of mean, extremal"),
         ({"resolution": 33}, "resolution is 33; give 1 to 32 rows"),
         ({"iterations": 0}, "iterations is 0"),
         ({"temperature": 0.0}, "temperature is 0.0; give a number above 0"),
         ({"sigma": -1.0}, "sigma is -1.0"),
-        ({"momentum": 1.0}, "a momentum of at least 0 and below 1"),
+        ({"momentum": 1.0}, "momentum is 1.0; give a number of at least 0 and below 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(small_net: SmallNet, images: Tensor, settings: dict, message: str) -> None:
+def test_settings_that_make_no_sense_are_refused(
+    small_net: SmallNet, images: Tensor, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         ExtremalPerturbation(small_net, **settings)(images)
 
 
-def test_the_calls_pyramid_is_the_methods_own(small_net: SmallNet, images: Tensor) -> None:
-    settings = {"areas": (0.2,), "resolution": 16, "iterations": 3}
+def test_a_pyramid_given_in_the_call_is_used_as_one_of_the_method(small_net: SmallNet, images: Tensor) -> None:
+    settings: dict[str, Any] = {"areas": (0.2,), "resolution": 16, "iterations": 3}
     given = ExtremalPerturbation(small_net, **settings)(images, baseline=Pyramid(levels=2)).heatmap
     assert torch.equal(given, ExtremalPerturbation(small_net, **settings, baseline=Pyramid(levels=2))(images).heatmap)
     assert not torch.allclose(given, ExtremalPerturbation(small_net, **settings, baseline=Pyramid())(images).heatmap)
 
 
-def test_a_pyramid_that_is_none_is_refused() -> None:
+def test_a_pyramid_without_levels_is_refused() -> None:
     with pytest.raises(ValueError, match="give a sigma above 0, and a level"):
         Pyramid(levels=0)

@@ -1,4 +1,4 @@
-"""The learned mask: its objective, a patch that it must find, training that goes on, files that nobody vouches for."""
+"""The learned mask: its objective, a patch that it has to find, resumed training, and files from other programs."""
 
 from __future__ import annotations
 
@@ -45,32 +45,33 @@ def trained() -> Training:
 
 def test_after_a_few_hundred_steps_the_mask_lies_on_the_patch(trained: Training) -> None:
     model, photos = Patch(slice(8, 16), slice(16, 24)), patches()
-    why = LearnedMask(model, masker=trained.masker)(photos)
-    masks = why.heatmap
+    explanation = LearnedMask(model, masker=trained.masker)(photos)
+    masks = explanation.heatmap
+    assert explanation.target is not None
     assert masks.shape == (24, 16, 16)
     assert float(masks[:, 4:8, 8:12].mean()) > 0.8
     assert float(masks[:, 3:9, 7:13].sum() / masks.sum()) > 0.7, "or next to it: the edges are soft"
     assert float(masks.mean()) < 0.2
-    absent = LearnedMask(model, masker=trained.masker)(photos, 1 - why.target).heatmap
+    absent = LearnedMask(model, masker=trained.masker)(photos, 1 - explanation.target).heatmap
     assert float(absent[:, 4:8, 8:12].mean()) < 0.5 * float(masks[:, 4:8, 8:12].mean()), "of a class that is not there"
     assert sum(trained.losses[-50:]) < 0.95 * sum(trained.losses[:50])
-    assert why.diagnostics[0]["area"] == pytest.approx(float(masks[0].mean()))
-    assert (why.diagnostics[0]["forward_passes"], why.diagnostics[0]["backward_passes"]) == (1, 0)
+    assert explanation.diagnostics[0]["area"] == pytest.approx(float(masks[0].mean()))
+    assert (explanation.diagnostics[0]["forward_passes"], explanation.diagnostics[0]["backward_passes"]) == (1, 0)
 
 
-def test_the_objective_is_what_its_equation_says() -> None:
+def test_the_loss_is_its_equation() -> None:
     masks = torch.rand(3, 6, 5, generator=torch.Generator().manual_seed(0))
-    shown, hidden = torch.tensor([0.9, 0.5]), torch.tensor([0.01, 0.3])
+    kept, removed = torch.tensor([0.9, 0.5]), torch.tensor([0.01, 0.3])
     settings = MaskerSettings(variation=2.0, area=3.0, removed=5.0, exponent=0.3, presence=0.7)
-    odds, there = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([True, True, False])
-    said = -(odds[:2].sigmoid().log().sum() + (1 - odds[2].sigmoid()).log())
+    odds, present = torch.tensor([2.0, -1.0, 0.5]), torch.tensor([True, True, False])
+    log_loss = -(odds[:2].sigmoid().log().sum() + (1 - odds[2].sigmoid()).log())
     expected = (
-        0.7 * said
+        0.7 * log_loss
         + (2 * total_variation(masks) + 3 * masks.mean(dim=(1, 2))).sum()
-        - shown.log().sum()
-        + 5 * hidden.pow(0.3).sum()
+        - kept.log().sum()
+        + 5 * removed.pow(0.3).sum()
     )
-    assert torch.allclose(settings.loss(masks, odds, there, shown.log(), hidden.log()), expected / 3)
+    assert torch.allclose(settings.loss(masks, odds, present, kept.log(), removed.log()), expected / 3)
 
 
 def test_one_step_is_adam_on_the_objective_written_out(small_net: SmallNet, images: Tensor) -> None:
@@ -93,12 +94,12 @@ def test_one_step_is_adam_on_the_objective_written_out(small_net: SmallNet, imag
     classes = net(batch).argmax(dim=1)
     up = upsample(again(batch, classes).unsqueeze(1), (32, 32))
     logs = [net(compose(batch, removed, m)).log_softmax(1).gather(1, classes[:, None])[:, 0] for m in (up, 1 - up)]
-    loss = settings.loss(*again.answer(batch, classes), torch.ones(3, dtype=torch.bool), *logs)
+    loss = settings.loss(*again.masks_and_odds(batch, classes), torch.ones(3, dtype=torch.bool), *logs)
     assert loss.item() == pytest.approx(after.losses[-1], rel=1e-5)
     assert any(not torch.equal(value, before[name]) for name, value in after.masker.state_dict().items())
 
 
-def test_what_is_removed_is_drawn_for_each_image(images: Tensor) -> None:
+def test_baselines_are_drawn_for_each_image(images: Tensor) -> None:
     many = images[:1].expand(200, -1, -1, -1)
     made = random_baselines(many, torch.Generator().manual_seed(0))
     blurred = (made.mean(dim=(1, 2, 3)) - images[0].mean()).abs() < 0.02
@@ -108,7 +109,7 @@ def test_what_is_removed_is_drawn_for_each_image(images: Tensor) -> None:
     assert len(made.flatten(1).unique(dim=0)) == 200
 
 
-def test_a_training_that_goes_on_is_bit_for_bit_one_that_was_not_interrupted(
+def test_a_resumed_training_is_bit_for_bit_one_that_was_not_interrupted(
     small_net: SmallNet, images: Tensor, tmp_path: Path
 ) -> None:
     """Through the file: weights, moments, and what is drawn."""
@@ -125,8 +126,8 @@ def test_a_training_that_goes_on_is_bit_for_bit_one_that_was_not_interrupted(
     assert (tmp_path / "whole").read_bytes() != (tmp_path / "other").read_bytes()
 
 
-def test_the_training_is_written_every_few_steps(small_net: SmallNet, images: Tensor, tmp_path: Path) -> None:
-    """What was written in between goes on as well as what was written at the end."""
+def test_the_training_is_saved_every_few_steps(small_net: SmallNet, images: Tensor, tmp_path: Path) -> None:
+    """A training saved in between can be resumed as well as one saved at the end."""
     seen: list[int] = []
 
     def save(training: Training) -> None:
@@ -134,7 +135,9 @@ def test_the_training_is_written_every_few_steps(small_net: SmallNet, images: Te
         save_masker(training, tmp_path / f"{training.done}")
 
     steps: list[tuple[int, int]] = []
-    train_masker(small_net, images, steps=5, settings=SMALL, every=2, save=save, progress=lambda *s: steps.append(s))
+    train_masker(
+        small_net, images, steps=5, settings=SMALL, every=2, save=save, progress=lambda done, total: steps.append((done, total))
+    )
     assert seen == [2, 4, 5]
     assert steps == [(i, 5) for i in range(1, 6)]
     train_masker(small_net, images, steps=5, resume=read_training(tmp_path / "2"), save=save)
@@ -142,7 +145,9 @@ def test_the_training_is_written_every_few_steps(small_net: SmallNet, images: Te
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
-def test_the_classifier_stays_as_it_is(small_net: SmallNet, images: Tensor, untouched: Callable) -> None:
+def test_the_classifier_is_left_unchanged(
+    small_net: SmallNet, images: Tensor, untouched: Callable[[nn.Module], nn.Module]
+) -> None:
     untouched(small_net.train())
     images.requires_grad_()
     training = train_masker(small_net, images, steps=2, settings=SMALL)
@@ -151,9 +156,9 @@ def test_the_classifier_stays_as_it_is(small_net: SmallNet, images: Tensor, unto
     untouched(training.masker)
     assert not LearnedMask(small_net, masker=training.masker)(images).heatmap.requires_grad
 
-    class Broken(nn.Module):
+    class Broken:
         def __getitem__(self, index: int) -> Tensor:
-            return images[index] if index == 0 else 1 / 0
+            return images[index // (index == 0)]
 
         def __len__(self) -> int:
             return 3
@@ -162,7 +167,7 @@ def test_the_classifier_stays_as_it_is(small_net: SmallNet, images: Tensor, unto
         train_masker(small_net, Broken(), steps=2, settings=SMALL)
 
 
-def test_batch_and_chunk_do_not_matter(trained: Training) -> None:
+def test_a_mask_depends_neither_on_the_chunks_nor_on_the_other_images(trained: Training) -> None:
     model, photos = Patch(slice(8, 16), slice(16, 24)), patches()[:4]
     whole = LearnedMask(model, masker=trained.masker)(photos).heatmap
     assert torch.allclose(LearnedMask(model, masker=trained.masker, chunk_size=3)(photos).heatmap, whole, atol=1e-6)
@@ -176,6 +181,25 @@ def test_masks_have_half_the_resolution_of_any_image(size: tuple[int, int]) -> N
     assert masks.shape == (2, (size[0] + 1) // 2, (size[1] + 1) // 2)
     assert float(masks.min()) >= 0
     assert float(masks.max()) <= 1
+
+
+def test_the_filter_of_a_class_reaches_the_mask() -> None:
+    """The features at the coarsest level are multiplied by their similarity to the class, written out."""
+    masker = Masker(2, 4).double().eval()
+    image = torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    _, odds = masker.masks_and_odds(image, torch.tensor([1]))
+    rows, columns = torch.meshgrid(*[torch.linspace(-1, 1, 32).double()] * 2, indexing="ij")
+    features = [torch.cat([image * 2 - 1, torch.stack([rows, columns])[None]], dim=1)]
+    for block in masker.down:
+        features.append(block(features[-1]))
+    similar = (features[-1] * masker.embedding.weight[1].view(1, -1, 1, 1)).sum(dim=1, keepdim=True) / 32**0.5
+    assert torch.allclose(odds, similar.exp().sum().log())
+    passed = similar.sigmoid()
+    x = features[-1] * passed
+    for block, skip in zip(masker.up, features[-2:0:-1], strict=True):
+        coarse = nn.functional.interpolate(torch.cat([x, 2 * passed - 1], dim=1), skip.shape[-2:], mode="nearest")
+        x, passed = block(torch.cat([coarse, skip], dim=1)), nn.functional.interpolate(passed, skip.shape[-2:], mode="nearest")
+    assert torch.allclose(masker(image, torch.tensor([1])), masker.head(x)[:, 0].sigmoid())
 
 
 def test_a_masker_is_for_one_classifier(small_net: SmallNet, images: Tensor, tmp_path: Path) -> None:
@@ -194,28 +218,31 @@ def test_a_masker_is_for_one_classifier(small_net: SmallNet, images: Tensor, tmp
         assert str(caught.value).isprintable()
 
 
-def test_what_does_not_fit_is_refused(small_net: SmallNet, images: Tensor, trained: Training) -> None:
+def test_maskers_images_and_settings_that_do_not_fit_are_refused(
+    small_net: SmallNet, images: Tensor, trained: Training
+) -> None:
     with pytest.raises(ValueError, match="masker is None; train one"):
         LearnedMask(small_net)(images)
-    untold = Masker(7, 4)
-    with pytest.raises(ValueError, match="the masker knows 7 classes and 3 colours, the model has 5"):
-        LearnedMask(small_net, masker=untold)(images)
+    other_classes = Masker(7, 4)
+    with pytest.raises(ValueError, match="the masker has 7 classes and 3 colours, the model has 5"):
+        LearnedMask(small_net, masker=other_classes)(images)
     with pytest.raises(ValueError, match="target is a callable"):
         LearnedMask(small_net, masker=Masker(5, 4))(images, lambda output: output[:, 0])
     with pytest.raises(ValueError, match="give photos of one size"):
         train_masker(small_net, [images[0], images[1][:, :30]], steps=1, settings=SMALL)
     with pytest.raises(ValueError, match="give at least 1 of each"):
         train_masker(small_net, images[:0], steps=1)
-    with pytest.raises(ValueError, match="go on with the same settings"):
+    with pytest.raises(ValueError, match="resume it with the same settings"):
         train_masker(Patch(slice(8, 16), slice(16, 24)), images, steps=999, settings=SMALL, resume=trained)
     with pytest.raises(ValueError, match="has done 300 steps already"):
         train_masker(Patch(slice(8, 16), slice(16, 24)), images, steps=5, resume=trained)
-    for settings, message in (
+    refused_settings: tuple[tuple[dict[str, Any], str], ...] = (
         ({"channels": 6}, "multiple of 4"),
         ({"batch": 0}, "at least 1 image"),
         ({"absent": 1.0}, "a share of absent classes below 1"),
         ({"area": float("nan")}, "area is nan"),
-    ):
+    )
+    for settings, message in refused_settings:
         with pytest.raises(ValueError, match=message):
             MaskerSettings(**settings)
 
@@ -245,16 +272,17 @@ def refused(file: Path) -> str:
     return message
 
 
-def test_a_file_comes_back_as_it_was(file: Path) -> None:
+def test_a_file_that_is_read_and_saved_is_the_same(file: Path) -> None:
     training = read_training(file)
     save_masker(training, file.with_name("again"))
     assert file.with_name("again").read_bytes() == file.read_bytes()
     assert training.settings == SMALL
     assert (training.done, training.masker.steps) == (1, 1)
+    assert all(parameter.requires_grad for parameter in training.masker.parameters()), "so that its training can be resumed"
 
 
 @pytest.mark.parametrize("keep", [0, 5, 60, 2000, -1])
-def test_damage_is_refused(file: Path, keep: int) -> None:
+def test_a_truncated_file_is_refused(file: Path, keep: int) -> None:
     file.write_bytes(file.read_bytes()[:keep])
     assert "is damaged, or no file of a masker" in refused(file)
 
@@ -267,7 +295,7 @@ class Malicious:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": Malicious(tmp_path / "proof")}, tmp_path / "zip")
     (tmp_path / "pickle").write_bytes(pickle.dumps(Malicious(tmp_path / "proof")))
     for name in ("zip", "pickle"):
@@ -275,7 +303,7 @@ def test_code_is_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "proof").exists()
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_paths_that_are_no_regular_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
     assert "cannot be read (No such file or directory)" in refused(tmp_path / "missing")
     assert "it is no regular file" in refused(tmp_path)
     os.mkfifo(tmp_path / "pipe")
@@ -284,7 +312,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "bytes are more than 100" in refused(file)
 
 
-HOSTILE: dict[str, tuple[Callable[[dict, dict], Any], str]] = {
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], str]] = {
     "another schema": (lambda s, r: r.update(schema="faithmap.result/1"), "is no file of a masker"),
     "no schema": (lambda s, r: r.clear(), "is no file of a masker"),
     "sizes of another kind": (lambda s, r: r.update(masker=[1]), "holds sizes that no masker has"),
@@ -312,7 +340,7 @@ HOSTILE: dict[str, tuple[Callable[[dict, dict], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_no_training_wrote_is_refused(file: Path, name: str) -> None:
+def test_a_file_that_no_training_could_have_written_is_refused(file: Path, name: str) -> None:
     change, problem = HOSTILE[name]
     rewritten(file, change)
     assert problem in refused(file)
@@ -325,7 +353,7 @@ def test_safetensors_without_our_entry_or_with_a_deep_one(file: Path) -> None:
     refused(file)
 
 
-def test_a_write_that_fails_leaves_the_older_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_existing_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training, before = read_training(file), file.read_bytes()
 
     def full(number: int) -> None:

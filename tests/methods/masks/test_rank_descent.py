@@ -1,8 +1,9 @@
-"""Rank descent: its gradient is that of the soft areas, and its order is the best one where that is known."""
+"""Rank descent: its gradient is that of the soft areas, and its ranking is the best one where that is known."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,16 +11,17 @@ from oracles import Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import EvenBlurs, Expected, ExpectedGradCAM, Gradient, deletion_insertion, image_generators
-from faithmap.methods.masks.rank_descent import GOLDEN, RankDescent, blurred, normalised, places
+from faithmap.methods.masks.rank_descent import RankDescent, blurred, normalised, ranks
+from faithmap.methods.references import GOLDEN
 from faithmap.probe import MaskProbe
 from faithmap.score import Score
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 
-FEW = {"resolution": 4, "iterations": 3, "prior_samples": 2}
+FEW: dict[str, Any] = {"resolution": 4, "iterations": 3, "prior_samples": 2}
 
 
-def twice(net: SmallNet, images: Tensor) -> MaskProbe:
+def probe_of(net: SmallNet, images: Tensor) -> MaskProbe:
     score = Score("probability", torch.tensor([0, 1, 2, 0, 1, 2]))
     images = images.double().repeat(2, 1, 1, 1)
     return MaskProbe(net.double().eval(), score, images, torch.full_like(images, 0.4))
@@ -27,53 +29,53 @@ def twice(net: SmallNet, images: Tensor) -> MaskProbe:
 
 def test_the_gradient_is_that_of_the_soft_areas(small_net: SmallNet, images: Tensor) -> None:
     """By differences, in double precision, the equation written out."""
-    masked, explain = twice(small_net, images), RankDescent(small_net, resolution=4, softness=0.2, smoothing=0.0)
+    probe, explain = probe_of(small_net, images), RankDescent(small_net, resolution=4, softness=0.2, smoothing=0.0)
     draw = torch.Generator().manual_seed(0)
     u, t, other = (torch.rand(*shape, generator=draw, dtype=torch.float64) for shape in ((3, 4, 4), (3,), (3,)))
 
     def area(u: Tensor) -> Tensor:
-        went, came = (1 / (1 + torch.exp(-(u - (1 - s.view(3, 1, 1))) / 0.2)) for s in (t, other))
-        deletion, insertion = masked.scores(torch.cat([1 - went, came]), torch.arange(6)).chunk(2)
+        deleted, inserted = (1 / (1 + torch.exp(-(u - (1 - s.view(3, 1, 1))) / 0.2)) for s in (t, other))
+        deletion, insertion = probe.scores(torch.cat([1 - deleted, inserted]), torch.arange(6)).chunk(2)
         return deletion - insertion
 
-    found = explain.gradient(masked, u, t, other)
+    found = explain.gradient(probe, u, t, other)
     for row, column in ((0, 0), (2, 3), (3, 1)):
         step = torch.zeros_like(u)
         step[:, row, column] = 1e-5
         assert torch.allclose(found[:, row, column], (area(u + step) - area(u - step)) / 2e-5, rtol=1e-4, atol=1e-10)
 
 
-def test_the_recurrence(small_net: SmallNet, images: Tensor) -> None:
-    masked = twice(small_net, images)
+def test_the_descent_is_its_recurrence_written_out(small_net: SmallNet, images: Tensor) -> None:
+    probe = probe_of(small_net, images)
     explain = RankDescent(small_net, resolution=4, iterations=4, prior=None, momentum=0.6, step=0.3, smoothing=0.0)
     found = explain(images.double(), [0, 1, 2], baseline=torch.full_like(images, 0.4).double()).heatmap
     start = torch.cat([torch.rand(1, generator=g) for g in image_generators(0, range(3))]).double()
     h, v, maps = torch.full((3, 4, 4), 0.5).double(), torch.zeros(3, 4, 4).double(), []
     for k in range(4):
         t, other = (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1
-        v = 0.6 * v + 0.4 * normalised(explain.gradient(masked, places(h), t, other))
+        v = 0.6 * v + 0.4 * normalised(explain.gradient(probe, ranks(h), t, other))
         h = h - 0.3 * normalised(v)
         maps.append(h)
-    mean = sum((k + 1) ** 3 * h for k, h in enumerate(maps)) / 100
+    mean = torch.stack([(k + 1) ** 3 * h for k, h in enumerate(maps)]).sum(dim=0) / 100
     assert torch.allclose(found, mean, atol=1e-9)
 
 
 @pytest.mark.parametrize("prior", ["expected_gradcam", None])
-def test_the_cells_that_the_model_looks_at_come_first(prior: str | None) -> None:
+def test_the_cells_that_the_model_sees_rank_first(prior: Literal["expected_gradcam"] | None) -> None:
     model, image = Patch(slice(8, 16), slice(16, 24)), torch.full((1, 3, 32, 32), 0.9)
-    why = RankDescent(model, resolution=8, baseline="black", prior=prior)(image, 0)
+    explanation = RankDescent(model, resolution=8, baseline="black", prior=prior)(image, 0)
     cells = torch.zeros(8, 8, dtype=torch.bool)
     cells[2:4, 4:6] = True
-    assert why.heatmap[0][cells].min() > why.heatmap[0][~cells].quantile(0.9)
-    played = deletion_insertion(model, image, why, baseline=0.0)
-    assert played.deletion.area < 0.15 < 0.85 < played.insertion.area
-    assert str(why.diagnostics[0]["prior"]).startswith("None" if prior is None else "none: ")
+    assert explanation.heatmap[0][cells].min() > explanation.heatmap[0][~cells].quantile(0.9)
+    curves = deletion_insertion(model, image, explanation, baseline=0.0)
+    assert curves.deletion.area < 0.15 < 0.85 < curves.insertion.area
+    assert str(explanation.diagnostics[0]["prior"]).startswith("None" if prior is None else "none: ")
 
 
-def test_places_of_equal_maps_and_zero_gradients_stay() -> None:
-    nothing = torch.zeros(2, 3, 3)
-    assert torch.equal(normalised(nothing), nothing)
-    assert torch.equal(places(nothing), nothing + 0.5)
+def test_ranks_of_a_constant_map_are_a_half_and_a_zero_gradient_stays_zero() -> None:
+    zeros = torch.zeros(2, 3, 3)
+    assert torch.equal(normalised(zeros), zeros)
+    assert torch.equal(ranks(zeros), zeros + 0.5)
 
 
 def test_blurring_is_a_gaussian_with_repeated_borders() -> None:
@@ -93,23 +95,23 @@ def test_the_unit_of_the_score_does_not_matter(small_net: SmallNet, images: Tens
     assert torch.allclose(plain, scaled, atol=1e-8)
 
 
-def test_the_prior_decides_where_it_begins(small_net: SmallNet, images: Tensor) -> None:
-    """With steps of next to nothing the map is the prior's order."""
+def test_the_descent_starts_from_the_ranks_of_the_prior(small_net: SmallNet, images: Tensor) -> None:
+    """With steps close to 0 the map has the ranks of the prior."""
     prior = Gradient(small_net)
-    why = RankDescent(small_net, resolution=4, iterations=1, prior=prior, step=1e-6)(images)
-    assert torch.allclose(why.heatmap, places(prior(images).at((4, 4))), atol=1e-4)
-    assert why.diagnostics[0]["prior"] == "Gradient"
-    assert why.settings["prior"] == "Gradient"
-    assert (why.diagnostics[0]["forward_passes"], why.diagnostics[0]["backward_passes"]) == (5, 3)
+    explanation = RankDescent(small_net, resolution=4, iterations=1, prior=prior, step=1e-6)(images)
+    assert torch.allclose(explanation.heatmap, ranks(prior(images).at((4, 4))), atol=1e-4)
+    assert explanation.diagnostics[0]["prior"] == "Gradient"
+    assert explanation.settings["prior"] == "Gradient"
+    assert (explanation.diagnostics[0]["forward_passes"], explanation.diagnostics[0]["backward_passes"]) == (5, 3)
     expected = RankDescent(small_net, resolution=4, iterations=1, prior_samples=3, step=1e-6)(images)
     even = Expected(samples=3, references=EvenBlurs(), jitter=False)
     theirs = ExpectedGradCAM(small_net, relu=False, gradient=even)(images)
-    assert torch.allclose(expected.heatmap, places(theirs.at((4, 4))), atol=1e-4)
+    assert torch.allclose(expected.heatmap, ranks(theirs.at((4, 4))), atol=1e-4)
     assert expected.diagnostics[0]["prior"] == "ExpectedGradCAM"
     assert expected.diagnostics[0]["backward_passes"] == 5
 
 
-def test_the_prior_is_that_of_the_model_it_has_now(small_net: SmallNet, images: Tensor) -> None:
+def test_the_prior_follows_a_change_of_the_model(small_net: SmallNet, images: Tensor) -> None:
     torch.manual_seed(5)
     explain, other = RankDescent(small_net, **FEW), SmallNet()
     explain(images)
@@ -117,7 +119,7 @@ def test_the_prior_is_that_of_the_model_it_has_now(small_net: SmallNet, images: 
     assert torch.equal(explain(images).heatmap, RankDescent(other, **FEW)(images).heatmap)
 
 
-def test_batch_chunk_and_order_do_not_matter(small_net: SmallNet, images: Tensor) -> None:
+def test_a_map_depends_neither_on_the_chunks_nor_on_the_other_images(small_net: SmallNet, images: Tensor) -> None:
     net, images = small_net.double(), images.double()
     whole = RankDescent(net, **FEW)(images).heatmap
     assert torch.allclose(RankDescent(net, chunk_size=2, **FEW)(images).heatmap, whole, atol=1e-7)
@@ -127,41 +129,42 @@ def test_batch_chunk_and_order_do_not_matter(small_net: SmallNet, images: Tensor
     assert not torch.allclose(RankDescent(net, seed=1, **FEW)(images).heatmap, whole, atol=1e-2)
 
 
-def test_single_precision_does_not_notice_its_neighbours(images: Tensor) -> None:
+def test_in_single_precision_a_map_is_bit_for_bit_the_same_without_the_other_images(images: Tensor) -> None:
     """Rounding would be magnified, iteration by iteration."""
     torch.manual_seed(0)
-    net, explain = SmallNet(), {"resolution": 8, "iterations": 25}
+    net = SmallNet()
+    explain: dict[str, Any] = {"resolution": 8, "iterations": 25}
     whole = RankDescent(net, **explain)(images).heatmap
     last = RankDescent(net, **explain)(images[2:], generator=image_generators(0, [2])).heatmap
     assert torch.equal(last, whole[2:])
 
 
-def test_passes_are_foretold(small_net: SmallNet, images: Tensor) -> None:
+def test_passes_are_estimated_exactly(small_net: SmallNet, images: Tensor) -> None:
     explain = RankDescent(small_net, **FEW)
-    for told in explain(images).diagnostics:
-        assert (told["forward_passes"], told["backward_passes"]) == explain.passes(images[:1]) == (10, 8)
+    for record in explain(images).diagnostics:
+        assert (record["forward_passes"], record["backward_passes"]) == explain.passes(images[:1]) == (10, 8)
     assert RankDescent(small_net, prior=None).passes(images[:1]) == (51, 50)
 
 
-class Growing:
-    """A progress that is shown maps."""
+class MapRecorder:
+    """A progress callback that is given maps."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []
-        self.shown: list[tuple[int, Tensor]] = []
+        self.received: list[tuple[int, Tensor]] = []
 
     def __call__(self, done: int, total: int) -> None:
         self.steps.append((done, total))
 
     def maps(self, image: int, heatmap: Tensor) -> None:
-        self.shown.append((image, heatmap))
+        self.received.append((image, heatmap))
 
 
-def test_maps_are_shown_as_they_grow(small_net: SmallNet, images: Tensor) -> None:
-    progress = Growing()
-    why = RankDescent(small_net, chunk_size=4, **FEW)(images, progress=progress)
-    assert [image for image, _ in progress.shown] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert torch.equal(torch.cat([heatmap for _, heatmap in progress.shown[2::3]]), why.heatmap)
+def test_a_progress_callback_can_get_the_map_of_each_iteration(small_net: SmallNet, images: Tensor) -> None:
+    progress = MapRecorder()
+    explanation = RankDescent(small_net, chunk_size=4, **FEW)(images, progress=progress)
+    assert [image for image, _ in progress.received] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert torch.equal(torch.cat([heatmap for _, heatmap in progress.received[2::3]]), explanation.heatmap)
     assert progress.steps == [(done, 9) for done in range(1, 10)]
 
 
@@ -173,27 +176,30 @@ class Flat(nn.Module):
         self.head = nn.Linear(3 * 16 * 16, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(x.flatten(1))
+        logits: Tensor = self.head(x.flatten(1))
+        return logits
 
 
-def test_a_model_without_a_layer_has_no_prior(untouched: Callable) -> None:
+def test_a_model_without_a_layer_has_no_prior(untouched: Callable[[nn.Module], nn.Module]) -> None:
     model = untouched(Flat())
-    why = RankDescent(model, **FEW)(torch.rand(1, 3, 16, 16))
-    assert why.diagnostics[0]["prior"].startswith("none: ")
-    assert why.diagnostics[0]["forward_passes"] == 7
+    explanation = RankDescent(model, **FEW)(torch.rand(1, 3, 16, 16))
+    assert explanation.diagnostics[0]["prior"].startswith("none: ")
+    assert explanation.diagnostics[0]["forward_passes"] == 7
 
 
-def test_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched: Callable) -> None:
+def test_the_model_is_left_unchanged_also_by_a_failure(
+    small_net: SmallNet, images: Tensor, untouched: Callable[[nn.Module], nn.Module]
+) -> None:
     untouched(small_net.train())
     images.requires_grad_()
     with torch.no_grad():
         assert not RankDescent(small_net, **FEW)(images).heatmap.requires_grad
     assert images.grad is None
-    asked = []
+    calls: list[int] = []
 
     def score(logits: Tensor) -> Tensor:
-        asked.append(len(logits))
-        if len(asked) == 6:
+        calls.append(len(logits))
+        if len(calls) == 6:
             raise ZeroDivisionError
         return logits[:, 0]
 
@@ -205,13 +211,15 @@ def test_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched: 
     ("settings", "words"),
     [
         ({"resolution": 33}, "resolution is"),
-        ({"iterations": 0}, "at least 1 iteration"),
-        ({"momentum": 1.0}, "a momentum of at least 0 and below 1"),
-        ({"softness": 0.0}, "a softness and a step above 0"),
-        ({"prior": "gradcam"}, "prior is 'gradcam'; give 'expected_gradcam', an explainer, or None"),
-        ({"prior_samples": 0}, "prior_samples is 0; give at least 1"),
+        ({"iterations": 0}, "iterations is 0; give a whole number of at least 1"),
+        ({"momentum": 1.0}, "momentum is 1.0; give a number of at least 0 and below 1"),
+        ({"softness": 0.0}, "softness is 0.0; give a number above 0"),
+        ({"prior": "gradcam"}, "prior is 'gradcam'; give an Explainer, 'expected_gradcam', or None"),
+        ({"prior_samples": 0}, "prior_samples is 0; give a whole number of at least 1"),
     ],
 )
-def test_settings_that_do_not_fit(settings: dict[str, object], words: str, small_net: SmallNet, images: Tensor) -> None:
+def test_settings_outside_their_range_are_refused(
+    settings: dict[str, Any], words: str, small_net: SmallNet, images: Tensor
+) -> None:
     with pytest.raises(ValueError, match=words):
         RankDescent(small_net, **settings)(images)

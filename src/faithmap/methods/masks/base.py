@@ -76,6 +76,20 @@ class Regulariser:
         return self.lambda1 * size_penalty(mask) + self.lambda2 * total_variation(mask)
 
 
+def mask_probe(explainer: Explainer, request: Request, index: Int[Tensor, " m"], baseline: Baseline) -> MaskProbe:
+    """The probe of some of a call's images over their baselines.
+
+    Args:
+        explainer: whose model, chunks and precision.
+        request: the call.
+        index: the images; one that stands in it twice has two rows.
+        baseline: what a removed pixel becomes.
+    """
+    images = request.images[index]
+    settings: dict[str, Any] = {"chunk_size": explainer.chunk_size, "autocast": explainer.autocast}
+    return MaskProbe(explainer.model, request.score.of(index), images, make_baseline(baseline, images), **settings)
+
+
 class Objective:
     """F(M) of the masks of a few images.
 
@@ -291,15 +305,13 @@ class MaskOptimiser(Explainer):
 
     def _probe(self, request: Request, index: Int[Tensor, " m"]) -> MaskProbe:
         """The probe of some images over their baselines; warns if the model still recognises a baseline."""
-        images, clean = request.images[index], request.clean[index]
-        baseline = make_baseline(request.baseline_for(index, self.baseline), images)
-        score = request.score.of(index)
-        probe = MaskProbe(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
-        of_baseline = probe.scores(images.new_zeros(len(images), 1, 1), torch.arange(len(images), device=images.device))
+        clean = request.clean[index]
+        probe = mask_probe(self, request, index, request.baseline_for(index, self.baseline))
+        of_baseline = probe.scores(probe.images.new_zeros(len(index), 1, 1), torch.arange(len(index), device=index.device))
         if request.score.is_class_probability:
             warn_if_recognised(request, index, of_baseline, clean)
         if request.score.function is not None:
-            probe.score = replace(score, scale=1 / _score_fall(request, index, of_baseline, clean))
+            probe.score = replace(probe.score, scale=1 / _score_fall(request, index, of_baseline, clean))
         return probe
 
     def _progress(self, request: Request, start: int) -> Progress:

@@ -1,14 +1,14 @@
-r"""Extremal perturbations: of all smooth masks of an area, the one that moves the score most (Fong et al., ICCV 2019).
+r"""Extremal perturbations: of all smooth masks of an area, the one that changes the score most (Fong et al., ICCV 2019).
 
 .. math::
     m_a = argmax_m \; F(m) - \lambda R_a(m), \qquad
     F(m) = \begin{cases} f(\Phi(I, m)) & \text{preserve} \\ -f(\Phi(I, 1 - m)) & \text{delete} \\
         f(\Phi(I, m)) - f(\Phi(I, 1 - m)) & \text{dual} \end{cases}
 
-with smooth masks from few numbers (:class:`SmoothMasks`), the area held by their sorted cells (:func:`area_penalty`), and any
-baseline or a blur whose width the mask sets (:class:`Pyramid`). The numbers are found by gradient ascent with momentum;
-:math:`\lambda` is doubled after each third of the iterations. The extremal area is the smallest whose mask keeps enough of the
-score:
+A mask is smooth by a max-convolution of few numbers (:class:`SmoothMasks`); its area is enforced through its sorted cells
+(:func:`area_penalty`). The baseline is any, or a blur whose width depends on the mask (:class:`Pyramid`). The numbers are
+found by gradient ascent with momentum; :math:`\lambda` is doubled after each third of the iterations. The extremal area is
+the smallest whose mask keeps enough of the score:
 
 .. math:: a^* = \min \{ a : f(\Phi(I, m_a)) \ge \tau f(I) \}
 
@@ -20,26 +20,36 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
+from annotated_types import Ge, Gt, Le, Lt, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, make_baseline
+from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline
 from faithmap.masking import rows_of
 from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
-from faithmap.methods.masks.base import warn_if_recognised
+from faithmap.methods.masks.base import mask_probe, warn_if_recognised
 from faithmap.probe import MaskProbe
 from faithmap.score import ScoreKind, Target
 
 EQUAL = 1e-6
-"""Cells whose values differ by no more are equal."""
+"""Cells whose values differ by at most this are equal."""
 
 
 def area_penalty(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """R_a of each mask.
+    r"""The distance of each mask from its area, measured on its sorted cells.
+
+    .. math:: R_a(m) = \frac{1}{|\Omega|} \, | vecsort(m) - r_a |^2, \qquad r_a = (0, \dots, 0, 1, \dots, 1)
+
+    with :math:`a |\Omega|` ones: 0 for a mask of zeros and ones with exactly that area. The paper has the sum; with the mean, a
+    weight keeps its meaning when the resolution changes.
+
+    Args:
+        masks: in [0, 1].
+        areas: a of each mask, in (0, 1).
 
     >>> area_penalty(torch.tensor([[[1.0, 0.0, 0.0, 0.5]]]), torch.tensor([0.5]))
     tensor([0.0625])
@@ -50,7 +60,10 @@ def area_penalty(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> F
 
 
 def area_gradient(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> Float[Tensor, "n r c"]:
-    r"""Of each mask's own R_a, :math:`2 (m - r) / |\Omega|` with r the entry at a cell's rank.
+    r"""The gradient of :func:`area_penalty`, :math:`2 (m - r) / |\Omega|` with r the entry of r_a at a cell's rank.
+
+    Equal cells have no rank of their own: they share the mean of their entries, so that neither the memory layout nor rounding
+    decides which of them grows.
 
     >>> area_gradient(torch.tensor([[[1.0, 0.5], [0.5, 0.0]]]), torch.tensor([0.5]))
     tensor([[[0., 0.],
@@ -65,27 +78,42 @@ def area_gradient(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> 
 
 
 def _zeros(masks: Float[Tensor, "n r c"], areas: Float[Tensor, " n"]) -> Float[Tensor, "n 1"]:
-    """How many entries of the template are 0."""
+    """The number of zeros in r_a."""
     cells = masks[0].numel()
     return cells - (areas * cells).round().long().clamp(min=1).unsqueeze(1)
 
 
 REACH = 5.0
-"""In sigmas: where a bump ends."""
+"""Sigmas from the centre of a bump to its end."""
 
 _AT_ONCE = 2**23
 """Products of a cell and a number near it that are in memory together."""
 
 
 class SmoothMasks:
-    """Turns grids of numbers into smooth masks.
+    r"""Makes smooth masks from grids of numbers, by a max-convolution.
+
+    A convolution cannot make a mask that is both smooth and nearly 0 or 1 everywhere, a maximum of bumps can:
+
+    .. math::
+        m(u) = smax_v \; k(u - v) \, \bar m(v), \qquad
+        smax_v f(v) = \frac{\sum_v f(v) e^{f(v) / T}}{\sum_v e^{f(v) / T}}
+
+    with :math:`\bar m` the numbers, on a coarse grid whose border is repeated beyond the image: with zeros outside, even a
+    uniform grid would give a mask whose border ranks differently from its middle. The bump is :math:`k(u) = e^{-\max(0, |u| /
+    \sigma - 1)^2 / 4}`: 1 up to a distance of :math:`\sigma`, a half at 2.7, and cut off at 5, where 2 % are left.
 
     Args:
         shape: (rows, columns) of the masks.
         pitch: pixels from one cell to the next, down and across.
         step: pixels from one number to the next, rounded to whole cells.
         sigma: of the bump, in pixels.
-        temperature: T; with 0 the maximum would be hard, with infinity a mean.
+        temperature: T; 0 would be a hard maximum, infinity a mean.
+        like: a tensor of the dtype and device of the masks.
+
+    >>> make = SmoothMasks((4, 4), (1.0, 1.0), step=2.0, sigma=1.5, temperature=0.05, like=torch.zeros(1))
+    >>> make.grid, make(torch.ones(1, *make.grid)).shape
+    ((2, 2), torch.Size([1, 4, 4]))
     """
 
     def __init__(
@@ -94,7 +122,7 @@ class SmoothMasks:
         self.shape, self.temperature = shape, temperature
         self.steps = tuple(max(1, round(step / cell)) for cell in pitch)
         self.grid = tuple(math.ceil(cells / every) for cells, every in zip(shape, self.steps, strict=True))
-        # A number stands in the middle of its block of cells, and one that is `reach` blocks away is too far from all of them.
+        # A number is at the centre of its block of cells; one more than `reach` blocks away is too far from all of its cells.
         spans = [every * cell for every, cell in zip(self.steps, pitch, strict=True)]
         self.reach = tuple(min(n - 1, math.floor(REACH * sigma / span + 0.5)) for n, span in zip(self.grid, spans, strict=True))
         down, across = (
@@ -106,11 +134,11 @@ class SmoothMasks:
         self.bump = bump.to(like)[self.near].unsqueeze(2)
 
     def __call__(self, numbers: Float[Tensor, "n i j"]) -> Float[Tensor, "n r c"]:
-        """The masks, in [0, 1] as the numbers are."""
+        """The masks, in [0, 1] if the numbers are."""
         return torch.cat([self._masks(part) for part in numbers.split(self._together)])
 
     def pull(self, numbers: Float[Tensor, "n i j"], slope: Float[Tensor, "n r c"]) -> Float[Tensor, "n i j"]:
-        """The gradient to the numbers, from the gradient to their masks; a few masks at a time."""
+        """The gradient to the numbers, given the gradient to their masks; a few masks at a time."""
         found = []
         for part, above in zip(numbers.split(self._together), slope.split(self._together), strict=True):
             leaf = part.detach().requires_grad_()
@@ -134,7 +162,7 @@ class SmoothMasks:
 
 
 def _distances(every: int, cell: float, reach: int) -> Float[Tensor, "k p"]:
-    """On one axis, from the middle of each block in reach to each cell of a block, in pixels."""
+    """On one axis, from the centre of each block in reach to each cell of a block, in pixels."""
     cells = (torch.arange(every, dtype=torch.float64) - (every - 1) / 2) * cell
     blocks = torch.arange(-reach, reach + 1, dtype=torch.float64) * every * cell
     return cells - blocks.unsqueeze(1)
@@ -142,11 +170,22 @@ def _distances(every: int, cell: float, reach: int) -> Float[Tensor, "k p"]:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """A blur pyramid; as a plain baseline it is its widest blur.
+    r"""A baseline whose blur depends on the mask: the less a mask keeps of a pixel, the wider its blur.
+
+    .. math:: \Phi(I, M)(u) = (g_{\sigma(u)} * I)(u), \qquad \sigma(u) = \sigma_{max} \, (1 - up(M)(u))
+
+    by interpolation between L + 1 images that are blurred once, with sigmas evenly from 0 to :math:`\sigma_{max}`. For other
+    methods it is the widest blur.
 
     Args:
-        sigma: of the widest, in pixels at 224.
-        levels: L.
+        sigma: of the widest blur, in pixels at 224, above 0.
+        levels: L, at least 1.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    >>> Pyramid(levels=3).blurred(torch.rand(2, 3, 8, 8)).shape
+    torch.Size([2, 4, 3, 8, 8])
     """
 
     sigma: float = 20.0
@@ -157,21 +196,21 @@ class Pyramid:
             raise ValueError(f"the pyramid has sigma {self.sigma} and {self.levels} levels; give a sigma above 0, and a level")
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The images, blurred as widely as it goes."""
+        """The images with the widest blur."""
         return Blur(None, self.sigma)(images)
 
     def blurred(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n l c h w"]:
-        """The images from the widest blur to none."""
+        """Each image from the widest blur to none."""
         sigmas = [self.sigma * level / self.levels for level in range(self.levels, 0, -1)]
         return torch.stack([*(Blur(None, sigma)(images) for sigma in sigmas), images], dim=1)
 
 
 @dataclass
-class PyramidModel(MaskProbe):
-    """Asks a model about images that are blurred as much as masks say.
+class PyramidProbe(MaskProbe):
+    """Scores of images whose blur depends on masks, and their gradients to the masks.
 
     Attributes:
-        pyramid: whose widest blur is the baseline.
+        pyramid: its widest blur is the baseline.
     """
 
     pyramid: Pyramid = Pyramid()
@@ -190,7 +229,7 @@ class PyramidModel(MaskProbe):
         return (high - low) * self.pyramid.levels
 
     def _between(self, up: Tensor, index: Int[Tensor, " m"]) -> tuple[Tensor, Tensor, Tensor]:
-        """The levels on either side of each pixel's, and how far it is from the wider to the narrower."""
+        """The blurred values above and below each pixel's sigma, and its position between the wider and the narrower."""
         place = up * self.pyramid.levels
         level = place.detach().floor().clamp(0, self.pyramid.levels - 1)
         chosen = level.long().unsqueeze(1).expand(-1, -1, self.images.shape[1], -1, -1)
@@ -207,42 +246,55 @@ Variant: TypeAlias = Literal["preserve", "delete", "dual"]
 class ExtremalPerturbation(Explainer):
     r"""Extremal perturbations.
 
-    Args:
-        areas: a, of the masks, as shares of the image.
-        variant: what a mask is to do: keep the score by what it shows, take it away by what it hides, or both.
-        summary: the map: the mean of the masks, or the mask of the extremal area (of the largest, where none keeps enough).
-        smoothing: std of a Gaussian that the mean is blurred with, as a part of the shorter side; 0 for none.
-        share: :math:`\tau`, of the clean score; of the class's probability, whatever is optimised. For "delete" a mask is
-            enough when no more than :math:`1 - \tau` is left without it.
-        resolution: cells of the masks, (rows, columns) or a number for both; None for a cell every two pixels.
-        step: from one number of the grid to the next, in pixels at 224.
-        sigma: of the bumps that masks are made of, in pixels at 224; None for the step over the root of 2, with which the
-            tops of a full grid's bumps just close.
-        temperature: T of the smooth maximum.
-        weight: lambda, at first.
-        iterations: all of them are done.
-        learning_rate: of the ascent.
-        momentum: likewise.
-        baseline: what a hidden pixel becomes; a :class:`Pyramid`, as in the paper, blurs it as much as it is hidden.
-        score: what is optimised. Not the probability: its slope is gone where the model is sure.
+    An image takes a forward and a backward pass in each iteration for each area, two of each for the variant "dual". Nothing is
+    random.
 
-    The rest is explained at :class:`faithmap.methods.Explainer`. An image takes a forward and a backward pass an iteration for
-    each area, two of each where the variant is dual. Nothing is random.
+    Args:
+        areas: a, areas of the masks as shares of the image, each between 0 and 1.
+        variant: "preserve" for masks whose part of the image keeps the score alone, "delete" for masks without whose part the
+            score falls, "dual" for both together.
+        summary: the map: the "mean" of the masks, or the mask of the "extremal" area (of the largest, if none keeps enough).
+        smoothing: standard deviation of a Gaussian that blurs the mean, as a share of the shorter side, at least 0; 0 for none.
+        share: :math:`\tau`, in (0, 1], of the clean score; of the class's probability, even if the logit is optimised. For
+            "delete" a mask is enough if at most :math:`1 - \tau` remains without it.
+        resolution: cells of the masks, (rows, columns) or one number for both, from 1 to the image's own size; None for a cell
+            every two pixels.
+        step: distance between two numbers of the grid, above 0, in pixels at 224.
+        sigma: of the bumps that masks are made of, above 0, in pixels at 224; None for the step divided by the root of 2, the
+            smallest with which the bumps of a full grid leave no gap.
+        temperature: T of the smooth maximum, above 0.
+        weight: lambda at the start, above 0.
+        iterations: at least 1; all of them are done.
+        learning_rate: of the ascent, above 0.
+        momentum: of the ascent, at least 0 and below 1.
+        baseline: what a removed pixel becomes, where the call gives none: a name of :data:`faithmap.BASELINES`, a pixel
+            value, a tensor or a callable; a :class:`Pyramid`, as in the paper, blurs a pixel the more, the less the mask
+            keeps of it.
+        score: what is optimised. Not the probability by default: its gradient vanishes where the model is certain.
+
+    >>> class Corner(torch.nn.Module):
+    ...     def forward(self, images):
+    ...         brightness = images[:, :, :8, :8].mean(dim=(1, 2, 3))
+    ...         return torch.stack([12 * brightness - 6, 6 - 12 * brightness], dim=1)
+    >>> explain = ExtremalPerturbation(Corner(), areas=(0.1,), step=14, iterations=30, baseline="black")
+    >>> heatmap = explain(torch.full((1, 3, 32, 32), 0.9), 0).heatmap
+    >>> bool(heatmap[0, :4, :4].mean() > heatmap.mean())
+    True
     """
 
-    areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
+    areas: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.025, 0.05, 0.1, 0.2)
     variant: Variant = "preserve"
     summary: Literal["mean", "extremal"] = "mean"
-    smoothing: float = 0.09
-    share: float = 0.5
+    smoothing: Annotated[float, Ge(0)] = 0.09
+    share: Annotated[float, Gt(0), Le(1)] = 0.5
     resolution: int | tuple[int, int] | None = None
-    step: float = 8.0
-    sigma: float | None = None
-    temperature: float = 0.05
-    weight: float = 300.0
-    iterations: int = 800
-    learning_rate: float = 0.01
-    momentum: float = 0.9
+    step: Annotated[float, Gt(0), Unit("pixels at 224")] = 8.0
+    sigma: Annotated[float, Gt(0), Unit("pixels at 224")] | None = None
+    temperature: Annotated[float, Gt(0)] = 0.05
+    weight: Annotated[float, Gt(0)] = 300.0
+    iterations: Annotated[int, Ge(1)] = 800
+    learning_rate: Annotated[float, Gt(0)] = 0.01
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.9
     baseline: Baseline = "blur"
     score: ScoreKind = "logit"
 
@@ -252,7 +304,7 @@ class ExtremalPerturbation(Explainer):
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """One of each kind an iteration for each area; the masks, and what they hide, are judged at the end."""
+        """One of each kind in each iteration for each area; two forward passes for each final mask, one for the baseline."""
         del image
         steps = len(self.areas) * self.iterations * (2 if self.variant == "dual" else 1)
         return Passes(2 + steps + 2 * len(self.areas), steps)
@@ -265,124 +317,113 @@ class ExtremalPerturbation(Explainer):
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if not self.areas or not all(0 < area < 1 for area in self.areas):
-            raise ValueError(f"areas are {self.areas}; give shares of the image between 0 and 1")
-        for name, choices in (("variant", ("preserve", "delete", "dual")), ("summary", ("mean", "extremal"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give one of {', '.join(choices)}")
+        if not self.areas:
+            raise ValueError("areas are empty; give at least one share of the image between 0 and 1")
         check_resolution(self.resolution, self._shape(size), size)
-        if self.iterations < 1:
-            raise ValueError(f"iterations is {self.iterations}; give at least 1")
-        for name in ("step", "sigma", "temperature", "weight", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; give a number above 0")
-        if not (0 <= self.momentum < 1 and 0 < self.share <= 1 and self.smoothing >= 0):
-            raise ValueError("give a momentum of at least 0 and below 1, a share up to 1, and a smoothing of at least 0")
 
     def _explain(self, request: Request) -> RawHeatmap:
         maps, diagnostics = [], []
-        everything = torch.arange(len(request.images), device=request.images.device)
-        for images in everything.split(self.chunk_size):
-            heatmap, found = self._some(request, images)
+        for index in torch.arange(len(request.images), device=request.images.device).split(self.chunk_size):
+            heatmap, records = self._explain_chunk(request, index)
             maps.append(heatmap)
-            diagnostics += found
+            diagnostics += records
         return RawHeatmap(torch.cat(maps), diagnostics)
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
-        """Of a class, its probability is kept: whether a mask is enough is judged by that."""
+        """As of every method; the probability of a class is kept, since it decides whether a mask is enough."""
         logits, score, clean, _ = super()._clean(images, target)
         if logits is None or score.classes is None:
             return logits, score, clean, clean
-        everyone = torch.arange(len(images), device=images.device)
-        return logits, score, clean, replace(score, kind="probability")(logits, everyone)
+        index = torch.arange(len(images), device=images.device)
+        return logits, score, clean, replace(score, kind="probability")(logits, index)
 
-    def _some(self, request: Request, index: Int[Tensor, " m"]) -> tuple[Float[Tensor, "m r c"], list[dict[str, Any]]]:
-        """The maps of some images, the masks of all areas of all of them optimised together."""
-        every = len(self.areas)
-        masked = self._masked(request, index)
+    def _explain_chunk(self, request: Request, index: Int[Tensor, " m"]) -> tuple[Float[Tensor, "m r c"], list[dict[str, Any]]]:
+        """The maps and diagnostics of some images; the masks of all their areas are optimised together."""
+        count = len(self.areas)
+        probe = self._probe(request, index)
         areas = torch.tensor(self.areas, device=index.device, dtype=torch.float64).repeat(len(index))
 
         def progress(done: int) -> None:
             request.progress(self.iterations * int(index[0]) + done * len(index), self.iterations * len(request.images))
 
-        masks = self._ascend(masked, areas, progress)
+        masks = self._ascend(probe, areas, progress)
         everyone = torch.arange(len(masks), device=index.device)
-        shown, hidden = self._judged(masked, masks, everyone), self._judged(masked, 1 - masks, everyone)
-        clean = request.kept[index].repeat_interleave(every)
-        enough = hidden <= (1 - self.share) * clean if self.variant == "delete" else shown >= self.share * clean
-        extremal = [self._smallest(row) for row in enough.view(-1, every).tolist()]
-        found = {"area_met": masks.mean(dim=(1, 2)), "area_penalty": area_penalty(masks, areas)}
-        found |= {"score_shown": shown, "score_hidden": hidden}
-        columns = {name: values.view(-1, every).tolist() for name, values in found.items()}
+        kept, removed = _probability(probe, masks, everyone), _probability(probe, 1 - masks, everyone)
+        clean = request.kept[index].repeat_interleave(count)
+        enough = removed <= (1 - self.share) * clean if self.variant == "delete" else kept >= self.share * clean
+        extremal = [self._extremal_area(row) for row in enough.view(-1, count).tolist()]
+        values = {"area_met": masks.mean(dim=(1, 2)), "area_penalty": area_penalty(masks, areas)}
+        values |= {"score_shown": kept, "score_hidden": removed}
+        columns = {name: column.view(-1, count).tolist() for name, column in values.items()}
         columns |= {"areas": [list(self.areas)] * len(index), "extremal_area": extremal}
-        columns |= {
-            f"{name}_passes": getattr(masked, name).view(-1, every).sum(dim=1).tolist() for name in ("forward", "backward")
-        }
-        diagnostics = [{name: column[i] for name, column in columns.items()} for i in range(len(index))]
-        return self._summary(masks.view(-1, every, *masks.shape[1:]), extremal), diagnostics
+        for name, passes in (("forward_passes", probe.forward), ("backward_passes", probe.backward)):
+            columns[name] = passes.view(-1, count).sum(dim=1).tolist()
+        records = [{name: column[i] for name, column in columns.items()} for i in range(len(index))]
+        return self._summarise(masks.view(-1, count, *masks.shape[1:]), extremal), records
 
-    def _masked(self, request: Request, index: Int[Tensor, " m"]) -> MaskProbe:
-        """The model, and each image once for each area; says where the baseline is still recognised."""
+    def _probe(self, request: Request, index: Int[Tensor, " m"]) -> MaskProbe:
+        """The probe of some images, each once for each area; warns if the model still recognises a baseline."""
         rows = index.repeat_interleave(len(self.areas))
-        images, chosen = request.images[rows], request.baseline_for(rows, self.baseline)
-        common = (self.model, request.score.of(rows), images, make_baseline(chosen, images))
-        settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
-        masked = PyramidModel(*common, chosen, **settings) if isinstance(chosen, Pyramid) else MaskProbe(*common, **settings)
+        chosen = request.baseline_for(rows, self.baseline)
+        probe = mask_probe(self, request, rows, chosen)
+        if isinstance(chosen, Pyramid):
+            settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
+            probe = PyramidProbe(self.model, probe.score, probe.images, probe.baseline, chosen, **settings)
         if request.score.function is None:
             first = torch.arange(0, len(rows), len(self.areas), device=rows.device)
-            shown = self._judged(masked, images.new_zeros(len(first), 1, 1), first)
-            warn_if_recognised(request, index, shown, request.kept[index])
-        return masked
+            of_baseline = _probability(probe, probe.images.new_zeros(len(first), 1, 1), first)
+            warn_if_recognised(request, index, of_baseline, request.kept[index])
+        return probe
 
-    def _judged(self, masked: MaskProbe, masks: Float[Tensor, "k r c"], index: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
-        """The class's probabilities, or what a callable says."""
-        score = masked.score
-        masked.score = score if score.function is not None else replace(score, kind="probability")
-        try:
-            return masked.scores(masks.to(masked.images), index)
-        finally:
-            masked.score = score
-
-    def _ascend(self, masked: MaskProbe, areas: Float[Tensor, " k"], progress: Callable[[int], None]) -> Float[Tensor, "k r c"]:
-        """The masks, begun at a half everywhere: as much is shown as is hidden."""
-        shape = self._shape(masked.size)
-        pitch = tuple((pixels - 1) / max(1, cells - 1) for pixels, cells in zip(masked.size, shape, strict=True))
-        step = self.step * min(masked.size) / REFERENCE_SIZE
-        sigma = step / math.sqrt(2) if self.sigma is None else self.sigma * min(masked.size) / REFERENCE_SIZE
-        like = areas.to(torch.float64 if masked.images.dtype == torch.float64 else torch.float32)
+    def _ascend(self, probe: MaskProbe, areas: Float[Tensor, " k"], progress: Callable[[int], None]) -> Float[Tensor, "k r c"]:
+        """The masks of all areas; they start at a half everywhere, where as much is kept as is removed."""
+        shape = self._shape(probe.size)
+        pitch = tuple((pixels - 1) / max(1, cells - 1) for pixels, cells in zip(probe.size, shape, strict=True))
+        step = self.step * min(probe.size) / REFERENCE_SIZE
+        sigma = step / math.sqrt(2) if self.sigma is None else self.sigma * min(probe.size) / REFERENCE_SIZE
+        like = areas.to(torch.float64 if probe.images.dtype == torch.float64 else torch.float32)
         smooth = SmoothMasks(shape, (pitch[0], pitch[1]), step, sigma, self.temperature, like)
         numbers = like.new_full((len(areas), *smooth.grid), 0.5)
         descent = torch.optim.SGD([numbers], lr=self.learning_rate, momentum=self.momentum)
         for iteration in range(self.iterations):
             masks = smooth(numbers)
             weight = self.weight * 2 ** (3 * iteration // self.iterations)
-            slope = weight * area_gradient(masks, areas) - self._gain(masked, masks)
-            numbers.grad = smooth.pull(numbers, slope)
+            gradient = weight * area_gradient(masks, areas) - self._score_gradient(probe, masks)
+            numbers.grad = smooth.pull(numbers, gradient)
             descent.step()
             numbers.clamp_(0, 1)
             progress(iteration + 1)
         return smooth(numbers)
 
-    def _gain(self, masked: MaskProbe, masks: Float[Tensor, "k r c"]) -> Float[Tensor, "k r c"]:
+    def _score_gradient(self, probe: MaskProbe, masks: Float[Tensor, "k r c"]) -> Float[Tensor, "k r c"]:
         """The gradient of F."""
-        everyone = torch.arange(len(masks), device=masks.device)
-        whole, given = masks.new_ones(len(masks)).to(masked.images), masks.to(masked.images)
-        gain = torch.zeros_like(given)
+        index = torch.arange(len(masks), device=masks.device)
+        ones, given = masks.new_ones(len(masks)).to(probe.images), masks.to(probe.images)
+        gradient = torch.zeros_like(given)
         if self.variant != "delete":
-            gain += masked.gradients(given, everyone, whole)
+            gradient += probe.gradients(given, index, ones)
         if self.variant != "preserve":
-            gain += masked.gradients(1 - given, everyone, whole)
-        return gain.to(masks)
+            gradient += probe.gradients(1 - given, index, ones)
+        return gradient.to(masks)
 
-    def _smallest(self, enough: list[bool]) -> float | None:
-        """The extremal area, or None."""
+    def _extremal_area(self, enough: list[bool]) -> float | None:
+        """The smallest area whose mask is enough, or None."""
         return min((area for area, met in zip(self.areas, enough, strict=True) if met), default=None)
 
-    def _summary(self, masks: Float[Tensor, "m a r c"], extremal: list[float | None]) -> Float[Tensor, "m r c"]:
+    def _summarise(self, masks: Float[Tensor, "m a r c"], extremal: list[float | None]) -> Float[Tensor, "m r c"]:
         if self.summary == "extremal":
             chosen = [self.areas.index(max(self.areas) if area is None else area) for area in extremal]
             return masks[range(len(chosen)), chosen]
         mean = masks.mean(dim=1)
         sigma = self.smoothing * REFERENCE_SIZE
         return Blur(None, sigma)(mean.unsqueeze(1)).squeeze(1) if sigma else mean
+
+
+def _probability(probe: MaskProbe, masks: Float[Tensor, "k r c"], index: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
+    """The class's probability for each mask, even if the logit is optimised; the score of a callable target."""
+    score = probe.score
+    probe.score = score if score.function is not None else replace(score, kind="probability")
+    try:
+        return probe.scores(masks.to(probe.images), index)
+    finally:
+        probe.score = score

@@ -1,17 +1,17 @@
 r"""A learned mask: one pass of a small network instead of an optimisation (Dabkowski and Gal, NeurIPS 2017).
 
-A U-Net looks at the image, and at the class that it is asked about, and answers with a mask. At its bottom each place :math:`x`
-is let through as far as it has to do with the class, whose embedding :math:`e_c` is learned:
+A U-Net computes a mask from an image and a class. At its coarsest level each position :math:`x` is filtered by its similarity
+to the class, whose embedding :math:`e_c` is learned:
 
 .. math:: s = x \cdot e_c / \sqrt{k}, \qquad x \leftarrow x \, \sigma(s)
 
-with k channels. The filter :math:`\sigma(s)` goes on to every level above, and :math:`\log \sum e^s` over all places says
-whether the class is there at all. The network is trained once for each classifier
+with k channels. The filter :math:`\sigma(s)` is an input of every finer level, and :math:`\log \sum e^s` over all positions is
+the log-odds that the class is present. The network is trained once for each classifier
 (:mod:`faithmap.methods.masks.masker_training`).
 
-The paper's encoder is the classifier itself. Here the network sees the image alone, so that any classifier will do: none has to
-name its layers, and none is run to draw a map. Two channels that say where a pixel lies go with the image, since a classifier
-may look at a place rather than at a thing.
+In the paper the encoder is the classifier itself. Here the network sees only the image, so that it works for any classifier: no
+layers have to be named, and the classifier is not run to make a mask. The row and the column of each pixel are two more
+channels, since a classifier may depend on a position rather than on an object.
 """
 
 from __future__ import annotations
@@ -31,21 +31,27 @@ from faithmap.model import describe
 from faithmap.score import Target
 
 LEVELS = 4
-"""Times that the encoder halves the image; the mask has half the image's resolution."""
+"""The encoder halves the image this many times; the mask has half the image's resolution."""
 
 
 class Masker(nn.Module):
-    """The network.
+    """A network that computes masks.
 
     Args:
-        classes: that it can be asked about.
-        channels: of the finest level; each coarser one has twice as many. A multiple of 4.
-        colours: channels of the images.
+        classes: number of classes, at least 1.
+        channels: of the finest level, a multiple of 4; each coarser level has twice as many.
+        colours: channels of the images, at least 1.
 
     Attributes:
-        trained_for: name and weights' digest of the classifier; None before any training.
-        steps: of training.
+        trained_for: name and digest of the weights of the classifier; None before training.
+        steps: of training so far.
         digest: SHA-256 of the file that it was read from, or None.
+
+    Raises:
+        ValueError: for numbers outside these ranges.
+
+    >>> Masker(classes=2, channels=4)(torch.rand(1, 3, 16, 16), torch.tensor([1])).shape
+    torch.Size([1, 8, 8])
     """
 
     def __init__(self, classes: int, channels: int = 16, colours: int = 3) -> None:
@@ -66,13 +72,13 @@ class Masker(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]) -> Float[Tensor, "n r c"]:
         """The mask of each image for its class, in [0, 1], 1 where the class is."""
-        return self.answer(images, classes)[0]
+        return self.masks_and_odds(images, classes)[0]
 
-    def answer(
+    def masks_and_odds(
         self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n r c"], Float[Tensor, " n"]]:
-        """The masks, and the log-odds that the class is there."""
-        x = torch.cat([images * 2 - 1, _places(images)], dim=1)
+        """The masks, and the log-odds that the class is present."""
+        x = torch.cat([images * 2 - 1, _positions(images)], dim=1)
         finer = []
         for block in self.down:
             x = block(x)
@@ -92,12 +98,12 @@ def _enlarged(coarse: Float[Tensor, "n k i j"], fine: Float[Tensor, "n l h w"]) 
 
 
 def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    """Normalised within each image, so that no image has a say in another's mask."""
+    """Convolution and ReLU, normalised within each image, so that masks do not depend on the batch."""
     convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
     return nn.Sequential(convolution, nn.GroupNorm(4, after), nn.ReLU(inplace=True))
 
 
-def _places(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 2 h w"]:
+def _positions(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 2 h w"]:
     """Row and column of each pixel, from -1 to 1."""
     rows, columns = (torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in images.shape[-2:])
     grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
@@ -106,26 +112,31 @@ def _places(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 2 h w"]:
 
 @dataclass(eq=False)
 class LearnedMask(Explainer):
-    """The mask that a network trained for this classifier answers with.
+    """The mask of a network that was trained for this classifier. Maps have half the image's resolution and are in [0, 1].
+
+    An image takes one pass of the network, and one of the classifier for its class and score.
 
     Args:
-        masker: from :func:`~faithmap.methods.masks.masker_training.train_masker` or
+        masker: the network, from :func:`~faithmap.methods.masks.masker_training.train_masker` or
             :func:`~faithmap.methods.masks.masker_files.read_masker`, on the images' device.
 
-    The rest is explained at :class:`faithmap.methods.Explainer`. An image takes one pass of the masker; the classifier is only
-    asked which class it sees. Maps have half the image's resolution and are in [0, 1].
+    >>> from faithmap.methods.masks.masker_training import MaskerSettings, train_masker
+    >>> model, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(768, 2)), torch.rand(4, 3, 16, 16)
+    >>> training = train_masker(model, images, steps=2, settings=MaskerSettings(channels=4, batch=2))
+    >>> LearnedMask(model, masker=training.masker)(images).heatmap.shape
+    torch.Size([4, 8, 8])
     """
 
     masker: Masker | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All settings as plain data; of the masker where it comes from."""
+        """All settings as plain data; of the masker, the digest of its file and its steps."""
         known = None if self.masker is None else {"digest": self.masker.digest, "steps": self.masker.steps}
         return {**super().settings, "masker": known}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one; the masker's own is none of the model's."""
+        """One, for the clean image; the pass of the masker is not counted."""
         del image
         return Passes(1, 0)
 
@@ -138,19 +149,19 @@ class LearnedMask(Explainer):
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
         logits, score, clean, kept = super()._clean(images, target)
-        assert self.masker is not None  # noqa: S101 - _check refused that
+        assert self.masker is not None  # noqa: S101 - _check raises an error
         if logits is None:
-            raise ValueError("target is a callable, and a masker knows classes alone; give classes, or None")
+            raise ValueError("target is a callable, and a masker explains only classes; give classes, or None")
         if logits.shape[1] != self.masker.classes or images.shape[1] != self.masker.colours:
             raise ValueError(
-                f"the masker knows {self.masker.classes} classes and {self.masker.colours} colours, the model has "
+                f"the masker has {self.masker.classes} classes and {self.masker.colours} colours, the model has "
                 f"{logits.shape[1]} and the images {images.shape[1]}; train one for this model"
             )
         return logits, score, clean, kept
 
     def _explain(self, request: Request) -> RawHeatmap:
-        assert self.masker is not None  # noqa: S101 - _check refused that
-        assert request.score.classes is not None  # noqa: S101 - and _clean a callable
+        assert self.masker is not None  # noqa: S101 - _check raises an error
+        assert request.score.classes is not None  # noqa: S101 - so does _clean
         weight = self.masker.head.weight
         if weight.device != request.images.device:
             raise ValueError(f"images are on {request.images.device}, the masker is on {weight.device}; move one of them")
@@ -169,15 +180,17 @@ def check_fit(masker: Masker, model: nn.Module) -> None:
     """Raise ValueError unless the masker was trained for this classifier, by its name and the digest of its weights."""
     given = identity(model)
     if masker.trained_for is not None and dict(masker.trained_for) != given:
-        raise ValueError(f"the masker was trained for {_said(masker.trained_for)}, not for {_said(given)}; train one for that")
+        raise ValueError(
+            f"the masker was trained for {_words(masker.trained_for)}, not for {_words(given)}; train one for that"
+        )
 
 
 def identity(model: nn.Module) -> dict[str, Any]:
-    """What a masker remembers of its classifier."""
+    """Name and digest of the weights of a classifier, which a masker stores."""
     described = describe(model)
     return {"name": described["name"], "digest": described["digest"]}
 
 
-def _said(known: Mapping[str, Any]) -> str:
+def _words(known: Mapping[str, Any]) -> str:
     name, digest = str(known.get("name"))[:80], known.get("digest")
     return f"{name} with weights {digest[:12]}" if isinstance(digest, str) else name

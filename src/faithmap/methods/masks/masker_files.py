@@ -1,7 +1,8 @@
-"""Maskers in files: safetensors, read with the suspicion that a file from somebody else deserves.
+"""Files of maskers: safetensors, checked against all that another program could have written into them.
 
-A file holds the network's weights, Adam's moments, from which a training can go on, and one entry of JSON: which classifier it
-is for, by name and digest, how it was trained, and how far. No code can be in it. It appears when it is complete.
+A file has the network's weights, Adam's moments, which a resumed training needs, and one entry of JSON: the classifier's name
+and digest, the settings of the training, and its steps so far. It cannot contain code. A file is written under another name
+and then renamed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from faithmap.text import one_line
 
 SCHEMA = "faithmap.masker/1"
 MAX_BYTES = 2**30
-"""Of a file that is read. A masker of 16 channels and 1,000 classes takes 5 million bytes."""
+"""Largest file that is read. A masker of 16 channels and 1,000 classes takes 5 million bytes."""
 
 _KEY = "faithmap"
 _REMEDY = "give a file that train_masker's masker was saved in"
@@ -33,18 +34,22 @@ _LARGEST = {"classes": 10**6, "channels": 1024, "colours": 64, "done": 10**12}
 
 
 class MaskerError(ValueError):
-    """A masker's file is refused. The message is one line: which file, what is wrong with it, what to do."""
+    """A file of a masker is refused. The message is one line: the file, the problem, and a remedy."""
 
 
 def save_masker(training: Training, path: str | os.PathLike[str]) -> None:
-    """Write a masker, and what it takes to go on with its training.
+    """Write a masker, with all that is needed to resume its training.
 
     Equal trainings make files that are equal byte for byte.
 
+    Args:
+        training: from :func:`~faithmap.methods.masks.masker_training.train_masker`.
+        path: of the file; an existing file is replaced.
+
     Raises:
-        OSError: where the file cannot be written; an older one is then as it was.
+        OSError: if the file cannot be written; an existing file is then unchanged.
     """
-    from safetensors.torch import save  # noqa: PLC0415 - drawing a mask takes torch alone
+    from safetensors.torch import save  # noqa: PLC0415 - a masker itself needs only torch
 
     masker = training.masker
     state = {f"weights.{name}": value for name, value in masker.state_dict().items()}
@@ -63,14 +68,14 @@ def save_masker(training: Training, path: str | os.PathLike[str]) -> None:
 
 
 def read_training(path: str | os.PathLike[str], model: nn.Module | None = None) -> Training:
-    """A training to go on with.
+    """Read a training, to resume it.
 
     Args:
         path: of a file that :func:`save_masker` wrote.
-        model: the classifier that the masker has to be for; None for whichever. The masker is put on its device.
+        model: the classifier that the masker has to be trained for, on whose device it is put; None for any classifier.
 
     Raises:
-        MaskerError: if the file cannot be read, is damaged, no masker, or one for another classifier.
+        MaskerError: if the file cannot be read, is damaged, is no masker, or was trained for another classifier.
     """
     name = os.fspath(path)
     data = _bytes(name)
@@ -90,7 +95,24 @@ def read_training(path: str | os.PathLike[str], model: nn.Module | None = None) 
 
 
 def read_masker(path: str | os.PathLike[str], model: nn.Module | None = None) -> Masker:
-    """A trained masker; see :func:`read_training`."""
+    """Read a trained masker.
+
+    Args:
+        path: of a file that :func:`save_masker` wrote.
+        model: the classifier that the masker has to be trained for, on whose device it is put; None for any classifier.
+
+    Raises:
+        MaskerError: if the file cannot be read, is damaged, is no masker, or was trained for another classifier.
+
+    >>> import tempfile
+    >>> from faithmap.methods.masks.masker_training import MaskerSettings, train_masker
+    >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), torch.rand(4, 3, 16, 16)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     training = train_masker(model, images, steps=1, settings=MaskerSettings(channels=4, batch=2))
+    ...     save_masker(training, f"{folder}/masker.safetensors")
+    ...     read_masker(f"{folder}/masker.safetensors", model).classes
+    2
+    """
     return read_training(path, model).masker
 
 
@@ -126,7 +148,7 @@ def _parsed(name: str, data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _built(name: str, state: dict[str, Tensor], record: dict[str, Any]) -> Training:
-    """The training that the file says it is; nothing large is made before its tensors are seen to be there."""
+    """The training of a file; nothing large is allocated before its tensors are checked."""
     sizes, model, photos = record.get("masker"), record.get("model"), record.get("photos")
     sizes = sizes if isinstance(sizes, dict) else {}
     numbers = {**sizes, "done": record.get("done")}

@@ -1,11 +1,19 @@
-"""Training of a masker for one classifier, which stays as it is (Dabkowski and Gal, NeurIPS 2017).
+r"""Training of a masker for one classifier, which stays as it is (Dabkowski and Gal, NeurIPS 2017).
 
-Adam descends the objective (:mod:`faithmap.methods.masks.masker_training`) over photographs, each with the class that the
-classifier sees in it; the paper has their labels. Some are asked about a class that is not there: their mask is to be empty,
-and its area and variation are all that counts. Without them the masker would learn to ignore the class.
+Adam minimises, over images, the mean of
 
-All that a step draws follows from the seed and the step's number: a training that goes on where another ended is bit for bit
-the training that was never interrupted, on a processor with the same number of threads.
+.. math::
+    L(M) = \lambda_1 TV(M) + \lambda_2 \overline{M} - \log f_c(\Phi(I, M)) + \lambda_3 f_c(\Phi(I, 1 - M))^{\lambda_4}
+
+for images with their class c, the first two terms for images with a class that is absent, whose mask shall be empty, and for
+all of them the log-loss of the masker's own log-odds that the class is present: without it, masks soon ignore the class. The
+class is the one that the classifier predicts; the paper has labels.
+
+The baseline is a blurred image, or a random colour with noise, drawn anew for each image and step, so that the masker cannot
+use it. The weights are for means over the mask: the paper's are for sums over its pixels.
+
+All random numbers of a step follow from the seed and the number of the step: a resumed training is bit for bit the training
+that was never interrupted, on a CPU with the same number of threads.
 """
 
 from __future__ import annotations
@@ -33,19 +41,27 @@ from faithmap.seeds import derived, seeded
 
 @dataclass(frozen=True)
 class MaskerSettings:
-    """How a masker is trained; one that goes on has the same.
+    """Settings of the training of a masker.
 
     Args:
-        channels: of the network's finest level.
-        batch: images in a step.
-        learning_rate: of Adam.
-        variation: lambda1, of the mean squared difference of neighbouring cells.
-        area: lambda2, of the mean of the mask.
-        removed: lambda3, of what is left of the class without what the mask shows.
-        exponent: lambda4; below 1, to have the probability very small.
-        presence: weight of the log-loss with which the masker says whether the class is there.
-        absent: share of the images that are asked about a class that is not there.
-        seed: of all that is drawn.
+        channels: of the network's finest level, a multiple of 4.
+        batch: images in a step, at least 1.
+        learning_rate: of Adam, above 0.
+        variation: lambda1, at least 0, weight of the mean squared difference of neighbouring cells.
+        area: lambda2, at least 0, weight of the mean of the mask.
+        removed: lambda3, at least 0, weight of the class's probability without the mask's part of the image.
+        exponent: lambda4, above 0; below 1 it presses that probability close to 0.
+        presence: weight of the log-loss of the log-odds that the class is present, at least 0.
+        absent: share of the images that get a class that is absent, at least 0 and below 1.
+        seed: of all random numbers.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    >>> MaskerSettings(channels=6)
+    Traceback (most recent call last):
+        ...
+    ValueError: channels is 6; give a multiple of 4
     """
 
     channels: int = 16
@@ -75,27 +91,27 @@ class MaskerSettings:
         self,
         masks: Float[Tensor, "n r c"],
         odds: Float[Tensor, " n"],
-        there: Bool[Tensor, " n"],
-        shown: Float[Tensor, " m"],
-        hidden: Float[Tensor, " m"],
+        present: Bool[Tensor, " n"],
+        kept: Float[Tensor, " m"],
+        removed: Float[Tensor, " m"],
     ) -> Float[Tensor, ""]:
-        """The mean over the images.
+        """The mean of L over the images.
 
         Args:
             masks: of all images.
-            odds: the masker's log-odds that the class is there.
-            there: whether it is.
-            shown: log-probabilities of the class with what the masks show, of the images that have it.
-            hidden: with the rest.
+            odds: the masker's log-odds that the class is present.
+            present: whether it is.
+            kept: log-probabilities of the class with the masks' parts alone, for the images in which it is present.
+            removed: its log-probabilities with the rest alone.
         """
         form = self.variation * total_variation(masks) + self.area * masks.mean(dim=(1, 2))
-        said = F.binary_cross_entropy_with_logits(odds, there.to(odds), reduction="sum")
-        score = self.removed * (self.exponent * hidden).exp() - shown
-        return (form.sum() + score.sum() + self.presence * said) / len(masks)
+        log_loss = F.binary_cross_entropy_with_logits(odds, present.to(odds), reduction="sum")
+        score = self.removed * (self.exponent * removed).exp() - kept
+        return (form.sum() + score.sum() + self.presence * log_loss) / len(masks)
 
 
 def random_baselines(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
-    """For each image, as likely as not, its own blur of a random width, or a random colour with noise."""
+    """For each image, with equal probability, its own blur of a random width, or a random colour with noise."""
     made = []
     for image in images:
         kind, width, spread = torch.rand(3, generator=generator).tolist()
@@ -107,7 +123,7 @@ def random_baselines(images: Float[Tensor, "n c h w"], generator: torch.Generato
 
 
 class Photos(Protocol):
-    """Images of one size, as the classifier takes them; a tensor of them will do, and so will a list."""
+    """Images of one size, as the classifier takes them: a tensor, a list, or a class that reads them one by one."""
 
     def __len__(self) -> int: ...
 
@@ -116,15 +132,15 @@ class Photos(Protocol):
 
 @dataclass
 class Training:
-    """A masker and where its training stands.
+    """A masker and the state of its training.
 
     Attributes:
-        masker: as it is after so many steps.
+        masker: the network.
         settings: of the training.
-        done: steps.
-        moments: Adam's first and second, under the names of the masker's parameters.
-        losses: of the steps that were done here.
-        photos: whatever tells the photographs from others, kept for whoever goes on; None for nothing.
+        done: steps so far.
+        moments: Adam's first and second moments, by the names of the masker's parameters.
+        losses: of the steps since the training was started or read.
+        photos: an identifier of the images, stored so that a resumed training can be checked for the same images; or None.
     """
 
     masker: Masker
@@ -146,28 +162,36 @@ def train_masker(
     every: int | None = None,
     save: Callable[[Training], None] | None = None,
 ) -> Training:
-    """Train a masker for a classifier.
+    """Train a masker for a classifier, which is left unchanged.
 
     Args:
-        model: the classifier; every flag, weight and buffer of it is as it was afterwards.
-        photos: of one size, in the units that the model takes.
-        steps: in all, those of a training that goes on among them.
-        settings: None for the defaults, or for those of the training that goes on.
-        resume: a training to go on with; it is changed in place.
+        model: the classifier.
+        photos: images of one size, in the units that the model takes.
+        steps: in all, at least 1, with those of a resumed training.
+        settings: None for the defaults, or for those of the resumed training.
+        resume: a training to resume; it is changed in place. None for a new one.
         progress: called with (steps done, steps in all).
-        every: steps from one call of ``save`` to the next.
-        save: called with the training then, and when all is done.
+        every: steps between two calls of ``save``, at least 1; None for a call at the end only.
+        save: called with the training.
+
+    Returns:
+        The training, with the masker.
 
     Raises:
-        ValueError: for photographs, settings or a training that do not fit; says what would.
+        ValueError: for images, settings or a resumed training that do not fit; the message names a remedy.
         RuntimeError: inside ``torch.inference_mode``.
+
+    >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), torch.rand(4, 3, 16, 16)
+    >>> training = train_masker(model, images, steps=2, settings=MaskerSettings(channels=4, batch=2))
+    >>> training.done, len(training.losses)
+    (2, 2)
     """
     if len(photos) < 1 or steps < 1 or (every is not None and every < 1):
         raise ValueError(f"{len(photos)} photos, {steps} steps, every {every}; give at least 1 of each")
     if resume is not None and resume.done > steps:
         raise ValueError(f"the training has done {resume.done} steps already; give more than {steps}")
     if resume is not None and settings is not None and settings != resume.settings:
-        raise ValueError(f"the training began with {resume.settings}; go on with the same settings")
+        raise ValueError(f"the training was started with {resume.settings}; resume it with the same settings")
     with undisturbed(model):
         training = resume or begin(model, photos, settings or MaskerSettings())
         check_fit(training.masker, model)
@@ -189,7 +213,7 @@ def train_masker(
 
 
 def begin(model: nn.Module, photos: Photos, settings: MaskerSettings) -> Training:
-    """An untrained masker, whose weights follow from the seed, on the photographs' device."""
+    """An untrained masker, whose weights follow from the seed, on the images' device."""
     first = photos[0].unsqueeze(0)
     check_images(model, first)
     with torch.no_grad():
@@ -211,13 +235,13 @@ def _step(model: nn.Module, photos: Photos, training: Training, adam: torch.opti
         predicted = logits_of(run_model(model, images)).argmax(dim=1)
     absent = (torch.rand(len(images), generator=generator) < settings.absent).to(images.device)
     shift = torch.randint(1, masker.classes, (len(images),), generator=generator).to(images.device)
-    asked = torch.where(absent, (predicted + shift) % masker.classes, predicted)
+    classes = torch.where(absent, (predicted + shift) % masker.classes, predicted)
     baseline = random_baselines(images, generator)
-    masks, odds = masker.answer(images.to(masker.head.weight.dtype), asked)
-    there = (~absent).nonzero().flatten()
-    shown = _log_probability(model, images[there], baseline[there], masks[there], asked[there])
-    hidden = _log_probability(model, images[there], baseline[there], 1 - masks[there], asked[there])
-    loss = settings.loss(masks, odds, ~absent, shown, hidden)
+    masks, odds = masker.masks_and_odds(images.to(masker.head.weight.dtype), classes)
+    present = (~absent).nonzero().flatten()
+    kept = _log_probability(model, images[present], baseline[present], masks[present], classes[present])
+    removed = _log_probability(model, images[present], baseline[present], 1 - masks[present], classes[present])
+    loss = settings.loss(masks, odds, ~absent, kept, removed)
     if not bool(loss.isfinite()):
         raise ValueError(f"the loss of step {training.done} is {loss.item()}; give a smaller learning_rate")
     adam.zero_grad()
@@ -228,17 +252,19 @@ def _step(model: nn.Module, photos: Photos, training: Training, adam: torch.opti
 
 
 def _batch(model: nn.Module, photos: Photos, training: Training) -> Float[Tensor, "n c h w"]:
-    """The step's images: each photograph once in each round, in an order that follows from the seed."""
+    """The images of a step: each image once in each round, in an order that follows from the seed."""
     count, batch = len(photos), training.settings.batch
     chosen = []
     for draw in range(training.done * batch, (training.done + 1) * batch):
         rounds, place = divmod(draw, count)
         seed = derived(training.settings.seed, f"round {rounds}")
         chosen.append(int(torch.randperm(count, generator=torch.Generator().manual_seed(seed))[place]))
-    shown = [photos[i] for i in chosen]
-    if len({photo.shape for photo in shown}) > 1:
-        raise ValueError(f"photos have shapes {sorted({tuple(photo.shape) for photo in shown})}; give photos of one size")
-    images = torch.stack(shown).detach()
+    batch_images = [photos[i] for i in chosen]
+    if len({image.shape for image in batch_images}) > 1:
+        raise ValueError(
+            f"photos have shapes {sorted({tuple(image.shape) for image in batch_images})}; give photos of one size"
+        )
+    images = torch.stack(batch_images).detach()
     check_images(model, images)
     return images
 
@@ -254,7 +280,7 @@ def _log_probability(
 
 
 def _adam(training: Training) -> torch.optim.Adam:
-    """Adam, with the moments that the training has."""
+    """Adam, with the moments of the training."""
     named = dict(training.masker.named_parameters())
     adam = torch.optim.Adam(named.values(), lr=training.settings.learning_rate)
     for name, (first, second) in training.moments.items():

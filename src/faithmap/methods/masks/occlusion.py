@@ -1,41 +1,48 @@
-r"""Occlusion: what the score loses when a patch goes (Zeiler and Fergus, ECCV 2014).
+r"""Occlusion: the fall of the score when a patch is removed (Zeiler and Fergus, ECCV 2014).
 
 .. math:: H_p = \frac{1}{|\{k : p \in R_k\}|} \sum_{k \,:\, p \in R_k} \bigl( f(x) - f(x_{R_k \leftarrow b}) \bigr)
 
-where the patches :math:`R_k` stand a stride apart, the last ones cut off by the image's border, and a pixel has the mean of
-those that cover it.
+The patches :math:`R_k` are a stride apart, the last ones cut off by the border of the image. A pixel has the mean of the
+patches that cover it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Unit
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.baselines import Baseline, describe_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
+from faithmap.methods.masks.base import mask_probe
 from faithmap.model import normalised_zero
-from faithmap.probe import MaskProbe
 
 
 @dataclass(eq=False)
 class Occlusion(Explainer):
-    """Occlusion.
+    """Occlusion. Maps have the image's own resolution and are signed.
 
     Args:
-        patch: (height, width) of what goes, or one number for both, in pixels; None for a seventh of the shorter side.
-        stride: from one patch to the next, down and across, in pixels; None for a quarter of the patch.
-        baseline: what stands there instead; "zero" is 0 in the model's normalised space, a grey, as in the paper.
+        patch: (height, width) of a patch, or one number for both, in pixels, up to the image's size; None for a seventh of the
+            shorter side.
+        stride: distance from one patch to the next, down and across, in pixels, at most the patch's size; None for a quarter of
+            the patch.
+        baseline: what a removed pixel becomes, where the call gives none: "zero", which is 0 in the model's normalised space,
+            a grey, as in the paper; a name of :data:`faithmap.BASELINES`, a pixel value, a tensor or a callable.
 
-    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution and are signed.
+    >>> explain = Occlusion(torch.nn.Flatten(), patch=1, stride=1, baseline=0.0, score="logit")
+    >>> explain(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), 3).heatmap
+    tensor([[[0., 0.],
+             [0., 4.]]])
     """
 
-    patch: int | tuple[int, int] | None = None
-    stride: int | tuple[int, int] | None = None
+    patch: Annotated[int | tuple[int, int] | None, Unit("pixels")] = None
+    stride: Annotated[int | tuple[int, int] | None, Unit("pixels")] = None
     baseline: Baseline = "zero"
 
     @property
@@ -44,7 +51,7 @@ class Occlusion(Explainer):
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
 
     def cost(self, size: tuple[int, int]) -> int:
-        """Forward passes that an image of that (height, width) takes, its own among them.
+        """Forward passes for an image of that (height, width): one for each patch, and one for the clean image.
 
         >>> Occlusion(torch.nn.Identity(), patch=32, stride=8).cost((224, 224))
         626
@@ -52,7 +59,7 @@ class Occlusion(Explainer):
         return 1 + math.prod(len(starts) for starts in self._starts(size))
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """As :meth:`cost` says."""
+        """As :meth:`cost`; exact."""
         return Passes(self.cost((image.shape[-2], image.shape[-1])), 0)
 
     def _check(self, size: tuple[int, int]) -> None:
@@ -66,41 +73,35 @@ class Occlusion(Explainer):
     def _explain(self, request: Request) -> RawHeatmap:
         images = request.images
         size = (images.shape[-2], images.shape[-1])
-        covers = torch.cartesian_prod(*(torch.arange(len(starts)) for starts in self._starts(size))).to(images.device)
+        corners = torch.cartesian_prod(*(torch.arange(len(starts)) for starts in self._starts(size))).to(images.device)
         maps = []
-        for numbers in torch.arange(len(images), device=images.device).split(self.chunk_size):
-            masked = self._masked(request, numbers)
-            questions = torch.cartesian_prod(torch.arange(len(numbers)), torch.arange(len(covers))).to(images.device)
-            total = torch.zeros(len(numbers), *size, device=images.device)
-            for index, patch in (chunk.T for chunk in questions.split(self.chunk_size)):
-                gone = self._patches(covers[patch], size)
-                fall = request.clean[numbers[index]] - masked.scores((~gone).to(images.dtype), index)
-                total.index_add_(0, index, gone * fall.float().view(-1, 1, 1))
-                request.progress(int(numbers[0]) * len(covers) + len(covers), len(images) * len(covers))
+        for chunk in torch.arange(len(images), device=images.device).split(self.chunk_size):
+            chosen = request.baseline_for(chunk, self.baseline)
+            chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
+            probe = mask_probe(self, request, chunk, chosen)
+            pairs = torch.cartesian_prod(torch.arange(len(chunk)), torch.arange(len(corners))).to(images.device)
+            total = torch.zeros(len(chunk), *size, device=images.device)
+            for index, patch in (rows.T for rows in pairs.split(self.chunk_size)):
+                removed = self._patches(corners[patch], size)
+                fall = request.clean[chunk[index]] - probe.scores((~removed).to(images.dtype), index)
+                total.index_add_(0, index, removed * fall.float().view(-1, 1, 1))
+                request.progress(int(chunk[0]) * len(corners) + len(corners), len(images) * len(corners))
             maps.append(total)
-        counts = sum(self._patches(part, size).sum(dim=0) for part in covers.split(self.chunk_size))
-        passes = {"forward_passes": 1 + len(covers), "backward_passes": 0}
+        counts = sum(self._patches(part, size).sum(dim=0) for part in corners.split(self.chunk_size))
+        passes = {"forward_passes": 1 + len(corners), "backward_passes": 0}
         return RawHeatmap(torch.cat(maps) / counts, [dict(passes) for _ in images])
 
-    def _masked(self, request: Request, numbers: Tensor) -> MaskProbe:
-        images = request.images[numbers]
-        chosen = request.baseline_for(numbers, self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        score = request.score.of(numbers)
-        baseline = make_baseline(chosen, images)
-        return MaskProbe(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
-
-    def _patches(self, covers: Tensor, size: tuple[int, int]) -> Bool[Tensor, "m h w"]:
-        """Where some of the patches lie."""
+    def _patches(self, corners: Tensor, size: tuple[int, int]) -> Bool[Tensor, "m h w"]:
+        """The pixels of patches, given the number of each on both axes."""
         axes = []
         for axis, starts in enumerate(self._starts(size)):
-            first = torch.tensor(starts, device=covers.device)[covers[:, axis]].unsqueeze(1)
-            at = torch.arange(size[axis], device=covers.device)
-            axes.append((at >= first) & (at < first + self._window(size)[0][axis]))
+            first = torch.tensor(starts, device=corners.device)[corners[:, axis]].unsqueeze(1)
+            pixels = torch.arange(size[axis], device=corners.device)
+            axes.append((pixels >= first) & (pixels < first + self._window(size)[0][axis]))
         return axes[0].unsqueeze(2) & axes[1].unsqueeze(1)
 
     def _window(self, size: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Patch and stride in force."""
+        """Patch and stride, with the defaults where none are given."""
         patch = rows_and_columns(max(1, round(min(size) / 7)) if self.patch is None else self.patch)
         return patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)) if self.stride is None else rows_and_columns(self.stride)
 

@@ -1,44 +1,47 @@
-r"""Rank descent: an order of cells, found down the areas under both curves, from where Expected Grad-CAM begins.
+r"""Rank descent: optimises the ranking of cells for deletion and insertion, starting from an Expected Grad-CAM map.
 
-Deletion and insertion look at nothing but the order in which a heatmap puts its cells. So what is descended here is what they
-measure. Let :math:`u_i` in [0, 1] be the place of cell i, 1 for the highest, and
+Deletion and insertion depend only on the order of a heatmap's cells, so the objective here is the area under both curves. Let
+:math:`u_i` in [0, 1] be the rank of cell i, 1 for the highest, and
 
 .. math:: R_i(t) = \sigma\Bigl(\frac{u_i - (1 - t)}{\tau}\Bigr), \qquad
     A(u) = E_{t, t' \sim U(0, 1)} \bigl[ f(\Phi(I, 1 - R(t))) - f(\Phi(I, R(t'))) \bigr]
 
-:math:`R(t)` is about 1 in the first share t of the cells and about 0 in the others, with a soft edge of width :math:`\tau`
-between them. A is the deletion area less the insertion area of games with soft edges. Its gradient at one random t and t' an
-iteration is an expectation over masks, as expected gradients are one over images, where I-GOS integrates along one path:
+:math:`R(t)` is about 1 in the first fraction t of the cells and about 0 in the others, with a soft edge of width :math:`\tau`
+between them. A is the area under the deletion curve less the area under the insertion curve, with soft edges. Its gradient at
+one random t and t' per iteration is an expectation over masks, as expected gradients are one over images, where I-GOS
+integrates along one path:
 
 .. math::
     g = K_\sigma * \frac{\partial A}{\partial u}, \qquad v \leftarrow \mu v + (1 - \mu) \frac{g}{|g|}, \qquad
     h \leftarrow h - \eta \frac{v}{|v|}, \qquad u = rank(h)
 
-with :math:`|\cdot|` the root of the mean square over an image's cells: a score in any unit gives the same map. No penalty asks
-for a small or smooth mask: the areas themselves reward the shortest list of cells, and the Gaussian :math:`K_\sigma` smooths
-the step. Cells never tie, since h is a sum of steps and not a mask that ends in 0 and 1.
+with :math:`|\cdot|` the root of the mean square over an image's cells: a score in any unit gives the same map. There is no
+penalty for large or rough masks: the areas are best for the shortest list of cells, and the Gaussian :math:`K_\sigma` smooths
+the step. Cells do not tie, since h is a sum of steps and not a mask that ends in 0 and 1.
 
-h begins with the places that a *prior* gives the cells. The areas hardly care in which order the unimportant cells come, but
-the path of a descent does: without a prior, other noise in the image gives another map. The prior's few samples are not drawn
-but lie on a lattice of positions and blurs, so that another seed moves their noise and the descent's first moment alone.
+h starts with the ranks of a *prior*. The areas depend little on the order of the unimportant cells, but the path of a descent
+does: without a prior, other noise in the image gives another map. The prior's few samples are not random but form a lattice
+of positions and blurs, so that another seed changes only their noise and the first t of the descent.
 
-The moments t follow the golden section, :math:`t_{k + 1} = t_k + 0.618\ldots \bmod 1`, from a random start: any few of them are
-spread over the whole curve. t' is half a turn away.
+The fractions t are a low-discrepancy sequence, :math:`t_{k + 1} = t_k + 0.618\ldots \bmod 1` from a random start: a few samples
+cover [0, 1] evenly. t' is :math:`t + 0.5 \bmod 1`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.baselines import Baseline, describe_baseline, make_baseline
+from faithmap.baselines import Baseline, describe_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
 from faithmap.methods.cams import Expected, ExpectedGradCAM
+from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.probe import MaskProbe
 from faithmap.score import Target
@@ -52,31 +55,43 @@ TAIL = 3
 class RankDescent(Explainer):
     """Rank descent.
 
-    Args:
-        resolution: cells a side, or (rows, columns); up to the image's own size.
-        iterations: each takes a forward and backward pass for either game.
-        prior: what the descent begins with: Expected Grad-CAM, an explainer of your own, or None for nothing. Where a model has
-            no layer that Expected Grad-CAM can look at, there is none, and the diagnostics say why.
-        prior_samples: of Expected Grad-CAM.
-        step: eta, in places: the prior's lie from 0 to 1. The larger, the better the areas; the smaller, the nearer the map is
-            to the prior's, and the less it changes with noise in the image.
-        momentum: mu.
-        softness: tau, of the edge between the cells that are shown and those that are not, as a part of all places.
-        smoothing: sigma, in cells of a grid of 28 a side: an eighth is a pixel of 224. Coarse maps are hardly touched.
-        baseline: what a removed cell becomes, unless the call says otherwise.
+    A ``progress`` callback with a method ``maps(image, heatmap)`` is also given the current map after each iteration, with the
+    number of its image.
 
-    The rest is explained at :class:`faithmap.methods.Explainer`. A ``progress`` with a method ``maps(image, heatmap)`` is given
-    the map as it stands after each iteration, and the number of its image.
+    Args:
+        resolution: cells a side, or (rows, columns), from 1 to the image's own size.
+        iterations: at least 1; each takes two forward and two backward passes, one of each for deletion and for insertion.
+        prior: the map that the descent starts from: Expected Grad-CAM, an explainer of your own, or None for a constant map. A
+            model without a layer that Expected Grad-CAM can use has no prior; the diagnostics give the reason.
+        prior_samples: of Expected Grad-CAM, at least 1.
+        step: eta, in ranks, above 0; the prior's ranks go from 0 to 1. A larger step gives better areas; a smaller one keeps
+            the map nearer to the prior's and more stable under noise in the image.
+        momentum: mu, at least 0 and below 1.
+        softness: tau, above 0, the width of the edge between the cells that are removed and the others, as a fraction of all
+            ranks.
+        smoothing: sigma, at least 0, in cells of a grid of 28 a side: the default is one pixel of 224. Coarse maps hardly
+            change.
+        baseline: what a removed cell becomes, where the call gives none: a name of :data:`faithmap.BASELINES`, a pixel value, a
+            tensor or a callable.
+
+    >>> class Corner(torch.nn.Module):
+    ...     def forward(self, images):
+    ...         brightness = images[:, :, :8, :8].mean(dim=(1, 2, 3))
+    ...         return torch.stack([12 * brightness - 6, 6 - 12 * brightness], dim=1)
+    >>> explain = RankDescent(Corner(), resolution=4, prior=None, baseline="black")
+    >>> explanation = explain(torch.full((1, 3, 32, 32), 0.9), 0)
+    >>> bool(explanation.heatmap[0, 0, 0] == explanation.heatmap.max())
+    True
     """
 
     resolution: int | tuple[int, int] = 28
-    iterations: int = 25
+    iterations: Annotated[int, Ge(1)] = 25
     prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
-    prior_samples: int = 10
-    step: float = 0.01
-    momentum: float = 0.8
-    softness: float = 0.05
-    smoothing: float = 0.125
+    prior_samples: Annotated[int, Ge(1)] = 10
+    step: Annotated[float, Gt(0)] = 0.01
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.8
+    softness: Annotated[float, Gt(0)] = 0.05
+    smoothing: Annotated[float, Ge(0)] = 0.125
     baseline: Baseline = "blur"
     _expected: ExpectedGradCAM | None = field(default=None, init=False, repr=False)
 
@@ -92,7 +107,7 @@ class RankDescent(Explainer):
         return {**super().settings, "prior": prior, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, those of the prior, and one of each game an iteration."""
+        """One for the clean image, those of the prior, and two of each kind in each iteration."""
         explainer = self._prior()
         prior = Passes(0, 0) if explainer is None else explainer.passes(image) or Passes(0, 0)
         return Passes(1 + prior.forward + 2 * self.iterations, prior.backward + 2 * self.iterations)
@@ -100,33 +115,26 @@ class RankDescent(Explainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         check_resolution(self.shape, self.shape, size)
-        if self.iterations < 1 or not 0 <= self.momentum < 1:
-            raise ValueError("give at least 1 iteration, and a momentum of at least 0 and below 1")
-        if min(self.softness, self.step) <= 0 or self.smoothing < 0:
-            raise ValueError("give a softness and a step above 0, and a smoothing of at least 0")
-        if self.prior not in (None, "expected_gradcam") and not isinstance(self.prior, Explainer):
-            raise ValueError(f"prior is {self.prior!r}; give 'expected_gradcam', an explainer, or None")
-        if self.prior_samples < 1:
-            raise ValueError(f"prior_samples is {self.prior_samples}; give at least 1")
 
     def _explain(self, request: Request) -> RawHeatmap:
-        """One image after the other, both games in one pass.
+        """Explain one image after the other, its deletion and insertion in one pass.
 
-        Where two cells are nearly alike, rounding decides which comes first, and later steps magnify it. Beside other images in
-        a pass an image's numbers would be rounded otherwise.
+        Where two cells are nearly equal, rounding decides which has the higher rank, and later steps magnify the difference.
+        In a pass with other images the rounding would be another.
         """
         heatmaps, diagnostics = [], []
         for image in range(len(request.images)):
-            masked = self._masked(request, image)
-            h, told = self._start(request, image)
-            heatmaps.append(self._descend(masked, request, image, h))
-            told["forward_passes"] += int(masked.forward.sum())
-            told["backward_passes"] += int(masked.backward.sum())
-            diagnostics.append(told)
+            row = torch.tensor([image], device=request.images.device)
+            probe = mask_probe(self, request, row.repeat(2), request.baseline_for(row, self.baseline))
+            h, record = self._start(request, image)
+            heatmaps.append(self._descend(probe, request, image, h))
+            record["forward_passes"] += int(probe.forward.sum())
+            record["backward_passes"] += int(probe.backward.sum())
+            diagnostics.append(record)
         return RawHeatmap(torch.cat(heatmaps), diagnostics)
 
     def _prior(self) -> Explainer | None:
-        """The explainer that the descent begins with; Expected Grad-CAM is kept, since its layers have to be looked for."""
+        """The explainer of the prior; Expected Grad-CAM is kept, since the search for its layers takes a pass."""
         if self.prior is None or isinstance(self.prior, Explainer):
             return self.prior
         if self._expected is None or self._expected.model is not self.model:
@@ -137,72 +145,65 @@ class RankDescent(Explainer):
         return expected
 
     def _start(self, request: Request, image: int) -> tuple[Float[Tensor, "1 r c"], dict[str, Any]]:
-        """Places by the prior, and its passes with that of the clean image."""
-        explainer, shown = self._prior(), request.images[image : image + 1]
-        score = request.score.of(torch.tensor([image], device=shown.device))
+        """The ranks of the prior, and the start of the diagnostics, with the passes of the prior and of the clean image."""
+        explainer, clean = self._prior(), request.images[image : image + 1]
+        score = request.score.of(torch.tensor([image], device=clean.device))
         target: Target = score.function if score.classes is None else score.classes
-        told: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0, "prior": None}
-        h = shown.new_full((1, *self.shape), 0.5)
+        record: dict[str, Any] = {"forward_passes": 1, "backward_passes": 0, "prior": None}
+        constant = clean.new_full((1, *self.shape), 0.5)
         if explainer is None:
-            return h, told
+            return constant, record
         try:
             with suppressed():
-                why = explainer(shown, target, generator=[request.generators[image]])
+                prior = explainer(clean, target, generator=[request.generators[image]])
         except ValueError as error:
             if isinstance(self.prior, Explainer):
                 raise
-            return h, {**told, "prior": f"none: {error}"}
-        passes = {kind: told[kind] + why.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
-        return places(why.at(self.shape)).to(h), {**passes, "prior": why.method}
+            return constant, {**record, "prior": f"none: {error}"}
+        passes = {kind: record[kind] + prior.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
+        return ranks(prior.at(self.shape)).to(constant), {**passes, "prior": prior.method}
 
-    def _masked(self, request: Request, image: int) -> MaskProbe:
-        """The model and an image over its baseline, twice: for deletion, and for insertion."""
-        index = torch.tensor([image], device=request.images.device)
-        images = request.images[index]
-        baseline = make_baseline(request.baseline_for(index, self.baseline), images)
-        images, baseline = (values.repeat(2, 1, 1, 1) for values in (images, baseline))
-        score = request.score.of(index.repeat(2))
-        return MaskProbe(self.model, score, images, baseline, chunk_size=self.chunk_size, autocast=self.autocast)
-
-    def _descend(self, masked: MaskProbe, request: Request, image: int, h: Float[Tensor, "1 r c"]) -> Float[Tensor, "1 r c"]:
-        total, show = self.iterations * len(request.images), getattr(request.progress, "maps", None)
+    def _descend(self, probe: MaskProbe, request: Request, image: int, h: Float[Tensor, "1 r c"]) -> Float[Tensor, "1 r c"]:
+        """The mean of h over the iterations, weighted towards the end."""
+        total, report_map = self.iterations * len(request.images), getattr(request.progress, "maps", None)
         generator = request.generators[image]
         start = torch.rand(1, generator=generator, device=generator.device).to(h)
-        velocity, mean, weight = torch.zeros_like(h), torch.zeros_like(h), 0
+        v, mean, weight = torch.zeros_like(h), torch.zeros_like(h), 0
         for k in range(self.iterations):
-            slope = self.gradient(masked, places(h), (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1)
-            velocity = self.momentum * velocity + (1 - self.momentum) * normalised(slope)
-            h = h - self.step * normalised(velocity)
+            t, t_insertion = (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1
+            g = self.gradient(probe, ranks(h), t, t_insertion)
+            v = self.momentum * v + (1 - self.momentum) * normalised(g)
+            h = h - self.step * normalised(v)
             weight += (k + 1) ** TAIL
             mean += (h - mean) * (k + 1) ** TAIL / weight
             request.progress(self.iterations * image + k + 1, total)
-            if show is not None:
-                show(image, mean.clone())
+            if report_map is not None:
+                report_map(image, mean.clone())
         return mean
 
     def gradient(
-        self, masked: MaskProbe, u: Float[Tensor, "m r c"], t: Float[Tensor, " m"], other: Float[Tensor, " m"]
+        self, probe: MaskProbe, u: Float[Tensor, "m r c"], t: Float[Tensor, " m"], t_insertion: Float[Tensor, " m"]
     ) -> Float[Tensor, "m r c"]:
-        """K * dA/du of each image at one moment of either game.
+        """K * dA/du of m images at one point of their deletion and insertion curves.
 
         Args:
-            masked: the images, twice.
-            u: the places of their cells.
-            t: share of the cells that are deleted.
-            other: share of the cells that are inserted.
+            probe: of the images, once for deletion and once more for insertion.
+            u: the ranks of their cells.
+            t: the fraction of the cells that is deleted.
+            t_insertion: t', the fraction of the cells that is inserted.
         """
-        went, came = (torch.sigmoid((u - (1 - share.view(-1, 1, 1))) / self.softness) for share in (t, other))
-        everyone = torch.arange(2 * len(u), device=u.device)
-        slope = masked.gradients(torch.cat([1 - went, came]), everyone, torch.ones_like(torch.cat([t, other])))
-        deletion, insertion = slope.chunk(2)
-        edges = (went * (1 - went) / self.softness, came * (1 - came) / self.softness)
+        deleted, inserted = (torch.sigmoid((u - (1 - share.view(-1, 1, 1))) / self.softness) for share in (t, t_insertion))
+        index = torch.arange(2 * len(u), device=u.device)
+        gradient = probe.gradients(torch.cat([1 - deleted, inserted]), index, torch.ones_like(torch.cat([t, t_insertion])))
+        deletion, insertion = gradient.chunk(2)
+        edges = (deleted * (1 - deleted) / self.softness, inserted * (1 - inserted) / self.softness)
         return blurred(-deletion * edges[0] - insertion * edges[1], self.smoothing)
 
 
-def places(h: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
-    """Of each cell in its map's order, 0 for the lowest and 1 for the highest; a half where all are equal.
+def ranks(h: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
+    """The rank of each cell in its map, from 0 for the lowest to 1 for the highest; a half where all cells are equal.
 
-    >>> places(torch.tensor([[[3.0, 5.0, 4.0]], [[2.0, 2.0, 2.0]]]))
+    >>> ranks(torch.tensor([[[3.0, 5.0, 4.0]], [[2.0, 2.0, 2.0]]]))
     tensor([[[0.0000, 1.0000, 0.5000]],
     <BLANKLINE>
             [[0.5000, 0.5000, 0.5000]]])
@@ -213,13 +214,13 @@ def places(h: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
 
 
 def normalised(values: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
-    """Over the root of the mean square of each map; zero stays zero."""
+    """Each map divided by the root of its mean square; zero stays zero."""
     size = values.square().mean(dim=(1, 2), keepdim=True).sqrt()
     return (values / size).where(size > 0, 0)
 
 
 def blurred(values: Float[Tensor, "m r c"], sigma: float) -> Float[Tensor, "m r c"]:
-    """By a Gaussian of so many cells of a grid of 28 a side, cut at three sigmas, the border repeated."""
+    """Gaussian blur with sigma in cells of a grid of 28 a side, cut at three sigmas, with repeated borders."""
     for dim in (1, 2):
         width = sigma * values.shape[dim] / 28
         reach = math.ceil(3 * width)

@@ -73,7 +73,7 @@ def complaint(bench: Bench, **parts: str) -> str:
         ("igos", "step = { kind = 'line_search', beta = 3.0 }", "step", "give 0 < lower <= upper"),
         ("igos", "baseline = { kind = 'blur', sigma = 'x' }", "baseline", "sigma is 'x'; give a number"),
         ("igos", "baseline = { kind = 'blur', sigma = 0.0 }", "baseline", "sigma is 0.0; give a number of pixels above 0"),
-        ("rise", "masks = 0", "masks", "give at least 1 mask"),
+        ("rise", "masks = 0", "masks", "masks is 0; give a whole number of at least 1, or None"),
         ("rise", "cells = 4, baseline = 'purple'", "baseline", "purple"),
         ("occlusion", "patch = 4, baseline = 'purple'", "baseline", "purple"),
         ("gradcam", "target_layer = 'layer9'", "target_layer", "layer9"),

@@ -82,7 +82,7 @@ def complaint(bench: Bench, **parts: str) -> str:
         ("gradcam", "samples = 4", "samples", "gradcam has no setting 'samples'"),
         ("rank_descent", "resolution = 4, step = -1.0", "step", "step"),
         ("rank_descent", "resolution = 4, prior = 'gradcamm'", "prior", "gradcamm"),
-        ("smoothgrad", "samples = 0", "samples", "give at least 1 sample"),
+        ("smoothgrad", "samples = 0", "samples", "give a whole number of at least 1"),
         ("integrated_gradients", "samples = -3", "samples", "samples"),
         ("extremal", "areas = [2.0]", "areas", "areas"),
         ("mask", "resolution = 4, learning_rate = -1.0", "learning_rate", "learning_rate"),

@@ -486,16 +486,6 @@ def test_a_library_that_is_missing_is_told_in_one_line(faith, photo, monkeypatch
     assert complaint == "this method is captum's; pip install 'faithmap[captum]'"
 
 
-def test_methods_are_listed(faith):
-    run = faith("methods")
-    assert run.code == 0
-    for name, method in METHODS.items():
-        assert name in run.out
-        assert method.source.split()[0] in run.out
-    assert "down from the class; also mwp\n" in run.out
-    assert "against the class; also c_mwp\n" in run.out
-
-
 def test_only_so_many_photographs_are_in_memory(faith, photo, monkeypatch: pytest.MonkeyPatch):
     for seed in range(6):
         photo(f"{seed}.png", seed)

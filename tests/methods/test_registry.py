@@ -1,8 +1,9 @@
-"""What the registry says of a method before it is loaded is so."""
+"""The registry's facts about a method agree with the method: passes, needs, names."""
 
 from __future__ import annotations
 
 import doctest
+import importlib
 import os
 import re
 import shutil
@@ -10,20 +11,24 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import faithmap as fm
+from faithmap.methods.base import Passes
+from faithmap.methods.masks.masker import Masker
 from faithmap.methods.registry import ALIASES, METHODS
 
 IMAGE = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 CHANNELS = 5
+ROOT = Path(__file__).parents[2]
 
 
 class Counting(nn.Module):
-    """Counts the images that it is shown."""
+    """Counts the images that it is given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,70 +37,104 @@ class Counting(nn.Module):
         self.stages = nn.Sequential(*stages)
         for parameter in self.parameters():
             parameter.data = torch.randn(parameter.shape, generator=generator) / 4
-        self.shown = 0
+        self.count = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        self.shown += len(x)
-        return self.stages(x)
+        self.count += len(x)
+        output: Tensor = self.stages(x)
+        return output
 
 
-COUNTS = {"mask": "iterations", "extremal": "iterations", "rise": "masks", "lime": "samples", "kernelshap": "samples"}
-"""Of methods that take hundreds of passes: the setting that the passes are linear in."""
+LINEAR_IN = {"mask": "iterations", "extremal": "iterations", "rise": "masks", "lime": "samples", "kernelshap": "samples"}
+"""Of methods that take hundreds of passes: the setting that the number of passes is linear in."""
+
+VARYING = ("igos", "igos_plus")
+"""Methods whose number of passes depends on the image."""
 
 
-def passes(name: str, **settings: int) -> tuple[int, int]:
-    """Forward and backward passes that an image takes."""
+def needed(name: str, **settings: Any) -> dict[str, Any]:
+    """Settings with the network that a method cannot do without."""
+    return {"masker": Masker(3), **settings} if "masker" in METHODS[name].needs else settings
+
+
+def counted(name: str, **settings: Any) -> Passes:
+    """Passes that one image takes, in the diagnostics; forward passes are counted by the model as well."""
     model = Counting()
-    explain = METHODS[name].explainer(model, **settings)
-    explain(IMAGE)  # layers are looked for once, which takes passes of its own
-    model.shown = 0
-    return explain(IMAGE).diagnostics[0]["backward_passes"], model.shown
+    explain = METHODS[name].explainer(model, **needed(name, **settings))
+    explain(IMAGE)  # target layers are searched for once, which takes passes of its own
+    model.count = 0
+    diagnostics = explain(IMAGE).diagnostics[0]
+    assert diagnostics["forward_passes"] == model.count
+    return Passes(diagnostics["forward_passes"], diagnostics["backward_passes"])
 
 
-def passes_at_the_defaults(name: str) -> tuple[int, int]:
-    if name not in COUNTS:
-        return passes(name)
-    setting = COUNTS[name]
+def counted_at_the_defaults(name: str) -> Passes:
+    if name not in LINEAR_IN:
+        return counted(name)
+    setting = LINEAR_IN[name]
     default = METHODS[name].explainer(Counting()).settings[setting]
-    start = 2 if setting == "iterations" else 60  # there are more samples than parts
-    few, more = (passes(name, **{setting: count}) for count in (start, start + 1))
-    return tuple(a + (b - a) * (default - start) for a, b in zip(few, more, strict=True))
+    start = 2 if setting == "iterations" else 60  # LIME needs more samples than parts
+    few, more = (counted(name, **{setting: count}) for count in (start, start + 1))
+    return Passes(*(a + (b - a) * (default - start) for a, b in zip(few, more, strict=True)))
+
+
+def in_words(name: str, passes: Passes) -> str:
+    """As the registry writes them."""
+    forward, backward = passes
+    if name in ("scorecam", "ablationcam"):
+        return f"1 + C forward + {backward} backward for C channels" if forward == 1 + CHANNELS else f"{forward} forward"
+    notes = {
+        "rise": f", {forward + 4000} forward for a ResNet",
+        "occlusion": " for 224x224 pixels",
+        "learned_mask": ", and 1 forward of the small network",
+    }
+    return f"{forward} forward + {backward} backward{notes.get(name, '')}"
+
+
+def skip_without_captum(name: str) -> None:
+    if "captum" in METHODS[name].needs:
+        pytest.importorskip("captum")
 
 
 @pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.passes.startswith("about")])
-def test_passes_are_those_that_are_taken(name: str) -> None:
-    needs, said = METHODS[name].needs, METHODS[name].passes
-    if "captum" in needs:
-        pytest.importorskip("captum")
-    if "masker" in needs:
-        assert said == "1 forward, and 1 of the small network"
-        return
-    backward, forward = passes_at_the_defaults(name)
-    if name in ("scorecam", "ablationcam"):
-        assert said == f"{forward - CHANNELS} forward, and 1 a channel"
-    elif name == "rise":
-        assert said == f"{forward} forward, of a ResNet {forward + 4000}"
-    elif name == "occlusion":
-        assert said == f"{fm.Occlusion(nn.Identity()).cost((224, 224))} forward, of an image of 224x224"
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in (*VARYING, "occlusion")])
+def test_the_registry_has_the_passes_that_are_counted(name: str) -> None:
+    skip_without_captum(name)
+    assert in_words(name, counted_at_the_defaults(name)) == METHODS[name].passes
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.parametrize("name", [*VARYING, "occlusion"])
+def test_diagnostics_count_the_passes_of_the_model(name: str) -> None:
+    counted(name)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_estimate_of_passes_is_the_registry_s(name: str) -> None:
+    image = torch.zeros(1, 3, 224, 224) if name == "occlusion" else IMAGE
+    estimate = METHODS[name].explainer(Counting(), **needed(name)).passes(image)
+    assert estimate is not None
+    if name in VARYING:
+        forward, backward = map(int, re.findall("[0-9]+", METHODS[name].passes))
+        assert forward <= estimate.forward
+        assert backward <= estimate.backward
     else:
-        assert said == f"{forward} forward" + (f", {backward} backward" if backward else "")
+        assert in_words(name, estimate) == METHODS[name].passes
 
 
-def test_those_of_a_search_are_said_to_be_about() -> None:
-    """I-GOS+ takes twice those of I-GOS."""
-    said = [METHODS[name].passes for name in ("igos", "igos_plus")]
-    one, two = ([int(n) for n in re.findall("[0-9]+", passes)] for passes in said)
-    assert two == [2 * n for n in one]
-    assert all(passes.startswith("about ") for passes in said)
+@pytest.mark.parametrize("name", VARYING)
+def test_passes_that_vary_are_the_measured_mean(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    forward, backward = importlib.import_module("method_costs").measured(name)
+    assert METHODS[name].passes == f"about {forward} forward + {backward} backward"
 
 
 @pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_that_needs_no_gradient_takes_none(name: str, untouched: Callable) -> None:
+def test_a_method_that_needs_no_gradient_computes_none(name: str, untouched: Callable[[nn.Module], nn.Module]) -> None:
     if {"gradient", "masker", "captum"} & set(METHODS[name].needs):
         return
-    small = {"rise": {"masks": 50}, "occlusion": {"patch": 14, "stride": 7}}.get(name, {})
+    small: dict[str, Any] = {"rise": {"masks": 50}, "occlusion": {"patch": 14, "stride": 7}}.get(name, {})
 
     class Blind(Counting):
         def forward(self, x: Tensor) -> Tensor:
@@ -106,7 +145,7 @@ def test_a_method_that_needs_no_gradient_takes_none(name: str, untouched: Callab
     assert torch.isfinite(method(IMAGE, 0, baseline="grey").heatmap).all()
 
 
-ASKED = """
+NEW_METHOD = """
 import torch
 from faithmap.cli import main
 from faithmap.methods.registry import METHODS
@@ -118,7 +157,7 @@ print(METHODS["log_gradient"].explainer(model)(torch.ones(1, 1, 2, 2)).method)
 
 def test_a_method_is_one_file_and_one_line(tmp_path: Path) -> None:
     """Those of docs/methods/adding.md, in a copy of the library."""
-    text = (Path(__file__).parents[2] / "docs" / "methods" / "adding.md").read_text()
+    text = (ROOT / "docs" / "methods" / "adding.md").read_text()
     shutil.copytree(Path(fm.__file__).parent, tmp_path / "faithmap", ignore=shutil.ignore_patterns("__pycache__", "samples"))
     methods = tmp_path / "faithmap" / "methods"
     first = text.split("```python\n")[1].split("```")[0]
@@ -130,11 +169,11 @@ def test_a_method_is_one_file_and_one_line(tmp_path: Path) -> None:
         registry.replace('    "occlusion": MethodInfo(', f'    {line}\n    "occlusion": MethodInfo(')
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
-    done = subprocess.run([sys.executable, "-c", ASKED], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run([sys.executable, "-c", NEW_METHOD], capture_output=True, text=True, env=environment, check=True)
     assert "contrastive_excitation_backprop, log_gradient, occlusion" in done.stdout
     assert "the gradient of log p\n" in done.stdout
     assert done.stdout.endswith("LogGradient\n")
 
 
-def test_other_names_stand_for_methods() -> None:
+def test_other_names_are_aliases_of_methods() -> None:
     assert dict(ALIASES) == {"mwp": "excitation_backprop", "c_mwp": "contrastive_excitation_backprop"}

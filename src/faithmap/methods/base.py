@@ -1,7 +1,7 @@
-"""Explainer: settings in the constructor, data in the call.
+"""Explainer: the base of all methods. Settings are given to the constructor, images to the call.
 
-What all explainers share: the images are checked, the target is resolved once on the clean images, the model is undisturbed
-while it is asked and as it was afterwards, and what is known to make maps fail is said.
+Every explainer checks settings and images, makes the target concrete on the unchanged images, runs the model in evaluation mode
+and leaves it unchanged, and warns about known causes of bad maps.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from faithmap.seeds import Generators, resolve_generators
 from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the steps done and the steps there are, over all images."""
+"""Called with the number of steps done and the total number of steps, over all images."""
 
 Clean: TypeAlias = "tuple[Float[Tensor, 'n classes'] | None, Score, Float[Tensor, ' n'], Any]"
-"""Logits and scores of the clean images, the target made concrete, and what a method keeps of that pass."""
+"""Logits of the clean images (None for a callable target), the concrete target, its scores, and what a method keeps of that
+pass."""
 
 LOW_PROBABILITY = 0.01
 """Below this probability of the explained class the I-GOS paper reports failures."""
@@ -38,7 +39,18 @@ LOW_PROBABILITY = 0.01
 
 @dataclass
 class Request:
-    """What a method is asked, prepared by :class:`Explainer`; ``kept`` is what its pass over the clean images left for it."""
+    """The images and everything else that a call of :class:`Explainer` prepares for its method.
+
+    Attributes:
+        images: the explained images.
+        score: the score of the concrete target.
+        clean: the scores of the images.
+        baseline: given to the call, or None.
+        generators: one for each image.
+        progress: called with the number of steps done and the total.
+        kept: what the method's own pass over the clean images kept.
+        warnings: messages for each image's diagnostics.
+    """
 
     images: Float[Tensor, "n c h w"]
     score: Score
@@ -53,20 +65,24 @@ class Request:
         self.warnings = [[] for _ in self.images]
 
     def baseline_for(self, images: Tensor | slice, own: Baseline) -> Baseline:
-        """The call's baseline, else the method's own; of a tensor with one for each image, those of these images."""
+        """The baseline given to the call, else the method's; of a tensor with one baseline per image, those of these images."""
         given = own if self.baseline is None else self.baseline
         if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(self.images):
             return given[images]
         return given
 
     def warn(self, image: int, message: str, category: type[Warning]) -> None:
-        """Warn the user about one image, and keep the words for its diagnostics."""
+        """Warn the user about one image, and record the message in its diagnostics."""
         self.warnings[image].append(message)
         warnings.warn(f"image {image}: {message}", category, stacklevel=6)
 
 
 class Passes(NamedTuple):
-    """Of the model, that an image takes; a backward pass is counted beside the forward pass that it follows."""
+    """Passes of the model for one image; the forward pass that belongs to a backward pass is counted as well.
+
+    >>> Passes(forward=25, backward=24)
+    Passes(forward=25, backward=24)
+    """
 
     forward: int
     backward: int
@@ -74,7 +90,15 @@ class Passes(NamedTuple):
 
 @dataclass
 class RawHeatmap:
-    """Heatmaps, plain data about how each came about, and where the cells stand if their corners are not the image's."""
+    """The result of a method.
+
+    Attributes:
+        heatmap: one map for each image.
+        diagnostics: plain data for each image, among them ``forward_passes`` and ``backward_passes``, which include the pass
+            that finds the target.
+        rows: pixel row of each row of cells; None if the corners of the map are those of the image.
+        columns: pixel column of each column of cells.
+    """
 
     heatmap: Float[Tensor, "n r c"]
     diagnostics: list[dict[str, Any]]
@@ -84,14 +108,22 @@ class RawHeatmap:
 
 @dataclass(eq=False)
 class Explainer(ABC):
-    """Base of all explainers.
+    """Base of all explainers. A subclass is a dataclass with its settings as fields, and defines ``_explain``.
 
     Args:
-        model: a :class:`Classifier`, or any module that takes the images; then all units are the module's own.
-        score: what is explained of the target class.
-        chunk_size: images in one pass of the model at the most; no result depends on it beyond rounding.
-        seed: of the run; each image gets its own from it and its index.
-        autocast: a lower precision for the model's passes, such as ``torch.bfloat16``.
+        model: a :class:`Classifier`, or any module that takes images; pixel values then have the units of the module's inputs.
+        score: the explained score of the target class: its softmax probability or its logit. For a callable target, its value.
+        chunk_size: maximum number of images in one pass of the model. Results do not depend on it beyond rounding.
+        seed: seed of the run; each image has a generator of its own, from this seed and its index.
+        autocast: lower precision for the passes of the model, such as ``torch.bfloat16``; None for the model's own.
+
+    >>> class Brightness(Explainer):
+    ...     def _explain(self, request):
+    ...         passes = {"forward_passes": 1, "backward_passes": 0}
+    ...         return RawHeatmap(request.images.mean(dim=1), [passes for _ in request.images])
+    >>> explanation = Brightness(nn.Flatten())(torch.tensor([[[[0.2, 0.8]]]]))
+    >>> explanation.heatmap, explanation.method
+    (tensor([[[0.2000, 0.8000]]]), 'Brightness')
     """
 
     model: nn.Module
@@ -117,15 +149,15 @@ class Explainer(ABC):
         """Explain the model's score of each image.
 
         Args:
-            images: in [0, 1] for a Classifier, on the model's device.
-            target: the explained class: None for each image's predicted one, an index, one index per image, or a callable
-                that turns the model's output into one number per image, such as those of :mod:`faithmap.targets`.
-            baseline: a name, pixel value, tensor or callable, for methods that remove pixels; None for the method's own.
+            images: (n, channels, height, width), in [0, 1] for a Classifier, on the model's device.
+            target: the explained class: None for each image's predicted class, an index, one index per image, or a callable
+                that computes one number per image from the model's output, such as those of :mod:`faithmap.targets`.
+            baseline: a name, pixel value, tensor or callable, for methods that remove pixels; None for the method's setting.
             generator: one for the run, or one per image (see :func:`faithmap.image_generators`); None for ``seed``.
-            progress: called with (steps done, steps in all).
+            progress: called with the number of steps done and the total number of steps.
 
         Raises:
-            ValueError: for images, targets or settings that do not fit; says what would.
+            ValueError: for invalid images, targets or settings; the message says what is expected.
             RuntimeError: inside ``torch.inference_mode``.
         """
         self.check(images)
@@ -134,34 +166,34 @@ class Explainer(ABC):
             logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
             request = Request(images, score, clean, baseline, generators, progress or _silent, kept)
-            warn_if_doubtful(request, logits)
-            answer = self._explain(request)
-        warn_if_empty(request, answer.heatmap)
+            warn_if_improbable(request, logits)
+            result = self._explain(request)
+        warn_if_empty(request, result.heatmap)
         return Explanation(
-            answer.heatmap,
+            result.heatmap,
             (images.shape[-2], images.shape[-1]),
             target=score.classes,
             score=clean,
-            rows=answer.rows,
-            columns=answer.columns,
+            rows=result.rows,
+            columns=result.columns,
             method=type(self).__name__,
             settings=self.settings,
-            diagnostics=[{**d, "warnings": w} for d, w in zip(answer.diagnostics, request.warnings, strict=True)],
+            diagnostics=[{**d, "warnings": w} for d, w in zip(result.diagnostics, request.warnings, strict=True)],
             function=score.function,
         )
 
     def check(self, images: Float[Tensor, "n c h w"]) -> None:
-        """See whether the settings and the images go together, as every call does first; the model is not asked.
+        """Check settings and images, as every call does first; the model is not run.
 
         Raises:
-            ValueError: for images or settings that do not fit; says what would.
-            ModuleNotFoundError: where the method is a library's that is not installed.
+            ValueError: for invalid images or settings; the message says what is expected.
+            ModuleNotFoundError: if the method needs a library that is not installed.
         """
         check_images(self.model, images)
         self._check((images.shape[-2], images.shape[-1]))
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
-        """What an image of that size will about take; None where it is not known before. Asks the model once at the most."""
+        """Estimated passes for an image of that size; None if unknown. Runs the model at most once."""
         del image
         return None
 
@@ -172,53 +204,57 @@ class Explainer(ABC):
         return {name: _plain(getattr(self, name)) for name in names}
 
     def _check(self, size: tuple[int, int]) -> None:
-        """Raise ValueError where a setting does not fit images of that size (height, width)."""
+        """Raise ValueError if a setting does not fit images of that size (height, width)."""
         del size
         check_settings(self)
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
-        """Logits and scores of the clean images, the target made concrete, and what else the method keeps of that pass."""
+        """The pass over the clean images, which makes the target concrete."""
         return *clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast), None
 
     @abstractmethod
     def _explain(self, request: Request) -> RawHeatmap:
-        """The method itself; runs in evaluation mode, with gradients enabled."""
+        """Compute the heatmaps; the model is in evaluation mode, and gradients are enabled."""
 
 
 def rows_and_columns(resolution: int | tuple[int, int]) -> tuple[int, int]:
-    """Of a number of cells for both sides, or of one for each."""
+    """(rows, columns) of a resolution that is one number for both, or two numbers.
+
+    >>> rows_and_columns(28), rows_and_columns((14, 20))
+    ((28, 28), (14, 20))
+    """
     return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
 def check_resolution(given: object, shape: tuple[int, int], size: tuple[int, int]) -> None:
-    """Raise ValueError for cells that do not fit an image of that size (height, width)."""
+    """Raise ValueError if there are more cells than pixels on a side of an image of that size (height, width)."""
     if not all(1 <= cells <= pixels for cells, pixels in zip(shape, size, strict=True)):
         raise ValueError(f"resolution is {given}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
 
 
-def warn_if_doubtful(request: Request, logits: Float[Tensor, "n classes"] | None) -> None:
-    """Say where the explained class is improbable, or not the predicted one."""
+def warn_if_improbable(request: Request, logits: Float[Tensor, "n classes"] | None) -> None:
+    """Warn if the explained class is improbable, or is not the predicted class."""
     if logits is None or request.score.classes is None:
         return
     probabilities = logits.float().softmax(dim=1)
     best, predicted = probabilities.max(dim=1)
     explained = probabilities.gather(1, request.score.classes.unsqueeze(1)).squeeze(1)
-    doubtful = (explained < LOW_PROBABILITY) | (predicted != request.score.classes)
-    for i in doubtful.nonzero().flatten().tolist():
+    improbable = (explained < LOW_PROBABILITY) | (predicted != request.score.classes)
+    for i in improbable.nonzero().flatten().tolist():
         request.warn(
             i,
             f"the explained class {int(request.score.classes[i])} has probability {float(explained[i]):.4f}, "
             f"the model predicts class {int(predicted[i])} with {float(best[i]):.4f}; "
-            "the map of an unlikely class can mislead: check its insertion",
+            "the map of an improbable class can mislead: check its insertion curve",
             LowConfidenceWarning,
         )
 
 
 def warn_if_empty(request: Request, heatmap: Float[Tensor, "n r c"]) -> None:
-    """Say where a heatmap ranks nothing."""
+    """Warn if all cells of a heatmap have the same value, or some are NaN."""
     low, high = heatmap.flatten(1).aminmax(dim=1)
     for i in (~(high > low)).nonzero().flatten().tolist():
-        kind = "holds NaN" if not bool(heatmap[i].isfinite().all()) else "has one value everywhere"
+        kind = "has NaN" if not bool(heatmap[i].isfinite().all()) else "has one value everywhere"
         request.warn(
             i, f"the heatmap {kind} and ranks no pixel; try another baseline, target or resolution", EmptyHeatmapWarning
         )

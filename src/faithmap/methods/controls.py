@@ -9,9 +9,10 @@ r"""Controls: maps that know nothing of the model, which every method has to bea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Gt, Unit
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -58,13 +59,8 @@ class CentredGaussian(Control):
         resolution: cells a side, or (rows, columns).
     """
 
-    sigma: float = 0.25
+    sigma: Annotated[float, Gt(0), Unit("parts of the shorter side")] = 0.25
     resolution: int | tuple[int, int] = 28
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if not self.sigma > 0:
-            raise ValueError(f"sigma is {self.sigma}; give a part of the shorter side above 0")
 
     def _explain(self, request: Request) -> RawHeatmap:
         images = request.images

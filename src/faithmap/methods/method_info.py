@@ -1,4 +1,4 @@
-"""What is known of a method before it is loaded: the command line reads it without waiting for torch."""
+"""Facts about a method that are known before it is imported: the command line reads them without importing torch."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ if TYPE_CHECKING:
     from faithmap.methods.base import Explainer
 
 Need: TypeAlias = Literal["gradient", "layer", "references", "masker", "captum"]
-"""What a method asks of a model, or of its user: gradients; a layer with a spatial output; images to begin paths at; a network
-that was trained for the model; captum."""
+"""What a method cannot do without: gradients of the model; a layer with a spatial output; reference images; a network that was
+trained for the model; the captum library."""
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """One method.
+    """One method of the registry.
 
-    >>> MethodInfo("controls.Edges", "a control: where the image changes", "1 forward", "Adebayo 2018").explainer.__name__
+    >>> info = MethodInfo("controls.Edges", "control: edges of the image", "1 forward + 0 backward", "Adebayo 2018")
+    >>> info.explainer.__name__
     'Edges'
 
     Attributes:
-        home: its class, by its dotted path below ``faithmap.methods``.
-        summary: one line.
-        passes: of the model, that an image takes at the defaults, the one that finds the class among them.
-        source: where it comes from.
-        needs: what it cannot do without.
-        also: other names that it goes by.
+        home: dotted path of the class below ``faithmap.methods``.
+        summary: what the method computes, in one line.
+        passes: passes of the model per image at the default settings, as ``"N forward + M backward"``; the pass that finds the
+            explained class is included. ``benchmarks/method_costs.py`` counts them.
+        source: author and year of the publication.
+        needs: what the method cannot do without.
+        also: other names of the method.
     """
 
     home: str
@@ -39,7 +41,7 @@ class MethodInfo:
 
     @property
     def explainer(self) -> type[Explainer]:
-        """Its class; imports torch."""
+        """The class; imports torch."""
         module, _, name = self.home.rpartition(".")
         found: type[Explainer] = getattr(import_module(f"faithmap.methods.{module}"), name)
         return found

@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import torch
+from annotated_types import Ge, Gt, Unit
 from jaxtyping import Float
 from torch import Tensor
 
@@ -108,8 +109,8 @@ class RandomBlurs(Distribution):
         strongest: likewise.
     """
 
-    weakest: float = 5.0
-    strongest: float = 50.0
+    weakest: Annotated[float, Gt(0), Unit("pixels at 224")] = 5.0
+    strongest: Annotated[float, Gt(0), Unit("pixels at 224")] = 50.0
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
         """Blurs of the image; stratified, so that few of them cover the range."""
@@ -172,8 +173,8 @@ class RandomNoise(Distribution):
         std: likewise.
     """
 
-    mean: float = 0.5
-    std: float = 0.25
+    mean: Annotated[float, Unit("pixel values")] = 0.5
+    std: Annotated[float, Ge(0), Unit("pixel values")] = 0.25
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
         """Fresh noise for each."""
@@ -190,8 +191,8 @@ class RandomConstants(Distribution):
         high: likewise.
     """
 
-    low: float = 0.0
-    high: float = 1.0
+    low: Annotated[float, Unit("pixel values")] = 0.0
+    high: Annotated[float, Unit("pixel values")] = 1.0
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
         """Fresh colours for each."""

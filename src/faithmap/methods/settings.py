@@ -127,6 +127,24 @@ class Setting:
         kind: Any = type(self.default)
         return settings_of(kind) if _is_object(self.default) else {}
 
+    @property
+    def has_plain_form(self) -> bool:
+        """Whether a value can be given in a file or on the command line."""
+        parts = [part for part in _parts(self.annotation) if part is not type(None)]
+        return bool(self.kinds) or not all(map(_is_opaque, parts))
+
+    def plain_text(self, value: Any) -> str:
+        """A value as it is written on the command line; the kind of an object alone.
+
+        >>> Setting("size", int | tuple[int, int]).plain_text((14, 20))
+        '14, 20'
+        """
+        if isinstance(value, (tuple, list)):
+            return ", ".join(map(self.plain_text, value))
+        if _is_object(value):
+            return _snake_case(type(value).__name__)
+        return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
     def accepts(self, kind: type) -> bool:
         """Whether an object of this class, or of a subclass, is a value."""
         return any(isinstance(part, type) and issubclass(part, kind) for part in _parts(self.annotation))
@@ -219,7 +237,7 @@ def settings_of(kind: type) -> Mapping[str, Setting]:
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
         given = REQUIRED if default is MISSING else default
-        found[field.name] = Setting(field.name, annotations[field.name], given, helps.get(field.name, ""))
+        found[field.name] = Setting(field.name, annotations[field.name], given, _without_markup(helps.get(field.name, "")))
     return types.MappingProxyType(found)
 
 
@@ -233,7 +251,7 @@ def arguments_of(function: Callable[..., Any]) -> Mapping[str, Setting]:
     """
     helps = _entries(function.__doc__)
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    found = {p.name: Setting(p.name, p.annotation, p.default, helps.get(p.name, "")) for p in parameters}
+    found = {p.name: Setting(p.name, p.annotation, p.default, _without_markup(helps.get(p.name, ""))) for p in parameters}
     return types.MappingProxyType(found)
 
 
@@ -328,6 +346,10 @@ _ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
 def _entries(docstring: str | None) -> dict[str, str]:
     section = _ARGS.search(inspect.cleandoc(docstring or ""))
     return {} if section is None else {name: " ".join(text.split()) for name, text in _ENTRY.findall(section[0])}
+
+
+def _without_markup(text: str) -> str:
+    return re.sub(r"(:\w+:)?`+~?([^`]+)`+", r"\2", text)
 
 
 def _annotations(kind: type) -> dict[str, Any]:
@@ -432,6 +454,12 @@ def _instances(kind: Any) -> Any:
         return value
 
     return Annotated[Any, PlainValidator(instance)] if isinstance(kind, type) else Any
+
+
+def _is_opaque(annotation: Any) -> bool:
+    """Whether values of a type exist in Python only: tensors, modules and callables."""
+    kind = getattr(annotation, "array_type", annotation)
+    return _is_callable(annotation) or (isinstance(kind, type) and kind not in _NAMES and kind.__name__ in ("Tensor", "Module"))
 
 
 def _is_object(value: Any) -> bool:

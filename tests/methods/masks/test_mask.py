@@ -68,7 +68,7 @@ def test_a_map_does_not_depend_on_the_other_images(small_net: SmallNet, images: 
 def test_an_iteration_takes_one_pass_of_each_kind(small_net: SmallNet, images: Tensor) -> None:
     report = Mask(small_net, resolution=4, iterations=7, lambda1=0.1, lambda2=1.0)(images).diagnostics[2]
     assert report["backward_passes"] == 7
-    assert report["forward_passes"] == 7 + 3
+    assert report["forward_passes"] == 7 + 4
     assert len(report["objective"]) == 2
 
 

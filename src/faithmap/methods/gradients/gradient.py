@@ -20,9 +20,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
+from annotated_types import Ge, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -48,11 +49,6 @@ class GradientExplainer(Explainer):
 
     score: ScoreKind = "logit"
     channels: Channels = "largest"
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.channels not in get_args(Channels):
-            raise ValueError(f"channels is {self.channels!r}; give one of {', '.join(get_args(Channels))}")
 
     def _explain(self, request: Request) -> RawHeatmap:
         count, device = len(request.images), request.images.device
@@ -164,8 +160,8 @@ class SmoothGrad(GradientExplainer):
     """
 
     method: GradientExplainer | None = None
-    samples: int = 50
-    noise_std: float = 0.15
+    samples: Annotated[int, Ge(1)] = 50
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.15
     antithetic: bool = True
 
     @property
@@ -181,8 +177,6 @@ class SmoothGrad(GradientExplainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         self._method._check(size)
-        if self.samples < 1 or self.noise_std < 0:
-            raise ValueError("give at least 1 sample and a noise_std of at least 0")
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
         """The clean one, and the method's own for each copy."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Unit
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from faithmap.methods.base import Passes
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
 from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
+from faithmap.methods.settings import AlsoNamed
 from faithmap.score import ScoreKind, at_least_single
 
 
@@ -87,14 +90,14 @@ class IntegratedGradients(PathGradients):
         quadrature: positions t / S (``right``), the middles of S parts, or S points with both ends in and half weight there.
     """
 
-    samples: int = 50
+    samples: Annotated[int, Ge(1)] = 50
     baseline: References = "black"
     quadrature: Quadrature = "midpoint"
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if self.samples < 1 + (self.quadrature == "trapezoid"):
-            raise ValueError(f"samples is {self.samples}; give at least 1, for the trapezoid rule 2")
+        if self.samples < 2 and self.quadrature == "trapezoid":
+            raise ValueError(f"samples is {self.samples}; give at least 2 for the trapezoid rule")
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean one, and so many on each path; to say how complete they are, one for its beginning."""
@@ -124,14 +127,9 @@ class ExpectedGradients(PathGradients):
     """
 
     completeness: bool = False
-    samples: int = 50
-    references: References = field(default_factory=RandomBlurs)
-    noise_std: float = 0.0
-
-    def _check(self, size: tuple[int, int]) -> None:
-        super()._check(size)
-        if self.samples < 1 or self.noise_std < 0:
-            raise ValueError("give at least 1 sample and a noise_std of at least 0")
+    samples: Annotated[int, Ge(1)] = 50
+    references: Annotated[References, AlsoNamed("baseline")] = field(default_factory=RandomBlurs)
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.0
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean one, and the samples; to say how complete they are, their references."""

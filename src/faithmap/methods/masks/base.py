@@ -280,6 +280,7 @@ class MaskOptimiser(Explainer):
         heatmaps, diagnostics = [], []
         for index in torch.arange(len(request.images), device=request.images.device).split(self.chunk_size):
             probe = self._probe(request, index)
+            probe.forward += 1  # the pass over the clean images
             generators = [request.generators[i] for i in index.tolist()]
             mask, trace = self._optimise(probe, generators, self._progress(request, int(index[0])))
             heatmaps.append(1 - mask)

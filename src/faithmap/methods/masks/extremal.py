@@ -356,8 +356,8 @@ class ExtremalPerturbation(Explainer):
         values |= {"score_shown": kept, "score_hidden": removed}
         columns = {name: column.view(-1, count).tolist() for name, column in values.items()}
         columns |= {"areas": [list(self.areas)] * len(index), "extremal_area": extremal}
-        for name, passes in (("forward_passes", probe.forward), ("backward_passes", probe.backward)):
-            columns[name] = passes.view(-1, count).sum(dim=1).tolist()
+        columns["forward_passes"] = (1 + probe.forward.view(-1, count).sum(dim=1)).tolist()  # and the pass over the clean image
+        columns["backward_passes"] = probe.backward.view(-1, count).sum(dim=1).tolist()
         records = [{name: column[i] for name, column in columns.items()} for i in range(len(index))]
         return self._summarise(masks.view(-1, count, *masks.shape[1:]), extremal), records
 

@@ -6,11 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from faithmap.bench.report.analysis import Analysis, analyse
+from faithmap.bench.report.example_images import ExampleImages
+from faithmap.bench.report.page import ReportPage, make_page
+from faithmap.bench.report.results import read_results
+from faithmap.bench.report.run_record import open_run
+from faithmap.bench.report.tables import ReportTable
 
 FLOATS, INTS, WORDS = pa.list_(pa.float32()), pa.list_(pa.int32()), pa.list_(pa.string())
 KINDS: dict[str, pa.DataType] = {
@@ -105,6 +112,15 @@ class RunWriter:
         (self.folder / "units").mkdir(parents=True)
         (self.folder / "run.json").write_text(json.dumps(self.plan))
 
+    def analysis(self) -> Analysis:
+        """The analysis of the run."""
+        run = open_run(self.folder)
+        return analyse(run, read_results(run))
+
+    def page(self, spread: Literal["interval", "error"] = "interval") -> ReportPage:
+        """The report of the run, without images."""
+        return make_page(self.analysis(), [ExampleImages([], [])], spread)
+
     def unit(self, name: str, rows: Sequence[dict[str, Any]], row_group_size: int | None = None) -> Path:
         """Write one file of rows; every unknown column is a metric."""
         given = dict.fromkeys(key for one in rows for key in one)
@@ -119,6 +135,11 @@ class RunWriter:
         table = pa.table(data).replace_schema_metadata({b"faithmap": json.dumps({"schema": 1, "unit": name})})
         pq.write_table(table, path, compression="zstd", row_group_size=row_group_size)
         return path
+
+
+def texts(table: ReportTable) -> list[list[str]]:
+    """The texts of the cells."""
+    return [[cell.text for cell in line] for line in table.rows]
 
 
 def heatmaps(maps: list[Any]) -> pa.Array:

@@ -57,7 +57,7 @@ def explanation_of(row: MethodMap) -> Explanation | None:
         return None
     placed = row.size is not None
     rows, columns = (row.rows, row.columns) if placed else (None, None)
-    heatmap = row.heatmap.float().unsqueeze(0) * float(row.words["heatmap_scale"] or 1.0)
+    heatmap = row.heatmap.float().unsqueeze(0) * float(row.fields["heatmap_scale"] or 1.0)
     return Explanation(heatmap, row.size or (224, 224), rows=rows, columns=columns, method=row.entry.name)
 
 

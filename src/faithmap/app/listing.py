@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from faithmap.app.differing import differences
+from faithmap.bench.errors import RunError
 from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, analyse, resolution_name
 from faithmap.bench.report.example_images import images_folder
-from faithmap.bench.report.results import read_rows, reading
-from faithmap.bench.report.run_record import ReportedRun, RunError, open_run
+from faithmap.bench.report.results import open_unit_file, read_results
+from faithmap.bench.report.run_record import ReportedRun, open_run
 from faithmap.text import one_line
 
 MEAN = "mean of all methods"
@@ -70,13 +71,13 @@ class Listing:
     @cached_property
     def images(self) -> NDArray[np.int64]:
         """The indices of all images that have a row."""
-        return np.unique(np.concatenate([entry.series.index for entry in self.section.entries]))
+        return np.unique(np.concatenate([entry.results.images for entry in self.section.entries]))
 
     def scores(self, metric: str) -> Scores:
         """A row an image, a column a method; NaN where there is no number."""
         table = np.full((len(self.images), len(self.methods)), np.nan)
         for column, entry in enumerate(self.methods.values()):
-            index, values = entry.series.values(metric)
+            index, values = entry.results.values(metric)
             table[np.searchsorted(self.images, index), column] = values
         return table
 
@@ -125,7 +126,7 @@ def open_listings(folder: Path, data: Path | None = None) -> list[Listing]:
         RunError: a ValueError; where it is no run, is damaged, or holds nothing to list.
     """
     run = open_run(folder)
-    analysis = analyse(run, read_rows(run))
+    analysis = analyse(run, read_results(run))
     if not analysis.sections or not analysis.metrics:
         raise RunError(f"{folder}: no row has a score; give a run in which a metric was measured")
     names = _names(run)
@@ -137,7 +138,7 @@ def _names(run: ReportedRun) -> dict[str, dict[int, str]]:
     """Each model's images."""
     found: dict[str, dict[int, str]] = {model.name: {} for model in run.plan.models}
     for path in run.files:
-        with reading(path) as file:
+        with open_unit_file(path) as file:
             table = file.read(columns=["model", "index", "image"])
         for model, known in found.items():
             rows = table.filter(pc.equal(table["model"], model))

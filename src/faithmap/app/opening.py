@@ -22,9 +22,9 @@ from faithmap.app.viewer.packing import jpeg, packed
 from faithmap.app.viewer.scene import Areas, Shown, scene
 from faithmap.baselines import make_baseline
 from faithmap.bench.report.analysis import MethodEntry
-from faithmap.bench.report.example_images import MethodMap, MissingError, facts, read_maps, read_photo, small_view
-from faithmap.bench.report.results import COSTS, GAMES, protocols
-from faithmap.bench.report.run_record import Size
+from faithmap.bench.report.example_images import MethodMap, MissingError, class_text, read_dataset_image, read_maps, small_view
+from faithmap.bench.report.results import AREAS, COSTS, protocols
+from faithmap.bench.report.run_record import Shape
 from faithmap.bench.report.tables import amount, number
 from faithmap.data import ImageError
 from faithmap.explanation import Explanation
@@ -77,7 +77,7 @@ def sheet(listing: Listing, images: Sequence[int], metric: str, methods: Sequenc
         rows = {row.entry.id: row for row in found[image]}
         entries = {name: rows.get(listing.methods[name].id) for name in kept if name in listing.methods}
         maps = [_thumb(listing, name, row, metric, image) for name, row in entries.items()]
-        words = next((facts(row.words) for row in found[image] if row.words["target"] is not None), "")
+        words = next((class_text(row.fields) for row in found[image] if row.fields["target"] is not None), "")
         lines.append({"index": image, "name": _name(listing, image), "facts": one_line(words), "maps": maps})
         lines[-1] |= _small(listing, image, found[image])
     return {"lines": lines, "display": {**display(), "table": colours(COLORMAP)}}
@@ -116,7 +116,7 @@ def _rows(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, Met
 def _photo(listing: Listing, image: int) -> Float[Tensor, "1 3 H W"]:
     name = _name(listing, image)
     try:
-        return read_photo(listing.folder, listing.names[image])
+        return read_dataset_image(listing.folder, listing.names[image])
     except (ImageError, MissingError) as error:
         raise ValueError(f"{name}: the photograph cannot be shown; it is not there, or cannot be read") from error
 
@@ -131,22 +131,22 @@ def _picture(photo: Float[Tensor, "1 3 h w"]) -> Image.Image:
     return Image.fromarray(photo[0].permute(1, 2, 0).clamp(0, 1).mul(255).round().to(torch.uint8).numpy())
 
 
-def _middle(photo: Float[Tensor, "1 3 H W"], size: Size) -> Geometry:
+def _middle(photo: Float[Tensor, "1 3 H W"], size: Shape) -> Geometry:
     """The largest part in the middle that has the shape of what the model saw."""
     scale = max(size[0] / photo.shape[-2], size[1] / photo.shape[-1])
     height, width = (max(side, round(scale * length)) for side, length in zip(size, photo.shape[-2:], strict=True))
     return Geometry((height, width), size)
 
 
-def _explanation(row: MethodMap, size: Size) -> Explanation:
+def _explanation(row: MethodMap, size: Shape) -> Explanation:
     made = explanation_of(row)
     assert made is not None  # noqa: S101 - those without were left out
     return replace(made, image_size=size)
 
 
 def _shown(listing: Listing, row: MethodMap, why: Explanation) -> Shown:
-    target = row.words["label"] or f"class {row.words['target']}"
-    cautions = row.words["warnings"] or ()
+    target = row.fields["label"] or f"class {row.fields['target']}"
+    cautions = row.fields["warnings"] or ()
     name = next(name for name, entry in listing.methods.items() if entry.id == row.entry.id)
     played = _curves(listing, row, why), _chance(listing, row)
     return Shown(name, str(target), why.heatmap[0], why, *played, _facts(listing, row), cautions)
@@ -155,10 +155,10 @@ def _shown(listing: Listing, row: MethodMap, why: Explanation) -> Shown:
 def _curves(listing: Listing, row: MethodMap, why: Explanation) -> DeletionInsertion | None:
     """As they were measured; None where one of the games was not played."""
     rules, _ = _rules(listing)
-    if any(game not in row.points for game in GAMES):
+    if any(game not in row.points for game in AREAS):
         return None
     made = []
-    for game in GAMES:
+    for game in AREAS:
         fractions, scores = (torch.from_numpy(np.array(values)) for values in row.points[game])
         made.append(Curve(fractions, scores.unsqueeze(0)))
     cells = why.image_size if rules.unit == "pixels" else row.entry.cells or why.resolution
@@ -169,7 +169,7 @@ def _chance(listing: Listing, row: MethodMap) -> Areas | None:
     """Those of the run's own random map at the same resolution."""
     for entry in listing.methods.values():
         if is_control(listing.analysis.run, entry) and entry.cells == row.entry.cells:
-            deletion, insertion = (_value(entry, _prefix(listing) + game, row.image) for game in GAMES)
+            deletion, insertion = (_value(entry, _prefix(listing) + game, row.image) for game in AREAS)
             if deletion is not None and insertion is not None:
                 return Areas(deletion, insertion)
     return None
@@ -179,13 +179,13 @@ def _facts(listing: Listing, row: MethodMap) -> Mapping[str, str]:
     """What it cost, and its other scores."""
     costs = {"forward passes": "forward", "backward passes": "backward", "seconds": "seconds"}
     values = {text: _value(row.entry, column, row.image) for text, column in costs.items()}
-    played = {name for name in listing.metrics if name.endswith(GAMES)}
+    played = {name for name in listing.metrics if name.endswith(AREAS)}
     values |= {name: _value(row.entry, name, row.image) for name in listing.metrics if name not in {*played, *COSTS}}
     return {listing.told(name): amount(value) for name, value in values.items() if value is not None}
 
 
 def _value(entry: MethodEntry, column: str, image: int) -> float | None:
-    index, values = entry.series.values(column)
+    index, values = entry.results.values(column)
     at = np.searchsorted(index, image)
     return float(values[at]) if at < len(index) and index[at] == image else None
 
@@ -197,7 +197,7 @@ def _prefix(listing: Listing) -> str:
 
 def _rules(listing: Listing) -> tuple[Protocol, Mapping[str, Any]]:
     """By which the games were played, and the settings that the plan gives them."""
-    column = _prefix(listing) + GAMES[0]
+    column = _prefix(listing) + AREAS[0]
     settings = next((metric.settings for metric in listing.analysis.run.plan.metrics if metric.id == column), {})
     return PROTOCOLS.get(str(settings.get("protocol")), PROTOCOLS["igos"]), settings
 

@@ -17,7 +17,7 @@ from PIL import Image
 from viewer_tools import HOSTILE, PANDAS, Tab, served
 
 from faithmap.app.runs import DISAGREEMENT, HIGHEST, LINES, LOWEST, MEAN, SCATTER, Run, browse, open_listings, opened, sheet
-from faithmap.bench.report.run_record import RunError
+from faithmap.bench.errors import RunError
 
 NAME = HOSTILE.replace("/", "_") + ".png"
 CURVES = {"deletion_curve": [1.0, 0.5, 0.0], "insertion_curve": [0.0, 0.5, 1.0], "curve_fractions": [0.0, 0.25, 1.0]}
@@ -166,7 +166,7 @@ def test_a_plan_that_does_not_tell_the_cut_shows_the_middle(writer: RunWriter) -
     shelf = Run(open_listings(writer.folder))
     made, words = shelf.open("net", ["a"], 0)
     assert made["window"] == [0, 0.25, 1, 0.5]
-    assert words == "0.png (The plan does not say how the model cuts its images: their middle is shown.)"
+    assert words == "0.png (The record of the run does not have the model's cropping: the middle of the images is shown.)"
 
 
 def test_what_is_not_the_runs_to_show_is_refused_without_a_path(writer: RunWriter, tmp_path: Path) -> None:

@@ -51,29 +51,29 @@ def page(writer: RunWriter) -> Path:
 
 
 def opened(browser: Any, page: Path, **settings: Any) -> tuple[Any, list[str], list[str]]:
-    """The page when its first card is drawn; what it asked for, and what it complained of."""
+    """The page when its first card is drawn; its requests, and its messages."""
     tab = browser.new_context(**settings).new_page()
-    asked: list[str] = []
-    said: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("dialog", lambda dialog: said.append("dialog"))
+    requests: list[str] = []
+    messages: list[str] = []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
+    tab.on("dialog", lambda dialog: messages.append("dialog"))
     tab.goto(page.as_uri())
     tab.locator(".card").first.scroll_into_view_if_needed()
     tab.wait_for_selector(".card[data-ready]")
-    return tab, asked, said
+    return tab, requests, messages
 
 
-def pixels(tab: Any, game: str) -> np.ndarray[Any, Any]:
-    uri = tab.evaluate(f"document.querySelector('.card canvas.{game}').toDataURL()")
+def pixels(tab: Any, canvas: str) -> np.ndarray[Any, Any]:
+    uri = tab.evaluate(f"document.querySelector('.card canvas.{canvas}').toDataURL()")
     return np.asarray(Image.open(BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"), np.float64)
 
 
-def test_nothing_is_asked_for_and_nothing_goes_wrong(browser: Any, page: Path) -> None:
-    _, asked, said = opened(browser, page)
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
-    assert said == []
+def test_the_page_makes_no_request_and_logs_no_error(browser: Any, page: Path) -> None:
+    _, requests, messages = opened(browser, page)
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
+    assert messages == []
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -90,7 +90,7 @@ def test_the_page_does_not_scroll_sideways(browser: Any, page: Path, width: int,
     assert (sum(map(int, paper[4:-1].split(","))) > 3 * 128) == (scheme == "light")
 
 
-def test_the_games_are_played_on_the_pixels(browser: Any, page: Path) -> None:
+def test_the_slider_deletes_and_inserts_cells(browser: Any, page: Path) -> None:
     tab, _, _ = opened(browser, page)
     slider = tab.locator(".card input").first
     readings = tab.locator(".card output").first
@@ -102,21 +102,21 @@ def test_the_games_are_played_on_the_pixels(browser: Any, page: Path) -> None:
     image, blurred = at(0)
     assert image[:, :12].max() < 40
     assert image[:, 20:].min() > 215
-    gone, come = at(100)
-    np.testing.assert_allclose(gone, blurred, atol=1)
-    np.testing.assert_allclose(come, image, atol=1)
+    deleted, inserted = at(100)
+    np.testing.assert_allclose(deleted, blurred, atol=1)
+    np.testing.assert_allclose(inserted, image, atol=1)
     # a quarter of the cells: the last of four columns, whose mask falls to 0 at the column before, pixel 20.67 of 32
-    gone, come = at(25)
-    np.testing.assert_allclose(gone[:, :21], image[:, :21], atol=1)
-    np.testing.assert_allclose(gone[:, 31], blurred[:, 31], atol=1)
-    np.testing.assert_allclose(come[:, 31], image[:, 31], atol=1)
+    deleted, inserted = at(25)
+    np.testing.assert_allclose(deleted[:, :21], image[:, :21], atol=1)
+    np.testing.assert_allclose(deleted[:, 31], blurred[:, 31], atol=1)
+    np.testing.assert_allclose(inserted[:, 31], image[:, 31], atol=1)
     share = (26 - 62 / 3) / (31 - 62 / 3)
-    np.testing.assert_allclose(gone[:, 26], (1 - share) * image[:, 26] + share * blurred[:, 26], atol=1.5)
+    np.testing.assert_allclose(deleted[:, 26], (1 - share) * image[:, 26] + share * blurred[:, 26], atol=1.5)
     assert readings.text_content() == "4 of 16 (25 %)"
     assert tab.locator(".card figcaption output").first.text_content() == "score 0.750"
 
 
-def test_selection_a_method_plays_its_map(browser: Any, page: Path) -> None:
+def test_choosing_a_method_uses_its_heatmap(browser: Any, page: Path) -> None:
     tab, _, _ = opened(browser, page)
     tab.locator(".card input").first.fill("25")
     before = pixels(tab, "deletion")

@@ -1,34 +1,40 @@
-"""The report of a run: one HTML page, a Markdown file, and the tables as CSV.
+"""The report of a run: an HTML page, a Markdown file, and the tables as CSV.
 
 .. code-block:: python
 
     write_report(Path("runs/mine"))      # runs/mine/report/report.html, report.md, scores.csv, ...
 
-Read in this order: ``folder`` (what was planned), ``rows`` (what was measured), ``analysis`` (what that says), ``page`` (what
-is shown), ``render``, ``prose`` and ``csvs`` (how it is written).
+Data flow: ``run_record`` (the plan), ``results`` (the rows), ``analysis`` (statistics), ``tables``, ``charts`` and
+``example_images`` (parts of the page), ``page`` (HTML), ``markdown`` and ``csvs``.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from faithmap.bench.errors import RunError
 from faithmap.bench.report.analysis import analyse
 from faithmap.bench.report.csvs import csv_files
-from faithmap.bench.report.example_images import BUDGET, album
+from faithmap.bench.report.example_images import MAX_CHARACTERS, make_examples
 from faithmap.bench.report.markdown import as_markdown
-from faithmap.bench.report.output import PAGE, PROSE, write_folder
 from faithmap.bench.report.page import as_html, make_page
-from faithmap.bench.report.results import read_rows
-from faithmap.bench.report.run_record import RunError, open_run
+from faithmap.bench.report.results import read_results
+from faithmap.bench.report.run_record import open_run
+from faithmap.errors import write_errors
+from faithmap.files import complete_or_absent
 
-__all__ = ["Written", "write_report"]
+__all__ = ["WrittenReport", "write_report"]
+
+HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Where a report is, and what it is of."""
+    """Folder of a report, and what it covers."""
 
     folder: Path
     images: int
@@ -45,29 +51,54 @@ def write_report(
     shown: int = 2,
     data: Path | None = None,
 ) -> WrittenReport:
-    """Write the report of a run, whether it is complete or still going on.
+    """Write the report of a run. The report of an unfinished run covers the finished units.
 
     Args:
-        run: the run's folder.
-        out: the report's folder; None for ``report`` in the run's. An older report is replaced.
-        spread: what stands below a mean: its 95 % interval, or its standard error.
-        shown: images of each kind: the best, the worst, and those on which the methods differ most.
-        data: the folder of the images, where it is no longer the one that the plan names.
+        run: folder of the run.
+        out: folder of the report; None for ``report`` in the run's. An older report is replaced.
+        spread: what is below a mean: its 95 % interval, or its standard error.
+        shown: images of each kind: with the best scores, the worst scores, and the largest differences between methods.
+        data: folder of the images; None for the folder in the record of the run.
 
     Raises:
-        RunError: a ValueError; where the run is none, is damaged or of an unknown schema, or the report cannot be written.
+        RunError: a ValueError; if the folder is no run, is damaged or has an unknown schema, or the report cannot be written.
     """
     if shown < 0:
         raise ValueError(f"shown is {shown}; give 0 or more images")
     opened = open_run(run)
-    found = analyse(opened, read_rows(opened))
-    if not found.sections:
-        raise RunError(f"{run}: no row is of a model and a method of the plan; give the run that these results are of")
-    each = BUDGET // len(found.sections)
-    albums = [album(found, section, shown, data, each) for section in found.sections]
-    page = make_page(found, albums, spread)
+    analysis = analyse(opened, read_results(opened))
+    if not analysis.sections:
+        raise RunError(f"{run}: no row belongs to a model and a method of the plan; give the run that these results are of")
+    limit = MAX_CHARACTERS // len(analysis.sections)
+    examples = [make_examples(analysis, section, shown, data, limit) for section in analysis.sections]
+    page = make_page(analysis, examples, spread)
     html = as_html(page)
     folder = run / "report" if out is None else out
-    write_folder(folder, {PAGE: html, PROSE: as_markdown(page), **csv_files(found)})
-    methods = len({entry.name for section in found.sections for entry in section.entries})
-    return WrittenReport(folder, found.images, methods, found.table.failed.total(), len(html.encode()))
+    _write_folder(folder, {HTML_FILE: html, MARKDOWN_FILE: as_markdown(page), **csv_files(analysis)})
+    methods = len({entry.name for section in analysis.sections for entry in section.entries})
+    return WrittenReport(folder, analysis.images, methods, analysis.results.failed.total(), len(html.encode()))
+
+
+def _write_folder(folder: Path, texts: Mapping[str, str | Iterable[str]]) -> None:
+    """Write all files, a text or its lines, or none; an older report is replaced when the new one is complete."""
+    if os.path.lexists(folder) and not _is_report(folder):
+        raise RunError(f"{folder} holds other files than a report, and is not replaced; move it, or give another --out")
+    with write_errors(folder, error_type=RunError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with complete_or_absent(folder, overwrite=True) as partial:
+            for name, text in texts.items():
+                _write(partial / name, text)
+
+
+def _write(path: Path, text: str | Iterable[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines([text] if isinstance(text, str) else text)
+
+
+def _is_report(folder: Path) -> bool:
+    """Whether a folder is empty, or holds a page and only files of a report."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    own = (HTML_FILE, MARKDOWN_FILE)
+    return not names or (HTML_FILE in names and all(name in own or name.endswith(".csv") for name in names))

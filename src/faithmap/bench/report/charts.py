@@ -1,6 +1,6 @@
-"""Charts as SVG: drawn here, coloured by the page's style sheet, so that they follow light and dark.
+"""Charts as SVG, coloured by the style sheet of the page, so that they follow its light and dark scheme.
 
-A method's colour is its number in the run; from the ninth on, colours come again with dashes and other marks.
+A method has the colour of its number in the run; from the ninth method on, colours repeat with dashes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class CurveLine:
 
 @dataclass(frozen=True)
 class CostPoint:
-    """A method's cost and faithfulness, the ends of its interval, and whether no other method beats it."""
+    """Cost and faithfulness of a method, the ends of its interval, and whether it is on the Pareto front."""
 
     name: str
     colour: int
@@ -43,7 +43,7 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class _Axis:
-    """From values to places, linear or logarithmic."""
+    """Maps values to positions, linearly or logarithmically."""
 
     low: float
     high: float
@@ -58,7 +58,7 @@ class _Axis:
 
 
 def style_of(colour: int) -> str:
-    """The classes of a method's lines and marks.
+    """The CSS classes of a method's lines and marks.
 
     >>> style_of(2), style_of(9)
     ('c2 d0', 'c1 d1')
@@ -67,7 +67,7 @@ def style_of(colour: int) -> str:
 
 
 def curves(title: str, lines: Sequence[CurveLine]) -> Markup:
-    """Mean scores against the fraction of cells played."""
+    """Mean scores against the fraction of deleted or inserted cells."""
     scores = np.concatenate([line.scores for line in lines])
     x = _Axis(0, 1, _LEFT, WIDTH - _RIGHT, [0, 0.25, 0.5, 0.75, 1])
     y = _vertical(min(0.0, float(scores.min())), float(scores.max()))
@@ -80,12 +80,12 @@ def curves(title: str, lines: Sequence[CurveLine]) -> Markup:
         )
         for line in lines
     ]
-    frame = _frame(x, y, title, "cells played", [f"{tick:.0%}" for tick in x.ticks])
+    frame = _frame(x, y, title, "cells deleted or inserted", [f"{tick:.0%}" for tick in x.ticks])
     return _svg(title, Markup("").join([frame, *drawn]))
 
 
 def costs(title: str, axis: str, points: Sequence[CostPoint]) -> Markup:
-    """Faithfulness against cost, on a logarithmic axis, with the front of those that no other beats."""
+    """Faithfulness against cost on a logarithmic axis, with the Pareto front."""
     x = _horizontal([point.cost for point in points])
     ends = [end for point in points for end in (point.low, point.high, point.worth) if not math.isnan(end)]
     y = _vertical(min(ends), max(ends))
@@ -108,7 +108,7 @@ def costs(title: str, axis: str, points: Sequence[CostPoint]) -> Markup:
 
 
 def _label(name: str, at: tuple[float, float], taken: list[tuple[float, float, float, float]]) -> Markup:
-    """Beside its point, at the first of a few places where it covers no other label."""
+    """Next to its point, at the first of a few positions where it covers no other label."""
     short = name if len(name) <= 24 else name[:23] + "…"
     width = 6.2 * len(short)
     right = at[0] + 7 + width < WIDTH
@@ -130,7 +130,7 @@ def _label(name: str, at: tuple[float, float], taken: list[tuple[float, float, f
 
 
 def _frame(x: _Axis, y: _Axis, title: str, below: str, across: Sequence[str]) -> Markup:
-    """Grid, ticks and titles."""
+    """Grid, ticks, title and axis labels."""
     parts = [_tag("text", escape(title), x=_LEFT, y=14, class_="title")]
     for tick in y.ticks:
         parts.append(_tag("line", x1=x.start, x2=x.end, y1=y(tick), y2=y(tick), class_="grid"))
@@ -144,9 +144,9 @@ def _frame(x: _Axis, y: _Axis, title: str, below: str, across: Sequence[str]) ->
 
 
 def _vertical(low: float, high: float) -> _Axis:
-    """Round ticks that hold all values."""
+    """An axis with round ticks around all values."""
     largest = max(abs(low), abs(high))
-    span = high - low if high - low > 1e-9 * largest else largest or 1.0  # what rounding alone tells apart is one value
+    span = high - low if high - low > 1e-9 * largest else largest or 1.0  # differences by rounding are no difference
     step = next(
         s
         for power in (10.0 ** math.floor(math.log10(span / 5)),)
@@ -160,7 +160,7 @@ def _vertical(low: float, high: float) -> _Axis:
 
 
 def _horizontal(values: Sequence[float]) -> _Axis:
-    """Logarithmic, from a third below the lowest to a third above the highest, with powers of ten, or 1, 2 and 5 of them."""
+    """A logarithmic axis from two thirds of the lowest to 1.5 times the highest value; ticks at powers of ten and multiples."""
     low, high = min(values) / 1.5, max(values) * 1.5
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):

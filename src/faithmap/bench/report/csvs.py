@@ -1,4 +1,4 @@
-"""The tables as CSV: every number in full, one a line, so that other programs can take them up."""
+"""The tables as CSV with full precision, one number per line, for other programs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from io import StringIO
 
 from faithmap.bench.report.analysis import Analysis
 from faithmap.bench.report.results import GRID, failures
-from faithmap.bench.report.tables import beside, csv_text
+from faithmap.bench.report.tables import published_values
+from faithmap.text import one_line
 
 Value = str | float | int | None
 
 
 def csv_files(analysis: Analysis) -> dict[str, Iterator[str]]:
-    """Each file's name and lines, which are made as they are written."""
+    """File names and lines; the lines are made while they are written."""
     return {
         "scores.csv": _scores(analysis),
         "pairs.csv": _pairs(analysis),
@@ -25,7 +26,7 @@ def csv_files(analysis: Analysis) -> dict[str, Iterator[str]]:
         "curves.csv": _curves(analysis),
         "failures.csv": _failures(analysis),
         "warnings.csv": _text(
-            ["model", "method", "warning", "images"], ([*key, count] for key, count in analysis.table.warnings.most_common())
+            ["model", "method", "warning", "images"], ([*key, count] for key, count in analysis.results.warnings.most_common())
         ),
         "published.csv": _published(analysis),
     }
@@ -110,13 +111,13 @@ def _runtime(analysis: Analysis) -> Iterator[str]:
 
 def _curves(analysis: Analysis) -> Iterator[str]:
     return _text(
-        ["model", "method", "name", "resolution", "game", "fraction", "mean_score", "images"],
+        ["model", "method", "name", "resolution", "curve", "fraction", "mean_score", "images"],
         (
-            [g.model, e.id, e.name, g.resolution, game, round(float(fraction), 2), float(score), curve.count]
+            [g.model, e.id, e.name, g.resolution, area, round(float(fraction), 2), float(score), curve.count]
             for section in analysis.sections
             for g in section.groups
             for e in g.entries
-            for game, curve in e.series.curves.items()
+            for area, curve in e.results.curves.items()
             if (mean := curve.mean) is not None
             for fraction, score in zip(GRID, mean, strict=True)
         ),
@@ -133,7 +134,7 @@ def _published(analysis: Analysis) -> Iterator[str]:
         ["table", "model", "method", "resolution", "metric", "published", "ours"],
         (
             [one.table, one.model, one.method, one.resolution, one.metric, one.published, one.ours]
-            for _, _, found in beside(analysis)
+            for _, _, found in published_values(analysis)
             for one in found
         ),
     )
@@ -152,7 +153,17 @@ def _line(cells: Sequence[str | float]) -> str:
 
 
 def _cell(value: Value) -> str | float | int:
-    """A number as it is, however it begins; words made harmless; nothing where there is none."""
+    """Numbers as they are; text without formulas; empty for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return csv_text(value) if isinstance(value, str) else value
+
+
+def csv_text(text: str) -> str:
+    """Text on one line, with an apostrophe before what a spreadsheet would take for a formula.
+
+    >>> csv_text("=1+1"), csv_text("cat.jpg")
+    ("'=1+1", 'cat.jpg')
+    """
+    text = one_line(text)
+    return "'" + text if text.lstrip()[:1] in set("=+-@") | {"\uff1d", "\uff0b", "\uff0d", "\uff20"} else text

@@ -1,7 +1,7 @@
-"""The rows of a run, read file by file and batch by batch.
+"""Read the rows of a run: one table of numbers per model and method, mean curves, failures and warnings.
 
-Of each row its numbers are kept, eight bytes each, for means, intervals and paired tests need every image's value. Heatmaps are
-not read here, and of the curves only their sum stays. Nothing is read from a running average.
+The numbers of every row are kept, eight bytes each: means, intervals and paired tests need the value of every image. Heatmaps
+are not read here, and of the curves only sums are kept.
 """
 
 from __future__ import annotations
@@ -10,30 +10,133 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faithmap.bench.report.run_record import ReportedRun, RunError, Size
+from faithmap.bench.errors import RunError
+from faithmap.bench.report.run_record import ReportedRun, Shape
 
-Key = tuple[str, str]
-"""A model and a method, by their ids."""
+COSTS = ("forward", "backward", "seconds", "metric_seconds", "peak_memory")
+CLASS = "target"
+"""The explained class: not a metric, but means can be taken over classes."""
+AREAS = ("deletion", "insertion")
+"""Columns of the areas under the curves, after the prefix of their protocol."""
 
-_BATCH = 1024
+MAX_LISTED = 50
+"""Failures that the report lists; :func:`failures` gives all."""
+MAX_COUNTED = 1000
+"""Different errors and warnings that are counted separately."""
+
+_BATCH_ROWS = 1024
+_BATCHES_PER_CHUNK = 256
 _REQUIRED = ("model", "method", "image", "index", "error")
-_LISTED = 1000
-"""Kinds of errors and of warnings that are told apart; all are counted."""
-FIRST = 50
-"""Failures that a page names; :func:`failures` gives all."""
+
+Numbers = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+GRID: Numbers = np.linspace(0, 1, 101)
+"""Fractions of deleted or inserted cells: one per percent."""
+
+
+def difference(prefix: str) -> str:
+    """Name of the column insertion minus deletion of a protocol."""
+    return f"{prefix}insertion - {prefix}deletion"
+
+
+def protocols(names: Iterable[str]) -> list[str]:
+    """The column prefixes of all deletion and insertion tests; the prefix is the ``id`` of the metric in the specification.
+
+    >>> protocols(["rise_deletion", "deletion", "insertion", difference(""), "infidelity"])
+    ['', 'rise_']
+    """
+    return sorted({name.removesuffix(area) for name in names for area in AREAS if name.endswith(area) and " - " not in name})
+
+
+def on_grid(fractions: Numbers, scores: Numbers) -> Numbers:
+    """A curve at the fractions of the grid. A curve is linear between its points, so that these values are exact.
+
+    >>> on_grid(np.array([0.0, 1.0]), np.array([1.0, 0.0]))[[0, 25, 100]]
+    array([1.  , 0.75, 0.  ])
+    """
+    return np.interp(GRID, fractions, scores)
+
+
+@dataclass
+class MeanCurve:
+    """The mean of curves, from their sum on the grid and their number."""
+
+    total: Numbers = field(default_factory=lambda: np.zeros_like(GRID))
+    count: int = 0
+
+    def add(self, fractions: Any, curves: Any) -> None:
+        """Add two Arrow columns of lists; rows without a curve or with an invalid one are skipped."""
+        for points, scores in zip(fractions, curves, strict=True):
+            if not points.is_valid or not scores.is_valid:
+                continue
+            x, y = (np.asarray(entry.values.to_numpy(zero_copy_only=False), np.float64) for entry in (points, scores))
+            if len(x) == len(y) > 0 and np.isfinite(y).all() and np.isfinite(x).all():
+                self.total += on_grid(x, y)
+                self.count += 1
+
+    @property
+    def mean(self) -> Numbers | None:
+        """On the grid; None if there is no curve."""
+        return self.total / self.count if self.count else None
+
+
+@dataclass
+class MethodResults:
+    """The results of one method on one model.
+
+    Attributes:
+        frame: one row per image, by its index: metrics, costs and the explained class, NaN if missing; ``file`` and ``row``
+            say where the row is stored.
+        shape: rows and columns of the heatmaps; None if they differ.
+        curves: mean curves, by the name of their area.
+    """
+
+    frame: pd.DataFrame
+    shape: Shape | None = None
+    curves: dict[str, MeanCurve] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Indices:
+        """Indices of the images, sorted."""
+        return np.asarray(self.frame.index.to_numpy(), np.int64)
+
+    def values(self, name: str) -> tuple[Indices, Numbers]:
+        """The images with a finite number in a column, and the numbers."""
+        if name not in self.frame:
+            return self.images[:0], np.empty(0)
+        column = self.frame[name].to_numpy(np.float64)
+        finite = np.isfinite(column)
+        return self.images[finite], column[finite]
+
+    def mean_over_classes(self, name: str) -> float | None:
+        """The mean of the means of each explained class, as the pointing game defines it; None if there is no number."""
+        if name not in self.frame or CLASS not in self.frame:
+            return None
+        finite = self.frame[np.isfinite(self.frame[name])]
+        means = [group.to_numpy().mean() for _, group in finite.groupby(CLASS)[name]]
+        return float(np.mean(means)) if means else None
+
+    def location(self, image: int) -> tuple[int, int] | None:
+        """(number of the file, row in it) of an image; None if the method has no row for it."""
+        if image not in self.frame.index:
+            return None
+        return int(self.frame.at[image, "file"]), int(self.frame.at[image, "row"])
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that has no numbers, and why."""
+    """An image without numbers, and the error."""
 
     model: str
     method: str
@@ -42,136 +145,120 @@ class Failure:
     error: str
 
 
+MethodKey = tuple[str, str]
+"""Ids of a model and a method."""
+
+
 @dataclass
 class RunResults:
     """All rows of a run.
 
     Attributes:
-        series: by model and method.
-        metrics: the columns of metrics, as they come.
-        failures: the first of them; ``failed`` counts all.
-        warnings: how often each was given.
-        strangers: rows of a model or method that the plan does not hold.
-        repeated: numbers that were there twice; the one of the last file counts.
+        methods: results by model and method.
+        metrics: columns of metrics, in the order of the files.
+        failures: the first failures.
+        failed: number of failures by model, method and error.
+        warnings: number of warnings by model, method and text.
+        unplanned: number of rows of a model or method that the plan does not contain.
+        repeated: number of values that exist twice; that of the last file is used.
     """
 
-    series: dict[Key, MethodResults] = field(default_factory=dict)
+    methods: dict[MethodKey, MethodResults] = field(default_factory=dict)
     metrics: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     failed: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     warnings: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    strangers: int = 0
+    unplanned: int = 0
     repeated: int = 0
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[pq.ParquetFile]:
-    """An open file of rows.
-
-    Raises:
-        RunError: where it is damaged, or has not the columns.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in _REQUIRED if name not in file.schema_arrow.names]
-            odd = misfit(file.schema_arrow)
-            if missing or odd:
-                problem = f"has no column {missing[0]!r}" if missing else f"its column {odd!r} holds something else"
-                raise RunError(f"{path}: {problem}; it is none of the files that `faithmap bench run` writes")
-            yield file
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0][:200]
-        raise RunError(
-            f"{path}: is no intact Parquet file ({reason}); run `faithmap bench run` again, which makes it anew"
-        ) from error
-
-
-def read_rows(run: ReportedRun) -> RunResults:
+def read_results(run: ReportedRun) -> RunResults:
     """Read every file once.
 
     Raises:
-        RunError: where a file is damaged.
+        RunError: if a file is damaged.
     """
-    table = RunResults()
-    known = _planned(run)
-    parts: dict[Key, list[_Part]] = {}
-    curves: dict[Key, dict[str, MeanCurve]] = {}
-    for number, path in enumerate(run.files):
-        with reading(path) as file:
-            metrics = metrics_of(file.schema_arrow)
-            table.metrics += [name for name in metrics if name not in table.metrics]
-            for start, batch in _batches(file, metrics):
-                for key, some, at in _by_method(batch):
-                    if key not in known:
-                        table.strangers += len(some)
-                        continue
-                    parts.setdefault(key, []).append(_part(some, number, start + at, metrics, file.schema_arrow))
-                    _add_curves(curves.setdefault(key, {}), some)
-                    _note(table, key, some)
-    table.series = {key: _joined(parts[key], curves[key], table) for key in parts}
-    for series in table.series.values():
-        for prefix in protocols(series.numbers):
-            gone, come = (series.numbers.get(prefix + game) for game in GAMES)
-            if gone is not None and come is not None:
-                series.numbers[difference(prefix)] = come - gone
-    return table
+    results = RunResults()
+    reader = _Reader(run, results)
+    table = _concatenated(reader.frames())
+    for number, rows in table.groupby("key", sort=False):
+        key = reader.keys[int(number)]
+        frame = _one_row_per_image(rows.drop(columns="key"), results)
+        for prefix in protocols(frame.columns):
+            deletion, insertion = (frame.get(prefix + area) for area in AREAS)
+            if deletion is not None and insertion is not None:
+                frame[difference(prefix)] = insertion - deletion
+        shapes = reader.shapes[key]
+        results.methods[key] = MethodResults(frame, shapes.pop() if len(shapes) == 1 else None, reader.curves[key])
+    return results
 
 
-def failures(run: ReportedRun) -> Iterator[Failure]:
-    """All of them, file by file, as they are asked for: there may be as many as rows.
-
-    Raises:
-        RunError: where a file is damaged.
-    """
-    known = _planned(run)
-    for path in run.files:
-        with reading(path) as file:
-            for batch in file.iter_batches(_BATCH, columns=list(_REQUIRED)):
-                for row in batch.filter(batch.column("error").is_valid()).to_pylist():
-                    if (row["model"], row["method"]) in known:
-                        yield Failure(row["model"], row["method"], row["image"] or "", row["index"], row["error"])
+def _concatenated(frames: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    """Concatenate in chunks: thousands of small frames take more memory than their numbers."""
+    chunks = []
+    while chunk := list(islice(frames, _BATCHES_PER_CHUNK)):
+        chunks.append(pd.concat(chunk))
+    return pd.concat(chunks) if chunks else pd.DataFrame({"key": []})
 
 
-def _planned(run: ReportedRun) -> set[Key]:
-    return {(model.name, method.id) for model in run.plan.models for method in run.plan.methods}
+def _one_row_per_image(rows: pd.DataFrame, results: RunResults) -> pd.DataFrame:
+    """If several units have a row of an image, each column keeps its last number; the location is that of the first row."""
+    metrics = [name for name in results.metrics if name in rows]
+    by_image = rows.groupby("index")
+    results.repeated += int((by_image[metrics].count() - 1).clip(lower=0).to_numpy().sum())
+    frame = by_image.last()
+    frame[["file", "row"]] = by_image[["file", "row"]].first()
+    return frame
 
 
-def _batches(file: pq.ParquetFile, metrics: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The columns that are needed, and the number of the first row."""
+class _Reader:
+    """Reads the files batch by batch; numbers become frames, curves and messages are added up."""
+
+    def __init__(self, run: ReportedRun, results: RunResults) -> None:
+        self.run, self.results = run, results
+        self.keys = [(model.name, method.id) for model in run.plan.models for method in run.plan.methods]
+        self.numbers = {key: number for number, key in enumerate(self.keys)}
+        self.shapes: dict[MethodKey, set[Shape]] = {key: set() for key in self.keys}
+        self.curves: dict[MethodKey, dict[str, MeanCurve]] = {key: {} for key in self.keys}
+
+    def frames(self) -> Iterator[pd.DataFrame]:
+        for number, path in enumerate(self.run.files):
+            with open_unit_file(path) as file:
+                metrics = metrics_of(file.schema_arrow)
+                self.results.metrics += [name for name in metrics if name not in self.results.metrics]
+                start = 0
+                for batch in file.iter_batches(_BATCH_ROWS, columns=_columns(file.schema_arrow.names, metrics)):
+                    yield self._frame(batch, metrics, file.schema_arrow, number, start)
+                    start += len(batch)
+
+    def _frame(self, batch: pa.RecordBatch, metrics: list[str], schema: pa.Schema, file: int, start: int) -> pd.DataFrame:
+        pairs = zip(batch.column("model").to_pylist(), batch.column("method").to_pylist(), strict=True)
+        columns: dict[str, Any] = {"key": [self.numbers.get(pair, -1) for pair in pairs]}
+        columns |= {"index": batch.column("index").to_numpy(), "file": file, "row": np.arange(start, start + len(batch))}
+        for name in (*metrics, *COSTS, CLASS):
+            if name in batch.schema.names:
+                columns[name] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        frame = pd.DataFrame(columns)
+        planned = frame[frame["key"] >= 0]
+        self.results.unplanned += len(frame) - len(planned)
+        for number, rows in planned.groupby("key", sort=False):
+            some = batch.take(pa.array(rows.index.to_numpy()))
+            key = self.keys[int(number)]
+            self.shapes[key] |= _shapes(some, schema)
+            _add_curves(self.curves[key], some)
+            _count_messages(self.results, key, some)
+        return planned
+
+
+def _columns(names: Iterable[str], metrics: list[str]) -> list[str]:
+    """The columns that are read, of those in a file."""
     wanted = {*_REQUIRED, *COSTS, CLASS, *metrics, "warnings", "heatmap_shape"}
-    ends = (*(f"{game}_curve" for game in GAMES), "curve_fractions")
-    columns = [name for name in file.schema_arrow.names if name in wanted or name.endswith(ends)]
-    start = 0
-    for batch in file.iter_batches(_BATCH, columns=columns):
-        yield start, batch
-        start += len(batch)
+    curves = (*(f"{area}_curve" for area in AREAS), "curve_fractions")
+    return [name for name in names if name in wanted or name.endswith(curves)]
 
 
-def _by_method(batch: pa.RecordBatch) -> Iterator[tuple[Key, pa.RecordBatch, NDArray[np.int64]]]:
-    """A batch's rows, by model and method, and their places in it."""
-    keys = list(zip(batch.column("model").to_pylist(), batch.column("method").to_pylist(), strict=True))
-    for key in dict.fromkeys(keys):
-        at = np.flatnonzero([other == key for other in keys])
-        yield key, batch if len(at) == len(keys) else batch.take(pa.array(at)), at
-
-
-@dataclass(frozen=True)
-class _Part:
-    index: NDArray[np.int64]
-    file: int
-    row: NDArray[np.int64]
-    numbers: dict[str, Numbers]
-    shapes: set[Size]
-
-
-def _part(batch: pa.RecordBatch, file: int, row: NDArray[np.int64], metrics: list[str], schema: pa.Schema) -> _Part:
-    names = [name for name in (*metrics, *COSTS, CLASS) if name in batch.schema.names]
-    numbers = {name: batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names}
-    return _Part(batch.column("index").to_numpy(), file, row, numbers, _shapes(batch, schema))
-
-
-def _shapes(batch: pa.RecordBatch, schema: pa.Schema) -> set[Size]:
-    """Rows and columns of the heatmaps: as the rows say, else as the column's type does."""
+def _shapes(batch: pa.RecordBatch, schema: pa.Schema) -> set[Shape]:
+    """Rows and columns of the heatmaps, from the rows, or from the type of the column."""
     if "heatmap_shape" in batch.schema.names:
         return {(shape[0], shape[1]) for shape in batch.column("heatmap_shape").to_pylist() if shape and len(shape) == 2}
     shape = getattr(schema.field("heatmap").type, "shape", None) if "heatmap" in schema.names else None
@@ -180,85 +267,81 @@ def _shapes(batch: pa.RecordBatch, schema: pa.Schema) -> set[Size]:
 
 def _add_curves(curves: dict[str, MeanCurve], batch: pa.RecordBatch) -> None:
     for column in batch.schema.names:
-        game = column.removesuffix("_curve")
-        fractions = f"{protocols([game])[0]}curve_fractions" if game.endswith(GAMES) and game != column else None
+        area = column.removesuffix("_curve")
+        fractions = f"{protocols([area])[0]}curve_fractions" if area.endswith(AREAS) and area != column else None
         if fractions in batch.schema.names:
-            curves.setdefault(game, MeanCurve()).add(batch.column(fractions), batch.column(column))
+            curves.setdefault(area, MeanCurve()).add(batch.column(fractions), batch.column(column))
 
 
-def _note(table: RunResults, key: Key, batch: pa.RecordBatch) -> None:
-    """What failed, and what was warned of."""
+def _count_messages(results: RunResults, key: MethodKey, batch: pa.RecordBatch) -> None:
+    """Count failures and warnings."""
     for at, error in enumerate(batch.column("error").to_pylist()):
         if error is None:
             continue
-        _count(table.failed, (*key, error))
-        if len(table.failures) < FIRST:
-            table.failures.append(
-                Failure(*key, batch.column("image")[at].as_py() or "", batch.column("index")[at].as_py(), error)
-            )
+        _count(results.failed, (*key, error))
+        if len(results.failures) < MAX_LISTED:
+            image, index = batch.column("image")[at].as_py() or "", batch.column("index")[at].as_py()
+            results.failures.append(Failure(*key, image, index, error))
     if "warnings" in batch.schema.names:
-        for said in batch.column("warnings").to_pylist():
-            for warning in said or ():
-                _count(table.warnings, (*key, warning))
+        for texts in batch.column("warnings").to_pylist():
+            for text in texts or ():
+                _count(results.warnings, (*key, text))
 
 
 def _count(counter: Counter[tuple[str, str, str]], entry: tuple[str, str, str]) -> None:
-    """So that a text with a number in it, another for each image, does not fill the memory."""
+    """Texts with a number of their own for each image must not fill the memory."""
     model, method, _ = entry
-    counter[entry if entry in counter or len(counter) < _LISTED else (model, method, "others, each with its own text")] += 1
+    counter[entry if entry in counter or len(counter) < MAX_COUNTED else (model, method, "others, each with its own text")] += 1
 
 
-def _joined(parts: list[_Part], curves: dict[str, MeanCurve], table: RunResults) -> MethodResults:
-    """One entry an image: where several units hold an image, their numbers are laid together."""
-    index = np.concatenate([part.index for part in parts])
-    images, first, place = np.unique(index, return_index=True, return_inverse=True)
-    numbers = {}
-    for name in dict.fromkeys(name for part in parts for name in part.numbers):
-        column = np.concatenate([part.numbers.get(name, np.full(len(part.index), np.nan)) for part in parts])
-        there = ~np.isnan(column)
-        numbers[name] = np.full(len(images), np.nan)
-        numbers[name][place[there]] = column[there]
-        if name not in (*COSTS, CLASS):
-            table.repeated += int(there.sum()) - len(np.unique(place[there]))
-    file = np.concatenate([np.full(len(part.index), part.file) for part in parts])
-    row = np.concatenate([part.row for part in parts])
-    shapes = set().union(*(part.shapes for part in parts))
-    return MethodResults(images, file[first], row[first], numbers, shapes.pop() if len(shapes) == 1 else None, curves)
+def failures(run: ReportedRun) -> Iterator[Failure]:
+    """All failures, read file by file, since there may be as many as rows.
 
-
-COSTS = ("forward", "backward", "seconds", "metric_seconds", "peak_memory")
-CLASS = "target"
-"""The explained class: no metric, but what a mean over classes is taken over."""
-GAMES = ("deletion", "insertion")
-
-
-def difference(prefix: str) -> str:
-    """What insertion minus deletion of a protocol is called; the prefix tells protocols apart."""
-    return f"{prefix}insertion - {prefix}deletion"
-
-
-def protocols(names: Iterable[str]) -> list[str]:
-    """The prefixes of all games.
-
-    >>> protocols(["rise_deletion", "deletion", "insertion", difference(""), "infidelity"])
-    ['', 'rise_']
+    Raises:
+        RunError: if a file is damaged.
     """
-    return sorted({name.removesuffix(game) for name in names for game in GAMES if name.endswith(game) and " - " not in name})
+    planned = {(model.name, method.id) for model in run.plan.models for method in run.plan.methods}
+    for path in run.files:
+        with open_unit_file(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(_REQUIRED)):
+                for row in batch.filter(batch.column("error").is_valid()).to_pylist():
+                    if (row["model"], row["method"]) in planned:
+                        yield Failure(row["model"], row["method"], row["image"] or "", row["index"], row["error"])
+
+
+@contextmanager
+def open_unit_file(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a file of rows; the checksums of its pages are verified.
+
+    Raises:
+        RunError: if the file is damaged, or has other columns.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            missing = [name for name in _REQUIRED if name not in file.schema_arrow.names]
+            wrong = wrong_column(file.schema_arrow)
+            if missing or wrong:
+                problem = f"has no column {missing[0]!r}" if missing else f"its column {wrong!r} has another type"
+                raise RunError(f"{path}: {problem}; `faithmap bench run` did not write this file")
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise RunError(f"{path}: is no intact Parquet file ({reason}); `faithmap bench run --verify` replaces it") from error
 
 
 def metrics_of(schema: pa.Schema) -> list[str]:
-    """Every column of floats that is not known to be something else."""
+    """The columns of metrics: every floating-point column without another meaning."""
     known = {*COSTS, "probability", "score", "heatmap_scale"}
     return [entry.name for entry in schema if pa.types.is_floating(entry.type) and entry.name not in known]
 
 
-def misfit(schema: pa.Schema) -> str | None:
-    """The first column that holds something else than it does in a run's files; None where there is none."""
-    return next((f.name for f in schema if not (pa.types.is_null(f.type) or _fits(f.name, f.type))), None)
+def wrong_column(schema: pa.Schema) -> str | None:
+    """The first column whose type differs from that of a run's files; None if there is none."""
+    return next((f.name for f in schema if not (pa.types.is_null(f.type) or _has_right_type(f.name, f.type))), None)
 
 
-def _fits(name: str, kind: pa.DataType) -> bool:
-    """Whether a column of that name may be of that type; one of another name may be of any."""
+def _has_right_type(name: str, kind: pa.DataType) -> bool:
+    """Unknown columns may have any type."""
     if name in ("model", "method", "image", "label", "error"):
         return _is_text(kind)
     if name in ("index", *COSTS, CLASS, "probability", "score", "heatmap_scale"):
@@ -277,86 +360,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _is_list(kind: pa.DataType, each: Callable[[pa.DataType], bool]) -> bool:
-    """A list, or a tensor of fixed shape, of such entries."""
+    """A list or a fixed-shape tensor."""
     plain = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
     lists = pa.types.is_list(plain) or pa.types.is_large_list(plain) or pa.types.is_fixed_size_list(plain)
     return bool(lists) and each(plain.value_type)
-
-
-@dataclass
-class MethodResults:
-    """What one method gave on one model: an entry an image, in the order of the data set.
-
-    Attributes:
-        index: of the images.
-        file: the number of the file, by the order of names, that a row is in, and ``row`` its place there.
-        numbers: metrics, costs and the explained class; NaN where a row has none.
-        cells: rows and columns of the heatmaps; None where they differ.
-        curves: the mean of each game, by the game's column.
-    """
-
-    index: NDArray[np.int64]
-    file: NDArray[np.int64]
-    row: NDArray[np.int64]
-    numbers: dict[str, Numbers]
-    cells: Size | None
-    curves: dict[str, MeanCurve]
-
-    def values(self, name: str) -> tuple[NDArray[np.int64], Numbers]:
-        """The images that have a finite number, and these."""
-        column = self.numbers.get(name)
-        if column is None:
-            return self.index[:0], np.empty(0)
-        there = np.isfinite(column)
-        return self.index[there], column[there]
-
-    def mean_over_classes(self, name: str) -> float | None:
-        """The mean of each explained class's mean, as pointing games count; None where there is no number."""
-        column, classes = self.numbers.get(name), self.numbers.get(CLASS)
-        if column is None or classes is None or not np.isfinite(column).any():
-            return None
-        there = np.isfinite(column)
-        return float(np.mean([column[there & (classes == one)].mean() for one in np.unique(classes[there])]))
-
-
-Numbers = NDArray[np.float64]
-
-GRID: Numbers = np.linspace(0, 1, 101)
-"""Fractions of cells played, one a per cent."""
-
-
-def on_grid(fractions: Numbers, scores: Numbers) -> Numbers:
-    """A curve at the grid's fractions.
-
-    >>> on_grid(np.array([0.0, 1.0]), np.array([1.0, 0.0]))[[0, 25, 100]]
-    array([1.  , 0.75, 0.  ])
-    """
-    return np.interp(GRID, fractions, scores)
-
-
-@dataclass
-class MeanCurve:
-    """The mean of curves that come one batch after the other.
-
-    Attributes:
-        total: of the scores on the grid.
-        count: of the curves.
-    """
-
-    total: Numbers = field(default_factory=lambda: np.zeros_like(GRID))
-    count: int = 0
-
-    def add(self, fractions: Any, curves: Any) -> None:
-        """Two Arrow lists of one entry a row; rows without a curve, or with one that does not fit, are left out."""
-        for points, scores in zip(fractions, curves, strict=True):
-            if not points.is_valid or not scores.is_valid:
-                continue
-            at, values = (np.asarray(entry.values.to_numpy(zero_copy_only=False), np.float64) for entry in (points, scores))
-            if len(at) == len(values) > 0 and np.isfinite(values).all() and np.isfinite(at).all():
-                self.total += on_grid(at, values)
-                self.count += 1
-
-    @property
-    def mean(self) -> Numbers | None:
-        """On the grid; None where there was no curve."""
-        return self.total / self.count if self.count else None

@@ -1,7 +1,7 @@
-"""A run's folder: what was planned, which files of rows are there, and published numbers to lay beside them.
+"""Read the record of a run (``run.json``), and list its result files.
 
-``run.json`` says what was planned, ``units/*.parquet`` hold one row an image. Tables of a paper stand under ``published`` in
-``run.json``, or in a file ``published.json`` of the same form, which goes first.
+Tables of a paper are under ``published`` in ``run.json``, or in a file ``published.json`` of the same form, which replaces
+them.
 """
 
 from __future__ import annotations
@@ -15,52 +15,46 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
+from faithmap.bench.errors import RunError
 from faithmap.bench.plan import SCHEMA
 from faithmap.bench.store import unit_files
 from faithmap.geometry import Geometry
-from faithmap.text import one_line
 
-Size = tuple[int, int]
+Shape = tuple[int, int]
+"""Rows and columns of cells, or height and width of an image."""
 
-Checked = TypeVar("Checked", bound=BaseModel)
-
-
-class RunError(ValueError):
-    """A run that cannot be reported on. The message is one line: what was given, what is wrong with it, what to do."""
-
-    def __init__(self, message: object) -> None:
-        super().__init__(one_line(str(message)))
+_Checked = TypeVar("_Checked", bound=BaseModel)
 
 
-class _Entry(BaseModel):
+class _Record(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
-class ViewRecord(_Entry):
-    """How a model cuts its images."""
+class GeometryRecord(_Record):
+    """Resizing and cropping of a model's images."""
 
     resize: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     crop: tuple[PositiveInt, PositiveInt] | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
-class ModelRecord(_Entry):
-    """A model of the plan, its part of a photograph if the plan says it."""
+class ModelRecord(_Record):
+    """A model."""
 
     name: str
     digest: str = ""
-    geometry: ViewRecord | None = None
+    geometry: GeometryRecord | None = None
 
     @property
     def view(self) -> Geometry | None:
-        """How the model cuts its images, None where that is not known."""
+        """Resizing and cropping of the images; None if unknown."""
         if self.geometry is None:
             return None
         return Geometry(self.geometry.resize, self.geometry.crop, self.geometry.interpolation)
 
 
-class MethodRecord(_Entry):
-    """A method with its settings; ``id`` is what the rows call it, ``label`` what readers do."""
+class MethodRecord(_Record):
+    """A method with its settings; ``id`` is its name in rows, ``label`` its name for readers."""
 
     id: str
     name: str = ""
@@ -70,9 +64,9 @@ class MethodRecord(_Entry):
     resolution: int | str | tuple[int, int] | None = None
 
     @property
-    def cells(self) -> Size | None:
-        """Rows and columns of cells, where the plan says them."""
-        return size_of(self.resolution)
+    def cells(self) -> Shape | None:
+        """Rows and columns of cells, if the record has them."""
+        return shape_of(self.resolution)
 
     @property
     def title(self) -> str:
@@ -80,7 +74,7 @@ class MethodRecord(_Entry):
         return self.label or self.name or self.id
 
 
-class MetricRecord(_Entry):
+class MetricRecord(_Record):
     """A metric with its settings; ``id`` is its column."""
 
     id: str
@@ -89,8 +83,8 @@ class MetricRecord(_Entry):
     higher_is_better: bool | None = None
 
 
-class DataRecord(_Entry):
-    """Where the images are, and whatever else the plan says of them."""
+class DataRecord(_Record):
+    """The data set."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -100,8 +94,8 @@ class DataRecord(_Entry):
     digest: str | None = None
 
 
-class PublishedRow(_Entry):
-    """Numbers of one method at one resolution; text where it is no number ("< 1"). ``method`` is ours, by id, if we have it."""
+class PublishedRow(_Record):
+    """Published values of a method at a resolution, as numbers or text ("< 1"). ``method`` is the id of this run's method."""
 
     method: str | None = None
     label: str
@@ -109,8 +103,8 @@ class PublishedRow(_Entry):
     values: dict[str, float | str | None]
 
 
-class PublishedTable(_Entry):
-    """A table of a paper; its metrics are our columns, or ``seconds``, and its means are over images or over classes."""
+class PublishedTable(_Record):
+    """A table of a paper; its metrics are columns of the run or ``seconds``, its means are over images or over classes."""
 
     title: str
     over: Literal["images", "classes"] = "images"
@@ -120,8 +114,8 @@ class PublishedTable(_Entry):
     rows: list[PublishedRow]
 
 
-class Published(_Entry):
-    """The tables of a paper, and where they are from."""
+class Published(_Record):
+    """The tables of a paper, and their source."""
 
     source: str = ""
     title: str = ""
@@ -129,7 +123,7 @@ class Published(_Entry):
     tables: list[PublishedTable]
 
 
-class PlanRecord(_Entry):
+class PlanRecord(_Record):
     """``run.json``."""
 
     name: str = ""
@@ -143,14 +137,14 @@ class PlanRecord(_Entry):
     units: int | None = None
     published: Published | None = None
 
-    def played_at(self, column: str) -> Size | None:
-        """The cells that a game was played with, where all methods were given the same."""
-        return next((size_of(m.settings.get("resolution")) for m in self.metrics if m.id == column), None)
+    def cells_of_test(self, column: str) -> Shape | None:
+        """The cells of a deletion and insertion test, if its settings give one resolution for all methods."""
+        return next((shape_of(m.settings.get("resolution")) for m in self.metrics if m.id == column), None)
 
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run's folder, its plan read and its files listed."""
+    """A run folder: its record, and its result files."""
 
     folder: Path
     plan: PlanRecord
@@ -159,33 +153,33 @@ class ReportedRun:
 
 
 def open_run(folder: Path) -> ReportedRun:
-    """Read what was planned, and list the files of rows.
+    """Read the record, and list the result files.
 
     Raises:
-        RunError: where the folder is no run, or of a layout that is not understood.
+        RunError: if the folder is no run, or has an unknown layout.
     """
-    plan = _read(folder / "run.json", PlanRecord, numbered=True)
+    plan = _read(folder / "run.json", PlanRecord, has_schema=True)
     if plan is None:
-        raise RunError(f"{folder} is no run: it holds no run.json; give the folder that `faithmap bench run` wrote")
+        raise RunError(f"{folder} is no run: it has no run.json; give a folder that `faithmap bench run` wrote")
     files = unit_files(folder)
     if not files:
-        raise RunError(f"{folder} holds no results yet: units/ has no Parquet file; run `faithmap bench run` first")
+        raise RunError(f"{folder} has no results yet: units/ has no Parquet file; run `faithmap bench run` first")
     published = _read(folder / "published.json", Published)
     return ReportedRun(folder, plan, files, published or plan.published)
 
 
-def size_of(resolution: Any) -> Size | None:
-    """Rows and columns of a resolution in any of its spellings.
+def shape_of(resolution: Any) -> Shape | None:
+    """Rows and columns of a resolution in any of its forms.
 
-    >>> size_of(28), size_of("7x14"), size_of(None)
+    >>> shape_of(28), shape_of("7x14"), shape_of(None)
     ((28, 28), (7, 14), None)
     """
     sides = [int(side) for side in re.findall(r"\d+", str(resolution))]
     return (sides[0], sides[-1]) if sides else None
 
 
-def _read(path: Path, kind: type[Checked], *, numbered: bool = False) -> Checked | None:
-    """A JSON file, checked; None where there is none."""
+def _read(path: Path, kind: type[_Checked], *, has_schema: bool = False) -> _Checked | None:
+    """Read and check a JSON file; None if there is none."""
     try:
         found = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -193,18 +187,15 @@ def _read(path: Path, kind: type[Checked], *, numbered: bool = False) -> Checked
     except OSError as error:
         raise RunError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        raise RunError(f"{path}: is no JSON ({error})") from error
-    number = found.get("schema") if isinstance(found, dict) else None
-    if numbered and (number != SCHEMA or isinstance(number, bool)):
-        raise RunError(f"{path}: its schema is {number!r}, and {SCHEMA} is understood; use the faithmap that wrote it")
+        raise RunError(f"{path}: is not valid JSON ({error})") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if has_schema and (schema != SCHEMA or isinstance(schema, bool)):
+        raise RunError(
+            f"{path}: its schema is {schema!r}, but this version reads schema {SCHEMA}; use the faithmap that wrote it"
+        )
     try:
         return kind.model_validate(found)
     except ValidationError as error:
-        raise RunError(f"{path}: {_first(error)}") from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first thing that is wrong, and where."""
-    problem = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(map(str, problem["loc"]))
-    return f"{place}: {problem['msg']}" if place else str(problem["msg"])
+        problem = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise RunError(f"{path}: {place}: {problem['msg']}" if place else f"{path}: {problem['msg']}") from error

@@ -1,4 +1,7 @@
-"""The tables of a report, each once: HTML and Markdown are two ways of writing the same cells."""
+"""The tables of a report, for HTML and Markdown: scores, tests, ranks, costs, failures, and published numbers beside the run's.
+
+Published numbers are shown next to the run's and not tested: images, weights and code differ.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,49 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from faithmap.bench.report.analysis import Analysis, MeanScore, MethodEntry, ModelSection, PairedTest, ResolutionGroup, better
-from faithmap.bench.report.results import GAMES, protocols
-from faithmap.bench.report.run_record import PublishedRow, PublishedTable, size_of
-from faithmap.text import one_line, spoken
+from faithmap.bench.report.analysis import Analysis, MeanScore, MethodEntry, ModelSection, PairedTest, ResolutionGroup
+from faithmap.bench.report.results import AREAS, protocols
+from faithmap.bench.report.run_record import PublishedRow, PublishedTable, shape_of
+from faithmap.text import spoken
+
+NONE = "-"
+"""Stands for a missing number."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with that many decimals.
+
+    >>> number(-0.00001), number(0.1234), number(None)
+    ('0.000', '0.123', '-')
+    """
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def amount(value: float | None) -> str:
+    """A number to three digits, for quantities without a natural scale.
+
+    >>> amount(12345.6), amount(0.01234), amount(None)
+    ('12,346', '0.0123', '-')
+    """
+    if value is None or math.isnan(value):
+        return NONE
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def p_value(p: float) -> str:
+    """A p-value to two digits.
+
+    >>> p_value(0.0421), p_value(1e-9)
+    ('0.042', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """What stands in a cell, a smaller line below it, and how it is marked: best, better, worse or nothing."""
+    """Text of a cell, a smaller line below it, and its mark: best, better, worse or none."""
 
     text: str
     below: str = ""
@@ -33,7 +70,7 @@ class ReportTable:
 
 
 SpreadText = Callable[[MeanScore, int], str]
-"""How far a mean may be off, in words, to so many decimals."""
+"""Formats the uncertainty of a mean with that many decimals."""
 
 
 def interval(score: MeanScore, digits: int) -> str:
@@ -47,7 +84,7 @@ def standard_error(score: MeanScore, digits: int) -> str:
 
 
 def decimals(values: Iterable[float]) -> int:
-    """That a column needs to show three digits of its largest value; three at the least, for most scores are shares.
+    """Decimals that show three digits of the largest value of a column; at least three, since most scores are shares.
 
     >>> decimals([0.4, 0.001]), decimals([0.0012, -0.0003]), decimals([0.0])
     (3, 5, 3)
@@ -56,9 +93,9 @@ def decimals(values: Iterable[float]) -> int:
     return 3 if not 0 < largest < 0.1 else min(9, 2 - math.floor(math.log10(largest)))
 
 
-def games(section: ModelSection, metrics: Sequence[str], reach: SpreadText, prefix: str = "") -> ReportTable | None:
-    """The papers' table: methods by resolutions, deletion / insertion; the prefix says of which protocol."""
-    shown = [prefix + game for game in GAMES if prefix + game in metrics]
+def areas(section: ModelSection, metrics: Sequence[str], reach: SpreadText, prefix: str = "") -> ReportTable | None:
+    """The papers' table: methods by resolutions, deletion / insertion; the prefix selects the protocol."""
+    shown = [prefix + area for area in AREAS if prefix + area in metrics]
     if not shown:
         return None
     names = dict.fromkeys(entry.name for entry in section.entries)
@@ -66,14 +103,14 @@ def games(section: ModelSection, metrics: Sequence[str], reach: SpreadText, pref
     rows = [
         [TableCell(name), *(cells.get((name, group.resolution), TableCell(NONE)) for group in section.groups)] for name in names
     ]
-    title = " / ".join(f"{game} {_arrow(section.groups[0], game)}" for game in shown)
+    title = " / ".join(f"{metric} {_arrow(section.groups[0], metric)}" for metric in shown)
     return ReportTable(title, ["method", *(group.resolution for group in section.groups)], rows)
 
 
 def others(section: ModelSection, metrics: Sequence[str], reach: SpreadText) -> ReportTable | None:
     """All other metrics: methods and resolutions by metrics."""
-    played = {prefix + game for prefix in protocols(metrics) for game in GAMES}
-    shown = [metric for metric in metrics if metric not in played]
+    in_areas = {prefix + area for prefix in protocols(metrics) for area in AREAS}
+    shown = [metric for metric in metrics if metric not in in_areas]
     if not shown:
         return None
     digits = {
@@ -86,11 +123,11 @@ def others(section: ModelSection, metrics: Sequence[str], reach: SpreadText) -> 
             scores = [_scores(group, entry, [metric], reach, digits[metric]) for metric in shown]
             rows.append([TableCell(entry.name), TableCell(group.resolution), *scores])
     arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in shown]
-    return ReportTable("Other metrics" if played else "Metrics", ["method", "resolution", *arrows], rows)
+    return ReportTable("Other metrics" if in_areas else "Metrics", ["method", "resolution", *arrows], rows)
 
 
 def matrix(group: ResolutionGroup, metric: str) -> ReportTable:
-    """Each row's method minus each column's, marked where the difference is shown."""
+    """Difference of each row's method to each column's, marked if the test shows it."""
     tests = group.tests[metric]
     found = {(pair.first, pair.second): pair for pair in tests}
     names = [entry.name for entry in group.entries if any(entry.name in pair for pair in found)]
@@ -105,7 +142,7 @@ def matrix(group: ResolutionGroup, metric: str) -> ReportTable:
 
 
 def ranks(group: ResolutionGroup) -> ReportTable | None:
-    """Ranks by each metric, and their mean."""
+    """Rank by each metric, and the mean rank."""
     if not group.ranks or len(group.entries) < 2:
         return None
     order = [*group.mean_ranks, *(entry.name for entry in group.entries if entry.name not in group.mean_ranks)]
@@ -124,7 +161,10 @@ def agreement(group: ResolutionGroup) -> ReportTable | None:
     both = {**group.agreement, **{(b, a): value for (a, b), value in group.agreement.items()}}
     rows = [[TableCell(a), *(_tau(both[a, b]) if a != b else TableCell(NONE) for b in group.ranks)] for a in group.ranks]
     return ReportTable(
-        "How far metrics order the methods alike", ["Kendall's tau", *group.ranks], rows, "1: alike; -1: the other way round."
+        "Agreement of metrics on the order of methods",
+        ["Kendall's tau", *group.ranks],
+        rows,
+        "1: same order; -1: opposite order.",
     )
 
 
@@ -151,27 +191,27 @@ def runtime(section: ModelSection) -> ReportTable:
         texts = [group.resolution, amount(cost.forward), amount(cost.backward), *seconds, memory, f"{cost.count:,}"]
         rows.append([TableCell(entry.name), *map(TableCell, texts)])
     return ReportTable(
-        "An image's cost", head, rows, "Passes are means; times are seconds of the method, and of all metrics together."
+        "Cost per image", head, rows, "Passes are means; times are those of the method, and of all metrics together."
     )
 
 
 def failures(analysis: Analysis) -> ReportTable | None:
-    """What failed and how often, the most frequent first."""
-    return _counted("Failures", "error", analysis.table.failed.most_common())
+    """Number of failures by error, the most frequent first."""
+    return _counted("Failures", "error", analysis.results.failed.most_common())
 
 
 def warnings(analysis: Analysis) -> ReportTable | None:
-    """What was warned of and how often."""
-    return _counted("Warnings", "warning", analysis.table.warnings.most_common())
+    """Number of warnings by text."""
+    return _counted("Warnings", "warning", analysis.results.warnings.most_common())
 
 
 def failed_images(analysis: Analysis) -> ReportTable | None:
-    """The first images that failed."""
-    listed = analysis.table.failures
+    """The first failed images."""
+    listed = analysis.results.failures
     rows = [[TableCell(f.image), TableCell(f.model), TableCell(f.method), TableCell(f.error)] for f in listed]
-    total = analysis.table.failed.total()
-    note = f"The first {len(rows)} of {total:,}; failures.csv has all." if total > len(rows) else ""
-    return ReportTable("Images that failed", ["image", "model", "method", "error"], rows, note) if rows else None
+    total = analysis.results.failed.total()
+    note = f"The first {len(rows)} of {total:,}; failures.csv lists all." if total > len(rows) else ""
+    return ReportTable("Failed images", ["image", "model", "method", "error"], rows, note) if rows else None
 
 
 def _counted(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str], int]]) -> ReportTable | None:
@@ -185,7 +225,7 @@ def _counted(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str],
 def _scores(
     group: ResolutionGroup, entry: MethodEntry, metrics: Sequence[str], reach: SpreadText, digits: int = 3
 ) -> TableCell:
-    """One metric or several of an entry, the best of its resolution marked."""
+    """One or several metrics of a method; the best of the resolution is marked."""
     found = [entry.scores.get(metric) for metric in metrics]
     if all(score is None for score in found):
         return TableCell(NONE)
@@ -207,17 +247,17 @@ def _is_best(group: ResolutionGroup, entry: MethodEntry, metric: str) -> bool:
 
 
 def _against(found: dict[tuple[str, str], PairedTest], row: str, column: str, higher: bool, digits: int) -> TableCell:
-    """A pair, seen from the row."""
+    """A test with the sign of the row's method minus the column's."""
     pair, sign = (found[row, column], 1) if (row, column) in found else (found.get((column, row)), -1)
     if pair is None or row == column:
         return TableCell(NONE if row != column else "")
-    winner = better(pair, higher_is_better=higher)
+    winner = pair.winner(higher_is_better=higher)
     mark = "" if winner is None else "better" if winner == row else "worse"
     return TableCell(_signed(sign * pair.difference, digits), f"p {p_value(pair.corrected_p)}", mark)
 
 
 def _signed(value: float, digits: int = 3) -> str:
-    """To so many decimals; what is 0 to these has no sign.
+    """A difference with that many decimals; zero has no sign.
 
     >>> _signed(-0.25), _signed(-0.0001), _signed(-0.0001, 4)
     ('-0.250', '0.000', '-0.0001')
@@ -242,7 +282,7 @@ _COSTS = {"seconds": "mean", "forward": "forward", "backward": "backward", "pass
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """One published number and ours; None where there is none."""
+    """A published value and this run's; None if missing."""
 
     table: str
     model: str
@@ -253,8 +293,8 @@ class PublishedValue:
     ours: float | None
 
 
-def beside(analysis: Analysis) -> Iterator[tuple[PublishedTable, ModelSection, list[PublishedValue]]]:
-    """Every published table with each model that it can stand beside: the one that it names, or all where that is not there."""
+def published_values(analysis: Analysis) -> Iterator[tuple[PublishedTable, ModelSection, list[PublishedValue]]]:
+    """Each published table with the model that it names, or with all models if this run does not have that model."""
     for table in analysis.run.published.tables if analysis.run.published else ():
         named = [section for section in analysis.sections if table.model and _plain(section.model.name) == _plain(table.model)]
         for section in named or analysis.sections:
@@ -262,16 +302,16 @@ def beside(analysis: Analysis) -> Iterator[tuple[PublishedTable, ModelSection, l
 
 
 def published_grid(table: PublishedTable, section: ModelSection, found: list[PublishedValue]) -> ReportTable:
-    """Methods by resolutions: the published numbers, ours below."""
+    """Methods by resolutions: the published values, and this run's below."""
     at = {(one.method, one.resolution, one.metric): one for one in found}
     methods, columns = (list(dict.fromkeys(names)) for names in ([o.method for o in found], [o.resolution for o in found]))
     rows = []
     for method in methods:
         cells = [[at.get((method, column, metric)) for metric in table.metrics] for column in columns]
         rows.append([TableCell(method), *(_cell([one for one in entries if one is not None]) for entries in cells)])
-    other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f"Published of {table.model}."
+    other = "" if table.model is None or _plain(table.model) == _plain(section.model.name) else f"Published for {table.model}."
     means = ", means over classes" if table.over == "classes" else ""
-    what = f"{' / '.join(table.metrics)}{means}: published above, {section.model.name} of this run below."
+    what = f"{' / '.join(table.metrics)}{means}: above as published, below {section.model.name} of this run."
     return ReportTable(
         table.title,
         ["method", *(column or "value" for column in columns)],
@@ -291,11 +331,11 @@ def _pairs(table: PublishedTable, section: ModelSection) -> Iterator[PublishedVa
 
 
 def _ours(row: PublishedRow, section: ModelSection) -> MethodEntry | None:
-    """The method that the row names, else the one of that label; of several resolutions the row's (``28`` is ``28x28``)."""
+    """The method that the row names, or that has its label; of several resolutions that of the row (``28`` is ``28x28``)."""
     wanted = {_plain(row.method)} if row.method else {_plain(row.label)}
     fits = [entry for entry in section.entries if wanted & {_plain(entry.id), _plain(entry.name)}]
-    size = size_of(row.resolution)
-    return next((entry for entry in fits if size is None or size in (entry.cells, entry.series.cells)), None)
+    size = shape_of(row.resolution)
+    return next((entry for entry in fits if size is None or size in (entry.cells, entry.results.shape)), None)
 
 
 def _value(entry: MethodEntry | None, metric: str, table: PublishedTable) -> float | None:
@@ -305,7 +345,7 @@ def _value(entry: MethodEntry | None, metric: str, table: PublishedTable) -> flo
         value: float | None = getattr(entry.cost, _COSTS[metric])
         return value
     if table.over == "classes":
-        return entry.series.mean_over_classes(metric)
+        return entry.results.mean_over_classes(metric)
     score = entry.scores.get(metric)
     return None if score is None else score.mean
 
@@ -318,69 +358,12 @@ def _cell(entries: list[PublishedValue]) -> TableCell:
 
 
 def _written(one: PublishedValue, value: float | str | None) -> str:
-    """Four decimals, as the papers do; costs to three digits."""
+    """Four decimals as in the papers; costs to three digits."""
     if isinstance(value, str):
         return value
     return amount(value) if one.metric in _COSTS else number(value, 4)
 
 
 def _plain(name: str) -> str:
-    """Letters and digits alone: ``I-GOS++`` is ``igos_plus_plus``, ``Grad-CAM`` is ``GradCAM``."""
+    """Lower-case letters and digits only: ``I-GOS++`` equals ``igos_plus_plus``, ``Grad-CAM`` equals ``GradCAM``."""
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("+", "plus"))
-
-
-NONE = "-"
-"""Where there is no number."""
-
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """With so many decimals.
-
-    >>> number(-0.00001), number(0.1234), number(None)
-    ('0.000', '0.123', '-')
-    """
-    if value is None or math.isnan(value):
-        return NONE
-    return f"{round(value, digits) + 0.0:.{digits}f}"
-
-
-def amount(value: float | None) -> str:
-    """To three digits, for what has no natural scale.
-
-    >>> amount(12345.6), amount(0.01234), amount(None)
-    ('12,346', '0.0123', '-')
-    """
-    if value is None or math.isnan(value):
-        return NONE
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def p_value(p: float) -> str:
-    """To two digits; what is too small to matter is said to be so.
-
-    >>> p_value(0.0421), p_value(1e-9)
-    ('0.042', '< 0.001')
-    """
-    return "< 0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def markdown(text: str) -> str:
-    r"""On one line, with no meaning to Markdown or HTML.
-
-    >>> print(markdown("<b>|a_b|"))
-    &lt;b&gt;\|a\_b\|
-    """
-    return _MARKDOWN.sub(lambda found: _ENTITIES.get(found[1], "\\" + found[1]), one_line(text))
-
-
-def csv_text(text: str) -> str:
-    """On one line; an apostrophe stands before what a spreadsheet would take for a formula.
-
-    >>> csv_text("=1+1"), csv_text("cat.jpg")
-    ("'=1+1", 'cat.jpg')
-    """
-    text = one_line(text)
-    return "'" + text if text.lstrip()[:1] in set("=+-@") | {"\uff1d", "\uff0b", "\uff0d", "\uff20"} else text

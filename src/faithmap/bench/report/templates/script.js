@@ -1,10 +1,10 @@
-// Plays deletion and insertion of a map's k most important cells on a photograph and its blurred copy.
+// Shows deletion and insertion of the k most important cells of a heatmap, with the image and its blurred copy.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const show = read("show");
   const table = bytes(show.colours);
 
-  // Each cell's place in the order of importance, equal cells by row and column.
+  // Rank of each cell by importance; equal cells by row and column.
   function placesOf(values) {
     const order = Array.from(values.keys()).sort((a, b) => values[b] - values[a] || a - b);
     const places = new Int32Array(values.length);
@@ -12,7 +12,7 @@
     return places;
   }
 
-  // A map's cells as a value for each pixel, linear between their centres.
+  // A value for each pixel, interpolated linearly between the centres of the cells.
   function values(map, height, width) {
     const [low, high] = map.ends || [0, 1];
     const cells = map.values.map((value) => Math.min(1, Math.max(0, (value - low) / (high - low))));
@@ -25,18 +25,18 @@
     paint(canvas, (i, out, at) => heated(photo, out, at, important[i], show.opacity * important[i], { table, saturation: show.saturation }));
   }
 
-  // This image's two curves.
+  // The two curves of this image.
   function chart(figure, map) {
-    const curves = Object.entries(map.curves).map(([game, scores]) => ({
+    const curves = Object.entries(map.curves).map(([curve, scores]) => ({
       scores,
       fractions: scores.map((_, i) => i / (scores.length - 1)),
-      style: `c${map.colour % 8}${game === "insertion" ? " d1" : ""}`,
+      style: `c${map.colour % 8}${curve === "insertion" ? " d1" : ""}`,
     }));
     return plot(figure, curves, { label: "this image's curves", title: "score: deletion solid, insertion dashed" });
   }
 
   async function start(card, data) {
-    const pictures = [card.querySelector(".photograph"), card.querySelector(".blurred")];
+    const pictures = [card.querySelector(".original"), card.querySelector(".blurred")];
     await Promise.all(pictures.map(ready));
     const [photo, blurred] = pictures.map((picture) => pixelsOf(picture, data.width, data.height));
     const slider = card.querySelector("input");
@@ -47,14 +47,14 @@
     pictures[0].hidden = true;
     let chosen, mark;
 
-    function play() {
+    function update() {
       const fraction = slider.value / 100, cells = chosen.values.length, k = Math.round(fraction * cells);
       const nothing = new Float32Array(data.height * data.width);
       const important = cells ? inserted(chosen, k, data.height, data.width) : nothing;
-      for (const [game, canvas] of Object.entries(canvases)) {
-        const [there, gone] = game === "deletion" ? [blurred, photo] : [photo, blurred];
-        blend(canvas, gone, there, important);
-        const scores = chosen.curves[game];
+      for (const [curve, canvas] of Object.entries(canvases)) {
+        const [inside, outside] = curve === "deletion" ? [blurred, photo] : [photo, blurred];
+        blend(canvas, outside, inside, important);
+        const scores = chosen.curves[curve];
         canvas.parentNode.querySelector("output").textContent = scores ? `score ${scores[Number(slider.value)].toFixed(3)}` : "";
       }
       card.querySelector(".scrub output").textContent = cells ? `${k} of ${cells} (${slider.value} %)` : "no map";
@@ -66,7 +66,7 @@
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", String(i === number)));
       overlay(map, chosen, photo);
       mark = chart(card.querySelector(".plot"), chosen);
-      play();
+      update();
     }
 
     data.maps.forEach((one, i) => {
@@ -75,7 +75,7 @@
       overlay(buttons[i].querySelector("canvas"), one, photo);
       buttons[i].addEventListener("click", () => choose(i));
     });
-    slider.addEventListener("input", play);
+    slider.addEventListener("input", update);
     choose(0);
     card.dataset.ready = "true";
   }

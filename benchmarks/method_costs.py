@@ -9,7 +9,7 @@ layer, once for each model and size of image, is not counted. The table compares
 (``faithmap.methods.registry``) and with the estimate of ``Explainer.passes``.
 
 I-GOS and I-GOS+ take a number of passes that depends on the image: the registry has the mean over the photographs of the
-quality benchmarks at 28x28 cells (:func:`measured`), whose results do not count the pass that finds the class.
+quality benchmarks at 28x28 cells (:func:`measured`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def measured(method: str) -> tuple[int, int]:
     with (RESULTS / file).open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if (row["method"], row["resolution"]) == (name, "28")]
     forward, backward = (statistics.mean(float(row[kind]) for row in rows) for kind in ("forward", "backward"))
-    return round(forward + 1), round(backward)
+    return round(forward), round(backward)
 
 
 def costs(method: str, model: fm.Classifier, images: Sequence[Float[Tensor, "1 3 h w"]], chunk: int) -> list[str]:

@@ -1,10 +1,10 @@
-"""Deletion and insertion of I-GOS, its rivals and rank descent at five resolutions, and the ablations of the paper's Table 4.
+"""Deletion and insertion of I-GOS, other methods and rank descent at five resolutions; ablations of the paper's Table 4.
 
     python benchmarks/igos_quality.py --photos ../shared/photos
 
-Prints one Markdown table a resolution: means with standard errors over the photographs, and differences to I-GOS or what
-``--reference`` names, paired photograph by photograph. Scores of different resolutions cannot be compared. Class activation
-maps, Integrated Gradients and RISE explain each photograph once; their maps are resampled.
+Prints one Markdown table for each resolution: means with standard errors over the photographs, and differences to I-GOS or
+the row named by ``--reference``, paired photograph by photograph. Scores of different resolutions cannot be compared. Class
+activation maps, Integrated Gradients and RISE explain each photograph once; their maps are resampled.
 """
 
 from __future__ import annotations
@@ -34,33 +34,35 @@ ABLATED = (28, 224)
 
 @dataclass
 class Resampled:
-    """A method's one map of each photograph, at any resolution."""
+    """A method that explains each photograph once, its map resampled to any resolution."""
 
     explainer: Explainer
     known: dict[int, fm.Explanation] = field(default_factory=dict)
 
     def at(self, resolution: int) -> Callable[[Tensor], fm.Explanation]:
-        """What explains at that resolution; a photograph is known by where it stands among the others."""
+        """A function that explains at that resolution; a photograph is identified by its position in the batch."""
 
         def explain(image: Float[Tensor, "1 3 h w"]) -> fm.Explanation:
-            place = int(image.storage_offset())
-            if place not in self.known:
-                self.known[place] = self.explainer(image)
-            why = self.known[place]
-            return replace(why, heatmap=averaged(why, resolution).at((resolution, resolution)), rows=None, columns=None)
+            position = int(image.storage_offset())
+            if position not in self.known:
+                self.known[position] = self.explainer(image)
+            explanation = self.known[position]
+            return replace(
+                explanation, heatmap=averaged(explanation, resolution).at((resolution, resolution)), rows=None, columns=None
+            )
 
         return explain
 
 
-def averaged(why: fm.Explanation, resolution: int) -> fm.Explanation:
-    """A map that is finer than a coarse one, each value the mean of its neighbourhood of a coarse cell's size."""
-    reach = [cells // resolution // 2 for cells in why.resolution]
+def averaged(explanation: fm.Explanation, resolution: int) -> fm.Explanation:
+    """A map for sampling at a coarser resolution: each value is the mean over a neighbourhood of a coarse cell's size."""
+    reach = [cells // resolution // 2 for cells in explanation.resolution]
     if not any(reach):
-        return why
+        return explanation
     smooth = F.avg_pool2d(
-        why.heatmap.unsqueeze(1), [2 * r + 1 for r in reach], stride=1, padding=reach, count_include_pad=False
+        explanation.heatmap.unsqueeze(1), [2 * r + 1 for r in reach], stride=1, padding=reach, count_include_pad=False
     )
-    return replace(why, heatmap=smooth.squeeze(1))
+    return replace(explanation, heatmap=smooth.squeeze(1))
 
 
 class PathObjective(IGOSObjective):
@@ -84,7 +86,7 @@ class PathSearch(fm.IGOS):
         return PathObjective(probe, self.regulariser, self.path_points, noise)
 
 
-def rivals(model: fm.Classifier, options: argparse.Namespace) -> dict[str, Resampled]:
+def resampled_methods(model: fm.Classifier, options: argparse.Namespace) -> dict[str, Resampled]:
     """Methods whose maps have a resolution of their own."""
     shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     return {
@@ -107,7 +109,7 @@ def methods(
         "Grad-CAM, resampled": lambda images: grad_cam(model, images, resolution),
         "random": lambda images: random_map(images, resolution, options.seed),
     }
-    rows |= {name: rival.at(resolution) for name, rival in resampled.items()}
+    rows |= {name: method.at(resolution) for name, method in resampled.items()}
     if resolution in ABLATED:
         rows["no TV term"] = fm.IGOS(model, **shared, lambda2=0.0)
         rows["no noise"] = fm.IGOS(model, **shared, noise_std=0.0)
@@ -132,13 +134,13 @@ class Bench:
 
     @classmethod
     def open(cls, options: argparse.Namespace) -> Bench:
-        """The model and the photographs that the options name; what maps are warned of shows in the scores."""
+        """The model and the photographs of the options; warnings are off, since the scores show what they say."""
         warnings.simplefilter("ignore", fm.FaithmapWarning)
         model = fm.load(options.model, device=options.device)
         return cls(model, *load_photos(options, model), options.chunk, Results(options.save))
 
     def measure(self, name: str, resolution: int, explain: Callable[[Tensor], fm.Explanation]) -> list[Row]:
-        """Explain and score photographs one at a time, as the paper times them; what is known is not measured again."""
+        """Explain and score photographs one at a time, as in the paper's timing; stored results are not measured again."""
         rows = []
         for photo, image in zip(self.photos, self.images.split(1), strict=True):
             row = self.results.get(photo, name, resolution)
@@ -151,13 +153,13 @@ class Bench:
 
     def _one(self, photo: str, name: str, resolution: int, image: Tensor, explain: Callable[[Tensor], fm.Explanation]) -> Row:
         start = time.perf_counter()
-        why = explain(image)
+        explanation = explain(image)
         seconds = time.perf_counter() - start
-        played = fm.deletion_insertion(self.model, image, why, chunk_size=self.chunk)
-        passes = why.diagnostics[0] if why.diagnostics else {}
+        curves = fm.deletion_insertion(self.model, image, explanation, chunk_size=self.chunk)
+        passes = explanation.diagnostics[0] if explanation.diagnostics else {}
         forward, backward = passes.get("forward_passes", 0), passes.get("backward_passes", 0)
         return Row(
-            photo, name, resolution, played.deletion.area.item(), played.insertion.area.item(), seconds, forward, backward
+            photo, name, resolution, curves.deletion.area.item(), curves.insertion.area.item(), seconds, forward, backward
         )
 
 
@@ -174,7 +176,7 @@ def report(rows: dict[str, list[Row]], reference: str) -> str:
         costs = [sum(getattr(row, cost) for row in theirs) / len(theirs) for cost in ("forward", "backward", "seconds")]
         lines.append([*cells, f"{costs[0]:.0f}", f"{costs[1]:.0f}", f"{costs[2]:.2f}"])
     header = ["method", "deletion", "insertion", "ins - del", f"deletion to {reference}", f"insertion to {reference}"]
-    return table([*header, "forwards", "backwards", "seconds"], lines)
+    return table([*header, "forward passes", "backward passes", "seconds"], lines)
 
 
 def main() -> None:
@@ -184,13 +186,13 @@ def main() -> None:
     parser.add_argument(
         "--step", type=float, default=8.0, help="of the ablation with a fixed step size, at 28x28; in proportion to the cells"
     )
-    parser.add_argument("--public", action="store_true", help="also search as the public code does, at 28: slow")
+    parser.add_argument("--public", action="store_true", help="also the search of the public code, at 28: slow")
     parser.add_argument("--only", nargs="+", default=None, help="of the rows, such as I-GOS Mask")
     parser.add_argument("--reference", default="I-GOS", help="the row that the others are compared with")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
-    resampled = rivals(bench.model, options)
+    resampled = resampled_methods(bench.model, options)
     for resolution in options.resolutions:
         rows = {
             name: bench.measure(name, resolution, explain)

@@ -1,9 +1,9 @@
-"""Seconds and passes of I-GOS, and the ratio to the bare passes of the same count and chunk size, in the same run.
+"""Seconds and passes of I-GOS, and the ratio to the same passes alone, in the same run.
 
     python benchmarks/igos_speed.py --photos ../shared/photos --repeat 5
 
 "Bare" is the same number of forward passes, and of forward and backward passes to the input, in chunks of the same sizes, with
-nothing around them. Runs of both alternate, and the ratio is the median over the pairs: a machine that drifts slows both.
+nothing around them. Runs of both alternate, and the ratio is the median over the pairs, since the speed of a machine changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from faithmap.probe import autocasting
 
 
 class Recorder(torch.nn.Module):
-    """Passes everything on, and writes down the size of every pass and whether it had a backward pass."""
+    """Runs the model, and records the size of every pass and whether it has a backward pass."""
 
     def __init__(self, model: fm.Classifier) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def bare(
 
 
 def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall time of one call, the device's queue included."""
+    """Wall time of one call, with the device's queue."""
     start = time.perf_counter()
     work()
     if device.startswith("cuda"):
@@ -81,8 +81,16 @@ def main() -> None:
     cases = itertools.product(options.resolutions, chunks, (1, 8))
     rows = [row(model, images[:count], resolution, chunk, dtype, options.repeat) for resolution, chunk, count in cases]
     print(f"{options.model} on {options.device}, autocast {options.autocast}, {torch.get_num_threads()} threads\n")
-    header = ["images", "resolution", "chunk", "iterations", "forwards", "backwards", "forwards for the search, an iteration"]
-    print(table([*header, "seconds an image", "bare seconds an image", "ratio"], rows))
+    header = [
+        "images",
+        "resolution",
+        "chunk",
+        "iterations",
+        "forward passes",
+        "backward passes",
+        "forward passes of the search per iteration",
+    ]
+    print(table([*header, "seconds per image", "bare seconds per image", "ratio"], rows))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         peaks = list(pool.map(peak_memory, [options] * len(options.memory), options.memory))
     print(f"\nPeak memory of two iterations, chunk {options.chunk}\n\n{table(['images', 'MB'], peaks)}")
@@ -91,10 +99,10 @@ def main() -> None:
 def row(
     model: fm.Classifier, images: Float[Tensor, "n c h w"], resolution: int, chunk: int, dtype: torch.dtype | None, repeat: int
 ) -> list[str]:
-    """Ours and the bare passes in turn; figures are means over the images, times the median over the repeats."""
+    """Ours and the bare passes in turn; counts are means over the images, times the median over the repeats."""
     count, device = len(images), str(images.device)
     recorder = Recorder(model)
-    why = fm.IGOS(recorder, resolution=resolution, chunk_size=chunk, autocast=dtype)(images)
+    explanation = fm.IGOS(recorder, resolution=resolution, chunk_size=chunk, autocast=dtype)(images)
     explain = fm.IGOS(model, resolution=resolution, chunk_size=chunk, autocast=dtype)
     bare(model, recorder.passes, images[:1], dtype)
     pairs = [
@@ -106,15 +114,15 @@ def row(
     ]
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     ours, theirs = (statistics.median(side) / count for side in zip(*pairs, strict=True))
-    iterations = sum(len(d["step"]) for d in why.diagnostics) / count
-    forward, backward = (sum(d[key] for d in why.diagnostics) / count for key in ("forward_passes", "backward_passes"))
-    search = (forward - backward - 2) / iterations
+    iterations = sum(len(d["step"]) for d in explanation.diagnostics) / count
+    forward, backward = (sum(d[key] for d in explanation.diagnostics) / count for key in ("forward_passes", "backward_passes"))
+    search = (forward - backward - 3) / iterations  # without the clean image, the baseline and the first objective
     cells = [f"{count}", f"{resolution}", f"{chunk}", f"{iterations:.1f}", f"{forward:.0f}", f"{backward:.0f}", f"{search:.1f}"]
     return [*cells, f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.3f}"]
 
 
 def peak_memory(options: argparse.Namespace, count: int) -> list[str]:
-    """Peak memory of a process that explains so many images in one call: of the GPU, or of the whole process."""
+    """Peak memory of a process that explains that number of images in one call: of the GPU, or of the whole process."""
     warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     size = model.geometry.crop or (224, 224)

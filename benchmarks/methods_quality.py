@@ -2,11 +2,12 @@
 
     python benchmarks/methods_quality.py --photos ../shared/photos --count 8
 
-Every method has its default settings and gives each photograph one map. That is played as it is, then resampled to 28x28 cells,
-each time as I-GOS plays (cells, one heavy blur) and as RISE does (pixels, grey and a light blur). One Markdown table for each
-of the four, the best first. Scores of different resolutions or protocols cannot be compared: where maps are played at their own
-resolutions, methods should be compared with their like. A learned mask takes part if ``--masker`` names a file that ``faithmap
-train-masker`` made; methods that the model or the installation cannot serve are named with the reason.
+Every method explains each photograph once, with its default settings. Its map is evaluated at its own resolution, then
+resampled to 28x28 cells, each time with the protocol of I-GOS (cells, one heavy blur) and with that of RISE (pixels, grey and
+a light blur). One Markdown table for each of the four, the best first. Scores of different resolutions or protocols cannot be
+compared: at the maps' own resolutions, compare methods with the same number of rows. A learned mask is included if
+``--masker`` names a file of ``faithmap train-masker``; methods that the model or the installation does not support are named
+with the reason.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ OWN = "own"
 
 
 def explainers(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tuple[str, Explainer]]:
-    """The methods that were asked for, in the registry's order."""
+    """The selected methods, in the registry's order."""
     settings = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     for name, method in METHODS.items():
         if (options.only and name not in options.only) or name in options.skip:
@@ -45,42 +46,44 @@ def explainers(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tu
 
 
 def entry(name: str, protocol: str, at: str) -> str:
-    """What stands for a method's game in the file."""
+    """The name of a method's row in the file."""
     return f"{name}, {protocol}, {at}"
 
 
 def measure(bench: Bench, name: str, explainer: Explainer, steps: int | None) -> str | None:
-    """All games of one method that were not played before; why it cannot play, if it cannot."""
+    """Evaluate one method where the file has no result; the reason if it does not support the model."""
     for photo, image in zip(bench.photos, bench.images.split(1), strict=True):
         known = {key[1] for key in bench.results.rows if key[0] == photo}
         if {entry(name, protocol, at) for protocol in PROTOCOLS for at in (OWN, f"{CELLS}")} <= known:
             continue
         try:
             start = time.perf_counter()
-            why = explainer(image)
+            explanation = explainer(image)
             seconds = time.perf_counter() - start
         except (ValueError, NotImplementedError, ImportError) as error:
             return str(error)
-        for row in list(games(bench, name, photo, image, why, seconds, steps)):
+        for row in list(evaluated(bench, name, photo, image, explanation, seconds, steps)):
             bench.results.add(row)
     return None
 
 
-def games(
-    bench: Bench, name: str, photo: str, image: Tensor, why: fm.Explanation, seconds: float, steps: int | None
+def evaluated(
+    bench: Bench, name: str, photo: str, image: Tensor, explanation: fm.Explanation, seconds: float, steps: int | None
 ) -> Iterator[Row]:
-    """The four of one map; two where its own cells are those of 28x28."""
-    passes = [why.diagnostics[0][f"{kind}_passes"] for kind in ("forward", "backward")]
-    own = why.resolution == (CELLS, CELLS) and why.rows is None
-    maps: dict[str, fm.Explanation | Tensor] = {OWN: why} if own else {OWN: why, f"{CELLS}": why.at((CELLS, CELLS))}
+    """The four results of one map; two if its own resolution is 28x28."""
+    passes = [explanation.diagnostics[0][f"{kind}_passes"] for kind in ("forward", "backward")]
+    own = explanation.resolution == (CELLS, CELLS) and explanation.rows is None
+    maps: dict[str, fm.Explanation | Tensor] = (
+        {OWN: explanation} if own else {OWN: explanation, f"{CELLS}": explanation.at((CELLS, CELLS))}
+    )
     for protocol in PROTOCOLS.values():
         for at, heatmap in maps.items():
-            played = fm.deletion_insertion(
-                bench.model, image, heatmap, why.target, protocol=protocol, steps=steps, chunk_size=bench.chunk
+            curves = fm.deletion_insertion(
+                bench.model, image, heatmap, explanation.target, protocol=protocol, steps=steps, chunk_size=bench.chunk
             )
-            areas = played.deletion.area.item(), played.insertion.area.item()
+            areas = curves.deletion.area.item(), curves.insertion.area.item()
             for label in (OWN, f"{CELLS}") if own else (at,):
-                yield Row(photo, entry(name, protocol.name, label), why.resolution[0], *areas, seconds, *passes)
+                yield Row(photo, entry(name, protocol.name, label), explanation.resolution[0], *areas, seconds, *passes)
 
 
 def report(results: Results, photos: list[str], names: list[str], protocol: str, at: str) -> str:
@@ -97,7 +100,7 @@ def report(results: Results, photos: list[str], names: list[str], protocol: str,
         rows = found[name]
         some = list(rows.values())
         values = [row.difference for row in some]
-        areas = [with_error([getattr(row, game) for row in some]) for game in ("deletion", "insertion")]
+        areas = [with_error([getattr(row, curve) for row in some]) for curve in ("deletion", "insertion")]
         costs = [f"{sum(getattr(row, kind) for row in some) / len(some):.0f}" for kind in ("forward", "backward")]
         both = [photo for photo in rows if photo in best]
         paired = [[side[photo].difference for photo in both] for side in (rows, best)]
@@ -113,9 +116,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=None, help="methods, by name; all without it")
     parser.add_argument("--skip", nargs="*", default=[], help="methods, by name")
     parser.add_argument("--masker", type=Path, default=None, help="file of the learned mask")
-    parser.add_argument("--steps", type=int, default=None, help="of every game, instead of its protocol's own number")
-    parser.add_argument("--known", action="store_true", help="measure nothing, print what the file has")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--steps", type=int, default=None, help="of every curve, instead of the protocol's own number")
+    parser.add_argument("--known", action="store_true", help="print the results in the file, without measuring")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
     out: dict[str, str] = {}
@@ -135,7 +138,7 @@ def main() -> None:
             print(f"\n{head}, protocol {protocol}, {cells}\n")
             print(report(bench.results, bench.photos, names, protocol, at), flush=True)
     for name, obstacle in out.items():
-        print(f"\n{name} took no part: {obstacle}")
+        print(f"\n{name} is left out: {obstacle}")
 
 
 if __name__ == "__main__":

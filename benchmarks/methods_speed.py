@@ -1,9 +1,9 @@
-"""Seconds of RISE as ratio to the bare forward passes of the same number, and peak memory as its masks multiply.
+"""Seconds of RISE relative to the same forward passes alone, and peak memory for several numbers of masks.
 
     OMP_NUM_THREADS=1 python benchmarks/methods_speed.py --photos ../shared/photos --masks 4000 --repeat 3
 
 "Bare" is the same number of forward passes in chunks of the same size, with nothing around them. Runs of both alternate, and
-the ratio is the median over the pairs. Memory is that of a process of its own, for each number of masks.
+the ratio is the median over the pairs. Memory is measured in a separate process for each number of masks.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import faithmap as fm
 
 
 def explainer(model: fm.Classifier, options: argparse.Namespace, masks: int) -> fm.RISE:
-    """RISE as it comes, with so many masks."""
+    """RISE with that number of masks."""
     return fm.RISE(model, masks=masks, chunk_size=options.chunk, autocast=autocast(options))
 
 
 def chunks(count: int, size: int) -> list[int]:
-    """So many images in chunks of that size and what is left."""
+    """The sizes of the chunks of that number of images."""
     return [min(size, count - start) for start in range(0, count, size)]
 
 
 def peak_memory(options: argparse.Namespace, masks: int) -> list[str]:
-    """Of the GPU, or of the whole process."""
+    """Peak memory of the GPU, or of the whole process."""
     warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device)
     size = model.geometry.crop or (224, 224)
@@ -64,7 +64,7 @@ def main() -> None:
     ours, theirs = (statistics.median(side) / len(images) for side in zip(*pairs, strict=True))
     ratio = statistics.median(mine / other for mine, other in pairs)
     print(f"{options.model} on {options.device}, autocast {options.autocast}, {torch.get_num_threads()} threads\n")
-    header = ["method", "masks", "chunk", "seconds an image", "bare seconds an image", "ratio"]
+    header = ["method", "masks", "chunk", "seconds per image", "bare seconds per image", "ratio"]
     print(table(header, [["RISE", f"{options.masks}", f"{options.chunk}", f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.3f}"]]))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         peaks = list(pool.map(peak_memory, [options] * len(options.memory), options.memory))

@@ -1,13 +1,13 @@
-"""Whether rank descent is steady, forgets with its model, and tells adversarial images; its prior and I-GOS beside it.
+"""Stability of rank descent, its dependence on the model, and adversarial images; with its prior and I-GOS.
 
     python benchmarks/rank_descent_checks.py --photos ../shared/photos --count 4 --autocast bfloat16
 
 - ``sensitivity``: the largest relative change of the map under noise within 0.02 of each pixel, over three draws; maps are
-  compared as the ranks of their cells, so that scales cannot differ. ``paired``: what it is more than rank descent's.
+  compared as the ranks of their cells, so that scales cannot differ. ``paired``: the difference to rank descent.
 - ``seeds``: Spearman between the maps of two seeds.
 - ``random model``: Spearman to the map of the model with random weights throughout (less is better), maps without their sign.
 - ``adversarial``: Spearman between the maps of an image and of its MI-FGSM example, and the share of the cells that has to be
-  inserted for half of the score, of both.
+  inserted for half of the score, for both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CELLS = 28
 
 
 @dataclass(eq=False)
-class Places(Explainer):
+class Ranks(Explainer):
     """Another explainer's map at 28x28 cells, as the ranks of its cells."""
 
     inner: Explainer | None = None
@@ -38,29 +38,31 @@ class Places(Explainer):
     def _explain(self, request: Request) -> RawHeatmap:
         assert self.inner is not None
         inner = replace(self.inner, model=self.model)
-        why = inner(request.images, request.score.classes, generator=request.generators)
-        return RawHeatmap(ranks(why.at((CELLS, CELLS))), [dict(told) for told in why.diagnostics])
+        explanation = inner(request.images, request.score.classes, generator=request.generators)
+        return RawHeatmap(ranks(explanation.at((CELLS, CELLS))), [dict(record) for record in explanation.diagnostics])
 
 
 def row(
-    explain: Places, images: Float[Tensor, "n 3 h w"], layers: list[str | torch.nn.Module], reference: list[float] | None
+    explain: Ranks, images: Float[Tensor, "n 3 h w"], layers: list[str | torch.nn.Module], reference: list[float] | None
 ) -> tuple[list[float], list[str]]:
     """All checks of one method; its sensitivity image by image, and cells of the table."""
     largest = sensitivity(explain, images, draws=3).maximum.tolist()
     paired = "" if reference is None else difference(largest, reference)
     other = replace(explain, seed=explain.seed + 1)(images)
-    forgot = randomisation(explain, images, layers=layers, seed=explain.seed).spearman[:, -1].tolist()
+    random_model = randomisation(explain, images, layers=layers, seed=explain.seed).spearman[:, -1].tolist()
     attacked = adversarial_check(explain, images, seed=explain.seed)
     needed = [with_error(values.tolist()) for values in (attacked.clean_needed, attacked.adversarial_needed)]
     same = f"{float(spearman(attacked.clean, attacked.adversarial).mean()):.2f}"
     seeds = f"{float(spearman(explain(images), other).mean()):.2f}"
-    return largest, [with_error(largest), paired, seeds, with_error(forgot), same, *needed]
+    return largest, [with_error(largest), paired, seeds, with_error(random_model), same, *needed]
 
 
 def main() -> None:
     """Check, print."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=4)
-    parser.add_argument("--only", nargs="+", default=None, help="of the rows; the first is what the others are paired to")
+    parser.add_argument(
+        "--only", nargs="+", default=None, help="of the rows; the first is the one that the others are paired to"
+    )
     parser.set_defaults(save=None)
     options = parser.parse_args()
     bench = Bench.open(options)
@@ -76,8 +78,8 @@ def main() -> None:
     for name, explain in methods.items():
         if options.only and name not in options.only:
             continue
-        asked = Places(bench.model, inner=explain, seed=options.seed)
-        largest, cells = row(asked, images, ["classifier", bench.model], reference)
+        ranked = Ranks(bench.model, inner=explain, seed=options.seed)
+        largest, cells = row(ranked, images, ["classifier", bench.model], reference)
         reference = reference or largest
         rows.append([name, *cells])
         print(*rows[-1], sep=" | ", file=sys.stderr)

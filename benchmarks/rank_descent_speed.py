@@ -1,10 +1,10 @@
-"""Seconds of rank descent to its first map and to its last, and the ratio to the bare passes, in the same run.
+"""Seconds of rank descent to its first map and to its last, and the ratio to the same passes alone, in the same run.
 
     python benchmarks/rank_descent_speed.py --photos ../shared/photos --count 8 --resolutions 7 28 224
 
-One photograph at a time, as a page asks. "Bare" is the same number of forward passes, and of forward and backward passes to the
-input, in chunks of the same sizes, with nothing around them; the two alternate, and the ratio is the median over the pairs. The
-prior's backward passes end at the layers of its class activation map; bare, they are forward passes alone.
+One photograph at a time, as the page does. "Bare" is the same number of forward passes, and of forward and backward passes to
+the input, in chunks of the same sizes, with nothing around them; the two alternate, and the ratio is the median over the
+pairs. The prior's backward passes end at the layers of its class activation map; bare, they are forward passes alone.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ import faithmap as fm
 
 @dataclass
 class First:
-    """A progress that knows when the first map came."""
+    """A progress callback that measures the time to the first map."""
 
     start: float
     after: float | None = None
 
     def __call__(self, done: int, total: int) -> None:
-        """Steps alone are not maps."""
+        """Steps are ignored."""
 
     def maps(self, image: int, heatmap: Float[Tensor, "r c"]) -> None:
-        """Of one image."""
+        """Store the time of the first map."""
         del image, heatmap
         self.after = self.after or time.perf_counter() - self.start
 
@@ -70,7 +70,17 @@ def main() -> None:
     rows = [row(model, images, resolution, autocast(options)) for resolution in options.resolutions]
     print(f"{options.model} on {options.device}, {len(images)} photographs, {torch.get_num_threads()} threads\n")
     print(
-        table(["resolution", "forwards", "backwards", "seconds to the first map", "to the last", "ratio to bare passes"], rows)
+        table(
+            [
+                "resolution",
+                "forward passes",
+                "backward passes",
+                "seconds to the first map",
+                "to the last",
+                "ratio to bare passes",
+            ],
+            rows,
+        )
     )
 
 

@@ -1,10 +1,11 @@
-"""How the defaults of I-GOS and Mask were chosen, resolution by resolution.
+"""The choice of the defaults of I-GOS and Mask, for each resolution.
 
     python benchmarks/tune_igos.py --photos ../shared/photos --count 12 --autocast bfloat16
 
-The even photographs tune, the odd ones report. The grid is small on purpose: weights of the removed area around 0.1, and of the
-total variation around one that grows with the number of cells a side, since neighbouring cells of a finer mask differ less. The
-setting with the highest insertion minus deletion is the best; what is within a standard error of it is as good.
+The even photographs are used for tuning, the odd ones for the results. The grid is small on purpose: weights of the removed
+area around 0.1, and of the total variation around one that grows with the number of cells a side, since neighbouring cells of
+a finer mask differ less. The setting with the highest insertion minus deletion is the best; settings within a standard error
+of it are equally good.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def candidates(model: fm.Classifier, resolution: int, method: str, **shared: Any
 
 
 def main() -> None:
-    """Measure every candidate on the tuning photographs, print a table a resolution."""
+    """Measure every candidate on the tuning photographs, print a table for each resolution."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=12)
     parser.set_defaults(part="tune")
     parser.add_argument("--resolutions", type=int, nargs="+", default=[7, 14, 28, 112, 224])
@@ -51,7 +52,7 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, nargs="+", default=None, help="stds to try with I-GOS's weights, instead of weights"
     )
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
     for resolution in options.resolutions:

@@ -1,8 +1,8 @@
-"""How the step of I-GOS++ was chosen, and what its weights do.
+"""The choice of the step rule of I-GOS++, and the effect of its weights.
 
     python benchmarks/tune_igos_plus.py --photos ../shared/photos --count 6 --autocast bfloat16
 
-The even photographs tune. One Markdown table with paired differences to I-GOS.
+The even photographs are used for tuning. One Markdown table with paired differences to I-GOS.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=6)
     parser.set_defaults(part="tune")
     parser.add_argument("--resolution", type=int, default=28)
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
     shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
@@ -57,7 +57,9 @@ def main() -> None:
         lines.append([*line, f"{sum(row.forward for row in found) / len(found):.0f}"])
     side = f"{options.resolution}x{options.resolution}"
     print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {side}, autocast {options.autocast}\n")
-    print(table(["setting", "deletion", "insertion", "deletion to I-GOS", "insertion to I-GOS", "both", "forwards"], lines))
+    print(
+        table(["setting", "deletion", "insertion", "deletion to I-GOS", "insertion to I-GOS", "both", "forward passes"], lines)
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How the defaults of rank descent were chosen: one setting after the other, around them.
+"""The choice of the defaults of rank descent: one setting after the other is changed.
 
     python benchmarks/tune_rank_descent.py --photos ../shared/photos --count 12 --autocast bfloat16
 
-The even photographs tune. ``steady`` is the mean rank correlation of the maps with those of the same photographs under noise,
-uniform within 0.02 of each pixel, and ``seeds`` that of the maps of two seeds.
+The even photographs are used for tuning. ``steady`` is the mean rank correlation of the maps with those of the same
+photographs under noise, uniform within 0.02 of each pixel, and ``seeds`` that of the maps of two seeds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GRID: dict[str, tuple[Any, ...]] = {
 
 
 def candidates(default: fm.RankDescent, only: list[str] | None) -> Iterator[tuple[str, fm.RankDescent]]:
-    """The middle, and what differs from it in one setting."""
+    """The defaults, and variants that differ in one setting."""
     yield MIDDLE, default
     for name, values in GRID.items():
         for value in values if only is None or name in only else ():
@@ -43,7 +43,7 @@ def candidates(default: fm.RankDescent, only: list[str] | None) -> Iterator[tupl
 
 
 def steadiness(bench: Bench, explain: fm.RankDescent, count: int) -> tuple[float, float]:
-    """Under noise in the image, and from seed to seed, over the first photographs."""
+    """Rank correlation of the maps under noise in the image, and of two seeds, over the first photographs."""
     images = bench.images[:count]
     noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     disturbed = (images + 0.04 * noise - 0.02).clamp(0, 1)
@@ -64,7 +64,7 @@ def report(bench: Bench, options: argparse.Namespace, variants: Iterable[Variant
         bench: photographs and model.
         options: of the command line.
         variants: the rows.
-        header: of the first column, and what the first row is called in that of the differences.
+        header: of the first column, and the name of the first row in the header of the differences.
     """
     lines: list[list[str]] = []
     ours: list[float] | None = None
@@ -75,30 +75,30 @@ def report(bench: Bench, options: argparse.Namespace, variants: Iterable[Variant
         values = [row.difference for row in found]
         paired = "" if ours is None else difference(values, ours)
         ours = values if ours is None else ours
-        areas = [with_error([getattr(row, game) for row in found]) for game in ("deletion", "insertion")]
+        areas = [with_error([getattr(row, curve) for row in found]) for curve in ("deletion", "insertion")]
         lines.append([name, *areas, paired, f"{steady:.2f}", f"{seeds:.2f}", f"{found[0].backward:.0f}"])
     first, whole = header
-    return table([first, "deletion", "insertion", f"ins - del to {whole}", "steady", "seeds", "backwards"], lines)
+    return table([first, "deletion", "insertion", f"ins - del to {whole}", "steady", "seeds", "backward passes"], lines)
 
 
 def options_of(words: str, only: str) -> argparse.Namespace:
     """The command line of both scripts.
 
     Args:
-        words: that say what it does.
-        only: what ``--only`` chooses from.
+        words: its description.
+        only: the help of ``--only``.
     """
     parser = arguments(words, count=12)
     parser.set_defaults(part="tune")
     parser.add_argument("--resolution", type=int, default=28)
     parser.add_argument("--only", nargs="+", default=None, help=only)
-    parser.add_argument("--steady", type=int, default=4, help="photographs to see how steady the maps are")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--steady", type=int, default=4, help="number of photographs for the two correlations")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     return parser.parse_args()
 
 
 def opened(options: argparse.Namespace) -> tuple[Bench, fm.RankDescent]:
-    """Photographs and model, said what they are, and rank descent with its defaults."""
+    """Photographs and model, whose names are printed, and rank descent with its defaults."""
     bench = Bench.open(options)
     side = f"{options.resolution}x{options.resolution}"
     print(f"\n{options.model}, {len(bench.photos)} photographs ({options.part}), {side}, autocast {options.autocast}\n")

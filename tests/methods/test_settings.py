@@ -313,3 +313,12 @@ def test_assignments_that_fit_no_method_are_refused(text: str, message: str) -> 
 def test_settings_are_read_without_pydantic() -> None:
     code = "import faithmap.methods.registry, sys; print({'torch', 'pydantic'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_the_input_is_a_target_layer_in_every_form() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2, 1, bias=False))
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+    for form in ("input", ["input"]):
+        explain = explainer_from("excitation_backprop", model, {"target_layer": form})
+        assert explain(torch.tensor([[[[1.0, 3.0]]]]), lambda output: output[:, 0]).diagnostics[0]["target_layer"] == ["input"]

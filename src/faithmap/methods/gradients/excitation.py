@@ -197,7 +197,7 @@ def excitation_target(model: nn.Module, target_layer: TargetLayer, image: Float[
     if target_layer is None and layer is None:
         return ExcitationTarget(INPUT)
     given = target_layer if layer is None else layer
-    if (isinstance(given, str) and given == INPUT) or given == [INPUT]:
+    if given == INPUT or (isinstance(given, (list, tuple)) and list(given) == [INPUT]):
         return ExcitationTarget(INPUT)
     layers = find_layers(model, given, image)
     if len(layers) != 1:

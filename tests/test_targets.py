@@ -289,7 +289,7 @@ def test_the_evidence_of_each_image_is_found_where_it_is(name: str, kind: str, p
 @pytest.mark.parametrize("name", ["igos", "igos_plus", "mask", "gradient", "integrated gradients", "gradcam"])
 def test_where_no_gradient_flows_it_is_said(name: str, pictures: Tensor, untouched: Callable) -> None:
     model = untouched(Detector(differentiable=False))
-    with pytest.raises(ValueError, match=r"no gradient leads from the score back into the model.* RISE, Occlusion"):
+    with pytest.raises(ValueError, match=r"the score has no gradient to the model.* RISE, Occlusion"):
         METHODS[name](model)(pictures, DetectionTarget.predicted(model, pictures))
 
 

@@ -1,12 +1,12 @@
-r"""Capture: a layer's activation :math:`A`, and the score's gradient :math:`\partial y / \partial A` there, without a trace.
+r"""Capture: a layer's activation :math:`A` and the score's gradient :math:`\partial y / \partial A`. The model stays unchanged.
 
 At the layer the activation is cut out of the network and becomes the leaf of a new graph. Nothing below it requires a gradient
 (:func:`faithmap.model.undisturbed` freezes the weights, images are detached), so that the graph begins at the layer and the
-trunk costs a bare forward pass: gradients are off on the way to the first layer, whose hook switches them on
-(:meth:`Capture.late_gradients`). What is kept is a copy, and what flows on another: in-place operations reach neither of the
-two from the other's side.
+layers below cost a forward pass only: gradients are off up to the first layer, whose hook switches them on
+(:meth:`Capture.late_gradients`). The kept activation and the one that the network continues with are two copies, so that an
+in-place operation on one does not change the other.
 
-Of several layers each gets its own gradient: an activation that already hangs on a lower layer's leaf stays in that graph.
+Several layers each get their own gradient: an activation that depends on a lower layer's leaf stays in that graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from faithmap.intercept import uncompiled
 
 Replace = Callable[[Tensor], Tensor]
-"""What flows on instead of a layer's activation."""
+"""From a layer's activation to the tensor that the network continues with."""
 
 
 class Capture:
@@ -32,7 +32,7 @@ class Capture:
         layers: name to module.
 
     Attributes:
-        activations: what each layer returned in the pass that was watched.
+        activations: of each layer in the last pass.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
@@ -47,12 +47,12 @@ class Capture:
         Compiled models run uncompiled inside, since hooks on them are not called.
 
         Args:
-            replace: makes what flows on, out of the activation; None lets the activation itself flow on.
-            keep: whether the activations' values will be looked at. Gradients alone need no copy of a first layer's, whose
-                memory the network may then write over.
+            replace: from the activation to the tensor that the network continues with; None for the activation itself.
+            keep: whether the values of the activations are needed. Gradients alone need no copy of the first layer's
+                activation, whose memory the network may then overwrite.
 
         Raises:
-            ValueError: where a layer runs several times in a pass, or not at all, or returns no tensor.
+            ValueError: for a layer that runs several times in a pass, or not at all, or returns no tensor.
         """
         self.activations = {}
         with ExitStack() as stack:
@@ -66,10 +66,10 @@ class Capture:
 
     @contextmanager
     def late_gradients(self) -> Iterator[None]:
-        """Gradients are off inside the block until a watched layer has run; afterwards they are as they were.
+        """Switch gradients off inside the block until a captured layer has run, and restore the mode afterwards.
 
-        A model that sets the mode around the layer by itself sets it back behind it. Then gradients are off at the end of the
-        model's pass (:func:`torch.is_grad_enabled`), the graph may have holes, and the pass has to be made again without this.
+        A model that sets the mode itself around the layer restores it after the layer. Then gradients are off at the end of the
+        pass (:func:`torch.is_grad_enabled`), the graph may be incomplete, and the pass has to be repeated without this block.
         """
         self._late = True
         try:
@@ -79,7 +79,7 @@ class Capture:
             self._late = False
 
     def gradients(self, score: Float[Tensor, ""]) -> dict[str, Tensor]:
-        """Of a sum of scores, to every activation; zero where the score does not depend on it."""
+        """The gradient of a sum of scores to every activation; zero if the score does not depend on it."""
         found = torch.autograd.grad(score, list(self.activations.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(self.activations, found, strict=True))
 
@@ -101,8 +101,8 @@ class Capture:
             if torch.is_grad_enabled():
                 activation.requires_grad_()
             self.activations[name] = activation
-            flows_on = activation.clone() if replace is None else replace(activation)
-            return flows_on if value is output else _first_replaced(output, flows_on)
+            following = activation.clone() if replace is None else replace(activation)
+            return following if value is output else _first_replaced(output, following)
 
         return hook
 

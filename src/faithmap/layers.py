@@ -27,7 +27,7 @@ TargetLayer: TypeAlias = nn.Module | str | Sequence[nn.Module | str] | None
 """A module of the model, its dotted name, several of either, or None for the last layer with a spatial output."""
 
 ReshapeTransform: TypeAlias = Callable[[Tensor], Tensor]
-"""From what a layer returns to (n, k, h, w); has to be a mere rearrangement, since gradients go through it too."""
+"""From a layer's output to (n, k, h, w). It may only rearrange values, since gradients are rearranged with it."""
 
 
 def find_layers(
@@ -38,8 +38,8 @@ def find_layers(
     Args:
         model: whose layers they are; names count from the module inside a Classifier or a compiled model.
         target_layer: as the user gave it.
-        images: of which one is shown to the model to find the default.
-        scales: resolutions that the default has a layer of.
+        images: for the default, the model runs on the first of them.
+        scales: number of resolutions that the default has a layer of.
 
     Raises:
         ValueError: for a module that is not the model's, a name that does not exist (with the nearest), or no layers.
@@ -67,11 +67,11 @@ def _by_name(name: str, names: Mapping[nn.Module, str]) -> nn.Module:
 
 
 def default_layers(model: nn.Module, images: Float[Tensor, "n c h w"], scales: int = 1) -> list[nn.Module]:
-    """The last layer that runs once and has a spatial output, and the last of each resolution before it, up to so many.
+    """The last layer that runs once and has a spatial output, and the last of each resolution before it, ``scales`` in all.
 
-    Of the finer resolutions a layer behind a nonlinearity is preferred: in front of it, most of what a channel says is negative
-    or cancels out. Of a vision transformer there is but one: the norm that its last block begins with, since patches reach the
-    class token through that block's attention alone, so that what comes behind it has no gradient.
+    At the finer resolutions a layer after a nonlinearity is preferred: before it, most of a channel is negative or cancels out.
+    For a vision transformer it is one layer, the norm at the start of its last block: patches reach the class token only
+    through that block's attention, so that patches after it have no gradient.
 
     Raises:
         ValueError: where no layer has a spatial output.
@@ -89,14 +89,14 @@ def default_layers(model: nn.Module, images: Float[Tensor, "n c h w"], scales: i
 
 
 def _spatial_outputs(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[tuple[nn.Module, tuple[int, int], bool]]:
-    """In order, the modules that run once and return pictures of the image's shape; their sizes, whether they are rectified."""
+    """In order, the modules that run once and return (1, k, h, w) of the image's shape; with sizes, and whether rectified."""
     ran: list[tuple[nn.Module, tuple[int, int] | None, bool]] = []
 
     def note(module: nn.Module, arguments: Any, output: Any) -> None:
         del arguments
-        picture = isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1 and _like(output, image)
-        rectified = picture and bool(output.relu().sum() > 10 * (-output).relu().sum())
-        ran.append((module, (output.shape[-2], output.shape[-1]) if picture else None, rectified))
+        spatial = isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1 and _like(output, image)
+        rectified = spatial and bool(output.relu().sum() > 10 * (-output).relu().sum())
+        ran.append((module, (output.shape[-2], output.shape[-1]) if spatial else None, rectified))
 
     inner = [module for module in model.modules() if not isinstance(module, Classifier)]
     with torch.no_grad(), note_outputs(inner, note):
@@ -106,13 +106,13 @@ def _spatial_outputs(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[
 
 
 def _like(output: Tensor, image: Tensor) -> bool:
-    """More than one cell, as many for the width as for the height: not channels where a width should be."""
+    """Whether there is more than one cell, in about the image's proportions: else a dimension can be one of channels."""
     (height, width), (h, w) = image.shape[-2:], output.shape[-2:]
     return h * w > 1 and 2 / 3 < (h / w) / (height / width) < 3 / 2
 
 
 def _transformer_norm(model: nn.Module) -> nn.Module | None:
-    """The first norm of the last block that has one in front of its attention, as vision transformers do."""
+    """The first norm of the last block with a norm before its attention, as in vision transformers."""
     found = None
     for module in model.modules():
         children = dict(module.named_children())
@@ -124,14 +124,14 @@ def _transformer_norm(model: nn.Module) -> nn.Module | None:
 
 
 def as_grid(activation: Tensor, layer: nn.Module, model: nn.Module, image_size: tuple[int, int]) -> ReshapeTransform:
-    """How this layer's output becomes (n, k, h, w).
+    """The transform of this layer's output to (n, k, h, w).
 
-    Four dimensions are taken as they are, unless the layer normalises its last one: channels at the end, as in Swin. Three are
-    tokens: the patches of the image in reading order, behind whatever prefix tokens there are; or, without such, patches that
-    were merged two by two, once or more, as in Hugging Face's Swin.
+    Four dimensions stay as they are, unless the layer normalises the last one: then channels are at the end, as in Swin. Three
+    dimensions are tokens: the patches of the image in reading order, after prefix tokens if there are any; or, without those,
+    patches that were merged two by two, once or more, as in Hugging Face's Swin.
 
     Raises:
-        ValueError: where the tokens do not fit the image's patches; asks for a ``reshape_transform``.
+        ValueError: if the tokens do not fit the image's patches.
     """
     if activation.ndim == 4:
         last = getattr(layer, "normalized_shape", None)
@@ -153,25 +153,29 @@ def _unchanged(activation: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k h w"]
 
 
 def channels_first(activation: Float[Tensor, "n h w k"]) -> Float[Tensor, "n k h w"]:
-    """Channels to the front, as of a Swin transformer's blocks in timm and torchvision."""
+    """Move channels from the end to the front, as for a Swin transformer's blocks in timm and torchvision.
+
+    >>> channels_first(torch.zeros(1, 7, 7, 96)).shape
+    torch.Size([1, 96, 7, 7])
+    """
     return activation.movedim(-1, 1)
 
 
 def is_patches(reshape: ReshapeTransform) -> bool:
-    """Whether it makes a picture of a transformer's tokens: each stands for a patch, or for patches that were merged.
+    """Whether the cells are patches of a transformer, single or merged.
 
-    Where they stand is known: merging and windows cut an image into equal parts. Gradients do not tell, since attention looks
-    everywhere, which draws every cell to the middle.
+    Their places are known: they are equal parts of the image. Gradients would put them too near to the middle, since attention
+    reaches all of the image.
     """
     return reshape is channels_first or isinstance(reshape, TokenGrid)
 
 
 class TokenGrid:
-    """Tokens to the picture that their patches make, as of the vision transformers in timm, torchvision and transformers.
+    """Transform tokens (n, t, k) of a vision transformer to the grid of their patches.
 
     Args:
         grid: (rows, columns) of patches.
-        prefix: tokens in front of the patches: class, distillation and register tokens.
+        prefix: number of tokens before the patches: class, distillation and register tokens.
 
     >>> TokenGrid((2, 3), prefix=1)(torch.arange(7.0).view(1, 7, 1)).squeeze()
     tensor([[1., 2., 3.],
@@ -183,7 +187,7 @@ class TokenGrid:
         self.prefix = prefix
 
     def __call__(self, activation: Float[Tensor, "n t k"]) -> Float[Tensor, "n k h w"]:
-        """Without the prefix, patch by patch."""
+        """The grid of the patches, without the prefix."""
         patches: Tensor = activation[:, self.prefix :].unflatten(1, self.grid)
         return patches.movedim(-1, 1)
 
@@ -202,8 +206,8 @@ class LayerContext:
 
     Attributes:
         layers: by name.
-        reshape: what makes (n, k, h, w) of each one's activation.
-        centres: of each one's rows and columns of cells, in pixels.
+        reshape: from the output of each to (n, k, h, w).
+        centres: of the rows and columns of each one's cells, in pixels.
     """
 
     layers: Mapping[str, nn.Module]
@@ -231,10 +235,18 @@ def target_layers(
     scales: int = 1,
     placement: Placement = "strides",
 ) -> LayerContext:
-    """Find the layers, show the model one image, and read off it what there is to know about images of its size.
+    """Find the layers, and in one pass over an image the shapes and places of their cells for images of its size.
+
+    Args:
+        model: in evaluation mode.
+        target_layer: as the user gave it.
+        reshape_transform: from the layers' outputs to (n, k, h, w); None recognises common shapes.
+        image: one image.
+        scales: number of resolutions that the default has a layer of.
+        placement: of the cells.
 
     Raises:
-        ValueError: for layers that do not exist or do not run once, or activations that are no pictures.
+        ValueError: for layers that do not exist or do not run once, or activations that cannot become (n, k, h, w).
     """
     size = (image.shape[-2], image.shape[-1])
     layers = find_layers(model, target_layer, image, scales)
@@ -257,7 +269,7 @@ def target_layers(
 
 
 def _activate(model: nn.Module, name: str, layer: nn.Module, reshape: ReshapeTransform) -> Activate:
-    """What a layer makes of images."""
+    """From images to a layer's activation."""
 
     def activate(images: Tensor) -> Tensor:
         capture = Capture({name: layer})

@@ -15,7 +15,11 @@ from torch.nn import functional as F
 
 
 def upsample(mask: Float[Tensor, "m 1 r c"], size: tuple[int, int]) -> Float[Tensor, "m 1 h w"]:
-    """Bilinear, corners aligned; a mask of the image's own size passes unchanged."""
+    """The mask at the size (height, width), bilinear with aligned corners; a mask of that size is returned unchanged.
+
+    >>> upsample(torch.tensor([[[[0.0, 1.0]]]]), (1, 3))
+    tensor([[[[0.0000, 0.5000, 1.0000]]]])
+    """
     if tuple(mask.shape[-2:]) == size:
         return mask
     return F.interpolate(mask, size, mode="bilinear", align_corners=True)
@@ -33,10 +37,13 @@ def compose(
 
 
 def rows_of(values: Float[Tensor, "n c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "k c h w"]:
-    """``values[index]``; one row to broadcast where all of them are the same, as they are in most chunks of a path.
+    """``values[index]``; on a CPU one row to broadcast if all are the same, as in most chunks of a path.
 
-    A copy of a chunk of images costs a processor several percent of the model's passes. An accelerator copies faster than it
-    can be asked what the index holds.
+    On a CPU the copy of a chunk of images costs several percent of the model's passes. On an accelerator the copy is faster
+    than the comparison, whose result has to reach the host.
+
+    >>> rows_of(torch.arange(3.0).view(3, 1, 1, 1), torch.tensor([2, 2])).shape
+    torch.Size([1, 1, 1, 1])
     """
     if index.device.type == "cpu" and len(index) > 0 and bool((index == index[0]).all()):
         return values[int(index[0])].unsqueeze(0)

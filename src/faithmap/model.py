@@ -1,8 +1,8 @@
 """Classifier: any torch module, made to take [0, 1] pixels.
 
-What a model's preprocessing does to a photograph has two halves. Its *geometry* (resize, then crop the centre) decides
-what the model sees, and is kept so that a heatmap can be put back on the original photograph. Its *normalisation*,
-:math:`(x - mean) / std` for each channel, is arithmetic, and moves inside: outside, pixels are always in [0, 1].
+The preprocessing of a model has two parts. Its *geometry* (resize, then crop the centre) decides which part of an image the
+model is given, and is kept so that a heatmap can be drawn on the original image. Its *normalisation*,
+:math:`(x - mean) / std` for each channel, becomes part of the Classifier: its input is always in [0, 1].
 """
 
 from __future__ import annotations
@@ -24,19 +24,26 @@ from faithmap.score import at_least_single, logits_of
 
 
 class Classifier(nn.Module):
-    """A module that takes images in [0, 1] and returns logits, or whatever a callable target reads.
+    """A module that takes images in [0, 1] and returns logits, or an output for a callable target.
 
     Args:
         module: takes normalised images (n, c, h, w) in its own dtype; returns logits, or a tuple, dict or Hugging Face
-            output that holds them.
+            output with logits.
         mean: of each channel, in [0, 1] pixel units, as the module was trained with.
-        std: likewise.
+        std: standard deviation of each channel, likewise, above 0.
         labels: one name per class.
-        geometry: what of a photograph the module is shown; None shows the photograph as it is.
-        name: how reports call the model.
-        digest: of the weights, where they were read from a file.
-        whole_output: return all that the module returns, such as a segmenter's dict, a detector's list or a single number an
-            image: for callable targets, such as those of :mod:`faithmap.targets`.
+        geometry: resize and crop of an image to the module's input; None for the whole image.
+        name: of the model in reports; None for the module's class.
+        digest: of the weights, if they were read from a file.
+        whole_output: return the module's whole output, such as a segmenter's dict, a detector's list or a single number per
+            image, for callable targets such as those of :mod:`faithmap.targets`.
+
+    Raises:
+        ValueError: for a wrong number of means, or a std that is not above 0.
+
+    >>> model = Classifier(nn.Flatten(), mean=(0.5,), std=(0.25,), labels=("dark", "light"))
+    >>> model(torch.tensor([[[[0.5, 1.0]]]])), model.label(1)
+    (tensor([[0., 2.]]), 'light')
     """
 
     mean: Tensor
@@ -69,12 +76,12 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where images have to be."""
+        """The device that images have to be on."""
         return self.mean.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the module computes in; images of any floating dtype are converted."""
+        """The dtype of the module. Images of any floating dtype are converted."""
         floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
         return next(floating, self.mean.dtype)
 
@@ -85,28 +92,28 @@ class Classifier(nn.Module):
         return output if self.whole_output else at_least_single(logits_of(output))
 
     def preprocess(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
-        """What the model sees of a photograph, still in [0, 1], on the model's device."""
+        """Resize and crop images for the model; still in [0, 1], on the model's device."""
         return self.geometry(photo.to(self.device))
 
     def read(self, path: str | os.PathLike[str]) -> Float[Tensor, "1 3 h w"]:
-        """Read a photograph and preprocess it.
+        """Read an image and preprocess it.
 
         Raises:
-            faithmap.data.ImageError: for what is not an image that can be read safely.
+            faithmap.data.ImageError: for a file that is no image, or cannot be read safely.
         """
-        from faithmap.data import read_image  # noqa: PLC0415 - the ground floor reads no files unless it is asked to
+        from faithmap.data import read_image  # noqa: PLC0415 - only this method reads files
 
         return self.preprocess(read_image(path))
 
     def label(self, index: int) -> str:
-        """The name of a class, or ``class 7`` where there are no names."""
+        """The name of a class, or ``class 7`` without names."""
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
     def find(self, name: str) -> int:
-        """The class of that name (letter case aside), or of that index.
+        """The class of that name, in any letter case, or of that index.
 
         Raises:
-            ValueError: where there is none, or several; names the nearest.
+            ValueError: if there is none, with the nearest names, or if there are several.
         """
         if name.isdecimal() and (self.labels is None or int(name) < len(self.labels)):
             return int(name)
@@ -122,7 +129,7 @@ class Classifier(nn.Module):
 
 
 def plain_name(name: str) -> str:
-    """A module's dotted name as the innermost model has it, without those of a Classifier, ``compile`` or parallel training.
+    """A module's dotted name in the innermost model, without the prefixes of a Classifier, ``compile`` or parallel training.
 
     >>> plain_name("module._orig_mod.layer4")
     'layer4'
@@ -138,12 +145,19 @@ def _plain(name: str) -> str:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no weight gradients inside; every flag as it was afterwards, also after an error.
+    """Evaluation mode without weight gradients inside the block; all flags are restored afterwards, also after an error.
 
-    Gradients to the input are enabled, so that callers inside ``torch.no_grad`` need not know that one is taken.
+    Gradients to the input are enabled, also inside ``torch.no_grad``.
 
     Raises:
-        RuntimeError: inside ``torch.inference_mode``, where no gradient can ever be taken.
+        RuntimeError: inside ``torch.inference_mode``, where no gradient can be taken.
+
+    >>> model = nn.Linear(1, 1)
+    >>> with undisturbed(model):
+    ...     model.training, model.weight.requires_grad
+    (False, False)
+    >>> model.training, model.weight.requires_grad
+    (True, True)
     """
     if torch.is_inference_mode_enabled():
         raise RuntimeError("explanations need gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
@@ -166,7 +180,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:
-    """Every module once; ``model.modules()`` makes their names, too, which takes longer than all else around a pass."""
+    """Every module once. ``model.modules()`` also makes their names, which takes longer than all else around a pass."""
     found, seen = [model], {model}
     for module in found:
         for child in module._modules.values():
@@ -177,12 +191,16 @@ def _modules(model: nn.Module) -> list[nn.Module]:
 
 
 def normalised_zero(model: nn.Module) -> Constant:
-    """0 as the model sees it after normalisation, in the units of the images: a Classifier's mean colour."""
+    """The pixel value that is 0 after the model's normalisation: a Classifier's mean colour.
+
+    >>> normalised_zero(Classifier(nn.Flatten(), mean=(0.5,), std=(0.25,)))
+    Constant(value=(0.5,))
+    """
     return Constant(tuple(model.mean.flatten().tolist()) if isinstance(model, Classifier) else 0.0)
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError for what is no batch of images for the model: its shape, dtype, range, device, NaN."""
+    """Raise ValueError for images of a wrong shape, dtype, range or device, or with NaN."""
     if images.ndim != 4 or not images.is_floating_point() or 0 in images.shape:
         shape, dtype = tuple(images.shape), str(images.dtype).removeprefix("torch.")
         raise ValueError(f"images have shape {shape} and dtype {dtype}; give floating point (images, channels, height, width)")
@@ -197,7 +215,7 @@ def check_images(model: nn.Module, images: Tensor) -> None:
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """Name, weight digest and labels' count, as plain data for a result file."""
+    """Name, weight digest and number of labels, as plain data for a result file."""
     if isinstance(model, Classifier):
         return {"name": model.name, "digest": model.digest, "classes": len(model.labels) if model.labels else None}
     return {"name": type(model).__name__, "digest": None, "classes": None}

@@ -40,13 +40,13 @@ from faithmap.intercept import Operation, intercept_operations
 Pair = tuple[float, float]
 
 Placement: TypeAlias = Literal["strides", "gradients", "tiles"]
-"""Where cells are put: where the windows that they see through are centred; where the network's own gradients are; or on equal
-parts of the image, as if it had been cut into cells."""
+"""The centres of cells: of the windows that they see (``strides``), of the network's gradients (``gradients``), or of equal
+parts of the image (``tiles``)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the cells of a tensor's last two dimensions stand: centres start + jump * j, down and across, in pixels."""
+    """The centres of the cells in a tensor's last two dimensions: start + jump * j, down and across, in pixels."""
 
     start: Pair = (0.0, 0.0)
     jump: Pair = (1.0, 1.0)
@@ -54,28 +54,32 @@ class Place:
     def windowed(
         self, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int] = (1, 1)
     ) -> Place:
-        """After a window slid over the tensor."""
+        """The place after a sliding window."""
         shifts = [d * (k - 1) / 2 - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
         start = [a + b * shift for a, b, shift in zip(self.start, self.jump, shifts, strict=True)]
         jump = [b * s for b, s in zip(self.jump, stride, strict=True)]
         return Place((start[0], start[1]), (jump[0], jump[1]))
 
     def resampled(self, before: Sequence[int], after: Sequence[int]) -> Place:
-        """After equal tiles of the tensor became one cell each, or one cell equal tiles."""
+        """The place after resizing from ``before`` to ``after`` cells."""
         ratios = [b / a for b, a in zip(before, after, strict=True)]
         start = [a + b * (r - 1) / 2 for a, b, r in zip(self.start, self.jump, ratios, strict=True)]
         jump = [b * r for b, r in zip(self.jump, ratios, strict=True)]
         return Place((start[0], start[1]), (jump[0], jump[1]))
 
     def centres(self, shape: tuple[int, int]) -> tuple[Float[Tensor, " r"], Float[Tensor, " c"]]:
-        """Of the rows and of the columns, in pixels."""
+        """The centres of the rows and of the columns, in pixels."""
         (top, left), (down, across) = self.start, self.jump
         rows, columns = (torch.arange(cells, dtype=torch.float64) for cells in shape)
         return top + down * rows, left + across * columns
 
 
 def tiles(shape: tuple[int, int], image_size: tuple[int, int]) -> Place:
-    """Cells that share the image out equally, each centred on its own part."""
+    """The place of cells that are equal parts of the image.
+
+    >>> tiles((7, 7), (224, 224))
+    Place(start=(15.5, 15.5), jump=(32.0, 32.0))
+    """
     return Place().resampled(image_size, shape)
 
 
@@ -155,7 +159,7 @@ def _resized(before: Place, args: tuple[Any, ...], source: Tensor, output: Tenso
 
 
 def _both(numbers: int | Sequence[int]) -> Sequence[int]:
-    """One number for each of two directions, as operations take them."""
+    """One number for each of two directions."""
     numbers = [numbers] if isinstance(numbers, int) else numbers
     return numbers if len(numbers) == 2 else (numbers[0], numbers[0])
 
@@ -167,21 +171,26 @@ _MOVES: Mapping[str, Callable[[Place, tuple[Any, ...], Tensor, Tensor], Place]] 
     **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_max_pool2d"), _resized),
     **dict.fromkeys(("upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d", "pixel_shuffle"), _resized),
 }
-"""What moves cells; everything else leaves them where they are."""
+"""The operations that move cells. All others leave their places unchanged."""
 
 
 CELLS = 5
-"""Cells of an axis that are asked, at the most."""
+"""Cells of an axis whose gradients are taken, at most."""
 
 Activate = Callable[[Tensor], Tensor]
 """From images to a layer's activation (n, k, h, w), differentiable."""
 
 
 def probed(activate: Activate, image: Float[Tensor, "1 c h w"], shape: tuple[int, int]) -> Place:
-    """Where the cells of a layer of that shape stand; equal tiles of the image where gradients give no answer.
+    """The place of a layer's cells by gradients; equal parts of the image if gradients do not determine it.
 
-    They give none where an axis has fewer than two cells away from the border, no gradient arrives, or the centres do not rise
-    as evenly as cells do: by half a cell at the worst.
+    They do not if an axis has fewer than two cells away from the border, a gradient is 0, or the centres deviate from a rising
+    straight line by more than half a cell.
+
+    Args:
+        activate: from images to the layer's activation.
+        image: one of the size of the images.
+        shape: rows and columns of cells.
     """
     size = (image.shape[-2], image.shape[-1])
     generator = torch.Generator().manual_seed(0)
@@ -201,18 +210,18 @@ def _line(cells: Float[Tensor, "r c"], image: Tensor, axis: int, shape: tuple[in
     """Start and jump of one axis, from cells along the middle of the other."""
     count, middle = shape[axis], shape[1 - axis] // 2
     inner = torch.arange(count)[1:-1] if count > 3 else torch.arange(count)
-    asked = inner[torch.linspace(0, len(inner) - 1, min(CELLS, len(inner))).round().long()] if len(inner) > 1 else inner[:0]
-    if len(asked) < 2:
+    chosen = inner[torch.linspace(0, len(inner) - 1, min(CELLS, len(inner))).round().long()] if len(inner) > 1 else inner[:0]
+    if len(chosen) < 2:
         return None
     centres = []
-    for j in asked.tolist():
+    for j in chosen.tolist():
         cell = cells[j, middle] if axis == 0 else cells[middle, j]
         (gradient,) = torch.autograd.grad(cell, image, retain_graph=True)
         weight = gradient[0].double().square().sum(dim=(0, 2 - axis))
         if not bool(weight.sum() > 0) or not bool(weight.isfinite().all()):
             return None
         centres.append(float(weight @ torch.arange(len(weight), device=weight.device).double() / weight.sum()))
-    points = torch.stack([torch.ones(len(asked)), asked.float()], dim=1).double()
+    points = torch.stack([torch.ones(len(chosen)), chosen.float()], dim=1).double()
     wanted = torch.tensor(centres, dtype=torch.float64)
     start, jump = torch.linalg.lstsq(points, wanted.unsqueeze(1)).solution.flatten().tolist()
     off = float((points @ torch.tensor([start, jump], dtype=torch.float64) - wanted).abs().max())

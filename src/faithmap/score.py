@@ -1,8 +1,8 @@
-r"""The number that is explained, one per image.
+r"""Score: the number that is explained, one per image.
 
 For logits :math:`z` and class :math:`c` it is the softmax probability :math:`f_c = e^{z_c} / \sum_k e^{z_k}`
-(I-GOS, RISE, deletion, insertion), the logit :math:`z_c` (the CAM family), or whatever a callable makes of the
-model's output: :mod:`faithmap.targets` has those for models that are no single-label classifiers.
+(I-GOS, RISE, deletion, insertion), the logit :math:`z_c` (the CAM family), or the result of a callable on the model's output:
+:mod:`faithmap.targets` has callables for models that are no single-label classifiers.
 """
 
 from __future__ import annotations
@@ -20,58 +20,70 @@ ScoreKind: TypeAlias = Literal["probability", "logit"]
 
 
 class ImageTarget(ABC):
-    """A callable target that is told which image each row of the model's output was made from.
+    """Base of callable targets whose settings differ from image to image, such as a box or a region for each.
 
-    A method asks about one image many times, and about several images in one pass. What is asked of each image may differ: a
-    box of its own, a region of its own. A plain callable, which gets the output alone, cannot know; a subclass of this does.
+    A method runs the model many times on versions of one image, and on several images in one pass. A plain callable gets the
+    output only. A subclass of this also gets the index of the image that each row of the output was made from.
+
+    >>> class Column(ImageTarget):
+    ...     def __init__(self, columns: Tensor) -> None:
+    ...         self.columns = columns
+    ...
+    ...     def __call__(self, output: Tensor, index: Tensor, /) -> Tensor:
+    ...         return output[torch.arange(len(output)), self.columns[index]]
+    >>> Column(torch.tensor([0, 1]))(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1, 1]))
+    tensor([2., 4.])
     """
 
     @property
     def count(self) -> int | None:
-        """For how many images there are settings; None where they are the same for any number."""
+        """Number of images that there are settings for; None if they are the same for all images."""
         return None
 
     @abstractmethod
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """One number a row of the output; ``index`` says which image each row was made from."""
+        """One number per row of the output; ``index`` is the image that each row was made from."""
 
     def of(self, images: Int[Tensor, " m"]) -> ImageTarget:
-        """The target of some of the images, counted from 0 again."""
+        """The target of some of the images, renumbered from 0."""
         return _Some(self, images)
 
 
 @dataclass(frozen=True, eq=False)
 class _Some(ImageTarget):
-    """Another target's, for some of its images."""
+    """Another target, for some of its images."""
 
     target: ImageTarget
     images: Int[Tensor, " n"]
 
     @property
     def count(self) -> int:
-        """Those."""
+        """Number of the images."""
         return len(self.images)
 
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """As the other one answers of the image that is meant."""
+        """The other target's numbers for these images."""
         return self.target(output, self.images.to(index.device)[index])
 
     def of(self, images: Int[Tensor, " m"]) -> ImageTarget:
-        """Without a chain of renumberings."""
+        """The other target, renumbered once."""
         return _Some(self.target, self.images.to(images.device)[images])
 
 
 ScoreFunction: TypeAlias = Callable[[Any], Tensor] | ImageTarget
-"""Turns the model's output into one number a row; an :class:`ImageTarget` is also told which image each row came from."""
+"""From the model's output to one number per row; an :class:`ImageTarget` also gets the image of each row."""
 
 Target: TypeAlias = int | Sequence[int] | Tensor | ScoreFunction | None
 
 
 def tensor_in(output: Any) -> Tensor:
-    """The tensor of answers inside what a model returns: itself, the first of a tuple or list, ``.logits``, or of a dict.
+    """The tensor in a model's output: itself, the first of a tuple or list, ``.logits``, or "logits" or "out" of a dict.
 
     Raises:
-        TypeError: for anything else, naming the type.
+        TypeError: for any other output, with its type.
+
+    >>> tensor_in({"out": torch.zeros(1, 2)})
+    tensor([[0., 0.]])
     """
     found: Any = output
     if isinstance(getattr(output, "logits", None), Tensor):
@@ -86,10 +98,10 @@ def tensor_in(output: Any) -> Tensor:
 
 
 def logits_of(output: Any) -> Float[Tensor, "n classes"]:
-    """The logits inside what a classifier returns, see :func:`tensor_in`.
+    """The logits in a classifier's output, see :func:`tensor_in`.
 
     Raises:
-        TypeError: where there are none, or of another shape.
+        TypeError: if there are none, or they have another shape.
     """
     logits = tensor_in(output)
     if logits.ndim != 2:
@@ -120,7 +132,7 @@ class Score:
     scale: Float[Tensor, " n"] | None = None
 
     def __call__(self, output: Any, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """The score of each row; ``index`` says which image a row was made from."""
+        """The score of each row; ``index`` is the image that each row was made from."""
         if self.function is not None:
             scores = self.function(output, index) if isinstance(self.function, ImageTarget) else self.function(output)
             if not isinstance(scores, Tensor) or scores.shape != index.shape:
@@ -134,11 +146,11 @@ class Score:
 
     @property
     def is_class_probability(self) -> bool:
-        """Whether it is known to lie in [0, 1], 1 for certainty; a callable may return anything."""
+        """Whether the score is a class's probability; a callable may return any number."""
         return self.kind == "probability" and self.function is None
 
     def of(self, images: Int[Tensor, " m"]) -> Score:
-        """The score of some of the images, counted from 0 again."""
+        """The score of some of the images, renumbered from 0."""
         classes = None if self.classes is None else self.classes[images]
         scale = None if self.scale is None else self.scale[images]
         return replace(self, classes=classes, function=function_of(self.function, images), scale=scale)
@@ -148,29 +160,33 @@ class Score:
 
 
 def function_of(function: ScoreFunction | None, images: Int[Tensor, " m"]) -> ScoreFunction | None:
-    """What a callable is for some of the images: the same, unless it is told which one it is asked about."""
+    """The callable for some of the images: the same, but for an ImageTarget."""
     return function.of(images) if isinstance(function, ImageTarget) else function
 
 
 def target_of(target: Target, images: Int[Tensor, " m"]) -> Target:
-    """The target of some of the images, where it is a tensor of classes or a callable; what is the same for all stays."""
+    """The target of some of the images."""
     if isinstance(target, Tensor):
         return target[images] if target.ndim else target
     return target.of(images) if isinstance(target, ImageTarget) else target
 
 
 def require_gradient(scores: Float[Tensor, " m"]) -> None:
-    """Raise ValueError for scores that no gradient leads back from."""
+    """Raise ValueError for scores without a gradient to the model."""
     if not scores.requires_grad:
         raise ValueError(
-            "no gradient leads from the score back into the model: the model or the target cuts it off, as a list of boxes "
-            "that was made without gradients does, or the layer has no part in the score; explain it with a method that "
-            "asks for scores alone: RISE, Occlusion, ScoreCAM or AblationCAM"
+            "the score has no gradient to the model: the model or the target cuts the graph, as a list of boxes made without "
+            "gradients does, or the layer does not feed the score; take a method that needs only scores: RISE, Occlusion, "
+            "ScoreCAM or AblationCAM"
         )
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """The same values in float32 where they came in half precision."""
+    """The values in float32; float64 stays.
+
+    >>> at_least_single(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
     return values if values.dtype == torch.float64 else values.float()
 
 
@@ -181,7 +197,7 @@ def resolve(target: Target, output: Any, kind: ScoreKind, count: int) -> Score:
 
     Raises:
         ValueError: for a wrong number of classes, a class that does not exist, or an unknown kind of score.
-        TypeError: for a target that is none of the above.
+        TypeError: for any other target.
     """
     if kind not in ("probability", "logit"):
         raise ValueError(f"score is {kind!r}; give 'probability' or 'logit'")

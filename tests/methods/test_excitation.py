@@ -441,14 +441,17 @@ def seen_before(x: Tensor, c: nn.Module) -> Tensor:
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "silu": (lambda: nn.Sequential(conv(3, 2), nn.SiLU()), r"silu in layer 'stages.0.1' \(SiLU\): it is neither"),
-    "gate": (lambda: Does(lambda x, c: c(x) * c(x).sigmoid(), conv(3, 2)), "mul in layer 'stages.0' .*both hang on the image"),
+    "gate": (
+        lambda: Does(lambda x, c: c(x) * c(x).sigmoid(), conv(3, 2)),
+        "mul in layer 'stages.0' .*both depend on the image",
+    ),
     "divided": (lambda: Does(lambda x, c: 1 / c(x), conv(3, 2)), "cannot pass reciprocal in layer 'stages.0'"),
     "ratio": (lambda: Does(lambda x: x / x.sum()), "cannot pass div in"),
     "layer norm": (lambda: nn.LayerNorm((3, 5, 5)), "native_layer_norm in layer 'stages.0'"),
     "batch statistics": (lambda: nn.BatchNorm2d(3, track_running_stats=False), "the batch's own statistics"),
     "hardtanh": (nn.Hardtanh, "cannot pass hardtanh .*rectifies nothing"),
     "clamp": (lambda: Does(lambda x: x.clamp(0.1, 0.5)), "cannot pass clamp .*rectifies nothing"),
-    "dynamic": (lambda: Does(lambda x: F.conv2d(x, x[:1, :, :2, :2])), "convolution .*two tensors that both hang"),
+    "dynamic": (lambda: Does(lambda x: F.conv2d(x, x[:1, :, :2, :2])), "convolution .*two tensors that both depend"),
     "buffer": (filled, "cannot pass a tensor that shares its memory and was changed in place in"),
     "view": (seen_before, "cannot pass a tensor that shares its memory and was changed in place in"),
 }

@@ -172,9 +172,9 @@ def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, 
         (lambda m: Gradient(m, channels="mean"), "channels is 'mean'; give one of largest"),
         (lambda m: SmoothGrad(m, samples=0), "samples is 0; give a whole number of at least 1"),
         (lambda m: SmoothGrad(m, method=IntegratedGradients(m, samples=0)), "samples is 0"),
-        (lambda m: IntegratedGradients(m, samples=1, quadrature="trapezoid"), "give at least 2 for the trapezoid rule"),
+        (lambda m: IntegratedGradients(m, samples=1, quadrature="trapezoid"), "at least 2 for the trapezoid rule"),
         (lambda m: IntegratedGradients(m, quadrature="simpson"), "quadrature is 'simpson'; give one of right"),
-        (lambda m: ExpectedGradients(m, noise_std=-1.0), "give a number of at least 0"),
+        (lambda m: ExpectedGradients(m, noise_std=-1.0), "noise_std is -1.0; give a number of at least 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:

@@ -1,31 +1,33 @@
-r"""Controls: maps that know nothing of the model, which every method has to beat.
+r"""Controls: maps that do not depend on the model. A method has to be better than they are.
 
 :random: independent uniform cells.
-:centred Gaussian: :math:`e^{-d^2 / 2 \sigma^2}`, with d the distance from the middle in parts of the shorter side:
-    photographers put things there.
-:edges: the length of the Sobel gradient of the grey image (Adebayo et al. 2018): what looks like an explanation and is none.
+:centred Gaussian: :math:`e^{-d^2 / 2 \sigma^2}`, with d the distance from the middle in parts of the shorter side, since most
+    photographs have their object there.
+:edges: the length of the Sobel gradient of the grey image (Adebayo et al. 2018), which resembles explanations.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
-from annotated_types import Gt, Unit
+from annotated_types import Ge, Gt, Unit
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 
+Resolution: TypeAlias = Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
+
 
 @dataclass(eq=False)
 class Control(Explainer):
-    """Base of the controls: the model is asked for the clean score alone."""
+    """Base of the controls. The model runs once, for the clean score."""
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one."""
+        """The clean pass."""
         del image
         return Passes(1, 0)
 
@@ -39,10 +41,13 @@ class RandomMap(Control):
     """Independent uniform cells.
 
     Args:
-        resolution: cells a side, or (rows, columns).
+        resolution: cells per side, or (rows, columns).
+
+    >>> RandomMap(torch.nn.Flatten(), resolution=2)(torch.rand(1, 1, 1, 2)).resolution
+    (2, 2)
     """
 
-    resolution: int | tuple[int, int] = 28
+    resolution: Resolution = 28
 
     def _explain(self, request: Request) -> RawHeatmap:
         shape = rows_and_columns(self.resolution)
@@ -52,15 +57,20 @@ class RandomMap(Control):
 
 @dataclass(eq=False)
 class CentredGaussian(Control):
-    """A bump in the middle of the image.
+    """A Gaussian in the middle of the image.
 
     Args:
-        sigma: as a part of the shorter side.
-        resolution: cells a side, or (rows, columns).
+        sigma: standard deviation, as a share of the shorter side.
+        resolution: cells per side, or (rows, columns).
+
+    >>> CentredGaussian(torch.nn.Flatten(), resolution=3)(torch.rand(1, 1, 3, 3)).heatmap
+    tensor([[[0.1690, 0.4111, 0.1690],
+             [0.4111, 1.0000, 0.4111],
+             [0.1690, 0.4111, 0.1690]]])
     """
 
     sigma: Annotated[float, Gt(0), Unit("parts of the shorter side")] = 0.25
-    resolution: int | tuple[int, int] = 28
+    resolution: Resolution = 28
 
     def _explain(self, request: Request) -> RawHeatmap:
         images = request.images
@@ -73,7 +83,11 @@ class CentredGaussian(Control):
 
 @dataclass(eq=False)
 class Edges(Control):
-    """Where the image changes, pixel by pixel; borders are repeated."""
+    """The length of the Sobel gradient of the grey image, pixel by pixel; borders are repeated.
+
+    >>> Edges(torch.nn.Flatten())(torch.tensor([[[[0.0, 0.0, 1.0]]]])).heatmap
+    tensor([[[0.0000, 0.5000, 0.5000]]])
+    """
 
     def _explain(self, request: Request) -> RawHeatmap:
         grey = request.images.float().mean(dim=1, keepdim=True)

@@ -1,7 +1,7 @@
-r"""Reference distributions D: where the paths of an expectation begin.
+r"""References: the distributions D of the images that paths start from.
 
-A distribution is called with an image and draws references for it, from the image's own generator: nothing else of the batch
-can matter. A finite set is drawn without replacement, and starts over only when it is used up.
+A distribution is called with an image and draws references for it with the image's own generator, so that the rest of the batch
+does not matter. A finite set is drawn without replacement, and again from the start when it is used up.
 """
 
 from __future__ import annotations
@@ -25,15 +25,22 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 class Distribution(ABC):
-    """Draws references; a user's own derives from it."""
+    """Base of reference distributions. Derive from it for one of your own.
+
+    >>> class Flipped(Distribution):
+    ...     def __call__(self, image: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    ...         return image.flip(-1).expand(count, -1, -1, -1)
+    >>> draw_references(Flipped(), torch.tensor([[[[0.0, 1.0]]]]), 1, torch.Generator())
+    tensor([[[[1., 0.]]]])
+    """
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """So many references for an image, in random order."""
+        """``count`` references for an image, in random order."""
 
 
 References: TypeAlias = Distribution | Baseline
-"""A distribution; or a baseline, which is the distribution of one image; or a tensor of several images to draw from."""
+"""A distribution; a baseline, which is a distribution of one image; or a tensor of several images to draw from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +48,16 @@ class ImageSet(Distribution):
     """Images to draw from, without replacement.
 
     Args:
-        images: preprocessed as the explained ones are.
+        images: preprocessed like the explained ones.
+
+    >>> ImageSet(torch.ones(2, 1, 1, 1))(torch.zeros(1, 1, 1, 1), 2, torch.Generator()).flatten()
+    tensor([1., 1.])
     """
 
     images: Float[Tensor, "m c h w"]
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """Some of the images; each is used as often as any other, give or take one."""
+        """Some of the images, each used equally often, plus or minus once."""
         if self.images.ndim != 4 or self.images.shape[1:] != image.shape[1:]:
             shape, wanted = tuple(self.images.shape), tuple(image.shape[1:])
             raise ValueError(f"the reference images have shape {shape}; give (images, {', '.join(map(str, wanted))})")
@@ -57,15 +67,15 @@ class ImageSet(Distribution):
 
     @classmethod
     def of_loader(cls, loader: Iterable[Any], count: int, generator: torch.Generator) -> ImageSet:
-        """A uniform sample of a data loader's images, which are never held all at once (reservoir sampling, Vitter 1985).
+        """A uniform sample of a data loader's images, without loading all at once (reservoir sampling, Vitter 1985).
 
         Args:
-            loader: yields batches of images, or tuples that begin with one.
-            count: images to keep.
-            generator: on the processor.
+            loader: yields batches of images, or tuples with a batch of images first.
+            count: number of images in the sample.
+            generator: on the CPU.
 
         Raises:
-            ValueError: for a loader that yields nothing.
+            ValueError: for a loader without images.
         """
         batches = (batch if isinstance(batch, Tensor) else batch[0] for batch in loader)
         kept: list[Tensor] = []
@@ -79,18 +89,18 @@ class ImageSet(Distribution):
 
     @classmethod
     def of_folder(cls, folder: str | Path, read: Callable[[Path], Tensor], count: int, generator: torch.Generator) -> ImageSet:
-        """Some of a folder's images, of which no others are read.
+        """A uniform sample of a folder's images. The others are not read.
 
         Args:
-            folder: with image files, subfolders included.
+            folder: with image files, also in subfolders.
             read: from a path to a preprocessed image (1, c, h, w), such as ``model.read``.
-            count: images to keep.
-            generator: on the processor.
+            count: number of images in the sample.
+            generator: on the CPU.
 
         Raises:
             faithmap.ImageError: for a folder without images, or an image that cannot be read.
         """
-        from faithmap.data import image_files  # noqa: PLC0415 - files are a higher floor's; only this asks for them
+        from faithmap.data import image_files  # noqa: PLC0415 - only this method reads files
 
         files = image_files([folder])
         chosen = torch.randperm(len(files), generator=generator)[:count].tolist()
@@ -99,21 +109,25 @@ class ImageSet(Distribution):
 
 @dataclass(frozen=True)
 class RandomBlurs(Distribution):
-    r"""The image itself, blurred with strengths that are uniform in their logarithm.
+    r"""The image itself, blurred with random strengths, uniform in their logarithm.
 
     A Gaussian over mirrored borders multiplies an image's k-th cosine along an axis of n pixels by
-    :math:`e^{-(\pi k \sigma / n)^2 / 2}`. Few cosines survive a strong blur, so that many blurs of one image are cheap.
+    :math:`e^{-(\pi k \sigma / n)^2 / 2}`. Few cosines remain after a strong blur, so that many blurs of one image are cheap.
 
     Args:
-        weakest: sigma of a Gaussian, in pixels at 224.
-        strongest: likewise.
+        weakest: smallest sigma of a Gaussian, in pixels at 224.
+        strongest: largest sigma, likewise.
+
+    >>> blurs = RandomBlurs()(torch.rand(1, 3, 8, 8), 4, torch.Generator())
+    >>> blurs.shape
+    torch.Size([4, 3, 8, 8])
     """
 
     weakest: Annotated[float, Gt(0), Unit("pixels at 224")] = 5.0
     strongest: Annotated[float, Gt(0), Unit("pixels at 224")] = 50.0
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """Blurs of the image; stratified, so that few of them cover the range."""
+        """Blurs of the image, stratified: a few of them cover the range evenly."""
         sigmas = self.weakest * (self.strongest / self.weakest) ** self._shares(count, generator)
         sigmas = sigmas * (min(image.shape[-2:]) / REFERENCE_SIZE)
         rows, columns = (_cosines(n, float(sigmas.min()), image) for n in image.shape[-2:])
@@ -125,17 +139,21 @@ class RandomBlurs(Distribution):
         return blurs
 
     def _shares(self, count: int, generator: torch.Generator) -> Float[Tensor, " k"]:
-        """Of the way from the weakest to the strongest, on the scale of logarithms."""
+        """Positions from the weakest (0) to the strongest (1), on a logarithmic scale."""
         uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
         return (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
 
 
 @dataclass(frozen=True)
 class EvenBlurs(RandomBlurs):
-    """The same without chance: a strength in the middle of each of so many equal parts, in an order that jumps about.
+    """Blurs of the image with fixed strengths, in the middles of equal parts of the range on a logarithmic scale.
 
-    The order is that of the golden section's multiples. Beside positions that rise, weak and strong blurs are spread over
-    all of them: a lattice in the plane of the two, as a quadrature has.
+    Their order is that of the multiples of the golden section, a low-discrepancy sequence: together with rising positions on a
+    path, strengths and positions cover their plane evenly.
+
+    >>> image = torch.rand(1, 3, 8, 8)
+    >>> torch.equal(EvenBlurs()(image, 4, torch.Generator()), EvenBlurs()(image, 4, torch.Generator()))
+    True
     """
 
     def _shares(self, count: int, generator: torch.Generator) -> Float[Tensor, " k"]:
@@ -145,11 +163,11 @@ class EvenBlurs(RandomBlurs):
 
 
 FADED = 5.0
-"""A cosine that is damped by more than exp(-FADED^2 / 2), four parts in a million, is left out."""
+"""Cosines that are damped by more than exp(-FADED^2 / 2), four parts in a million, are left out."""
 
 
 def _cosines(n: int, sigma: float, like: Tensor) -> Float[Tensor, "k n"]:
-    """The orthonormal cosines of n pixels (DCT-II) that survive a Gaussian."""
+    """The orthonormal cosines of n pixels (DCT-II) that a Gaussian does not remove."""
     count = min(n, int(FADED * n / (math.pi * sigma)) + 1)
     k, at = (torch.arange(m, device=like.device, dtype=torch.float64) for m in (count, n))
     waves = torch.cos(math.pi / n * k.unsqueeze(1) * (at + 0.5)) * math.sqrt(2 / n)
@@ -158,7 +176,7 @@ def _cosines(n: int, sigma: float, like: Tensor) -> Float[Tensor, "k n"]:
 
 
 def _damped(cosines: Float[Tensor, "k n"], sigma: float) -> Float[Tensor, "l n"]:
-    """Those that survive this Gaussian, as weak as it leaves them."""
+    """The cosines that this Gaussian does not remove, damped by it."""
     n = cosines.shape[1]
     k = torch.arange(min(len(cosines), int(FADED * n / (math.pi * sigma)) + 1), device=cosines.device)
     return cosines[: len(k)] * torch.exp(-0.5 * (math.pi * sigma / n * k).square()).to(cosines).unsqueeze(1)
@@ -166,52 +184,61 @@ def _damped(cosines: Float[Tensor, "k n"], sigma: float) -> Float[Tensor, "l n"]
 
 @dataclass(frozen=True)
 class RandomNoise(Distribution):
-    """Independent Gaussian pixels, cut to [0, 1].
+    """Independent Gaussian pixels, clamped to [0, 1].
 
     Args:
-        mean: in pixel units.
-        std: likewise.
+        mean: in pixel values.
+        std: standard deviation, likewise.
+
+    >>> RandomNoise()(torch.rand(1, 3, 8, 8), 4, torch.Generator()).shape
+    torch.Size([4, 3, 8, 8])
     """
 
     mean: Annotated[float, Unit("pixel values")] = 0.5
     std: Annotated[float, Ge(0), Unit("pixel values")] = 0.25
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """Fresh noise for each."""
+        """Independent noise for each reference."""
         noise = torch.randn((count, *image.shape[1:]), generator=generator, device=generator.device)
         return noise.mul_(self.std).add_(self.mean).clamp_(0, 1).to(image)
 
 
 @dataclass(frozen=True)
 class RandomConstants(Distribution):
-    """One colour for the whole reference, uniform between two values in each channel.
+    """One random colour per reference, uniform between two values in each channel.
 
     Args:
-        low: in pixel units.
+        low: in pixel values.
         high: likewise.
+
+    >>> RandomConstants()(torch.rand(1, 3, 8, 8), 4, torch.Generator()).shape
+    torch.Size([4, 3, 8, 8])
     """
 
     low: Annotated[float, Unit("pixel values")] = 0.0
     high: Annotated[float, Unit("pixel values")] = 1.0
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """Fresh colours for each."""
+        """An independent colour for each reference."""
         colours = torch.rand((count, image.shape[1], 1, 1), generator=generator, device=generator.device)
         return (self.low + (self.high - self.low) * colours).to(image).expand(-1, -1, *image.shape[2:])
 
 
 @dataclass(frozen=True, eq=False)
 class Mixture(Distribution):
-    """Several distributions, each drawn from as often as any other, give or take one.
+    """Several distributions, each drawn from equally often, plus or minus once.
 
     Args:
         parts: distributions, or baselines by name, value or tensor.
+
+    >>> Mixture([0.0, 1.0])(torch.zeros(1, 1, 1, 1), 4, torch.Generator()).sum()
+    tensor(2.)
     """
 
     parts: Sequence[References]
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """Some of each, in random order."""
+        """References of each, in random order."""
         if not self.parts:
             raise ValueError("the mixture has no parts; give at least one distribution or baseline")
         shares = [len(range(i, count, len(self.parts))) for i in range(len(self.parts))]
@@ -225,10 +252,19 @@ class Mixture(Distribution):
 def draw_references(
     references: References, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator
 ) -> Float[Tensor, "k c h w"]:
-    """References for one image, whatever form their distribution was given in.
+    """References for one image, of a distribution in any form.
+
+    Args:
+        references: a distribution, a baseline, or several images as a tensor.
+        image: the one.
+        count: number of references.
+        generator: of the image.
 
     Raises:
         ValueError: for references that do not fit the image, or are not finite.
+
+    >>> draw_references("black", torch.ones(1, 1, 1, 1), 2, torch.Generator()).flatten()
+    tensor([0., 0.])
     """
     if isinstance(references, Tensor) and references.ndim == 4 and len(references) > 1:
         references = ImageSet(references)
@@ -237,5 +273,5 @@ def draw_references(
     drawn = references(image, count, generator).detach().to(image)
     if drawn.shape != (count, *image.shape[1:]) or not bool(drawn.sum().isfinite()):
         name, wanted = type(references).__name__, (count, *image.shape[1:])
-        raise ValueError(f"{name} drew {tuple(drawn.shape)}; a distribution returns {wanted}, all of it finite")
+        raise ValueError(f"{name} drew {tuple(drawn.shape)}; a distribution returns finite {wanted}")
     return drawn

@@ -1,4 +1,4 @@
-r"""CAMs whose weights need no gradient: channels are shown alone, taken away, or not asked about at all.
+r"""CAMs whose weights need no gradient: each channel used as a mask, each channel removed, or the activation alone.
 
 =============  ==============================================================================  ==============
 Score-CAM      :math:`w_k = softmax_k \, y(x \circ up(\hat A^k))`, with :math:`\hat A` from 0 to 1       Wang 2020
@@ -27,11 +27,11 @@ from faithmap.probe import LayerProbe, MaskProbe, run_model
 from faithmap.score import at_least_single
 
 
-class WeighsChannels(LayerExplainer):
-    """Base of the methods that find one weight for each channel of an image's activation."""
+class ChannelWeights(LayerExplainer):
+    """Base of the methods with one weight for each channel of an image's activation."""
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and one for each channel."""
+        """The clean pass, and one for each channel."""
         with undisturbed(self.model):
             context = self._context(image)
             capture = Capture(context.layers)
@@ -41,56 +41,66 @@ class WeighsChannels(LayerExplainer):
         return Passes(1 + sum(grid.shape[1] for grid in grids), 0)
 
     def _explain(self, request: Request) -> RawHeatmap:
-        answer = request.kept.results
-        weights: dict[str, list[Tensor]] = {name: [] for name in answer.activation}
+        activations = request.kept.results.activation
+        weights: dict[str, list[Tensor]] = {name: [] for name in activations}
         for image in range(len(request.images)):
-            for name, activation in answer.activation.items():
+            for name, activation in activations.items():
                 weights[name].append(self._weights(request, image, name, activation[image]).view(-1, 1, 1))
             request.progress(image + 1, len(request.images))
-        return self._raw(
-            request, {name: weighted(torch.stack(weights[name]), activation) for name, activation in answer.activation.items()}
-        )
+        return self._raw(request, {name: weighted(torch.stack(weights[name]), a) for name, a in activations.items()})
 
     @abstractmethod
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
-        """Of the channels of one image at one layer."""
+        """The weights of the channels of one image at one layer."""
 
 
 @dataclass(eq=False)
-class ScoreCAM(WeighsChannels):
-    """Score-CAM: each channel, as a mask, shows a part of the image; what scores high weighs much.
+class ScoreCAM(ChannelWeights):
+    """Score-CAM: each channel is used as a mask, and weighted by the score of the masked image.
+
+    The baseline's own score has no effect, since the softmax over the channels removes what is the same for all. An image takes
+    one forward pass for each channel.
 
     Args:
-        baseline: what the mask hides; the paper multiplies the normalised image, hence its zero, the model's mean colour.
+        baseline: what a removed pixel becomes; a name, pixel value, tensor or callable. The paper multiplies the normalised
+            image, hence "zero", the model's mean colour.
 
-    The softmax over the channels takes the baseline's own score out, as it is the same for all. An image takes one forward
-    pass for each channel.
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> ScoreCAM(model)(image).diagnostics[0]["forward_passes"]
+    3
     """
 
     baseline: Baseline = "zero"
 
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         del layer
-        shown = request.images[image : image + 1]
+        one = request.images[image : image + 1]
         given = request.baseline_for(slice(image, image + 1), self.baseline)
-        hidden = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
+        chosen = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
         index = request.clean.new_tensor([image], dtype=torch.long)
         settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
-        masked = MaskProbe(self.model, request.score.of(index), shown, make_baseline(hidden, shown), **settings)
+        masked = MaskProbe(self.model, request.score.of(index), one, make_baseline(chosen, one), **settings)
         low, high = activation.amin(dim=(1, 2), keepdim=True), activation.amax(dim=(1, 2), keepdim=True)
-        masks = ((activation - low) / (high - low)).where(high > low, 0).to(shown.dtype)
-        scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=shown.device))
+        masks = ((activation - low) / (high - low)).where(high > low, 0).to(one.dtype)
+        scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=one.device))
         probe: LayerProbe = request.kept.probe
         probe.forward[image] += len(masks)
         return scores.softmax(dim=0)
 
 
 @dataclass(eq=False)
-class AblationCAM(WeighsChannels):
-    """Ablation-CAM: each channel is set to 0; what makes the score fall weighs much.
+class AblationCAM(ChannelWeights):
+    """Ablation-CAM: each channel is set to 0, and weighted by the relative fall of the score.
 
-    An image takes one forward pass for each channel. Where the score itself is 0, the falls are not divided by it. Where
-    it is negative, as a logit can be, they are divided by its size: divided by the score they would change their sign.
+    An image takes one forward pass for each channel. A fall is divided by the absolute score, since a negative logit would turn
+    its sign, and not divided if the score is 0.
+
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> AblationCAM(model)(image).heatmap
+    tensor([[[0.0000, 0.4000],
+             [0.8000, 0.4000]]])
     """
 
     @torch.no_grad()
@@ -104,15 +114,20 @@ class AblationCAM(WeighsChannels):
 
 
 @dataclass(eq=False)
-class EigenCAM(WeighsChannels):
-    """Eigen-CAM: the first principal component of the activation. It is the same for every class.
+class EigenCAM(ChannelWeights):
+    """Eigen-CAM: the first principal component of the activation, the same for every class.
 
-    A singular vector has no sign of its own; it is turned so that the map's sum is not negative. Nothing is subtracted from
-    the activation first, as in the paper's equations.
+    The sign of a singular vector is arbitrary: the one is taken with which the map's sum is not negative. The activation is not
+    centred, as in the paper's equations.
+
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    >>> EigenCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.0, 0.0], [0.0, 0.0]]]])).heatmap
+    tensor([[[0.0000, 0.4000],
+             [0.8000, 0.4000]]])
     """
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one."""
+        """The clean pass."""
         del image
         return Passes(1, 0)
 

@@ -1,8 +1,8 @@
-r"""Saturation: how much of the path from a baseline to the image no longer moves the score (Buono 2024, Figure 2).
+r"""Saturation: where along the path from a baseline to the image the score stops changing (Buono 2024, Figure 2).
 
-At :math:`z(a) = b + a (x - b)` are measured the score :math:`y(z)`, the cosine between the layer's activations :math:`A(z)` and
-:math:`A(x)`, and the norm of :math:`\partial y / \partial A` there. Where the score has arrived the gradient is small, and a
-method that looks at :math:`a = 1` alone sees little of what made the score rise.
+At :math:`z(a) = b + a (x - b)` it measures the score :math:`y(z)`, the cosine between the layer's activations :math:`A(z)` and
+:math:`A(x)`, and the norm of :math:`\partial y / \partial A`. Where the score no longer changes the gradient is small, and the
+gradient at :math:`a = 1` says little about why the score rose.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from faithmap.score import ScoreKind, Target
 
 @dataclass(frozen=True, eq=False)
 class Saturation:
-    """What was measured along the paths of n images.
+    """Measurements along the paths of n images.
 
     Attributes:
         positions: a, from 0 to 1.
         score: at each position.
-        similarity: cosine to the activations of the image itself, in [-1, 1].
-        gradient_norm: Euclidean, over all channels and cells.
-        target_layer: whose activations they are.
+        similarity: cosine between the activations and those of the image itself, in [-1, 1].
+        gradient_norm: Euclidean norm over all channels and cells.
+        target_layer: name of the layer.
     """
 
     positions: Float[Tensor, " p"]
@@ -41,10 +41,10 @@ class Saturation:
     target_layer: str
 
     def share(self, tolerance: float = 0.05) -> Float[Tensor, " n"]:
-        """The part of the path, up to the image, on which the score stays within a tolerance of where it ends.
+        """The share of the path, up to the image, on which the score stays within a tolerance of the image's score.
 
         Args:
-            tolerance: as a part of the change from the baseline to the image.
+            tolerance: as a share of the change of the score from the baseline to the image.
 
         >>> path = torch.tensor([[0.0, 0.5, 0.97, 1.0, 1.0]])
         >>> Saturation(torch.linspace(0, 1, 5), path, path, path, "layer4").share()
@@ -69,22 +69,27 @@ def saturation(
     chunk_size: int = 32,
     autocast: torch.dtype | None = None,
 ) -> Saturation:
-    """Walk from each image's baseline to the image.
+    """Measure the saturation along the path from each image's baseline to the image.
 
     Args:
-        model: as for explainers.
-        images: likewise.
-        target: likewise.
-        target_layer: one layer; None for the last with a spatial output.
-        reshape_transform: as for class activation maps.
-        baseline: where the paths begin.
-        positions: evenly spaced, both ends in.
-        score: what is measured of the class.
-        chunk_size: images in one pass at the most.
+        model: a Classifier, or any module that takes the images.
+        images: in [0, 1] for a Classifier, on the model's device.
+        target: the class: None for each image's predicted one, an index, one index per image, or a callable.
+        target_layer: one layer, a module or its dotted name; None for the last with a spatial output.
+        reshape_transform: from the layer's output to (n, k, h, w); None recognises common shapes.
+        baseline: the start of the paths; a name, pixel value, tensor or callable.
+        positions: number of positions, evenly spaced with both ends, at least 2.
+        score: logit or probability of the class.
+        chunk_size: images in one pass, at most.
         autocast: a lower precision for the passes.
 
     Raises:
         ValueError: for images, targets, layers or baselines that do not fit, or fewer than two positions.
+
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> saturation(model, image, baseline="black", positions=3, score="logit").score
+    tensor([[0.0000, 0.2000, 0.4000]])
     """
     check_images(model, images)
     if positions < 2 or isinstance(target_layer, (list, tuple)):
@@ -95,12 +100,14 @@ def saturation(
         probe = context.probe(model, images, score, chunk_size=chunk_size, autocast=autocast)
         _, _, clean = probe.clean(target, score, gradient=False)
         (name, activation), at = next(iter(clean.activation.items())), torch.linspace(0, 1, positions).to(images)
-        walks = [_walk(probe, i, start, activation[i], at) for i, start in enumerate(make_baseline(baseline, images).split(1))]
-    values, similarity, norm = (torch.stack(rows) for rows in zip(*walks, strict=True))
+        paths = [
+            _measured(probe, i, start, activation[i], at) for i, start in enumerate(make_baseline(baseline, images).split(1))
+        ]
+    values, similarity, norm = (torch.stack(rows) for rows in zip(*paths, strict=True))
     return Saturation(at, values, similarity, norm, name)
 
 
-def _walk(
+def _measured(
     probe: LayerProbe,
     image: int,
     start: Float[Tensor, "1 c h w"],
@@ -111,44 +118,46 @@ def _walk(
     parts = []
     for positions in at.split(probe.chunk_size):
         z = torch.lerp(start, probe.images[image : image + 1], positions.view(-1, 1, 1, 1))
-        answer = probe.observe(z, torch.full((len(z),), image, device=z.device))
-        (here,), (gradient,) = answer.activation.values(), answer.gradient.values()
-        cosine = F.cosine_similarity(here.flatten(1), activation.flatten().unsqueeze(0))
-        parts.append((answer.score, cosine, gradient.flatten(1).norm(dim=1)))
+        results = probe.observe(z, torch.full((len(z),), image, device=z.device))
+        (at_z,), (gradient,) = results.activation.values(), results.gradient.values()
+        cosine = F.cosine_similarity(at_z.flatten(1), activation.flatten().unsqueeze(0))
+        parts.append((results.score, cosine, gradient.flatten(1).norm(dim=1)))
     score_, cosine_, norm = (torch.cat(values) for values in zip(*parts, strict=True))
     return score_, cosine_, norm
 
 
 def top_features(
-    model: nn.Module, images: Float[Tensor, "n c h w"], why: Explanation, count: int = 4, *, chunk_size: int = 32
+    model: nn.Module, images: Float[Tensor, "n c h w"], explanation: Explanation, count: int = 4, *, chunk_size: int = 32
 ) -> Explanation:
-    """What a class activation map's most important channels show, as a map of its own, whose insertion tells their worth.
+    """The mean feature map of a class activation map's most important channels, as an explanation to be evaluated.
 
-    Each feature map is divided by its largest value, what is negative in it left out, and the mean is taken.
+    Negative values of a feature map are set to 0, and it is divided by its largest value.
 
     Args:
         model: as it was explained.
         images: as they were explained.
-        why: of a method that names its ``top_channels``, at one layer.
-        count: channels, up to ten.
-        chunk_size: images in one pass at the most.
+        explanation: by a method that names its ``top_channels``, at one layer.
+        count: number of channels, up to ten.
+        chunk_size: images in one pass, at most.
 
     Raises:
         ValueError: for another method's explanation, several layers, or more channels than are named.
     """
-    named = [diagnostics.get("top_channels", {}) for diagnostics in why.diagnostics]
+    named = [diagnostics.get("top_channels", {}) for diagnostics in explanation.diagnostics]
     if not named or any(len(layers) != 1 for layers in named):
-        raise ValueError(f"{why.method} names no top channels of one layer; give the explanation of a class activation map")
+        raise ValueError(
+            f"{explanation.method} names no top channels of one layer; give the explanation of a class activation map"
+        )
     ((layer, first),) = named[0].items()
     if not 1 <= count <= len(first):
         raise ValueError(f"count is {count}; give 1 to {len(first)} channels")
     with undisturbed(model):
         probe = target_layers(model, layer, None, images[:1]).probe(model, images.detach(), "logit", chunk_size=chunk_size)
-        _, _, clean = probe.clean(why.explained, "logit", gradient=False)
+        _, _, clean = probe.clean(explanation.explained, "logit", gradient=False)
     channels = torch.tensor([layers[layer][:count] for layers in named], device=images.device)
     rows = torch.arange(len(images), device=images.device).unsqueeze(1)
     features = clean.activation[layer][rows, channels].relu()
     largest = features.amax(dim=(2, 3), keepdim=True)
     heatmap = (features / largest).where(largest > 0, 0).mean(dim=1)
-    method = f"top {count} of {why.method}"
-    return replace(why, heatmap=heatmap, score=None, method=method, settings={}, diagnostics=())
+    method = f"top {count} of {explanation.method}"
+    return replace(explanation, heatmap=heatmap, score=None, method=method, settings={}, diagnostics=())

@@ -12,7 +12,7 @@ hires_cam          :math:`w^k_{ij} = g^k_{ij}`                                  
 element_wise       :math:`w^k_{ij} = g^k_{ij}` where :math:`g^k_{ij} A^k_{ij} > 0`, else 0        grad-cam's own
 =================  =============================================================================  ==========================
 
-A weighting knows nothing of where the gradient comes from: see :mod:`faithmap.methods.cams.estimators`.
+Any weighting takes the gradients of any estimator (:mod:`faithmap.methods.cams.estimators`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a weighting works on: of one pass, or the mean over many.
+    """Activation and gradient that weights are made of: of one pass, or means over many.
 
     Attributes:
-        activation: A, what the weights multiply.
+        activation: A, the factor of the weights.
         gradient: g, or its mean.
-        mean_square: mean of the squares of g; None of one pass, whose square is the gradient's own.
-        mean_cube: likewise.
+        mean_square: mean of the squares of g; None for one pass, where it is the square of g.
+        mean_cube: mean of the cubes of g; None likewise.
     """
 
     activation: Float[Tensor, "n k h w"]
@@ -44,17 +44,17 @@ class Evidence:
 
     @property
     def square(self) -> Float[Tensor, "n k h w"]:
-        """Of g, or the mean of the squares."""
+        """The square of g, or the mean of the squares."""
         return self.gradient.square() if self.mean_square is None else self.mean_square
 
     @property
     def cube(self) -> Float[Tensor, "n k h w"]:
-        """Of g, or the mean of the cubes."""
+        """The cube of g, or the mean of the cubes."""
         return self.gradient.pow(3) if self.mean_cube is None else self.mean_cube
 
 
 Weighting: TypeAlias = Callable[[Evidence], Float[Tensor, "n k #h #w"]]
-"""From evidence to weights, one a channel (n, k, 1, 1) or one a cell."""
+"""From evidence to weights, one per channel (n, k, 1, 1) or one per cell."""
 
 WeightingName: TypeAlias = Literal["grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam", "element_wise"]
 
@@ -65,14 +65,14 @@ def grad_cam(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
 
 
 def grad_cam_plus_plus(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
-    r"""Positive gradients, weighted so that an object counts the same whatever its size.
+    r"""Positive gradients, weighted so that an object's size does not matter.
 
     The paper explains :math:`e^y`, whose derivatives are powers of g times :math:`e^y`:
 
     .. math:: \alpha = \frac{g^2}{2 g^2 + \sum_{ij} A_{ij} \, g^3}
 
-    The factor :math:`e^y` scales an image's whole map and is left out. Where g is 0, so is :math:`\alpha`. Smooth Grad-CAM++
-    (Omeiza 2019) puts means over noisy images in the place of g and its powers.
+    The factor :math:`e^y` scales the whole map of an image and is left out. Where g is 0, so is :math:`\alpha`. Smooth
+    Grad-CAM++ (Omeiza 2019) replaces g and its powers by their means over noisy images.
     """
     square = evidence.square
     denominator = 2 * square + evidence.activation.sum(dim=(2, 3), keepdim=True) * evidence.cube
@@ -81,7 +81,7 @@ def grad_cam_plus_plus(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
 
 
 def xgrad_cam(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
-    """The mean gradient of each channel, its cells counted by their activation; 0 for a channel that sums to 0."""
+    """The mean gradient of each channel, weighted by the activation of the cells; 0 for a channel that sums to 0."""
     total = evidence.activation.sum(dim=(2, 3), keepdim=True)
     product = (evidence.gradient * evidence.activation).sum(dim=(2, 3), keepdim=True)
     return (product / total).where(total != 0, 0)
@@ -114,4 +114,4 @@ WEIGHTINGS: Mapping[WeightingName, Weighting] = MappingProxyType(
 )
 
 FIRST_ORDER: frozenset[Weighting] = frozenset({grad_cam, xgrad_cam, layer_cam, hires_cam, element_wise})
-"""Those that need the gradient alone, and not its powers."""
+"""The weightings that need no powers of the gradient."""

@@ -41,29 +41,29 @@ from faithmap.methods.gradients.excitation_graph import FACTORS, MAKES_UNITS, NO
 from faithmap.score import at_least_single
 
 Excitation = Callable[[Value, bool], Tensor | None]
-"""Of a value, up or down; None where there is none."""
+"""The excitation of a value, up (True) or down; None if there is none."""
 
 Share = tuple[Value, bool, Tensor]
-"""An input, whether the mass wants it up, and the mass."""
+"""An input, the sign of its mass (True for up), and the mass."""
 
 
 class Rule(ABC):
-    """What one kind of operation does."""
+    """How excitation and mass pass one kind of operation."""
 
     @abstractmethod
     def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
-        """What pushes a result up or down, from what pushes the inputs."""
+        """The excitation of a result, up or down, from that of the inputs."""
 
     @abstractmethod
     def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
-        """The inputs' shares of the mass that wants the results up, or down."""
+        """The shares of the inputs in the mass of the results."""
 
 
 class Moved(Rule):
-    """Each result is one of the inputs' numbers."""
+    """Rule of operations that move numbers: each result is one of the inputs' numbers."""
 
     def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
-        """The inputs', at their new places."""
+        """The excitation of the inputs, moved as they are."""
         found = [of(value, up) for value in step.inputs]
         known = next((tensor for tensor in found if tensor is not None), None)
         if known is None:
@@ -73,7 +73,7 @@ class Moved(Rule):
         ]
 
     def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
-        """Back to where they came from."""
+        """The mass, moved back."""
         del of
         known = next(mass for mass in masses if mass is not None)
         leaves = [_zeros(value, known).requires_grad_() for value in step.inputs]
@@ -97,47 +97,47 @@ class Moved(Rule):
 
 
 class Scaled(Rule):
-    """s x + t, with s the same whatever the image."""
+    """Rule of s x + t, with s independent of the image."""
 
     def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
-        """Times s; where s is negative, what pushes the input the other way."""
+        """The excitation times s; where s is negative, that of the other sign times -s."""
         del output
         (value,), scale, total = step.inputs, _scale(step), None
-        for way in (True, False):
-            part, pushes = (scale if way == up else -scale).clamp(min=0), of(value, way)
-            if pushes is not None and bool((part > 0).any()):
-                total = part * pushes if total is None else total + part * pushes
+        for sign in (True, False):
+            part, excites = (scale if sign == up else -scale).clamp(min=0), of(value, sign)
+            if excites is not None and bool((part > 0).any()):
+                total = part * excites if total is None else total + part * excites
         return total
 
     def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
-        """All of it; nothing where s is 0."""
+        """The whole mass; 0 where s is 0."""
         del of
         (value,), scale, (mass, *_) = step.inputs, _scale(step), masses
-        assert mass is not None  # noqa: S101 - a step is walked for a reason
-        for way in (True, False):
-            part = (scale if way == up else -scale) > 0
+        assert mass is not None  # noqa: S101 - only steps with a mass are passed
+        for sign in (True, False):
+            part = (scale if sign == up else -scale) > 0
             if bool(part.any()):
-                yield value, way, (mass * part).sum_to_size(value.shape)
+                yield value, sign, (mass * part).sum_to_size(value.shape)
 
 
 class Summed(Rule):
-    """The sum of a few inputs, each with a factor, and of constants."""
+    """Rule of sums of inputs with factors, and of constants."""
 
     def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
-        """The sum of theirs."""
+        """The sum of the terms' excitations."""
         del output
         total = None
         for value, factor in self._terms(step):
-            pushes = of(value, up == (factor > 0))
-            if pushes is not None:
-                more = abs(factor) * pushes.broadcast_to(step.outputs[0])
+            excites = of(value, up == (factor > 0))
+            if excites is not None:
+                more = abs(factor) * excites.broadcast_to(step.outputs[0])
                 total = more if total is None else total + more
         return total
 
     def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
-        """In proportion to their excitation; all of it to a single one."""
+        """In proportion to the terms' excitation; the whole mass to a single term."""
         mass, terms = masses[0], self._terms(step)
-        assert mass is not None  # noqa: S101 - a step is walked for a reason
+        assert mass is not None  # noqa: S101 - only steps with a mass are passed
         if len(terms) == 1:
             ((value, factor),) = terms
             yield value, up == (factor > 0), mass.sum_to_size(value.shape)
@@ -145,9 +145,9 @@ class Summed(Rule):
         total = self.excitation(step, 0, up, of)
         quotient = None if total is None else _quotient(mass, total)
         for value, factor in terms:
-            pushes = of(value, up == (factor > 0))
-            if pushes is not None and quotient is not None:
-                yield value, up == (factor > 0), (abs(factor) * pushes * quotient).sum_to_size(value.shape)
+            excites = of(value, up == (factor > 0))
+            if excites is not None and quotient is not None:
+                yield value, up == (factor > 0), (abs(factor) * excites * quotient).sum_to_size(value.shape)
 
     def _terms(self, step: Step) -> list[tuple[Value, float]]:
         if step.name == "neg":
@@ -159,38 +159,38 @@ class Summed(Rule):
 
 
 class Mixed(Rule):
-    """Weighted sums of units, and averages, whose weights are positive."""
+    """Rule of weighted sums of units, and of averages, whose weights are positive."""
 
     def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
         """Responses times weights of the right sign."""
         del output
         (value,), total = step.inputs, None
-        for way in (True, False):
-            response = of(value, way)
-            part = None if response is None else self._half(step, response, way == up)
+        for sign in (True, False):
+            response = of(value, sign)
+            part = None if response is None else self._half(step, response, sign == up)
             total = part if total is None else total if part is None else total + part
         return total
 
     def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
-        """Eq. 2: one pass forward and one back through the operation, with one sign of its weights."""
+        """Eq. 2, by the operation and its transpose with the weights of one sign."""
         (value,), mass = step.inputs, masses[0]
-        assert mass is not None  # noqa: S101 - a step is walked for a reason
+        assert mass is not None  # noqa: S101 - only steps with a mass are passed
         leaves: dict[bool, Tensor] = {}
         parts: list[Tensor] = []
-        for way in (True, False):
-            response = of(value, way)
+        for sign in (True, False):
+            response = of(value, sign)
             if response is not None:
                 with torch.enable_grad():
                     leaf = response.detach().requires_grad_()
-                    part = self._half(step, leaf, way == up)
+                    part = self._half(step, leaf, sign == up)
                 if part is not None:
-                    leaves[way], parts = leaf, [*parts, part]
+                    leaves[sign], parts = leaf, [*parts, part]
         if leaves:
             with torch.enable_grad():
                 total = torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
             back = _transposed([(total, _quotient(mass, total.detach()))], list(leaves.values()))
-            for (way, leaf), share in zip(leaves.items(), back, strict=True):
-                yield value, way, leaf.detach() * share
+            for (sign, leaf), share in zip(leaves.items(), back, strict=True):
+                yield value, sign, leaf.detach() * share
 
     def _half(self, step: Step, response: Tensor, positive: bool) -> Tensor | None:
         """The operation with the positive part of its weights, or the negative part without its sign; None for no weights."""
@@ -208,14 +208,14 @@ class Mixed(Rule):
 
 
 class Rectified(Rule):
-    """Puts out units: what is positive, and of a leaky one a part of what is negative."""
+    """Rule of rectifications. Their outputs are units, whose responses are their excitation."""
 
     def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
-        """Not asked for: the response itself is known."""
+        """Never needed: the response itself is known."""
         raise NotImplementedError
 
     def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
-        """All of it."""
+        """The whole mass."""
         del of
         mass = masses[0]
         if mass is not None and (up or step.name == "leaky_relu"):
@@ -223,7 +223,7 @@ class Rectified(Rule):
 
 
 def _scale(step: Step) -> Tensor:
-    """s, as it multiplies the input."""
+    """The factor s of the input."""
     if step.name in NORMS:
         mean, variance = step.argument("running_mean"), step.argument("running_var")
         epsilon = step.argument("eps", step.argument("epsilon", 1e-5))
@@ -236,13 +236,13 @@ def _scale(step: Step) -> Tensor:
 
 
 def _quotient(mass: Tensor, excitation: Tensor) -> Tensor:
-    """Mass for each unit of excitation; none where nothing excites, as the paper has it."""
+    """Mass per excitation; 0 where there is no excitation, as in the paper."""
     least = torch.finfo(excitation.dtype).tiny
     return (mass / excitation.clamp(min=least)).where(excitation > least, 0)
 
 
 def _transposed(pairs: list[tuple[Tensor, Tensor]], leaves: list[Tensor]) -> tuple[Tensor, ...]:
-    """What the transpose of a linear operation makes of masses, each at a result of it."""
+    """The transpose of a linear operation, applied to masses of its results."""
     results, masses = zip(*pairs, strict=True)
     return torch.autograd.grad(results, leaves, masses, allow_unused=True, materialize_grads=True)
 
@@ -295,16 +295,16 @@ def rule_for(step: Step) -> Rule:
 
 def _weights_vary(step: Step) -> str | None:
     one = len(step.inputs) == 1 and any(isinstance(step.argument(name), Value) for name in FACTORS[step.name])
-    return None if one else "it multiplies two tensors that both hang on the image, or adds another to them"
+    return None if one else "it multiplies two tensors that both depend on the image, or adds another to them"
 
 
 def _factor_varies(step: Step) -> str | None:
     if len(step.inputs) != 1:
-        return "it multiplies two tensors that both hang on the image"
+        return "it multiplies two tensors that both depend on the image"
     divides = step.name == "div" and (
         step.argument("rounding_mode") is not None or not isinstance(step.argument("self"), Value)
     )
-    return "it divides by what hangs on the image, or rounds" if divides else None
+    return "it divides by a tensor that depends on the image, or rounds" if divides else None
 
 
 def _normalises_the_batch(step: Step) -> str | None:
@@ -322,7 +322,7 @@ def _is_no_rectification(step: Step) -> str | None:
     }[step.name]
     numbers = isinstance(low, (int, float)) and (high is None or isinstance(high, (int, float)))
     rectifies = numbers and low == 0 and (high is None or high > 0)
-    return None if rectifies else "it does not begin to respond at 0, and rectifies nothing"
+    return None if rectifies else "it does not rectify at 0"
 
 
 def _reads_other_bits(step: Step) -> str | None:
@@ -341,17 +341,17 @@ _CHECKS: Mapping[str, Callable[[Step], str | None]] = MappingProxyType(
 
 
 Mass = dict[bool, Tensor]
-"""Of a value: what wants it up (True), and what wants it down (False)."""
+"""The mass of a value for up (True) and for down (False)."""
 
 
 class Walk:
-    """Down the tape, from the value that is explained."""
+    """Passes mass down the graph, from the explained value."""
 
     def __init__(self) -> None:
         self._excitation: dict[tuple[Value, bool], Tensor | None] = {}
 
     def excitation(self, value: Value, up: bool) -> Tensor | None:
-        """What pushes a value up, or down: responses of the units below times weights of that sign; None for nothing at all."""
+        """The excitation of a value, up or down: responses of the units below times weights of that sign; None if all are 0."""
         key = (value, up)
         if key not in self._excitation:
             if value.units is None:
@@ -362,10 +362,10 @@ class Walk:
         return self._excitation[key]
 
     def down(self, top: Value, start: Mass, stop: Value) -> Mass:
-        """The mass that arrives at a value, of what started at the top.
+        """The mass at the value ``stop`` for the mass ``start`` at the value ``top``.
 
         Raises:
-            ValueError: for an operation on the way that the rules do not cover.
+            ValueError: for an operation between the two that has no rule.
         """
         masses: dict[Value, Mass] = {top: dict(start)}
         waiting = {top.step: {top.output: top}}
@@ -382,12 +382,12 @@ class Walk:
                 waiting[value.step][value.output] = value
                 held = masses.setdefault(value, {})
                 for up, more in mass.items():
-                    more = self._of_a_response(value, up, more)  # noqa: PLW2901 - less of the same
+                    more = self._of_a_response(value, up, more)  # noqa: PLW2901 - a part of it
                     held[up] = held[up] + more if up in held else more
         return {}
 
     def _of_a_response(self, value: Value, up: bool, mass: Tensor) -> Tensor:
-        """A unit that does not respond cannot win, though the lone input of a sum is given all."""
+        """The mass of a value, without units that do not respond: the only input of a sum gets all, but cannot win."""
         if value.units is None:
             return mass
         response = self.excitation(value, up)
@@ -400,5 +400,5 @@ class Walk:
         for up in (True, False):
             of_outputs = [masses.get(i, {}).get(up) for i in range(len(step.outputs))]
             if any(mass is not None for mass in of_outputs):
-                for value, way, mass in rule_for(step).shares(step, of_outputs, up, self.excitation):
-                    yield value, {way: mass}
+                for value, sign, mass in rule_for(step).shares(step, of_outputs, up, self.excitation):
+                    yield value, {sign: mass}

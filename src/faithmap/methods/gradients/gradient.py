@@ -39,12 +39,12 @@ Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
 
 @dataclass(eq=False)
 class GradientExplainer(Explainer):
-    """Base of the methods that look at gradients to the pixels.
+    """Base of the methods that take gradients to the pixels. Maps have the image's own resolution.
 
     Args:
-        channels: how an attribution of every channel becomes one number a pixel.
-
-    The rest is explained at :class:`faithmap.methods.Explainer`. Maps have the image's own resolution.
+        score: logit or probability of the target class.
+        channels: one number per pixel out of the attributions of its channels: the ``largest`` absolute value, their ``sum``,
+            or the ``absolute_sum``, the sum of their absolute values.
     """
 
     score: ScoreKind = "logit"
@@ -68,23 +68,23 @@ class GradientExplainer(Explainer):
 
     @abstractmethod
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """Each image's attribution, one number for every pixel's every channel."""
+        """The attribution of each image, one number for every channel of every pixel."""
 
     def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
-        """Each image's attribution, and what else there is to say of it."""
+        """The attribution of each image, and its diagnostics."""
         return self.attribute(part), {}
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A few images at a time.
+    """A chunk of images, as a gradient method gets them.
 
     Attributes:
-        images: the few, or disturbed copies of them.
-        numbers: which of the explained images they were made from.
+        images: explained images, or noisy copies of them.
+        numbers: number of the explained image that each was made from.
         probe: of the model.
-        generators: of each.
-        request: that the call asked.
+        generators: one for each image.
+        request: of the call.
     """
 
     images: Float[Tensor, "m c h w"]
@@ -95,7 +95,7 @@ class Part:
 
 
 def reduced(attribution: Float[Tensor, "n c h w"], channels: Channels) -> Float[Tensor, "n h w"]:
-    """One number a pixel.
+    """One number per pixel.
 
     >>> reduced(torch.tensor([[[[1.0]], [[-3.0]]]]), "largest")
     tensor([[[3.]]])
@@ -107,24 +107,37 @@ def reduced(attribution: Float[Tensor, "n c h w"], channels: Channels) -> Float[
 
 @dataclass(eq=False)
 class Gradient(GradientExplainer):
-    """The gradient (Simonyan et al. 2014), which the pointing game's table calls AM."""
+    """The gradient to the pixels (Simonyan et al. 2014); AM in tables of the pointing game.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.3, 0.9]]]])
+    >>> Gradient(model)(image, 1).heatmap
+    tensor([[[0., 1.]]])
+    """
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and one with its gradient."""
+        """The clean pass, and one with its gradient."""
         del image
         return Passes(2, 1)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """One pass."""
+        """One pass with gradient."""
         return part.probe.gradients(part.images, part.numbers)
 
 
 @dataclass(eq=False)
 class GradientTimesInput(GradientExplainer):
-    """The gradient times the image (Shrikumar et al. 2016).
+    """The gradient times the image minus a baseline (Shrikumar et al. 2016).
 
     Args:
-        baseline: what the image is counted from; "zero" is 0 in the model's normalised space, where the paper multiplies.
+        baseline: b; a name, pixel value, tensor or callable. "zero" is 0 in the model's normalised space, as in the paper.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.3, 0.9]]]])
+    >>> GradientTimesInput(model)(image, 1).heatmap
+    tensor([[[0.0000, 0.9000]]])
     """
 
     channels: Channels = "sum"
@@ -136,12 +149,12 @@ class GradientTimesInput(GradientExplainer):
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and one with its gradient."""
+        """The clean pass, and one with its gradient."""
         del image
         return Passes(2, 1)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """One pass."""
+        """One pass with gradient."""
         chosen = part.request.baseline_for(part.numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         return (part.images - make_baseline(chosen, part.images)) * part.probe.gradients(part.images, part.numbers)
@@ -149,14 +162,20 @@ class GradientTimesInput(GradientExplainer):
 
 @dataclass(eq=False)
 class SmoothGrad(GradientExplainer):
-    """The mean over noisy copies.
+    """SmoothGrad: the mean attribution of noisy copies of the image (Smilkov et al. 2017).
 
     Args:
-        method: whose attributions are averaged, with its own settings; None for the plain gradient. Of its settings those that
-            every explainer has, such as ``score`` and ``chunk_size``, are this one's.
-        samples: copies.
-        noise_std: in [0, 1] pixels. The paper's 10 to 20 % of the range is 0.1 to 0.2.
-        antithetic: every second copy has the noise of the one before it with the other sign.
+        method: the method whose attributions are averaged, with its own settings; None for the plain gradient. Settings that
+            all methods have, such as ``score`` and ``chunk_size``, are taken from SmoothGrad.
+        samples: number of copies.
+        noise_std: standard deviation of the noise. The paper's 10 to 20 % of the range is 0.1 to 0.2.
+        antithetic: every second copy has the noise of the one before with the other sign.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.3, 0.9]]]])
+    >>> SmoothGrad(model, samples=4)(image, 1).heatmap
+    tensor([[[0., 1.]]])
     """
 
     method: GradientExplainer | None = None
@@ -179,17 +198,17 @@ class SmoothGrad(GradientExplainer):
         self._method._check(size)
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
-        """The clean one, and the method's own for each copy."""
+        """The clean pass, and those of the method for each copy."""
         inner = self._method.passes(image)
         return None if inner is None else Passes(1 + self.samples * (inner.forward - 1), self.samples * inner.backward)
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """As many attributions as there are samples."""
+        """The mean attribution of the copies."""
         mean, _ = self._moments(part)
         return mean
 
     def _moments(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]:
-        """Mean, and mean square of the distance to the first copy's attribution, which keeps the variance from cancelling."""
+        """Mean and variance of the attributions, by sums of differences from the first: their squares do not cancel."""
         stream = Stream(part.images, [self._samples(generator) for generator in part.generators])
         total, square, first = (torch.zeros_like(at_least_single(part.images)) for _ in range(3))
         seen = torch.zeros(len(part.images), dtype=torch.bool)
@@ -216,9 +235,16 @@ class SmoothGrad(GradientExplainer):
 
 @dataclass(eq=False)
 class VarGrad(SmoothGrad):
-    """The variance over noisy copies (Adebayo et al. 2018): where the attribution is not to be relied on."""
+    """VarGrad: the variance of the attribution over noisy copies, high where it is unreliable (Adebayo et al. 2018).
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.3, 0.9]]]])
+    >>> bool(VarGrad(model, samples=4, score="probability")(image, 1).heatmap.min() > 0)
+    True
+    """
 
     def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
-        """As many attributions as there are samples."""
+        """The variance of the attributions of the copies."""
         _, variance = self._moments(part)
         return variance

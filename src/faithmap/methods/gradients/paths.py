@@ -1,11 +1,11 @@
-r"""Integrated and Expected Gradients: what every pixel adds to the score, on the way from a reference to the image.
+r"""Integrated and Expected Gradients: the contribution of each pixel to the change of the score from a reference to the image.
 
 .. math:: a = E_{x' \sim D, \; t \sim U(0, 1)} \Bigl[ (x - x') \cdot
     \frac{\partial y}{\partial x}\bigl(x' + t (x - x')\bigr) \Bigr]
 
 Integrated Gradients (Sundararajan 2017) has one baseline x', or a few, and a quadrature in t; Expected Gradients (Erion 2021)
-draws both. Attributions are *complete*: they sum to :math:`y(x) - E y(x')`, the better the more positions there are. How far
-they are from it, as a part of that, is the completeness gap.
+draws both. Attributions are *complete*: with more positions their sum approaches :math:`y(x) - E y(x')`. The completeness gap
+is the absolute difference of the two, divided by :math:`|y(x) - E y(x')|`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from faithmap.score import ScoreKind, at_least_single
 
 @dataclass(eq=False)
 class PathGradients(GradientExplainer):
-    """Base of the methods that go from references to the image.
+    """Base of the methods that average gradients along paths from references to the image.
 
     Args:
-        completeness: ask for the references' scores, too, and say how far the attributions are from complete.
+        completeness: report the completeness gap, which takes the scores of the references, too.
     """
 
     score: ScoreKind = "probability"
@@ -65,7 +65,7 @@ class PathGradients(GradientExplainer):
         return total
 
     def _start(self, part: Part, stream: Stream) -> Float[Tensor, " m"]:
-        """The mean score of each image's references, as often as they were set out from."""
+        """The mean score of each image's references, weighted as their paths are."""
         means = []
         for i, samples in enumerate(stream.samples):
             references = samples.references
@@ -82,12 +82,19 @@ class PathGradients(GradientExplainer):
 
 @dataclass(eq=False)
 class IntegratedGradients(PathGradients):
-    """Integrated Gradients (Sundararajan et al. 2017).
+    """Integrated Gradients: gradients along the path from a baseline to the image (Sundararajan et al. 2017).
 
     Args:
-        samples: positions on each path.
-        baseline: where paths begin: one baseline, or a tensor of several images, each the beginning of a path of its own.
-        quadrature: positions t / S (``right``), the middles of S parts, or S points with both ends in and half weight there.
+        samples: S, positions on each path.
+        baseline: x'; a name, pixel value, tensor or callable, or a tensor of several images, each with a path of its own.
+        quadrature: positions t / S (``right``), the middles of S equal parts (``midpoint``), or S points with both ends and
+            half their weight there (``trapezoid``).
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.3, 0.9]]]])
+    >>> IntegratedGradients(model, samples=2, score="logit")(image, 1).heatmap
+    tensor([[[0.0000, 0.9000]]])
     """
 
     samples: Annotated[int, Ge(1)] = 50
@@ -96,11 +103,11 @@ class IntegratedGradients(PathGradients):
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
-        if self.samples < 2 and self.quadrature == "trapezoid":
+        if self.quadrature == "trapezoid" and self.samples < 2:
             raise ValueError(f"samples is {self.samples}; give at least 2 for the trapezoid rule")
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and so many on each path; to say how complete they are, one for its beginning."""
+        """The clean pass, and one for each sample of each path; for the completeness gap, one for each baseline."""
         del image
         paths = len(self.baseline) if isinstance(self.baseline, Tensor) and self.baseline.ndim == 4 else 1
         return Passes(1 + paths * (self.samples + self.completeness), paths * self.samples)
@@ -117,22 +124,28 @@ class IntegratedGradients(PathGradients):
 
 @dataclass(eq=False)
 class ExpectedGradients(PathGradients):
-    """Expected Gradients (Erion et al. 2021), with the references of Expected Grad-CAM.
+    """Expected Gradients: gradients at random points of paths from many references (Erion et al. 2021).
 
     Args:
-        samples: passes; t is drawn once from each of so many equal parts of a path, with a reference of its own.
+        samples: passes; t is drawn once from each of as many equal parts of [0, 1], with a reference of its own.
         references: D; a distribution, several images as a tensor, or a baseline. The paper draws from the training images.
-        noise_std: of noise added to each pass, in [0, 1] pixels; none in the paper.
-        completeness: as above; costs a forward pass a sample, and is off unless it is asked for.
+        noise_std: standard deviation of noise added in each pass; the paper adds none.
+        completeness: report the completeness gap, at a forward pass for each sample.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.3, 0.9]]]])
+    >>> ExpectedGradients(model, samples=2, references="black", score="logit")(image, 1).heatmap
+    tensor([[[0.0000, 0.9000]]])
     """
 
     completeness: bool = False
     samples: Annotated[int, Ge(1)] = 50
-    references: Annotated[References, AlsoNamed("baseline")] = field(default_factory=RandomBlurs)
+    references: References = field(default_factory=RandomBlurs)
     noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.0
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """The clean one, and the samples; to say how complete they are, their references."""
+        """The clean pass, and one for each sample; for the completeness gap, one for each reference."""
         del image
         return Passes(1 + self.samples * (1 + self.completeness), self.samples)
 
@@ -147,7 +160,7 @@ class ExpectedGradients(PathGradients):
 
 
 def _given(part: Part, image: int, own: References) -> References:
-    """Where the paths of one image begin: the call's baseline, else the method's."""
+    """The references of one image: the baseline of the call, else the method's own."""
     if part.request.baseline is None:
         return own
     number = int(part.numbers[image])

@@ -7,14 +7,14 @@ import torch
 from oracles import Linear, SmallNet
 
 from faithmap.masking import compose, upsample
-from faithmap.probe import MaskedModel
+from faithmap.probe import MaskProbe
 from faithmap.score import Score
 
 CLASSES = torch.tensor([0, 1, 1])
 
 
-def engine(model: torch.nn.Module, images: torch.Tensor, chunk_size: int) -> MaskedModel:
-    return MaskedModel(model.eval(), Score(classes=CLASSES), images, 0.3 * images + 0.2, chunk_size=chunk_size)
+def engine(model: torch.nn.Module, images: torch.Tensor, chunk_size: int) -> MaskProbe:
+    return MaskProbe(model.eval(), Score(classes=CLASSES), images, 0.3 * images + 0.2, chunk_size=chunk_size)
 
 
 def test_one_shows_the_image_and_zero_the_baseline(images: torch.Tensor) -> None:

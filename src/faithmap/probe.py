@@ -226,9 +226,6 @@ class MaskProbe(Probe):
         return rows_of(self.difference, index)
 
 
-MaskedModel = MaskProbe
-
-
 @dataclass(frozen=True, eq=False)
 class Pass:
     """The results of one pass over m images.

@@ -141,7 +141,7 @@ class ExpectedGradients(PathGradients):
 
     completeness: bool = False
     samples: Annotated[int, Ge(1)] = 50
-    references: References = field(default_factory=RandomBlurs)
+    references: Annotated[References, AlsoNamed("baseline")] = field(default_factory=RandomBlurs)
     noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.0
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:

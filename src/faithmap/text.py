@@ -1,10 +1,10 @@
-"""Text that a terminal can be trusted with. Free of torch, so that the command line can start without it."""
+"""Text for terminals and reports. Free of torch, so that the command line can start without it."""
 
 from __future__ import annotations
 
 
 def one_line(text: str) -> str:
-    r"""Escape what does not print: a file's name is its author's, and may neither break a line nor steer the terminal.
+    r"""Escape characters that do not print, such as those in file names that would break a line or control the terminal.
 
     >>> print(one_line("cat\n\x1b[2J.jpg"))
     cat\n\x1b[2J.jpg
@@ -13,7 +13,7 @@ def one_line(text: str) -> str:
 
 
 def counted(number: int, what: str) -> str:
-    """A number of things.
+    """A number with a noun.
 
     >>> counted(1, "unit"), counted(2000, "unit")
     ('1 unit', '2,000 units')
@@ -21,10 +21,10 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'s' * (number != 1)}"
 
 
-def spoken(seconds: float) -> str:
-    """A time to two digits.
+def duration(seconds: float) -> str:
+    """A time with two digits.
 
-    >>> [spoken(seconds) for seconds in (0.0314, 4.24, 99.8, 640, 7300)]
+    >>> [duration(seconds) for seconds in (0.0314, 4.24, 99.8, 640, 7300)]
     ['0.031 s', '4.2 s', '100 s', '11 min', '2.0 h']
     """
     if seconds < 99.5:

@@ -101,7 +101,7 @@ def test_every_method_takes_part_unless_told_otherwise(faith, photo, tmp_path: P
     left_out = {method["name"]: method for method in record["left_out"]}
     assert {method["name"] for method in record["ranking"]} | left_out.keys() == set(METHODS)
     assert left_out["rise"]["seconds"] == pytest.approx((4001 + 2 * 37 + 1) * 1e-3)
-    assert any("rise (4.1 s)" in line and line.endswith(": would break the budget") for line in run.out.splitlines())
+    assert any("rise (4.1 s)" in line and line.endswith(": would exceed the budget") for line in run.out.splitlines())
     assert left_out["learned_mask"]["reason"].startswith("cannot be run: masker is None")
     assert "gradcam" not in left_out
     assert record["budget"]["seconds"] == 4.0
@@ -172,7 +172,7 @@ def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
         (("--budget", "120"), '"120" is no time'),
         (("--score", "area"), "area"),
         (("--target", "sheep dgo"), "did you mean 'sheep dog'"),
-        (("--resolution", "17"), "no more cells than pixels a side"),
+        (("--resolution", "17"), "at most one cell per pixel along each side"),
         (("--methods", "gradcam", "--resolution", "6", "--budget", "0.000001s"), "no method fits into 1e-06 s: gradcam"),
         (("nowhere.png",), "nowhere.png: cannot be read"),
         (("nowhere.png", "--budget", "1s"), "nowhere.png: cannot be read"),
@@ -219,7 +219,7 @@ def test_an_interrupted_choice_leaves_nothing(faith, photo, monkeypatch: pytest.
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("faithmap.selection.games.deletion_insertion", "faithmap.studies.choose.save_figure"):
+    for place in ("faithmap.selection.evaluation.deletion_insertion", "faithmap.studies.choose.save_figure"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             run = faith("choose", "cat.png", *QUICK)

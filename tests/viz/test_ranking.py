@@ -9,7 +9,7 @@ from viz_tools import xdata, ydata
 
 from faithmap.methods.base import Passes
 from faithmap.selection import Choice, LeftOut, Ranked
-from faithmap.text import spoken
+from faithmap.text import duration
 from faithmap.viz import ranking
 
 
@@ -20,7 +20,7 @@ def test_rows_are_methods_in_descending_order() -> None:
         for i, (name, mean) in enumerate([("igos", 0.6), ("gradcam", 0.6), ("edges", 0.3), ("gradient", 0.1)])
     ]
     rows.sort(key=lambda row: -row.mean)
-    choice = Choice("insertion_minus_deletion", tuple(rows), (LeftOut("rise", "would break the budget", 90.0),), 60.0, 20.0)
+    choice = Choice("insertion_minus_deletion", tuple(rows), (LeftOut("rise", "would exceed the budget", 90.0),), 60.0, 20.0)
     figure = ranking(choice, title="Methods for a net")
     (ax,) = figure.axes
     figure.draw_without_rendering()
@@ -33,7 +33,7 @@ def test_rows_are_methods_in_descending_order() -> None:
         assert xdata(means[i])[0] == pytest.approx(row.mean)
         assert xdata(bars[i]).tolist() == [row.interval.low, row.interval.high] if row.interval else []
         cost = [text.get_text() for text in ax.texts if text.get_position()[1] == i]
-        assert cost == [str(row.passes.forward), str(row.passes.backward), spoken(row.seconds)]
+        assert cost == [str(row.passes.forward), str(row.passes.backward), duration(row.seconds)]
     colours = [to_hex(means[i].get_color()) for i in range(4)]
     assert len(set(colours)) == 4, "the best, one indistinguishable from it, a control, one that is worse"
     words = " ".join(text.get_text() for text in figure.texts)

@@ -20,7 +20,7 @@ from faithmap.methods.base import Passes
 from faithmap.metrics.functional.curves import PROTOCOLS
 from faithmap.metrics.functional.road import FRACTIONS
 from faithmap.model import Classifier
-from faithmap.selection.timing import Pace, clock_of
+from faithmap.selection.timing import PassTimes, clock_of
 from faithmap.warning_types import suppressed
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Estimate:
         return self.images * sum(sum(own) + sum(metrics) for own, metrics in each)
 
 
-def estimate(plan: BenchPlan, size: tuple[int, int], paces: Mapping[str, Pace] | None = None) -> Estimate:
+def estimate(plan: BenchPlan, size: tuple[int, int], paces: Mapping[str, PassTimes] | None = None) -> Estimate:
     """Estimate a plan.
 
     Args:
@@ -105,15 +105,15 @@ def estimate(plan: BenchPlan, size: tuple[int, int], paces: Mapping[str, Pace] |
     return Estimate(len(plan), images * len(models), estimates)
 
 
-def measured_pace(model: Classifier, image: Float[Tensor, "1 c h w"], chunk_size: int) -> Pace:
+def measured_pace(model: Classifier, image: Float[Tensor, "1 c h w"], chunk_size: int) -> PassTimes:
     """Measure the seconds per pass of a model on its device."""
     with suppressed(), torch.no_grad():
-        return Pace.measured(model, image, None, chunk_size, clock_of(image.device))
+        return PassTimes.measured(model, image, None, chunk_size, clock_of(image.device))
 
 
-def given_pace(passes_per_second: float) -> Pace:
+def given_pace(passes_per_second: float) -> PassTimes:
     """The pace for a number of passes per second, forward or backward."""
-    return Pace(1 / passes_per_second, 1 / passes_per_second, {})
+    return PassTimes(1 / passes_per_second, 1 / passes_per_second, {})
 
 
 def cells_of(method: PlannedMethod, size: tuple[int, int]) -> int:

@@ -14,7 +14,7 @@ from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import dry_run, first_image, make_plan
 from faithmap.cli.bench_arguments import BenchPlanArguments
 from faithmap.cli.report import make_console, print_line
-from faithmap.text import counted, spoken
+from faithmap.text import counted, duration
 
 
 def show_plan(request: LoadedSpec, arguments: BenchPlanArguments) -> int:
@@ -66,7 +66,7 @@ def _lines(found: Estimate, devices: int) -> Iterator[str]:
     yield f"{'method':<{width}}  passes per image      of the metrics       time      disk"
     for part in found.methods:
         yield f"{part.method:<{width}}{_row(part, devices)}"
-    whole = "" if found.seconds is None else f", {spoken(found.seconds / devices)} on {counted(devices, 'device')}"
+    whole = "" if found.seconds is None else f", {duration(found.seconds / devices)} on {counted(devices, 'device')}"
     parts = (counted(found.units, "unit"), counted(found.images, "image"))
     yield f"{', '.join(parts)}, {found.passes:,} passes{whole}, {_bytes(found.size)}"
     if any(part.passes is None for part in found.methods):
@@ -76,7 +76,7 @@ def _lines(found: Estimate, devices: int) -> Iterator[str]:
 def _row(part: MethodEstimate, devices: int) -> str:
     own = "?" if part.passes is None else f"{part.passes.forward} + {part.passes.backward}"
     metric_passes = f"{part.metric_passes.forward} + {part.metric_passes.backward}"
-    seconds = "" if part.seconds is None else spoken(part.seconds / devices)
+    seconds = "" if part.seconds is None else duration(part.seconds / devices)
     return f"{own:>17}  {metric_passes:>18}  {seconds:>9}  {_bytes(part.size):>8}"
 
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from faithmap.bench.evaluate import FinishedUnit
 from faithmap.bench.run import ProgressCallback, RunProgress
 from faithmap.cli.report import make_console, print_line
-from faithmap.text import counted, spoken
+from faithmap.text import counted, duration
 
 EVERY = 10.0
 """Seconds from one plain line to the next."""
@@ -75,7 +75,7 @@ def line_of(state: RunProgress) -> str:
     if state.done:
         text += f", {_rate(state.done / state.seconds)} units/s, {_rate(state.images / state.seconds)} images/s"
     if state.remaining:
-        text += f", {spoken(state.remaining)} left"
+        text += f", {duration(state.remaining)} left"
     return text + (f", {counted(state.failed, 'image')} failed" if state.failed else "")
 
 
@@ -95,7 +95,7 @@ def _summary(state: RunProgress, out: Path) -> Iterator[str]:
         yield f"it was begun with {', '.join(state.versions)}; results of other versions may differ"
     if state.corrupt:
         yield f"done again for damage: {counted(len(state.corrupt), 'file')}, {state.corrupt[0]} among them"
-    done = f"{counted(state.done, 'unit')} done in {spoken(state.seconds)}" if state.done else "nothing left to do"
+    done = f"{counted(state.done, 'unit')} done in {duration(state.seconds)}" if state.done else "nothing left to do"
     yield f"{out}: {done}, {state.present + state.done} of {state.units} are there"
     failed = state.failed + state.failed_before
     if failed:

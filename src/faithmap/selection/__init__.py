@@ -1,7 +1,4 @@
-"""Which method to use: those that fit a model and a time, ranked on the user's own photographs.
-
-On a floor of its own, above methods and metrics, which do not know each other: a choice asks both.
-"""
+"""Selection of a method: the methods that fit a model and a time budget, ranked on the user's own images."""
 
 from faithmap.selection.advice import advice
 from faithmap.selection.candidates import explainers_for

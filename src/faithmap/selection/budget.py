@@ -1,7 +1,7 @@
-"""Allowance: the time that there is, what is gone of it, and what stops a method that takes more.
+"""Time budget: the time that remains, and a callback that stops a method which takes too long.
 
-A method is begun only if what it is expected to take fits into the budget. One that then takes longer is stopped, at the
-latest when the budget is overrun by 3 %: between two photographs, or at its next step.
+A method is started only if its estimated time fits into the budget. If it then takes longer, it is stopped when the budget is
+exceeded by 3 % at the latest: between two images, or at its next step.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from faithmap.methods.base import Progress
 from faithmap.selection.timing import Clock
 
 OVERRUN = 1.03
-"""Part of the budget to which a method that has been begun may run: what is nearly done is not thrown away."""
+"""Share of the budget up to which a method that was started may run, so that nearly finished work is not lost."""
 
-CONTROLS = 1 / 3
-"""Part of the budget that controls may take before the methods; more of them come last, if there is time left."""
+CONTROL_SHARE = 1 / 3
+"""Share of the budget that controls may take before the methods; further controls are evaluated last."""
 
 
 class OutOfTimeError(Exception):
-    """A method is still at a photograph when its time is up; ``seconds`` is what the photograph takes, at the speed so far."""
+    """The time of a method is over while it explains an image; ``seconds`` is the estimated time of the image."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -27,49 +27,49 @@ class OutOfTimeError(Exception):
 
 
 @dataclass
-class Allowance:
-    """Seconds.
+class TimeBudget:
+    """A number of seconds, and how many are spent.
 
     Attributes:
-        budget: for everything.
-        clock: that counts them.
-        before: what was spent already.
+        budget: seconds for everything.
+        clock: measures the time.
+        already_spent: seconds before the clock was started.
     """
 
     budget: float
     clock: Clock
-    before: float = 0.0
+    already_spent: float = 0.0
     started: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.started = self.clock() - self.before
+        self.started = self.clock() - self.already_spent
 
     @property
     def spent(self) -> float:
-        """So far."""
+        """Seconds that are spent."""
         return self.clock() - self.started
 
     def fits(self, seconds: float) -> bool:
-        """Whether something that takes so long may begin."""
+        """Whether there is time to start something that takes so long."""
         return self.spent + seconds <= self.budget
 
-    def bears(self, seconds: float) -> bool:
-        """Whether something that is under way may go on for so long."""
+    def allows(self, seconds: float) -> bool:
+        """Whether something that was started may continue for so long."""
         return self.spent + seconds <= self.budget * OVERRUN
 
-    def watch(self, share: float, after: float) -> Progress:
-        """What a method is to call at its steps; it raises :class:`OutOfTimeError` when the method's time is up.
+    def limit(self, share: float, reserved: float) -> Progress:
+        """A progress callback that raises :class:`OutOfTimeError` when the time of a method is over.
 
         Args:
-            share: how much of what is left the method may take, for what it is at.
-            after: seconds of that which are needed when it is done.
+            share: of the remaining time that the method may use.
+            reserved: seconds of that share for the evaluation afterwards.
         """
         began = self.clock()
-        limit = (self.budget * OVERRUN - self.spent) * share - after
+        available = (self.budget * OVERRUN - self.spent) * share - reserved
 
         def step(done: int, total: int) -> None:
             seconds = self.clock() - began
-            if done < total and seconds > limit:
+            if done < total and seconds > available:
                 raise OutOfTimeError(seconds * total / max(done, 1))
 
         return step

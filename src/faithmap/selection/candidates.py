@@ -1,4 +1,4 @@
-"""Entries: the methods that enter by themselves, and what is checked before they begin."""
+"""Candidates: the methods of a selection by default, and the checks of its arguments."""
 
 from __future__ import annotations
 
@@ -26,18 +26,21 @@ def explainers_for(
     seed: int = 0,
     masker: Masker | None = None,
 ) -> dict[str, Explainer]:
-    """Methods of the registry with their own defaults, those whose maps can have any number of cells at the resolution.
+    """Methods of the registry with their defaults; maps of any number of cells have the given resolution.
+
+    >>> explainers_for(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), ["gradient"]).keys() >= {"gradient", "random_map"}
+    True
 
     Args:
-        model: that is asked.
-        names: of methods; None for all. Controls come by themselves.
-        resolution: cells a side.
-        chunk_size: images in one pass at the most.
+        model: the model to explain.
+        names: of methods; None for all. Controls are always included.
+        resolution: cells per side.
+        chunk_size: maximum number of images per pass.
         seed: of the run.
-        masker: a network that was trained for the model, for the learned mask; without one, that is left out.
+        masker: a network that was trained for the model, for the learned mask; without one, that method is left out.
 
     Raises:
-        ValueError: for a name that no method has.
+        ValueError: for an unknown name.
     """
     for name in names or ():
         if name not in METHODS:
@@ -52,9 +55,9 @@ def explainers_for(
     return made
 
 
-def check_entries(
+def check_arguments(
     model: nn.Module,
-    photographs: Sequence[Tensor],
+    images: Sequence[Tensor],
     target: Target,
     explainers: Mapping[str, Explainer] | None,
     budget: float,
@@ -63,15 +66,15 @@ def check_entries(
     keys: Sequence[int] | None,
     chunk_size: int,
 ) -> None:
-    """Raise ValueError for what cannot be done."""
-    if not photographs:
-        raise ValueError("there are no photographs; give at least one")
-    for photograph in photographs:
-        check_images(model, photograph)
-        if len(photograph) != 1 or not 1 <= resolution <= min(photograph.shape[-2:]):
+    """Raise ValueError for arguments of a selection that do not fit each other."""
+    if not images:
+        raise ValueError("there are no images; give at least one")
+    for image in images:
+        check_images(model, image)
+        if len(image) != 1 or not 1 <= resolution <= min(image.shape[-2:]):
             raise ValueError(
-                f"a photograph has shape {tuple(photograph.shape)} and the resolution is {resolution}; give "
-                "(1, channels, height, width), and no more cells than pixels a side"
+                f"an image has shape {tuple(image.shape)} and the resolution is {resolution}; give "
+                "(1, channels, height, width), and at most one cell per pixel along each side"
             )
     if not budget > 0 or score not in SCORES or chunk_size < 1:
         raise ValueError(
@@ -79,16 +82,16 @@ def check_entries(
             f"{', '.join(SCORES)}, and at least 1 image"
         )
     if explainers is not None and all(isinstance(explainer, Control) for explainer in explainers.values()):
-        raise ValueError("explainers has no methods but controls to choose from; give at least one, or None for all")
+        raise ValueError("explainers has only controls; give at least one method, or None for all")
     count = _targets(target)
-    if count not in (None, len(photographs)):
-        raise ValueError(f"target has {count} entries for {len(photographs)} photographs; give one for each, or one for all")
-    if keys is not None and len(keys) != len(photographs):
-        raise ValueError(f"{len(keys)} keys for {len(photographs)} photographs; give one for each")
+    if count not in (None, len(images)):
+        raise ValueError(f"target has {count} entries for {len(images)} images; give one for each, or one for all")
+    if keys is not None and len(keys) != len(images):
+        raise ValueError(f"{len(keys)} keys for {len(images)} images; give one for each")
 
 
 def _targets(target: Target) -> int | None:
-    """For how many photographs there are classes or settings; None where one is for all."""
+    """Number of images for which there are classes or settings; None if one is for all."""
     if isinstance(target, Tensor):
         return len(target) if target.ndim else None
     if isinstance(target, ImageTarget):

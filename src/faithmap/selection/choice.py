@@ -1,14 +1,14 @@
-r"""Choice: methods ranked by their mean score on the same photographs, and what can be said of their differences.
+r"""Choice: methods ranked by their mean score on the same images, and tests of their differences.
 
-Means come with a bootstrap interval over the photographs, and so does each method's difference to the best. Whether two methods
-differ is tested pair by pair, on the differences photograph by photograph, and corrected for all pairs
-(:mod:`faithmap.metrics.statistics`). With n photographs a sign-flip test gives no p below :math:`2 / 2^n`, so that few of them
-show no difference at all. How many would tell two methods apart is reckoned from the differences seen,
+Means, and differences to the best method, have bootstrap intervals over the images. Every pair of methods is tested on the
+differences per image, with a correction for all pairs (:mod:`faithmap.metrics.statistics`). With n images a sign-flip test
+gives no p below :math:`2 / 2^n`, so that no difference is significant with few images. The number of images that would
+distinguish two methods is estimated from the observed differences,
 
 .. math:: n = \Bigl( \frac{z_{1 - \alpha / 2} + z_{0.8}}{\bar d / s} \Bigr)^2
 
 with :math:`\bar d` and s their mean and standard deviation, z the quantiles of the normal distribution, and :math:`\alpha` the
-level divided by the number of pairs: so many find a difference of that size four times out of five.
+level divided by the number of pairs: with this number a difference of that size is found with probability 0.8.
 """
 
 from __future__ import annotations
@@ -30,37 +30,41 @@ from faithmap.metrics.statistics import Comparison, Interval, bootstrap, compare
 ScoreName: TypeAlias = Literal["insertion_minus_deletion", "insertion", "deletion"]
 
 SCORES: Mapping[str, bool] = MappingProxyType({"insertion_minus_deletion": True, "insertion": True, "deletion": False})
-"""By name; whether a high one is good."""
+"""Name of each score to whether a high one is good."""
 
 LEVEL = 0.05
-"""Corrected p below which two methods are said to differ."""
+"""Corrected p below which two methods differ."""
 
 DRAWS = 20_000
-"""Sign patterns of a test, where there are too many to count, at the least."""
+"""Minimum number of sign patterns of a test, if there are too many to enumerate."""
 
 DRAWS_A_PAIR = 100
-"""With as many more, no corrected p is kept above 1/100 by the number of patterns alone."""
+"""Sign patterns per pair, so that their number alone does not keep a corrected p above 1/100."""
 
 POWER = 0.8
-"""Chance that a difference is found by the photographs that are reckoned to be needed."""
+"""Probability that the estimated number of images finds a difference."""
 
-MOST = 1000
-"""Photographs; what more would be needed for is not worth telling."""
+MAX_IMAGES = 1000
+"""Estimates above this number of images are not stated exactly."""
 
 CHEAPER = 0.5
-"""A method that costs less than this part of the best one's time is worth naming, if the two do not differ."""
+"""An indistinguishable method is named as cheaper if its time is below this share of the best method's time."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ranked:
-    """One method on n photographs.
+    """One method on n images.
+
+    >>> import torch
+    >>> Ranked("gradcam", control=False, scores=torch.tensor([0.25, 0.75]), passes=Passes(1, 1), seconds=0.1).mean
+    0.5
 
     Attributes:
-        name: in the registry.
-        control: whether it knows nothing of the model.
-        scores: of each photograph.
-        passes: mean of an image.
-        seconds: mean of an image, without the games that judge it.
+        name: of the method.
+        control: whether the method is a control, which ignores the model.
+        scores: one per image.
+        passes: mean number of passes per image.
+        seconds: mean time per image, without the evaluation of its map.
     """
 
     name: str
@@ -71,22 +75,31 @@ class Ranked:
 
     @property
     def mean(self) -> float:
-        """Over the photographs."""
+        """Mean score."""
         return float(self.scores.mean())
 
     @cached_property
     def interval(self) -> Interval | None:
-        """Where the mean lies; None with a single photograph, which says nothing of others."""
+        """Interval of the mean; None for a single image."""
         return bootstrap(self.scores) if len(self.scores) > 1 else None
 
     def to(self, other: Ranked) -> Interval | None:
-        """Where the mean of the differences, own less other, lies; from the differences photograph by photograph."""
+        """Interval of the mean difference per image, this method minus the other; None for a single image."""
         return bootstrap(self.scores - other.scores) if len(self.scores) > 1 else None
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A method that was not run to the end, why, and what all photographs would take, in seconds, where that is known."""
+    """A method that was not evaluated on all images.
+
+    >>> LeftOut("rise", "would exceed the budget", seconds=90.0).name
+    'rise'
+
+    Attributes:
+        name: of the method.
+        reason: why it was left out.
+        seconds: estimated time of all images; None if unknown.
+    """
 
     name: str
     reason: str
@@ -95,14 +108,20 @@ class LeftOut:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """What came out.
+    """The result of a selection.
+
+    >>> import torch
+    >>> rows = [Ranked(name, False, torch.full((9,), score), Passes(1, 1), 0.1) for name, score in (("a", 0.5), ("b", 0.25))]
+    >>> choice = Choice("insertion", tuple(rows), (), budget=60.0, seconds=2.0)
+    >>> choice.best.name, choice.p("a", "b") < 0.05
+    ('a', True)
 
     Attributes:
-        score: by name.
-        ranking: all methods that were run, the best first, controls among them.
-        left_out: the others.
-        budget: in seconds, that was given.
-        seconds: that were spent.
+        score: name of the score.
+        ranking: all evaluated methods, the best first, controls included.
+        left_out: the other methods.
+        budget: in seconds.
+        seconds: time that was spent.
     """
 
     score: ScoreName
@@ -112,7 +131,7 @@ class Choice:
     seconds: float
 
     def __len__(self) -> int:
-        """Photographs."""
+        """Number of images."""
         return len(self.ranking[0].scores)
 
     @property
@@ -122,65 +141,66 @@ class Choice:
 
     @property
     def best(self) -> Ranked:
-        """The first that is no control."""
+        """The best method that is no control."""
         return next(method for method in self.ranking if not method.control)
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every pair, better one first, Holm-corrected over all of them."""
+        """Every pair, the better method first, Holm-corrected over all pairs."""
         scores = {method.name: method.scores.double() for method in self.ranking}
         return tuple(compare(scores, draws=max(DRAWS, DRAWS_A_PAIR * self.pairs)))
 
     @property
     def pairs(self) -> int:
-        """Of methods, each of which is tested."""
+        """Number of pairs of methods."""
         return math.comb(len(self.ranking), 2)
 
     def differ(self, first: str, second: str) -> bool:
-        """Whether two methods differ by more than chance."""
+        """Whether the difference of two methods is significant."""
         return self.p(first, second) < LEVEL
 
     def p(self, first: str, second: str) -> float:
-        """The corrected p of a pair; 1 of a method with itself."""
+        """The corrected p of a pair; 1 for a method with itself."""
         found = (c.corrected_p for c in self.comparisons if {c.first, c.second} == {first, second})
         return next(found, 1.0)
 
     @property
-    def alike(self) -> tuple[Ranked, ...]:
-        """The methods, controls aside, that cannot be told from the best."""
+    def indistinguishable(self) -> tuple[Ranked, ...]:
+        """The methods, without controls, that are statistically indistinguishable from the best."""
         others = (method for method in self.ranking if not method.control and method is not self.best)
         return tuple(method for method in others if not self.differ(self.best.name, method.name))
 
     @property
     def cheaper(self) -> Ranked | None:
-        """The cheapest of those, if it is much cheaper than the best."""
-        cheapest = min(self.alike, key=lambda method: method.seconds, default=None)
+        """The cheapest indistinguishable method, if it is much cheaper than the best."""
+        cheapest = min(self.indistinguishable, key=lambda method: method.seconds, default=None)
         return cheapest if cheapest is not None and cheapest.seconds < CHEAPER * self.best.seconds else None
 
     @property
     def unbeaten(self) -> tuple[Ranked, ...]:
-        """The controls that the best does not beat."""
+        """The controls than which the best method is not significantly better."""
         best = self.ranking.index(self.best)
         return tuple(
             m for i, m in enumerate(self.ranking) if m.control and (i < best or not self.differ(m.name, self.best.name))
         )
 
     @property
-    def photographs_needed(self) -> int:
-        """So many can show a difference at all, if it is there on every one of them."""
+    def images_needed(self) -> int:
+        """Minimum number of images with which a difference of equal sign on every image is significant."""
         return math.floor(1 + math.log2(max(1, self.pairs) / LEVEL)) + 1
 
     @property
     def enough(self) -> bool:
-        """Whether there are so many."""
-        return len(self) >= self.photographs_needed
+        """Whether there are enough images for any difference to be significant."""
+        return len(self) >= self.images_needed
 
-    def photographs_to_tell(self, first: Ranked, second: Ranked) -> int | None:
-        """So many would tell two methods apart, if others show what these show; None of fewer than 3, or if alike."""
+    def images_to_distinguish(self, first: Ranked, second: Ranked) -> int | None:
+        """Estimated number of similar images that would distinguish two methods; None for fewer than 3, or equal means."""
         differences = (first.scores - second.scores).double()
         if len(differences) < 3 or float(differences.mean()) == 0:
             return None
         normal, alpha = NormalDist(), LEVEL / max(1, self.pairs)
         effect = float(differences.std() / differences.mean().abs())
-        reckoned = ((normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)) * effect) ** 2
-        return max(self.photographs_needed, len(self) + (0 if self.differ(first.name, second.name) else 1), math.ceil(reckoned))
+        estimated = ((normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(POWER)) * effect) ** 2
+        at_least = len(self) + (0 if self.differ(first.name, second.name) else 1)
+        return max(self.images_needed, at_least, math.ceil(estimated))

@@ -1,8 +1,9 @@
-"""Contest: methods play deletion and insertion on the same photographs, the cheapest first, for as long as there is time.
+"""Ranking: methods are evaluated by deletion and insertion on the same images, the cheapest first, within a time budget.
 
-What a pass takes is measured on the first photograph, and what a method takes is foretold from its passes before it is run.
-The games are the same for all: by what they take of the time that was foretold for them, all that is foretold is corrected as
-the contest goes on. What a method does not foretell is seen at its first photograph, for which it gets its share of the time.
+The time of a pass is measured on the first image, and the time of a method is estimated from its number of passes before it is
+run. The evaluation of a map takes the same passes for all methods: the ratio of its measured to its estimated time corrects all
+further estimates. A method whose number of passes is unknown is measured on its first image, for which it gets that image's
+share of the remaining time.
 """
 
 from __future__ import annotations
@@ -15,23 +16,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.deprecation import renamed_parameters
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
 from faithmap.score import Target
-from faithmap.selection.budget import CONTROLS, Allowance, OutOfTimeError
-from faithmap.selection.candidates import check_entries, explainers_for
+from faithmap.selection.budget import CONTROL_SHARE, OutOfTimeError, TimeBudget
+from faithmap.selection.candidates import check_arguments, explainers_for
 from faithmap.selection.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
-from faithmap.selection.games import Games, Turn
-from faithmap.selection.timing import Clock, Pace, clock_of
-from faithmap.text import spoken
+from faithmap.selection.evaluation import ImageResult, MapEvaluation
+from faithmap.selection.timing import Clock, PassTimes, clock_of
+from faithmap.text import counted, duration
 
 Progress: TypeAlias = Callable[[float, str], None]
-"""Called with the methods done, parts of one included, and what is being done."""
+"""Called with the number of methods done, which includes fractions of the current method, and a description of the work."""
 
 
+@renamed_parameters(photographs="images")
 def choose(
     model: nn.Module,
-    photographs: Sequence[Float[Tensor, "1 c h w"]],
+    images: Sequence[Float[Tensor, "1 c h w"]],
     target: Target = None,
     *,
     explainers: Mapping[str, Explainer] | None = None,
@@ -45,74 +48,81 @@ def choose(
     progress: Progress | None = None,
     clock: Clock | None = None,
 ) -> Choice:
-    """Run the methods that fit the model and the budget, and rank them.
+    """Evaluate the methods that fit the model and the budget, and rank them.
+
+    >>> from faithmap import Gradient, RandomMap
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 5))
+    >>> explainers = {"gradient": Gradient(model), "random": RandomMap(model)}
+    >>> choose(model, list(torch.rand(3, 1, 3, 16, 16)), explainers=explainers, budget=3600, resolution=4).best.name
+    'gradient'
 
     Args:
-        model: a Classifier, or any module that takes the photographs.
-        photographs: each as the model takes it; sizes may differ.
-        target: what is explained; None for each one's predicted class.
-        explainers: by name; None for all of the registry. Of the controls among them the first is run first, and the others
-            next, if all controls take no more than a third of the budget; else they come last.
+        model: a Classifier, or any module that takes the images.
+        images: model inputs (1, c, h, w); sizes may differ.
+        target: the explained class, one for all images or one for each, or a callable; None for each image's predicted class.
+        explainers: by name; None for all methods. The first control among them is evaluated first, and the others next if all
+            controls take at most a third of the budget; otherwise these are evaluated last.
         budget: seconds for everything.
-        spent: seconds of it that are gone.
-        score: that ranks, from deletion and insertion under the ``igos`` protocol.
-        resolution: cells a side at which both are played with every map.
+        spent: seconds of the budget that are already spent.
+        score: by which methods are ranked, from deletion and insertion with the ``igos`` protocol.
+        resolution: cells per side to which every map is resampled for the evaluation.
         seed: of the run.
-        keys: what stands for each photograph where random numbers are drawn; None for its number.
-        chunk_size: images in one pass of the games at the most.
-        progress: told how far it has come.
-        clock: seconds; None for the computer's.
+        keys: one integer per image that replaces its index in the derivation of random numbers.
+        chunk_size: maximum number of images per pass of the evaluation.
+        progress: called with the number of methods done and a description of the work.
+        clock: returns seconds; None for the system's clock.
 
     Raises:
-        ValueError: for no photographs, settings that do not fit, or a budget that is too small for any method.
+        ValueError: for no images, settings that do not fit, or a budget that is too small for any method.
     """
-    check_entries(model, photographs, target, explainers, budget, score, resolution, keys, chunk_size)
-    allowance = Allowance(budget, clock or clock_of(photographs[0].device), spent)
+    check_arguments(model, images, target, explainers, budget, score, resolution, keys, chunk_size)
+    time_budget = TimeBudget(budget, clock or clock_of(images[0].device), spent)
     given = explainers_for(model, resolution=resolution, chunk_size=chunk_size, seed=seed) if explainers is None else explainers
-    numbers = range(len(photographs)) if keys is None else keys
-    played = Games(model, photographs, target, score, resolution, seed, numbers, chunk_size)
-    return _Contest(played, dict(given), allowance, progress or _silent).result()
+    numbers = range(len(images)) if keys is None else keys
+    evaluation = MapEvaluation(model, images, target, score, resolution, seed, numbers, chunk_size)
+    return _Selection(evaluation, dict(given), time_budget, progress or _no_progress).result()
 
 
 @dataclass
-class _Contest:
-    """What is known so far."""
+class _Selection:
+    """The state of a selection."""
 
-    games: Games
+    evaluation: MapEvaluation
     explainers: dict[str, Explainer]
-    allowance: Allowance
+    budget: TimeBudget
     progress: Progress
-    pace: Pace = field(init=False)
+    pass_times: PassTimes = field(init=False)
     passes: dict[str, Passes | None] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
     ranked: list[Ranked] = field(default_factory=list)
-    judged: float = 0.0
-    foretold: float = 0.0
+    measured_evaluation: float = 0.0
+    estimated_evaluation: float = 0.0
 
     def result(self) -> Choice:
-        """Measure, plan, run and rank."""
+        """Measure the passes, order the methods, evaluate and rank them."""
         self.progress(0.0, "timing the model")
-        self.pace = self.games.pace(self.allowance.clock)
-        plan = self._plan()
-        if all(map(self._is_control, plan)):
-            raise ValueError(self._nothing())
-        if not self.allowance.fits(sum(map(self._expected, self._least(plan)))):
-            raise ValueError(self._too_little(self._least(plan)))
-        for number, name in enumerate(self._in_turn(plan)):
-            expected, known = self._expected(name), self.passes[name] is not None
-            if self.allowance.fits(expected):
-                self._run(name, number)
+        self.pass_times = self.evaluation.pass_times(self.budget.clock)
+        order = self._order()
+        if all(map(self._is_control, order)):
+            raise ValueError(self._no_method())
+        if not self.budget.fits(sum(map(self._estimated, self._minimum(order)))):
+            raise ValueError(self._budget_too_small(self._minimum(order)))
+        for number, name in enumerate(self._late_controls_last(order)):
+            estimated, known = self._estimated(name), self.passes[name] is not None
+            if self.budget.fits(estimated):
+                self._evaluate(name, number)
             else:
-                self.left_out.append(LeftOut(name, "would break the budget", expected if known else None))
-        self._see_what_there_is(plan)
-        by_mean = sorted(self.ranked, key=lambda method: method.mean, reverse=SCORES[self.games.score])
-        return Choice(self.games.score, tuple(by_mean), tuple(self.left_out), self.allowance.budget, self.allowance.spent)
+                self.left_out.append(LeftOut(name, "would exceed the budget", estimated if known else None))
+        self._check_any_method(order)
+        score = self.evaluation.score
+        by_mean = sorted(self.ranked, key=lambda method: method.mean, reverse=SCORES[score])
+        return Choice(score, tuple(by_mean), tuple(self.left_out), self.budget.budget, self.budget.spent)
 
-    def _plan(self) -> list[str]:
-        """The methods that can be run; controls first, then the cheapest, those that do not foretell what they take last."""
-        first = self.games.photographs[0]
+    def _order(self) -> list[str]:
+        """The methods that fit the model: controls first, then by estimated time, methods of unknown time last."""
+        first = self.evaluation.images[0]
         for name, explainer in self.explainers.items():
-            obstacle = self.pace.obstacle(explainer, first)
+            obstacle = self.pass_times.obstacle(explainer, first)
             if obstacle is None:
                 try:
                     self.passes[name] = explainer.passes(first)
@@ -120,101 +130,107 @@ class _Contest:
                     obstacle = f"cannot be run: {error}"
             if obstacle is not None:
                 self.left_out.append(LeftOut(name, obstacle))
-        return sorted(
-            self.passes,
-            key=lambda n: (not self._is_control(n), self.passes[n] is None, 0 if self._is_control(n) else self._expected(n)),
-        )
 
-    def _least(self, plan: list[str]) -> list[str]:
-        """The first control, if there is one, and the cheapest method: with less there is no choice."""
-        controls = [name for name in plan if self._is_control(name)]
-        return controls[:1] + [name for name in plan if not self._is_control(name)][:1]
+        def key(name: str) -> tuple[bool, bool, float]:
+            control = self._is_control(name)
+            return not control, self.passes[name] is None, 0 if control else self._estimated(name)
 
-    def _expected(self, name: str) -> float:
-        """Seconds for all photographs; of the games alone where a method foretells nothing."""
+        return sorted(self.passes, key=key)
+
+    def _minimum(self, order: list[str]) -> list[str]:
+        """The first control, if any, and the cheapest method: the minimum of a selection."""
+        controls = [name for name in order if self._is_control(name)]
+        return controls[:1] + [name for name in order if not self._is_control(name)][:1]
+
+    def _estimated(self, name: str) -> float:
+        """Estimated seconds for all images; only of the evaluation if the method's passes are unknown."""
         passes = self.passes[name] or Passes(0, 0)
-        each = self.pace.seconds(passes) + self._judging
-        return each * self._drift * self.games.sizes()
+        per_image = self.pass_times.seconds(passes) + self._evaluation_estimate
+        return per_image * self._correction * self.evaluation.sizes()
 
     @property
-    def _judging(self) -> float:
-        """Seconds that were foretold for the games with one map, on a photograph of the first one's size."""
-        return self.pace.forward * self.games.passes
+    def _evaluation_estimate(self) -> float:
+        """Estimated seconds of the evaluation of one map, for an image of the first one's size."""
+        return self.pass_times.forward * self.evaluation.passes
 
     @property
-    def _drift(self) -> float:
-        """How much longer than foretold the games take."""
-        return self.judged / self.foretold if self.foretold > 0 else 1.0
+    def _correction(self) -> float:
+        """Ratio of the measured to the estimated time of the evaluations so far."""
+        return self.measured_evaluation / self.estimated_evaluation if self.estimated_evaluation > 0 else 1.0
 
-    def _in_turn(self, plan: list[str]) -> Iterator[str]:
-        """The methods as they are planned; last the controls that would take too much of the time."""
+    def _late_controls_last(self, order: list[str]) -> Iterator[str]:
+        """The methods in their order; the controls that would take too much of the time come last."""
         late = []
-        for name in plan:
+        for name in order:
             controls = 1 + sum(method.control for method in self.ranked)
-            if self._is_control(name) and controls > 1 and controls * self._expected(name) > CONTROLS * self.allowance.budget:
+            too_long = controls * self._estimated(name) > CONTROL_SHARE * self.budget.budget
+            if self._is_control(name) and controls > 1 and too_long:
                 late.append(name)
             else:
                 yield name
         yield from late
 
-    def _run(self, name: str, number: int) -> None:
-        """One method on all photographs, unless the time proves too short."""
-        count, began = len(self.games), self.allowance.clock()
-        found: list[Turn] = []
+    def _evaluate(self, name: str, number: int) -> None:
+        """Evaluate one method on all images, unless its time runs out."""
+        count, began = len(self.evaluation), self.budget.clock()
+        results: list[ImageResult] = []
         for i in range(count):
-            self.progress(number + i / count, f"photograph {i + 1} of {count} by {name}")
-            judging = self._judging * self.games.size(i)
+            self.progress(number + i / count, f"image {i + 1} of {count} by {name}")
+            estimate = self._evaluation_estimate * self.evaluation.size(i)
             try:
-                found.append(self.games.play(self.explainers[name], i, self.allowance, judging * self._drift))
+                reserved = estimate * self._correction
+                results.append(self.evaluation.evaluate(self.explainers[name], i, self.budget, reserved))
             except OutOfTimeError as error:
-                whole = (error.seconds + judging * self._drift) * self.games.sizes() / self.games.size(i)
-                self.left_out.append(LeftOut(name, f"would break the budget; stopped at photograph {i + 1}", whole))
+                scale = self.evaluation.sizes() / self.evaluation.size(i)
+                whole = (error.seconds + estimate * self._correction) * scale
+                self.left_out.append(LeftOut(name, f"would exceed the budget; stopped at image {i + 1}", whole))
                 return
             except (ValueError, TypeError, NotImplementedError) as error:
-                self.left_out.append(LeftOut(name, f"failed on photograph {i + 1}: {error}"))
+                self.left_out.append(LeftOut(name, f"failed on image {i + 1}: {error}"))
                 return
-            if found[-1].judging is not None:
-                self.judged, self.foretold = self.judged + found[-1].judging, self.foretold + judging
-            speed = (self.allowance.clock() - began) / (self.games.sizes() - self.games.sizes(i + 1))
-            if not self.allowance.bears(speed * self.games.sizes(i + 1)) and i + 1 < count:
-                which = "the first photograph" if i == 0 else f"{i + 1} photographs"
-                reason = f"would break the budget, by its time for {which}"
-                self.left_out.append(LeftOut(name, reason, speed * self.games.sizes()))
+            if (seconds_taken := results[-1].evaluation_seconds) is not None:
+                self.measured_evaluation += seconds_taken
+                self.estimated_evaluation += estimate
+            per_size = (self.budget.clock() - began) / (self.evaluation.sizes() - self.evaluation.sizes(i + 1))
+            if not self.budget.allows(per_size * self.evaluation.sizes(i + 1)) and i + 1 < count:
+                measured = "the first image" if i == 0 else f"{i + 1} images"
+                reason = f"would exceed the budget, by its time for {measured}"
+                self.left_out.append(LeftOut(name, reason, per_size * self.evaluation.sizes()))
                 return
-        scores, passes, seconds, _ = zip(*found, strict=True)
+        scores, passes, seconds, _ = zip(*results, strict=True)
         mean = Passes(*(round(sum(kind) / count) for kind in zip(*passes, strict=True)))
         self.ranked.append(Ranked(name, self._is_control(name), torch.tensor(scores), mean, sum(seconds) / count))
 
-    def _see_what_there_is(self, plan: list[str]) -> None:
-        """Raise ValueError where there is no method to choose."""
+    def _check_any_method(self, order: list[str]) -> None:
+        """Raise ValueError if no method was evaluated."""
         if any(not method.control for method in self.ranked):
             return
-        dear = [out.name for out in self.left_out if out.seconds is not None and not self._is_control(out.name)]
-        if dear:
-            raise ValueError(self._too_little(self._least(plan)))
-        raise ValueError(self._nothing())
+        too_slow = [out.name for out in self.left_out if out.seconds is not None and not self._is_control(out.name)]
+        if too_slow:
+            raise ValueError(self._budget_too_small(self._minimum(order)))
+        raise ValueError(self._no_method())
 
-    def _nothing(self) -> str:
-        """Why there is no method at all: the first one's reason."""
+    def _no_method(self) -> str:
+        """The error if no method could be run, with the reason of the first."""
         first, *others = [out for out in self.left_out if not self._is_control(out.name)]
         return f"no method could be run; {first.name}: {first.reason}" + (f"; and {len(others)} more" if others else "")
 
-    def _too_little(self, least: list[str]) -> str:
-        """What the budget is too little for, and what would do."""
-        name, count = least[-1], len(self.games)
-        needed = sum(self._expected(each) for each in least)
-        fewer = int(count * (self.allowance.budget - self.allowance.spent) / needed)
-        less = f", or {fewer} photograph{'s' * (fewer > 1)}" if 0 < fewer < count else ""
-        beside = f", and {least[0]} as a control as much again" if len(least) > 1 else ""
+    def _budget_too_small(self, minimum: list[str]) -> str:
+        """The error if the budget is too small for the minimum, with a sufficient budget and number of images."""
+        name, count = minimum[-1], len(self.evaluation)
+        needed = sum(self._estimated(each) for each in minimum)
+        fewer = int(count * (self.budget.budget - self.budget.spent) / needed)
+        less = f", or {counted(fewer, 'image')}" if 0 < fewer < count else ""
+        control = f", and {minimum[0]} as a control about the same" if len(minimum) > 1 else ""
         return (
-            f"no method fits into {spoken(self.allowance.budget)}: {name}, the cheapest, would take about "
-            f"{spoken(self._expected(name))} for {count} photograph{'s' * (count > 1)}{beside}; "
-            f"give {spoken(1.1 * (needed + self.allowance.spent))} or more{less}"
+            f"no method fits into {duration(self.budget.budget)}: {name}, the cheapest, would take about "
+            f"{duration(self._estimated(name))} for {counted(count, 'image')}{control}; "
+            f"give {duration(1.1 * (needed + self.budget.spent))} or more{less}"
         )
 
     def _is_control(self, name: str) -> bool:
         return isinstance(self.explainers[name], Control)
 
 
-def _silent(done: float, what: str) -> None:
+def _no_progress(done: float, what: str) -> None:
     del done, what

@@ -1,7 +1,7 @@
-"""Pace: what a pass of a model takes, measured on one photograph, and what a method will therefore take.
+"""Timing: seconds per pass of a model, measured on one image, and the estimated time of a method.
 
-A backward pass is what the gradient takes beside its two forward passes, its graph included. Of several measurements the
-shortest counts: whatever else a machine does only makes them longer.
+The time of a backward pass is that of a gradient minus its two forward passes. The shortest of several measurements is used,
+because other programs only make them longer.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from faithmap.score import Target, target_of
 Clock = Callable[[], float]
 
 TIMED = 4
-"""Images in a timed pass on a processor, where more together are no faster."""
+"""Images in a timed pass on a CPU, where larger batches are not faster."""
 
 REPEATS = 2
-"""Measurements, after one that does not count: a first pass also prepares what the later ones find ready."""
+"""Number of measurements, after one that does not count, because a first pass includes preparations."""
 
 
 def clock_of(device: torch.device) -> Clock:
-    """Seconds; an accelerator's work is waited for."""
+    """A clock in seconds that waits for the work of an accelerator."""
 
     def now() -> float:
         if device.type == "cuda":
@@ -43,13 +43,13 @@ def clock_of(device: torch.device) -> Clock:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Seconds that an image takes in a pass.
+class PassTimes:
+    """Seconds per image of a forward and of a backward pass.
 
     Attributes:
-        forward: of a forward pass.
-        backward: of the backward pass behind it; None where the score has no gradient.
-        obstacles: why needs of a method are not met, by their names in the registry.
+        forward: seconds of a forward pass.
+        backward: seconds of a backward pass; None if the score has no gradient.
+        obstacles: name of each need of a method that the model does not meet, to the reason.
     """
 
     forward: float
@@ -57,26 +57,28 @@ class Pace:
     obstacles: dict[str, str]
 
     @classmethod
-    def measured(cls, model: nn.Module, image: Float[Tensor, "1 c h w"], target: Target, chunk_size: int, clock: Clock) -> Pace:
-        """By a few passes over copies of one image."""
+    def measured(
+        cls, model: nn.Module, image: Float[Tensor, "1 c h w"], target: Target, chunk_size: int, clock: Clock
+    ) -> PassTimes:
+        """Measure a few passes over copies of one image."""
         count = chunk_size if image.device.type == "cuda" else min(TIMED, chunk_size)
         copies = image.expand(count, -1, -1, -1)
-        asked = target_of(target, torch.zeros(count, dtype=torch.long, device=image.device))
+        copied_target = target_of(target, torch.zeros(count, dtype=torch.long, device=image.device))
         obstacles: dict[str, str] = {}
 
         def timed(explainer: Explainer) -> float:
-            explainer(copies, asked)
+            explainer(copies, copied_target)
             return min(once(explainer) for _ in range(REPEATS))
 
         def once(explainer: Explainer) -> float:
             started = clock()
-            explainer(copies, asked)
+            explainer(copies, copied_target)
             return (clock() - started) / count
 
-        plain, slope = RandomMap(model, resolution=2, chunk_size=count), Gradient(model, chunk_size=count)
-        forward, backward = timed(plain), None
+        random_map, gradient = RandomMap(model, resolution=2, chunk_size=count), Gradient(model, chunk_size=count)
+        forward, backward = timed(random_map), None
         try:
-            backward = max(0.0, timed(slope) - slope.passes(image).forward * forward)
+            backward = max(0.0, timed(gradient) - gradient.passes(image).forward * forward)
         except (ValueError, NotImplementedError) as error:
             obstacles["gradient"] = str(error)
         try:
@@ -87,10 +89,10 @@ class Pace:
         return cls(forward, backward, obstacles)
 
     def obstacle(self, explainer: Explainer, image: Float[Tensor, "1 c h w"]) -> str | None:
-        """Why a method cannot be used on the model, if that is known before it is run."""
+        """Why a method cannot explain the model, if that is known beforehand; else None."""
         needs = {need for method in METHODS.values() if type(explainer) is method.explainer for need in method.needs}
         if getattr(explainer, "target_layer", None) is not None:
-            needs -= {"layer"}  # it need not be found
+            needs -= {"layer"}  # the layer is given
         for need in sorted(needs & self.obstacles.keys()):
             return f"does not fit the model: {self.obstacles[need]}"
         try:
@@ -100,5 +102,5 @@ class Pace:
         return None
 
     def seconds(self, passes: Passes) -> float:
-        """Of an image that takes so many."""
+        """Estimated time of an image that takes these passes."""
         return passes.forward * self.forward + passes.backward * (self.backward or 0.0)

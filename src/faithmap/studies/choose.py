@@ -21,7 +21,7 @@ from faithmap.studies.outcome import ProgressDisplay, StudyDone, StudyFailed, St
 from faithmap.studies.result_folder import ImageJob, check_folders, new_result, output_folder, write_record
 from faithmap.studies.result_record import ClassRecord, ImageFileRecord, ModelRecord, PassCounts, StudyRecord
 from faithmap.studies.settings import ChooseSettings
-from faithmap.text import spoken
+from faithmap.text import duration
 from faithmap.versions import dependency_versions
 from faithmap.viz import ranking, save_figure
 
@@ -248,7 +248,7 @@ class ChooseRecord(StudyRecord):
             budget=BudgetRecord(choice.budget, choice.seconds),
             advice=tuple(advice(choice)),
             use=choice.best.name,
-            alike=tuple(method.name for method in choice.alike),
+            alike=tuple(method.name for method in choice.indistinguishable),
             ranking=tuple(RankedMethod.of(method, choice) for method in choice.ranking),
             comparisons=choice.comparisons,
             left_out=choice.left_out,
@@ -290,7 +290,7 @@ def _ends(interval: Interval | None) -> tuple[float, float] | None:
 
 
 def _with_cost(method: LeftOut) -> str:
-    return method.name if method.seconds is None else f"{method.name} ({spoken(method.seconds)})"
+    return method.name if method.seconds is None else f"{method.name} ({duration(method.seconds)})"
 
 
 def _row(method: RankedMethod, best: str) -> str:
@@ -299,7 +299,7 @@ def _row(method: RankedMethod, best: str) -> str:
     to_best = f"{method.to_best.mean:11.3f}  {_interval(method.to_best.interval)}  {method.to_best.p:6.2g}"
     if method.name == best:
         to_best = " " * len(to_best)
-    return f"{areas}  {to_best}  {method.passes.forward:8}  {method.passes.backward:9}  {spoken(method.seconds):>8}"
+    return f"{areas}  {to_best}  {method.passes.forward:8}  {method.passes.backward:9}  {duration(method.seconds):>8}"
 
 
 def _interval(ends: tuple[float, float] | None) -> str:

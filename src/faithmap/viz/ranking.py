@@ -12,7 +12,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from faithmap.text import spoken
+from faithmap.text import duration
 from faithmap.viz.figure import Heading, Picture, axes_at
 
 _ROW, _SIDE, _PLOT, _AXIS, _GAP = 0.26, 0.25, 4.6, 0.65, 0.15
@@ -105,7 +105,7 @@ class RankedMethods(Protocol):
         """The best method that is no control."""
 
     @property
-    def alike(self) -> Sequence[RankedRow]:
+    def indistinguishable(self) -> Sequence[RankedRow]:
         """The methods that are indistinguishable from the best."""
 
     @property
@@ -128,7 +128,7 @@ def ranking(choice: RankedMethods, *, title: str = "Methods") -> Figure:
     >>> from faithmap.selection import choose
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 5))
     >>> explainers = {"gradient": Gradient(model), "random": RandomMap(model)}
-    >>> choice = choose(model, list(torch.rand(3, 1, 3, 16, 16)), explainers=explainers, resolution=4)
+    >>> choice = choose(model, list(torch.rand(3, 1, 3, 16, 16)), explainers=explainers, budget=3600, resolution=4)
     >>> sorted(label.get_text() for label in ranking(choice).axes[0].get_yticklabels())
     ['gradient', 'random (control)']
 
@@ -169,7 +169,7 @@ def _draw(ax: Axes, row: int, method: RankedRow, choice: RankedMethods) -> None:
         ends = [method.interval.low, method.interval.high]
         ax.plot(ends, [row, row], color=colour, linewidth=2.2, zorder=3, solid_capstyle="butt")
     ax.plot([method.mean], [row], "o", color=colour, markersize=5.5, zorder=4)
-    _beside(ax, row, [str(method.passes.forward), str(method.passes.backward), spoken(method.seconds)])
+    _beside(ax, row, [str(method.passes.forward), str(method.passes.backward), duration(method.seconds)])
 
 
 def _beside(ax: Axes, row: float, cells: Sequence[str]) -> None:
@@ -184,7 +184,7 @@ def _colour(method: RankedRow, choice: RankedMethods) -> str:
         return _CONTROL
     if method is choice.best:
         return _METHOD
-    return _ALIKE if method in choice.alike else "black"
+    return _ALIKE if method in choice.indistinguishable else "black"
 
 
 def _name(method: RankedRow) -> str:
@@ -203,6 +203,6 @@ def _subtitle(choice: RankedMethods) -> str:
     order = "higher is better" if choice.higher_is_better else "lower is better"
     images = f"{len(choice)} images, each a tick; means with 95 % intervals" if len(choice) > 1 else "1 image"
     few = "too few to show any difference" if not choice.enough else ""
-    alike = "light blue: indistinguishable from the best" if choice.enough and choice.alike else ""
+    alike = "light blue: indistinguishable from the best" if choice.enough and choice.indistinguishable else ""
     out = f"{len(choice.left_out)} left out" if choice.left_out else ""
     return "; ".join(filter(None, [f"{images}; {order}", few, alike, out]))

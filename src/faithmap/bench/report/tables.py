@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from faithmap.bench.report.analysis import Analysis, MeanScore, MethodEntry, ModelSection, PairedTest, ResolutionGroup
 from faithmap.bench.report.results import AREAS, protocols
 from faithmap.bench.report.run_record import PublishedRow, PublishedTable, shape_of
-from faithmap.text import spoken
+from faithmap.text import duration
 
 NONE = "-"
 """Stands for a missing number."""
@@ -185,7 +185,7 @@ def runtime(section: ModelSection) -> ReportTable:
     rows = []
     for entry in section.entries:
         cost = entry.cost
-        seconds = [NONE if s is None else spoken(s) for s in (cost.median, cost.mean, cost.slow, cost.metrics)]
+        seconds = [NONE if s is None else duration(s) for s in (cost.median, cost.mean, cost.slow, cost.metrics)]
         memory = NONE if cost.memory is None else f"{cost.memory / 2**20:,.0f} MiB"
         group = next(group for group in section.groups if entry in group.entries)
         texts = [group.resolution, amount(cost.forward), amount(cost.backward), *seconds, memory, f"{cost.count:,}"]

@@ -61,7 +61,7 @@ class Page:
     def explain(self, iterations: int = 25) -> Iterator[None]:
         """One question by the default method; a step for each map that arrives, and one at the end."""
         self._post("run/predict", self.begin, [])
-        photo = {"word": "chelsea", "name": "chelsea"}
+        photo = {"token": "chelsea", "name": "chelsea"}
         settings = [28, iterations, None, "", "", ""]
         self._post("queue/join", self.run, [photo, "efficientnet_lite0", None, 282, "rank_descent", *settings])
         with urlopen(f"{self.address}/gradio_api/queue/data?session_hash={SESSION}") as events:  # noqa: S310

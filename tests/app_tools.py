@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from oracles import SmallNet
 from PIL import Image
 
 import faithmap as fm
-from faithmap.app.desk import Desk
-from faithmap.app.models import Models
+from faithmap.app.desk import AppState
+from faithmap.app.models import OfferedModels
+from faithmap.app.shelf import Upload
+from faithmap.studies.settings import ExplainSettings
 
 LABELS = ["tabby cat", "tiger cat", "sheep dog", "<img src=x onerror=alert(1)>", "otter", "otter"]
 
@@ -40,6 +43,14 @@ def picture(seed: int = 0, size: tuple[int, int] = (40, 48), kind: str = "PNG") 
     return made.getvalue()
 
 
+UPLOAD = Upload("my cat.png", picture())
+
+
+def small_settings() -> ExplainSettings:
+    """Settings that take little time."""
+    return ExplainSettings(model="small", method="rank_descent", target="1", resolution=7, iterations=3)
+
+
 def announcing(width: int, height: int, held: bytes | None = None) -> bytes:
     """A PNG whose header announces so many pixels, and that holds none unless they are given."""
 
@@ -57,7 +68,7 @@ def bomb() -> bytes:
 
 @cache
 def bad_files() -> dict[str, bytes]:
-    """What a visitor should not send."""
+    """Files that the page refuses."""
     return {
         "corrupt.png": picture()[:500],
         "huge.png": announcing(60000, 60000),
@@ -70,19 +81,31 @@ def bad_files() -> dict[str, bytes]:
     }
 
 
-def small_models() -> Models:
-    """Two models that load at once."""
-    return Models(["small", "other"], None, lambda name, device=None: small_model(name))
+def small_models() -> OfferedModels:
+    """Two models that load quickly."""
+    return OfferedModels(["small", "other"], None, lambda name, device=None: small_model(name))
+
+
+def run_script(code: str) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+    """Run a script; its names, and the arguments of its calls of ``print``. It may warn of an unlikely class."""
+    printed: list[tuple[Any, ...]] = []
+    names: dict[str, Any] = {"print": lambda *words: printed.append(words)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fm.FaithmapWarning)
+        exec(code, names)  # noqa: S102 - our own code
+    return names, printed
 
 
 @contextmanager
-def page_open(models: Models | None = None, public: str | None = None, **settings: Any) -> Iterator[tuple[str, Desk]]:
-    """The page, answering in a thread; its address, and what it keeps."""
-    from faithmap.app.server import PageServer, bound, private_place
+def page_open(
+    models: OfferedModels | None = None, public: str | None = None, **settings: Any
+) -> Iterator[tuple[str, AppState]]:
+    """Serve the page in a thread; yields its address and the state of the server."""
+    from faithmap.app.server import PageServer, bound, private_folder
     from faithmap.app.start import guarded_page
 
-    with private_place() as place:
-        desk = Desk(models or small_models(), place, **settings)
+    with private_folder() as place:
+        state = AppState(models or small_models(), place, **settings)
         up, where = threading.Event(), []
 
         def ready(address: str) -> None:
@@ -90,7 +113,7 @@ def page_open(models: Models | None = None, public: str | None = None, **setting
             up.set()
 
         def answer() -> None:
-            server = PageServer(asyncio.run(guarded_page(desk, public)), desk, bound(0), ready)
+            server = PageServer(asyncio.run(guarded_page(state, public)), state, bound(0), ready)
             servers.append(server)
             server.answer()
 
@@ -99,7 +122,7 @@ def page_open(models: Models | None = None, public: str | None = None, **setting
         thread.start()
         try:
             assert up.wait(60)
-            yield where[0], desk
+            yield where[0], state
         finally:
             for server in servers:
                 server.should_exit = True

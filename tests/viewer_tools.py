@@ -53,7 +53,7 @@ class Tab:
         self.page.route("**/*", self._pass)
         self.page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append("dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.set_default_timeout(8000)
         self.page.goto(url)
 
@@ -65,6 +65,10 @@ class Tab:
             route.continue_()
         else:
             route.abort()
+
+    def _dismiss(self, dialog: Any) -> None:
+        self.said.append("dialog")
+        dialog.dismiss()
 
     def pixels(self, selector: str, at: int = 0) -> NDArray[np.float64]:
         """What is painted on a canvas."""

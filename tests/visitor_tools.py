@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,7 +19,7 @@ class Visitor:
         self.said: list[str] = []
         self.tab.set_default_timeout(60_000)
         self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.on("console", lambda message: message.type == "error" and self.said.append(message.text))
+        self.tab.on("console", lambda message: self.said.extend([message.text] * (message.type == "error")))
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
         self.tab.on("dialog", lambda dialog: self.said.append("dialog"))
         self.tab.goto(address)
@@ -29,7 +29,7 @@ class Visitor:
         self.tab.get_by_role("tab", name=tab).click()
 
     def status(self, name: str) -> str:
-        return self.tab.locator(f"#{name}-status p").inner_text()
+        return str(self.tab.locator(f"#{name}-status p").inner_text())
 
     def number(self, place: str, text: str) -> None:
         """Type a number as people do: a part that has just been opened takes what is typed at once for its old value."""
@@ -76,22 +76,30 @@ class Visitor:
         return int(self.tab.locator(f"#{name}-viewer .map canvas:visible").count())
 
 
-def axe_finds_nothing(visitor: Visitor, where: str) -> None:
-    """Neither in the light page nor in the dark one.
+FADED = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))).then(() => Promise.all(
+    document.getAnimations().filter((one) => one.effect?.getComputedTiming().endTime !== Infinity)
+        .map((one) => one.finished.catch(() => {}))))"""
+"""Waits until all colours have faded to their final values."""
 
-    Skips where axe-core, which comes with axe-playwright-python, is not there.
+V = TypeVar("V", bound=Visitor)
+
+
+def axe_finds_nothing(visitor: Visitor, where: str) -> None:
+    """Check the page for accessibility, light and dark.
+
+    Skips the test if axe-core, which comes with axe-playwright-python, is not installed.
     """
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
     for dark in (False, True):
         visitor.tab.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-        visitor.tab.wait_for_timeout(400)  # colours fade into each other
+        visitor.tab.evaluate(FADED)
         found = axe.run(visitor.tab).response["violations"]
         wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
         assert wrong == [], f"{where}, {'dark' if dark else 'light'}"
     visitor.tab.evaluate("document.body.classList.remove('dark')")
 
 
-def checked(opened: Visitor, address: str) -> Iterator[Visitor]:
+def checked(opened: V, address: str) -> Iterator[V]:
     """Everything that it asks for comes from this machine, and nothing goes wrong."""
     opened.asked.clear()
     opened.said.clear()

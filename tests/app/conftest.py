@@ -1,4 +1,4 @@
-"""A desk with a small model, and a browser for each file of tests: two cannot run at once in one process."""
+"""A state with a small model, and a browser for each file of tests: two cannot run at once in one process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytest.importorskip("gradio", reason="the page needs faithmap[app]")
 from app_tools import small_models
 from viewer_tools import CHROMIUM, QUIET
 
-from faithmap.app.desk import Desk
+from faithmap.app.desk import AppState
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,8 @@ def tiny(one_thread: None) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(small_models(), tmp_path)
+def state(tmp_path: Path) -> AppState:
+    return AppState(small_models(), tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""How the command ends: at once, by any signal, and with nothing left behind."""
+"""The end of the command: at once, by any signal, without files left behind."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ COMMAND = """
 import sys, time, torch
 torch.set_num_threads(1)
 import faithmap.zoo
-from app_tools import small_model
 def slow(module, given):
     time.sleep(0.02)
 def load(name, **others):
+    from app_tools import small_model
     model = small_model(name)
     model.register_forward_pre_hook(slow)
     return model
@@ -31,13 +31,13 @@ faithmap.zoo.load = load
 from faithmap.cli import main
 sys.exit(main(sys.argv[1:]))
 """
-"""The command with a model that is there at once, and whose 2,000 iterations take more than a minute."""
+"""The command with a model that loads at once, and whose 2,000 iterations take more than a minute."""
 
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, tuple[subprocess.Popen[str], Path]]]:
-    """One for each signal, begun at the same time."""
-    servers = {}
+    """A server for each signal, started at the same time."""
+    servers: dict[int, tuple[subprocess.Popen[str], Path]] = {}
     command = [sys.executable, "-c", COMMAND, "app", "--port", "0", "--models", "small"]
     for number in (signal.SIGTERM, signal.SIGINT):
         place = tmp_path_factory.mktemp("place")
@@ -52,7 +52,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, tupl
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
-def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
+def test_a_signal_ends_it_at_once_with_a_page_open_and_leaves_no_files(
     chromium: Any, started: dict[int, tuple[subprocess.Popen[str], Path]], number: int, code: int
 ) -> None:
     server, place = started[number]
@@ -78,8 +78,8 @@ def test_it_ends_at_once_with_a_page_open_and_leaves_nothing_behind(
     visitor.context.close()
 
 
-def test_a_pass_that_does_not_end_is_not_waited_for() -> None:
-    """Python waits for its threads at the end; this program does not."""
+def test_the_command_does_not_wait_for_a_running_pass() -> None:
+    """Python waits for its threads at the end; the command does not."""
     code = """
 import sys, threading, types
 def start(ready, **arguments):

@@ -1,4 +1,4 @@
-"""Requests that no page sends: none reaches a file or another host, and no answer shows a path or a traceback."""
+"""Requests that the page never sends: none reaches a file or another host, and no answer contains a path or a traceback."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import pytest
 from app_tools import page_open, picture
 from viewer_tools import PANDAS
 
-from faithmap.app.bodies import is_plain
-from faithmap.app.desk import Desk
+from faithmap.app.bodies import is_page_body
+from faithmap.app.desk import AppState
 
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
 TOLD = re.compile(r"Traceback|File \"|site-packages|faithmap-app-|/(?:home|tmp|usr|root|etc|opt|var)/")
-"""What no answer holds."""
+"""What no answer may contain."""
 
 STRANGE: list[Any] = [
     *(None, "", -1, 1.5, 10**30, True, "x" * 5000, "../../x", "<b>", "\ud800", "\0"),
-    *([], [None], [["gradcam"]], ["x"] * 9000, {}, {"word": ["a"]}),
+    *([], [None], [["gradcam"]], ["x"] * 9000, {}, {"token": ["a"]}),
 ]
 
 
 class Page:
-    """The page's server, asked by hand."""
+    """The server of the page, without a browser."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -47,7 +47,7 @@ class Page:
             return error.code, error.read().decode()
 
     def ask(self, event: dict[str, Any], data: Any, **more: Any) -> tuple[int, str]:
-        """Its answer: at once, or from the queue."""
+        """The answer to an event: at once, or from the queue."""
         body = {"data": data, "fn_index": event["id"], "session_hash": "someone", **more}
         path = "queue/join" if event["queue"] else "run/predict"
         status, text = self.post(path, json.dumps(body).encode())
@@ -61,16 +61,16 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[tuple[Page, Desk]]:
-    with page_open() as (address, desk):
-        yield Page(address), desk
+def site() -> Iterator[tuple[Page, AppState]]:
+    with page_open() as (address, state):
+        yield Page(address), state
 
 
-def test_no_part_of_the_page_takes_a_file(site: tuple[Page, Desk], tmp_path: Path) -> None:
-    """Gradio would copy it into the temporary folder, or fetch the address, and answer with its place there."""
-    page, desk = site
+def test_no_part_of_the_page_takes_a_file(site: tuple[Page, AppState], tmp_path: Path) -> None:
+    """Gradio would copy the file into its temporary folder, or fetch the address, and answer with the path."""
+    page, state = site
     (tmp_path / "secret.txt").write_text("secret")
-    before = sorted(desk.place.rglob("*"))
+    before = sorted(state.folder.rglob("*"))
     for named in (str(tmp_path / "secret.txt"), "http://127.0.0.1:9/secret.txt"):
         file = {"path": named, "meta": {"_type": "gradio.FileData"}}
         for event in page.events:
@@ -78,14 +78,18 @@ def test_no_part_of_the_page_takes_a_file(site: tuple[Page, Desk], tmp_path: Pat
                 status, text = page.ask(event, [given] * len(event["inputs"]))
                 assert (status, "secret" in text) == ((200, False) if not event["inputs"] else (400, False)), event["api_name"]
         assert page.ask(page.event("cancel"), [], event_data=file)[0] == 400
-    assert sorted(desk.place.rglob("*")) == before
+    assert sorted(state.folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["run", "run_2", "run_3", "look", "change", "begin_4"])
-def test_strange_values_get_one_line(site: tuple[Page, Desk], name: str) -> None:
+def test_strange_values_get_one_line(site: tuple[Page, AppState], name: str) -> None:
     page, _ = site
-    chosen = {"run": [0, None], "run_2": [0, None, ["gradcam"], 7], "run_3": [0, None, ["gradcam"], "", "blur", 4]}
-    given = [{"word": "chelsea", "name": "chelsea"}, "small", *chosen.get(name, [])]
+    chosen: dict[str, list[Any]] = {
+        "run": [0, None],
+        "run_2": [0, None, ["gradcam"], 7],
+        "run_3": [0, None, ["gradcam"], "", "blur", 4],
+    }
+    given: list[Any] = [{"token": "chelsea", "name": "chelsea"}, "small", *chosen.get(name, [])]
     if name == "run":
         given += ["gradcam", None, None, None, "", "", ""]
     given = {"change": ["small", "gradcam"], "begin_4": given[:1]}.get(name, given)
@@ -102,23 +106,23 @@ def test_strange_values_get_one_line(site: tuple[Page, Desk], name: str) -> None
     assert page.ask(event, given)[0] == 200, "the page goes on"
 
 
-def test_only_words_for_photographs_are_kept(site: tuple[Page, Desk]) -> None:
-    page, desk = site
-    event, word = page.event("begin_4"), desk.shelf.put("cat.png", picture())
-    for given in (word, *(str(number) * 1000 for number in range(20))):
-        assert page.ask(event, [{"word": given, "name": "cat.png"}])[0] == 200
-    assert desk.room("someone").words == {word}
-    desk.leave("someone")
-    assert desk.shelf.held([word]) == set()
+def test_only_tokens_of_photographs_are_kept(site: tuple[Page, AppState]) -> None:
+    page, state = site
+    event, token = page.event("begin_4"), state.uploads.put("cat.png", picture())
+    for given in (token, *(str(number) * 1000 for number in range(20))):
+        assert page.ask(event, [{"token": given, "name": "cat.png"}])[0] == 200
+    assert state.session("someone").tokens == {token}
+    state.end_session("someone")
+    assert state.uploads.existing([token]) == set()
 
 
-def test_a_body_is_what_the_page_sends(site: tuple[Page, Desk]) -> None:
+def test_a_body_is_what_the_page_sends(site: tuple[Page, AppState]) -> None:
     for told in (
-        b'{"data": [{"word": "w", "name": "n"}, null, 1, ["a"]], "fn_index": 1}',
+        b'{"data": [{"token": "w", "name": "n"}, null, 1, ["a"]], "fn_index": 1}',
         b'{"event_data": {"index": 3}}',
         b"{}",
     ):
-        assert is_plain(told)
+        assert is_page_body(told)
     deep = b'{"data": ' + b"[" * 100_000
     for strange in (
         b"",
@@ -131,10 +135,10 @@ def test_a_body_is_what_the_page_sends(site: tuple[Page, Desk]) -> None:
         b"\xff",
         b"[" * 100_000,
     ):
-        assert not is_plain(strange), strange[:20]
-    assert not is_plain(b'{"data": ["\\ud800"]}')
-    assert is_plain(b'{"data": ["\\ud83d\\ude00"]}')
+        assert not is_page_body(strange), strange[:20]
+    assert not is_page_body(b'{"data": ["\\ud800"]}')
+    assert is_page_body(b'{"data": ["\\ud83d\\ude00"]}')
     for name in ("path", "pa\\u0074h", "meta", "url", "__type__", "value"):
-        assert not is_plain(b'{"data": [[{"%s": 1}]]}' % name.encode()), name
-    assert site[0].post("run/predict", deep) == (400, '{"error":"this is not what the page sends"}')
+        assert not is_page_body(b'{"data": [[{"%s": 1}]]}' % name.encode()), name
+    assert site[0].post("run/predict", deep) == (400, '{"error":"not a request of the page"}')
     assert site[0].post("queue/join", b'{"data": ["x"], "fn_index": 9999}') != (200, "")

@@ -16,14 +16,14 @@ from viewer_tools import PANDAS
 from visitor_tools import Visitor, axe_finds_nothing, checked
 
 from faithmap.app import page as pages
-from faithmap.app.desk import Desk
+from faithmap.app.desk import AppState
 from faithmap.app.safety import BUSY
 
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[tuple[str, Desk]]:
+def site() -> Iterator[tuple[str, AppState]]:
     """With an empty file in the place of the pictures in result folders, which take seconds to draw."""
     with pytest.MonkeyPatch.context() as patched, page_open() as opened:
         patched.setattr("faithmap.studies.explain.draw_pictures", lambda out, *others: (out / "panel.png").touch())
@@ -31,21 +31,21 @@ def site() -> Iterator[tuple[str, Desk]]:
 
 
 @pytest.fixture(scope="module")
-def first(chromium: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
+def first(chromium: Any, site: tuple[str, AppState]) -> Iterator[Visitor]:
     opened = Visitor(chromium, site[0])
     yield opened
     opened.context.close()
 
 
 @pytest.fixture
-def visitor(first: Visitor, site: tuple[str, Desk]) -> Iterator[Visitor]:
+def visitor(first: Visitor, site: tuple[str, AppState]) -> Iterator[Visitor]:
     """One who stays from test to test, and is at the first tab."""
     first.open("Explain")
     yield from checked(first, site[0])
 
 
 @pytest.fixture
-def newcomer(first: Visitor, chromium: Any, site: tuple[str, Desk]) -> Iterator[Visitor]:
+def newcomer(first: Visitor, chromium: Any, site: tuple[str, AppState]) -> Iterator[Visitor]:
     """A page opened anew, for a test that changes what the others would find."""
     opened = Visitor(chromium, site[0], first.context)
     yield from checked(opened, site[0])
@@ -112,10 +112,10 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
 def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
     newcomer.tab.click("#explain-settings button >> nth=0")
     newcomer.number("explain-resolution", "999")
-    assert newcomer.ask("explain") == "cells of the map a side: 999 is not between 1 and 32; change it"
+    assert newcomer.ask("explain") == "cells per side: 999 is not between 1 and 32; change it"
     newcomer.open("Compare")
     newcomer.number("compare-side", "")
-    assert newcomer.ask("compare") == "cells a side: there is no number; give one from 1 to 32"
+    assert newcomer.ask("compare") == "cells per side: no number is given; give one from 1 to 32"
 
 
 def test_a_question_without_a_class_says_so(newcomer: Visitor) -> None:
@@ -200,7 +200,7 @@ def test_a_photograph_can_be_pasted(newcomer: Visitor) -> None:
 
 def test_a_file_that_is_too_large_is_not_even_sent(visitor: Visitor) -> None:
     visitor.tab.evaluate(PASTE, [[], 17 * 2**20, "large.png"])
-    assert visitor.refusal() == "large.png: more than the 16 MB that this page takes; give a smaller file"
+    assert visitor.refusal() == "large.png: larger than the limit of 16 MB; give a smaller file"
     assert not [url for url in visitor.asked if url.endswith("/photo")]
 
 
@@ -226,25 +226,25 @@ def test_cancel_ends_the_work_and_the_page_goes_on(newcomer: Visitor) -> None:
     assert newcomer.ask("explain").startswith("done")
 
 
-def test_who_closes_the_page_ends_the_work(chromium: Any, site: tuple[str, Desk]) -> None:
-    others = set(site[1]._rooms)
+def test_who_closes_the_page_ends_the_work(chromium: Any, site: tuple[str, AppState]) -> None:
+    others = set(site[1]._sessions)
     visitor = Visitor(chromium, site[0])
     visitor.tab.click("#explain-settings button >> nth=0")
     visitor.number("explain-iterations", "2000")
     visitor.tab.click("#explain-start")
     visitor.tab.wait_for_selector("#explain-viewer .map canvas")
-    (session,) = site[1]._rooms.keys() - others
-    work = site[1]._rooms[session].running
+    (session,) = site[1]._sessions.keys() - others
+    work = site[1]._sessions[session].cancelled
     assert not work.is_set()
     visitor.context.close()
     assert work.wait(30), "cancelled"
-    assert session not in site[1]._rooms
+    assert session not in site[1]._sessions
     after = Visitor(chromium, site[0])
     assert after.ask("explain").startswith("done")
     after.context.close()
 
 
-def test_visitors_do_not_see_each_others_photographs(chromium: Any, site: tuple[str, Desk]) -> None:
+def test_visitors_do_not_see_each_others_photographs(chromium: Any, site: tuple[str, AppState]) -> None:
     one, two = Visitor(chromium, site[0]), Visitor(chromium, site[0])
     with one.looked():
         one.give("secret-cat.png", picture(9))
@@ -256,13 +256,13 @@ def test_visitors_do_not_see_each_others_photographs(chromium: Any, site: tuple[
     text = two.tab.locator("body").inner_text()
     assert "secret" not in text
     assert "faithmap explain --" in two.tab.locator("#explain-command").inner_text().replace("\xa0", " ")
-    words = [word for word in site[1].shelf._kept if site[1].shelf.get(word).name == "secret-cat.png"]
+    words = [word for word in site[1].uploads._stored if site[1].uploads.get(word).name == "secret-cat.png"]
     assert len(words) == 1
     assert words[0] not in two.tab.content()
     with two.tab.expect_download() as fetched:
         two.tab.click("#explain-pack")
     assert fetched.value.suggested_filename == "chelsea.zip"
-    for path in (f"gradio_api/file={words[0]}", f"photo/{words[0]}", "gradio_api/file=/tmp", "parcel/x"):
+    for path in (f"gradio_api/file={words[0]}", f"photo/{words[0]}", "gradio_api/file=/tmp", "download/x"):
         assert two.context.request.get(f"{site[0]}/{path}").status == 404
     one.context.close()
     two.context.close()
@@ -270,9 +270,9 @@ def test_visitors_do_not_see_each_others_photographs(chromium: Any, site: tuple[
 
 def test_whoever_comes_too_late_is_told(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "QUEUE", 1)
-    with page_open() as (address, desk):
+    with page_open() as (address, state):
         visitor, gate = Visitor(chromium, address), threading.Event()
-        busy = threading.Thread(target=lambda: list(desk.worker.run(lambda tells: gate.wait(30))))
+        busy = threading.Thread(target=lambda: list(state.jobs.run(lambda tells: gate.wait(30))))
         busy.start()
         for tab, name in (("Explain", "explain"), ("Why this and not that", "contrast"), ("Compare", "compare")):
             visitor.open(tab)
@@ -360,7 +360,9 @@ def test_all_is_reached_and_used_by_keys_alone(newcomer: Visitor) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(chromium: Any, site: tuple[str, Desk], scheme: str) -> None:
+def test_nothing_is_wider_than_a_phone_and_everything_has_a_name(
+    chromium: Any, site: tuple[str, AppState], scheme: str
+) -> None:
     visitor = Visitor(chromium, site[0], color_scheme=scheme)
     visitor.tab.set_viewport_size({"width": 390, "height": 844})
     visitor.ask("explain")

@@ -6,11 +6,11 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bench.tiny_bench import rows
+from cli_tools import Cli, ListFiles, Loads, WriteImage
 
 pytest.importorskip("pydantic")
 pytest.importorskip("pyarrow")
@@ -36,7 +36,7 @@ settings = { steps = 3 }
 
 
 @pytest.fixture
-def spec(tmp_path: Path, photo: Callable[..., Path], loads: list) -> Path:
+def spec(tmp_path: Path, photo: WriteImage, loads: Loads) -> Path:
     for i in range(3):
         photo(f"photos/{i}.png", i)
     path = tmp_path / "spec.toml"
@@ -44,7 +44,7 @@ def spec(tmp_path: Path, photo: Callable[..., Path], loads: list) -> Path:
     return path
 
 
-def test_what_init_writes_can_be_planned_and_run(faith, photo, loads, tmp_path: Path) -> None:
+def test_what_init_writes_can_be_planned_and_run(faith: Cli, photo: WriteImage, loads: Loads, tmp_path: Path) -> None:
     photo("images/a.png")
     done = faith("bench", "init")
     assert (done.code, done.err) == (0, "")
@@ -66,7 +66,7 @@ def test_what_init_writes_can_be_planned_and_run(faith, photo, loads, tmp_path: 
     assert loads[0] == ("efficientnet_lite0", None, None), "to plan, the first model is put where nobody asked otherwise"
 
 
-def test_init_replaces_nothing(faith, tmp_path: Path) -> None:
+def test_init_replaces_nothing(faith: Cli, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("x")
     assert "mine.toml exists; give --overwrite" in faith("bench", "init", "mine.toml").complaint
     assert (tmp_path / "mine.toml").read_text() == "x"
@@ -75,23 +75,23 @@ def test_init_replaces_nothing(faith, tmp_path: Path) -> None:
     assert "cannot be written" in faith("bench", "init", "no/mine.toml").complaint
 
 
-def test_a_run_says_how_it_went_and_goes_on(faith, spec: Path, tmp_path: Path) -> None:
+def test_a_run_prints_a_summary_and_is_resumed(faith: Cli, spec: Path, tmp_path: Path) -> None:
     done = faith("bench", "run", spec, "--device", "cpu")
     assert done.code == 0
     assert done.out.startswith("faithmap-bench/tiny: 4 units done in ")
-    assert done.out.endswith(", 4 of 4 are there\n")
+    assert done.out.endswith(", 4 of 4 are complete\n")
     first, *_, last = done.err.splitlines()
     assert first == "0 of 4 units"
     assert last.startswith("4 of 4 units, ")
     assert "images/s" in last
     again = faith("bench", "run", spec, "--device", "cpu")
-    assert again.out == "faithmap-bench/tiny: nothing left to do, 4 of 4 are there\n"
+    assert again.out == "faithmap-bench/tiny: nothing to do, 4 of 4 are complete\n"
     kept = tmp_path / "faithmap-bench" / "tiny"
     assert (kept / "spec.toml").read_text() == SPEC
     assert json.loads((kept / "run.json").read_text())["units"] == 4
 
 
-def test_machines_get_a_json_object_a_line(faith, spec: Path, tmp_path: Path) -> None:
+def test_json_lines_are_one_object_per_line(faith: Cli, spec: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "1.png").write_bytes(b"x")
     done = faith("bench", "run", spec, "--json-lines", "--out", "r")
     events = [json.loads(line) for line in done.out.splitlines()]
@@ -102,24 +102,24 @@ def test_machines_get_a_json_object_a_line(faith, spec: Path, tmp_path: Path) ->
     assert done.err == ""
 
 
-def test_failures_are_told_and_tried_again(faith, spec: Path, photo, tmp_path: Path) -> None:
+def test_failures_are_printed_and_can_be_repeated(faith: Cli, spec: Path, photo: WriteImage, tmp_path: Path) -> None:
     good = (tmp_path / "photos" / "1.png").read_bytes()
     (tmp_path / "photos" / "1.png").write_bytes(b"x" * len(good))
     done = faith("bench", "run", spec, "--out", "r")
-    assert (done.code, done.out.splitlines()[1]) == (0, "2 rows with an error; --retry-failed does their units again")
+    assert (done.code, done.out.splitlines()[1]) == (0, "2 rows with an error; --retry-failed repeats their units")
     (tmp_path / "photos" / "1.png").write_bytes(good)
     again = faith("bench", "run", spec, "--out", "r", "--retry-failed")
     assert again.out.startswith("r: 2 units done in ")
     assert "error" not in again.out
 
 
-def test_one_is_no_plural_and_a_rate_is_no_power_of_ten(faith, spec: Path, tmp_path: Path) -> None:
+def test_plurals_and_rates(faith: Cli, spec: Path, tmp_path: Path) -> None:
     faith("bench", "run", spec, "--out", "r")
     unit = next((tmp_path / "r" / "units").glob("gradient-00000-*"))
     unit.write_bytes(b"x")
     done = faith("bench", "run", spec, "--out", "r")
     damaged, told = done.out.splitlines()
-    assert damaged == f"done again for damage: 1 file, {unit.stem} among them"
+    assert damaged == f"repeated because of damage: 1 file, the first is {unit.stem}"
     assert told.startswith("r: 1 unit done in ")
     (tmp_path / "photos" / "0.png").rename(tmp_path / "0.png")
     (tmp_path / "photos" / "1.png").rename(tmp_path / "1.png")
@@ -129,13 +129,13 @@ def test_one_is_no_plural_and_a_rate_is_no_power_of_ten(faith, spec: Path, tmp_p
     assert line_of(fast).startswith("500 of 1000 units, 250 units/s, 4,0")
 
 
-def test_a_script_that_ends_itself_is_no_model(faith, spec: Path, tmp_path: Path) -> None:
+def test_a_script_that_ends_itself_is_no_model(faith: Cli, spec: Path, tmp_path: Path) -> None:
     (tmp_path / "quits.py").write_text("raise SystemExit(0)")
     spec.write_text(SPEC.replace('["spots"]', '[{name = "mine", factory = "quits:load"}]'))
     assert "model mine: quits:load failed (SystemExit: 0)" in faith("bench", "run", spec).complaint
 
 
-def test_a_plan_foretells(faith, spec: Path, tree) -> None:
+def test_a_plan_estimates_the_cost(faith: Cli, spec: Path, tree: ListFiles) -> None:
     before = tree()
     done = faith("bench", "plan", spec, "--passes-per-second", 10, "--json")
     found = json.loads(done.out)
@@ -164,7 +164,9 @@ def test_a_plan_foretells(faith, spec: Path, tree) -> None:
         (('path = "photos"', 'path = "photos"\nkind = "voc"'), "cannot be read"),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(faith, spec: Path, tree, change: tuple[str, str], complaint: str) -> None:
+def test_bad_input_is_one_line_and_leaves_nothing(
+    faith: Cli, spec: Path, tree: ListFiles, change: tuple[str, str], complaint: str
+) -> None:
     assert change[0] in SPEC
     spec.write_text(SPEC.replace(*change))
     before = tree()
@@ -172,7 +174,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(faith, spec: Path, tree, chang
     assert tree() == before
 
 
-def test_options_that_do_not_go_together(faith, spec: Path) -> None:
+def test_options_that_exclude_each_other(faith: Cli, spec: Path) -> None:
     assert "--shard belongs to --engine shard" in faith("bench", "run", spec, "--shard", "0/2").complaint
     assert "--address belongs to --engine ray" in faith("bench", "run", spec, "--address", "auto").complaint
     for words, engine in [
@@ -189,15 +191,15 @@ def test_options_that_do_not_go_together(faith, spec: Path) -> None:
     assert "'nothing' is no specification" in faith("bench", "run", "nothing").complaint
 
 
-def test_a_changed_specification_needs_a_word(faith, spec: Path) -> None:
+def test_a_changed_specification_has_to_be_accepted(faith: Cli, spec: Path) -> None:
     faith("bench", "run", spec, "--out", "r")
     spec.write_text(SPEC.replace("steps = 3", "steps = 4"))
     assert "was started with other metrics; give --accept-changes" in faith("bench", "run", spec, "--out", "r").complaint
     done = faith("bench", "run", spec, "--out", "r", "--accept-changes")
-    assert done.out.splitlines()[0] == "changed since it was begun: metrics; 4 units set aside"
+    assert done.out.splitlines()[0] == "changed since the start: metrics; 4 units set aside"
 
 
-def test_shards_of_a_run(faith, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_a_run(faith: Cli, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert faith("bench", "run", spec, "--out", "r", "--engine", "shard", "--shard", "0/2").code == 0
     monkeypatch.setenv("SLURM_PROCID", "1")
     monkeypatch.setenv("SLURM_NTASKS", "2")
@@ -205,7 +207,9 @@ def test_shards_of_a_run(faith, spec: Path, tmp_path: Path, monkeypatch: pytest.
     assert len(rows(tmp_path / "r")) == 6
 
 
-def test_a_ready_table_on_what_is_at_hand(faith, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_built_in_table_on_other_models_and_images(
+    faith: Cli, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from faithmap.bench import load_spec as specs
 
     text = (
@@ -222,7 +226,7 @@ def test_a_ready_table_on_what_is_at_hand(faith, spec: Path, tmp_path: Path, mon
     assert head == "# changed on the command line: --model spots --images photos --sample 2"
 
 
-def test_without_the_extra_it_says_what_to_install(faith, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_says_what_to_install(faith: Cli, spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     complaint = faith("bench", "run", spec).complaint
     assert "pyarrow is not installed, which benchmarks need; pip install 'faithmap[bench]'" in complaint

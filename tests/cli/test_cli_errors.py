@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cli_tools import Cli, ListFiles, Loads, WriteImage
 
 import faithmap
 from faithmap.cli import main
@@ -83,7 +84,7 @@ def announcing(width: int, height: int) -> bytes:
 
 
 @pytest.fixture
-def littered(tmp_path: Path, photo) -> Path:
+def littered(tmp_path: Path, photo: WriteImage) -> Path:
     """A folder with one of everything that is no image."""
     content = photo("whole.png").read_bytes()
     (tmp_path / "empty").mkdir()
@@ -97,7 +98,7 @@ def littered(tmp_path: Path, photo) -> Path:
 
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 @pytest.mark.usefixtures("littered", "loads", "sketches")
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(faith, tree, arguments: str):
+def test_user_errors_are_one_line_and_leave_nothing(faith: Cli, tree: ListFiles, arguments: str) -> None:
     given, expected = ARGUMENTS[arguments]
     before = tree()
     assert expected in faith(*given).complaint
@@ -106,7 +107,7 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(faith, tree, argu
 
 @pytest.mark.parametrize("arguments", REAL_MODELS)
 @pytest.mark.usefixtures("littered")
-def test_what_is_wrong_with_a_model_is_said_in_one_line(faith, tree, arguments: str):
+def test_errors_of_a_model_are_one_line(faith: Cli, tree: ListFiles, arguments: str) -> None:
     given, expected = REAL_MODELS[arguments]
     before = tree()
     assert expected in faith("explain", *given).complaint
@@ -114,21 +115,21 @@ def test_what_is_wrong_with_a_model_is_said_in_one_line(faith, tree, arguments: 
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
-def test_a_gpu_that_is_not_there_is_said_in_one_line(faith, tree):
+def test_a_missing_gpu_is_one_line(faith: Cli, tree: ListFiles) -> None:
     before = tree()
     assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': is not one that this computer has")
     assert tree() == before
 
 
 @pytest.mark.usefixtures("littered", "loads", "sketches")
-def test_the_model_is_not_loaded_for_nothing(faith, loads: list[tuple]):
+def test_the_model_is_not_loaded_for_nothing(faith: Cli, loads: Loads) -> None:
     faith("explain", "nowhere", "empty")
     faith("explain", "--out", "text.jpg")
     assert loads == []
 
 
 @pytest.mark.usefixtures("loads", "sketches")
-def test_what_is_in_the_way_is_neither_replaced_nor_touched(faith, photo, tree, tmp_path: Path):
+def test_foreign_files_are_neither_replaced_nor_changed(faith: Cli, photo: WriteImage, tree: ListFiles, tmp_path: Path) -> None:
     photo("cat.png")
     (tmp_path / "out" / "cat").mkdir(parents=True)
     (tmp_path / "out" / "cat" / "diary.txt").touch()
@@ -139,7 +140,9 @@ def test_what_is_in_the_way_is_neither_replaced_nor_touched(faith, photo, tree, 
 
 
 @pytest.mark.usefixtures("loads")
-def test_a_mistake_of_ours_is_not_blamed_on_the_user(photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_an_internal_error_is_not_reported_as_a_user_error(
+    photo: WriteImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
@@ -151,14 +154,14 @@ def test_a_mistake_of_ours_is_not_blamed_on_the_user(photo, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("loads", "sketches")
 @pytest.mark.parametrize("name", ["\x1b[2J.png", "two\nlines.png", "\u202egnp.png", "[bold]x.png"])
-def test_a_hostile_name_is_escaped_in_errors(faith, tmp_path: Path, name: str):
+def test_a_hostile_name_is_escaped_in_errors(faith: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("no image")
     complaint = faith("explain", "--", name).complaint
     assert complaint.startswith(one_line(name) + ": not an image")
     assert complaint.isprintable()
 
 
-def test_no_argument_and_help_are_the_same_and_no_error(faith):
+def test_no_argument_and_help_are_the_same_and_no_error(faith: Cli) -> None:
     helped, bare = faith("--help"), faith()
     assert helped == bare
     assert helped.code == 0
@@ -166,29 +169,29 @@ def test_no_argument_and_help_are_the_same_and_no_error(faith):
     assert {"explain", "models"} <= set(helped.out.replace("│", " ").split())
 
 
-def test_the_version_is_told(faith):
+def test_the_version_is_printed(faith: Cli) -> None:
     assert faith("--version").out == f"faithmap {faithmap.__version__}\n"
 
 
-def test_models_are_listed(faith):
+def test_models_are_listed(faith: Cli) -> None:
     run = faith("models")
     assert run.code == 0
     assert run.out.splitlines()[0] == "efficientnet_lite0"
     assert "timm/NAME" in run.out
 
 
-def test_the_handler_of_sigterm_is_the_programs_own_again(faith):
+def test_the_handler_of_sigterm_is_the_programs_own_again(faith: Cli) -> None:
     before = signal.getsignal(signal.SIGTERM)
     faith("explain", "--sed", 1)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_the_command_line_runs_in_a_thread(faith):
+def test_the_command_line_runs_in_a_thread(faith: Cli) -> None:
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(faith, "--version").result().code == 0
 
 
-def test_a_full_disk_under_stdout_is_one_line(faith, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_under_stdout_is_one_line(faith: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         encoding = "utf-8"
 

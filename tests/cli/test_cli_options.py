@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 import pytest
+from cli_tools import Cli
 
 from faithmap.cli.adversarial import AdversarialArguments
 from faithmap.cli.arguments import CommonArguments
@@ -21,7 +22,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_own_options_come_first_and_own_words_hold(command: str, faith, monkeypatch: pytest.MonkeyPatch):
+def test_own_options_and_descriptions_come_first(command: str, faith: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     options, words = COMMANDS[command]
     own, shared = faith(command, "--help").out.split("Class, model, results and run")

@@ -1,1 +1,1 @@
-"""The web page: a photograph explained, doubted and compared without a line of code; a thin layer over the library."""
+"""The web page: photographs are explained, tested and compared without code. A thin layer over the studies."""

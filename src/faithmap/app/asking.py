@@ -1,15 +1,15 @@
-"""From a click to an answer: the work is done in the desk's thread, and what comes of it on the way reaches the page."""
+"""Jobs of the page: a click runs a job in the job thread, and its progress and result update the page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
-from faithmap.app.desk import Desk, Result, Room
-from faithmap.app.models import Known
+from faithmap.app.desk import AppState, Result, Session
+from faithmap.app.models import OfferedModel
 from faithmap.app.showing import Scene
 from faithmap.app.words import CancelledError, line_for
-from faithmap.app.worker import Answer, News, Tells
+from faithmap.app.worker import JobProgress, JobReporter, JobResult
 from faithmap.explanation import Explanation
 
 R = TypeVar("R", bound=Result)
@@ -18,80 +18,80 @@ WAITING = {"share": 0.0, "text": "waiting for the model"}
 CANCELLED = {"share": None, "text": "cancelled"}
 
 
-def status_of(news: News) -> dict[str, object]:
-    """The line under the button."""
-    return {"share": news.share, "text": f"{news.doing} ({news.seconds:.1f} s)"}
+def progress_status(progress: JobProgress) -> dict[str, object]:
+    """The status line of a running job."""
+    return {"share": progress.share, "text": f"{progress.activity} ({progress.seconds:.1f} s)"}
 
 
-def failed(error: BaseException) -> dict[str, object]:
-    """The same where it did not work."""
+def error_status(error: BaseException) -> dict[str, object]:
+    """The status line of a failed job."""
     if isinstance(error, CancelledError):
         return dict(CANCELLED)
     return {"share": None, "text": line_for(error), "error": True}
 
 
-class Step(Generic[R]):
-    """What reaches the page at once: the line under the button, a scene, and the result at the end.
+class PageUpdate(Generic[R]):
+    """One update of the page.
 
     Attributes:
-        status: how it goes.
-        scene: to be shown; None leaves what is shown.
-        result: when it is there.
+        status: the status line.
+        scene: to show; None leaves the current one.
+        result: of the job, in its last update.
     """
 
     def __init__(self, status: dict[str, object], scene: Scene | None = None, result: R | None = None) -> None:
         self.status, self.scene, self.result = status, scene, result
 
 
-def ask(
-    desk: Desk,
-    room: Room,
-    work: Callable[[Tells], R],
+def run_job(
+    state: AppState,
+    session: Session,
+    work: Callable[[JobReporter], R],
     show: Callable[[R], Scene],
-    grow: Callable[[Explanation], Scene] | None = None,
-) -> Iterator[Step[R]]:
-    """Do the work, step by step; never raises, and ends with the result or with a line that says why there is none.
+    show_unfinished: Callable[[Explanation], Scene] | None = None,
+) -> Iterator[PageUpdate[R]]:
+    """Run a job. Never raises; the last update has the result, or a status line that says why there is none.
 
     Args:
-        desk: whose thread works.
-        room: whose work it is.
-        work: what is done.
+        state: of the server.
+        session: of the visitor.
+        work: the job.
         show: makes the scene of the result.
-        grow: makes that of a map that is not finished.
+        show_unfinished: makes the scene of an unfinished map.
     """
     last: Explanation | None = None
     try:
-        for said in desk.worker.run(work, room.running):
-            if isinstance(said, Answer):
-                scene = show(said.value)
-                yield Step({"share": None, "text": f"done in {said.seconds:.1f} s"}, scene, said.value)
+        for update in state.jobs.run(work, session.cancelled):
+            if isinstance(update, JobResult):
+                scene = show(update.value)
+                yield PageUpdate({"share": None, "text": f"done in {update.seconds:.1f} s"}, scene, update.value)
                 return
-            scene_now = None
-            if grow is not None and said.grown is not None and said.grown is not last:
-                last, scene_now = said.grown, grow(said.grown)
-            yield Step(status_of(said), scene_now)
-    except Exception as error:  # noqa: BLE001 - the page goes on, whatever happened
-        yield Step(failed(error))
+            unfinished_scene = None
+            if show_unfinished is not None and update.unfinished is not None and update.unfinished is not last:
+                last, unfinished_scene = update.unfinished, show_unfinished(update.unfinished)
+            yield PageUpdate(progress_status(update), unfinished_scene)
+    except Exception as error:  # noqa: BLE001 - the page stays usable, whatever happened
+        yield PageUpdate(error_status(error))
 
 
-def once(desk: Desk, work: Callable[[Tells], Any]) -> Any:
-    """Do short work in the desk's thread, and wait for it.
+def run_short_job(state: AppState, work: Callable[[JobReporter], Any]) -> Any:
+    """Run a short job in the job thread, and wait for it.
 
     Raises:
-        Exception: whatever the work raises.
+        Exception: everything that the job raises.
     """
-    for said in desk.worker.run(work):
-        if isinstance(said, Answer):
-            return said.value
+    for update in state.jobs.run(work):
+        if isinstance(update, JobResult):
+            return update.value
     raise CancelledError
 
 
-def known_to(desk: Desk, model: str) -> Known:
-    """What is known of a model: at once where it is in memory, else when the desk's thread has loaded it.
+def offered_model(state: AppState, model: str) -> OfferedModel:
+    """An offered model: at once if it is in memory; otherwise the job thread loads it.
 
     Raises:
-        RefusedError: for one that is not offered.
-        faithmap.ModelError: for one that cannot be had.
+        RefusedError: for a model that is not offered.
+        faithmap.ModelError: for a model that cannot be loaded.
     """
-    known: Known = desk.models.kept(model) or once(desk, lambda _: desk.models.get(model))
-    return known
+    found: OfferedModel = state.models.loaded(model) or run_short_job(state, lambda _: state.models.get(model))
+    return found

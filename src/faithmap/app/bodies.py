@@ -1,8 +1,8 @@
-"""Bodies: what the page's own script sends, and nothing more of what Gradio's server would take.
+"""Limits for the bodies of requests: exactly what the page's own script sends.
 
-Gradio reads an object that names a file as one, whatever part of a page it is sent to: the server copies the file, or fetches
-the address, into its temporary folder and says where. No part of this page takes a file that way. So a body is JSON whose
-objects have names of a short list, wherever they stand, and is read whole before Gradio sees any of it.
+Gradio's server takes more: it treats an object that names a file as a file, in the data of any component, and copies the file,
+or fetches the address, into its temporary folder. No component of this page takes a file that way. So a body is JSON whose
+objects have only the names of a short list, and it is read completely before Gradio receives any of it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from starlette.types import Message, Receive
 NAMES = frozenset(
     (
         *("data", "event_data", "event_id", "fn_index", "session_hash", "trigger_id"),
-        *("word", "name"),
+        *("token", "name"),
         "index",
     )
 )
-"""Of a question, of a photograph, and of a line that was chosen."""
+"""Names of an event, of a photograph, and of a chosen line."""
 
 
-async def whole(receive: Receive) -> bytes | None:
-    """All of a request's body; None where the visitor hung up, or was hung up on."""
+async def read_body(receive: Receive) -> bytes | None:
+    """The complete body of a request; None if either side closed the connection."""
     body = bytearray()
     while True:
         message = await receive()
@@ -34,35 +34,37 @@ async def whole(receive: Receive) -> bytes | None:
             return bytes(body)
 
 
-def is_plain(body: bytes) -> bool:
-    """Whether it is what the page sends.
+def is_page_body(body: bytes) -> bool:
+    """Whether a body is one that the page sends.
 
-    >>> is_plain(b'{"data": [{"word": "chelsea"}, 28], "fn_index": 4}'), is_plain(b'{"data": [{"path": "/etc/hostname"}]}')
-    (True, False)
+    >>> is_page_body(b'{"data": [{"token": "chelsea"}, 28], "fn_index": 4}')
+    True
+    >>> is_page_body(b'{"data": [{"path": "/etc/hostname"}]}')
+    False
     """
     try:
-        given = json.loads(body, object_pairs_hook=_named, parse_constant=_refused)
-        json.dumps(given, ensure_ascii=False, allow_nan=False).encode()  # half a character is one that nobody can answer to
+        given = json.loads(body, object_pairs_hook=_object, parse_constant=_refuse)
+        json.dumps(given, ensure_ascii=False, allow_nan=False).encode()  # half a surrogate pair cannot be encoded in an answer
     except (ValueError, RecursionError):
         return False
     return isinstance(given, dict)
 
 
-def again(body: bytes, receive: Receive) -> Receive:
-    """For whoever reads next: the same body, then what else comes."""
-    held = [body]
+def replay(body: bytes, receive: Receive) -> Receive:
+    """For the next reader: the same body, then the messages that follow."""
+    left = [body]
 
     async def replayed() -> Message:
-        return {"type": "http.request", "body": held.pop()} if held else await receive()
+        return {"type": "http.request", "body": left.pop()} if left else await receive()
 
     return replayed
 
 
-def _named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if not NAMES.issuperset(name for name, _ in pairs):
         raise ValueError("a name that the page does not send")
     return dict(pairs)
 
 
-def _refused(constant: str) -> None:
+def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")

@@ -1,7 +1,7 @@
-"""Desk: everything that the server keeps while the page is open, and what each visitor's browser was told.
+"""The state of the server while the page is open, and one session per visitor.
 
-Nothing here is shared between visitors but the models: photographs and parcels go by words that nobody can guess, results by
-the session that asked for them.
+Visitors share the models and nothing else: an upload or a download is found only by its secret token, a result only in the
+session that computed it.
 """
 
 from __future__ import annotations
@@ -12,80 +12,86 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from faithmap.app.models import Models
-from faithmap.app.parcels import Parcels
-from faithmap.app.shelf import Shelf
+from faithmap.app.models import OfferedModels
+from faithmap.app.parcels import Downloads
+from faithmap.app.shelf import Uploads
 from faithmap.app.work import Compared, Explained, Saturated
-from faithmap.app.worker import Worker
+from faithmap.app.worker import JobThread
 
-ROOMS = 64
-"""Visitors whose results are kept; those of whoever was here the longest ago go first."""
+MAX_SESSIONS = 64
+"""Sessions that are kept. If there are more, the least recently used one ends."""
 
 Result = Explained | Compared | Saturated
 
 
 @dataclass
-class Room:
-    """One visitor's: the latest result of each tab, what may be cancelled, and the photographs that were used."""
+class Session:
+    """One visitor's session.
+
+    Attributes:
+        results: the latest result of each tab.
+        cancelled: cancels the running job when it is set.
+        tokens: of the visitor's uploads.
+    """
 
     results: dict[str, Result] = field(default_factory=dict)
-    running: threading.Event = field(default_factory=threading.Event)
-    words: set[str] = field(default_factory=set)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    tokens: set[str] = field(default_factory=set)
 
     def start(self) -> threading.Event:
-        """What cancels the work that begins now; work that runs already is cancelled."""
-        self.running.set()
-        self.running = threading.Event()
-        return self.running
+        """Cancel the running job, and return the event that cancels the next one."""
+        self.cancelled.set()
+        self.cancelled = threading.Event()
+        return self.cancelled
 
 
 @dataclass
-class Desk:
-    """The server's state.
+class AppState:
+    """The state of the server.
 
     Attributes:
         models: that are offered.
-        place: a private folder, gone when the server ends.
-        run: the folder of a benchmark to browse; None without.
-        endings: are called when the server ends, in its own thread.
+        folder: a private folder, removed when the server ends.
+        run: folder of a benchmark to browse; None without one.
+        on_close: functions that are called when the server ends.
     """
 
-    models: Models
-    place: Path
+    models: OfferedModels
+    folder: Path
     run: Path | None = None
-    shelf: Shelf = field(default_factory=Shelf)
-    parcels: Parcels = field(default_factory=Parcels)
-    worker: Worker = field(default_factory=Worker)
-    endings: list[Callable[[], None]] = field(default_factory=list)
-    _rooms: OrderedDict[str, Room] = field(default_factory=OrderedDict)
+    uploads: Uploads = field(default_factory=Uploads)
+    downloads: Downloads = field(default_factory=Downloads)
+    jobs: JobThread = field(default_factory=JobThread)
+    on_close: list[Callable[[], None]] = field(default_factory=list)
+    _sessions: OrderedDict[str, Session] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def room(self, session: str | None) -> Room:
-        """The visitor's, made when it is first asked for."""
+    def session(self, name: str | None) -> Session:
+        """The session of that name, created if it does not exist."""
         with self._lock:
-            room = self._rooms.setdefault(session or "", Room())
-            self._rooms.move_to_end(session or "")
-            while len(self._rooms) > ROOMS:
-                self._leave(next(iter(self._rooms)))
-            return room
+            session = self._sessions.setdefault(name or "", Session())
+            self._sessions.move_to_end(name or "")
+            while len(self._sessions) > MAX_SESSIONS:
+                self._end(next(iter(self._sessions)))
+            return session
 
-    def leave(self, session: str | None) -> None:
-        """The visitor is gone: nothing of theirs is kept, and what they asked for ends."""
+    def end_session(self, name: str | None) -> None:
+        """Cancel the visitor's job, and forget the session and its uploads."""
         with self._lock:
-            self._leave(session or "")
+            self._end(name or "")
 
     def close(self) -> None:
-        """The server ends."""
+        """End all sessions and jobs."""
         with self._lock:
-            for session in tuple(self._rooms):
-                self._leave(session)
-        self.worker.close()
-        for end in self.endings:
-            end()
-        self.endings.clear()
+            for name in tuple(self._sessions):
+                self._end(name)
+        self.jobs.close()
+        for function in self.on_close:
+            function()
+        self.on_close.clear()
 
-    def _leave(self, session: str) -> None:
-        room = self._rooms.pop(session, None)
-        if room is not None:
-            room.running.set()
-            self.shelf.drop(room.words)
+    def _end(self, name: str) -> None:
+        session = self._sessions.pop(name, None)
+        if session is not None:
+            session.cancelled.set()
+            self.uploads.drop(session.tokens)

@@ -1,9 +1,9 @@
-"""Differing: how little the maps of an image have in common: 0 for maps of one order, 1 for maps without relation, at most 2.
+"""Disagreement of the maps of an image: 0 for equal rankings of the cells, 1 for unrelated ones, at most 2.
 
     1 - mean over all pairs of methods of Spearman's rank correlation of their maps
 
-Maps are compared at common cells: those of the finest one, at most 28 a side, each where it belongs. A map of chance is no
-method's answer and is left out, as are maps that hold numbers which are none.
+Maps are compared at the resolution of the finest one, at most 28 cells per side. Random maps are left out, and so are maps
+with values that are not finite.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from faithmap.explanation import Explanation
 from faithmap.metrics.functional.agreement import spearman
 
 FINEST = 28
-"""Cells a side, at the most."""
+"""Maximum number of cells per side."""
 
 CONTROL = "RandomMap"
-"""The class of a method that knows nothing."""
+"""Class of the random map."""
 
-_TOGETHER = 32
+_BATCH = 32
 
 
-def differences(run: ReportedRun, section: ModelSection, images: Sequence[int]) -> NDArray[np.float64]:
-    """Of each image; NaN where fewer than two methods have a map of it.
+def disagreements(run: ReportedRun, section: ModelSection, images: Sequence[int]) -> NDArray[np.float64]:
+    """The disagreement of each image; NaN if fewer than two methods have a map of it.
 
     Args:
-        run: that holds the maps.
-        section: the model's part of it.
+        run: with stored maps.
+        section: the part of the analysis that belongs to the model.
         images: by index.
     """
     found = []
-    for start in range(0, len(images), _TOGETHER):
-        some = images[start : start + _TOGETHER]
-        rows = read_maps(run, section, some)
-        found += [_difference([row for row in rows[image] if not is_control(run, row.entry)]) for image in some]
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        rows = read_maps(run, section, batch)
+        found += [_difference([row for row in rows[image] if not is_control(run, row.entry)]) for image in batch]
     return np.asarray(found, np.float64)
 
 
 def is_control(run: ReportedRun, entry: MethodEntry) -> bool:
-    """Whether a method is a map of chance."""
+    """Whether a method is the random map."""
     return any(method.id == entry.id and method.class_name == CONTROL for method in run.plan.methods)
 
 
 def explanation_of(row: MethodMap) -> Explanation | None:
-    """A stored map with its cells where they belong; None where there is none."""
+    """A stored map as an explanation; None if none is stored."""
     if row.heatmap is None:
         return None
     placed = row.size is not None
@@ -63,9 +63,9 @@ def explanation_of(row: MethodMap) -> Explanation | None:
 
 def _difference(rows: Sequence[MethodMap]) -> float:
     stored = (explanation_of(row) for row in rows)
-    whys = [why for why in stored if why is not None and bool(torch.isfinite(why.heatmap).all())]
-    if len(whys) < 2:
+    explanations = [map_ for map_ in stored if map_ is not None and bool(torch.isfinite(map_.heatmap).all())]
+    if len(explanations) < 2:
         return float("nan")
-    down, across = (min(FINEST, max(why.resolution[axis] for why in whys)) for axis in (0, 1))
-    maps = [why.cells if why.resolution == (down, across) else why.at((down, across)) for why in whys]
+    down, across = (min(FINEST, max(map_.resolution[axis] for map_ in explanations)) for axis in (0, 1))
+    maps = [map_.cells if map_.resolution == (down, across) else map_.at((down, across)) for map_ in explanations]
     return 1 - float(np.mean([float(spearman(a, b)[0]) for a, b in combinations(maps, 2)]))

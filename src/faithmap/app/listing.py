@@ -1,4 +1,4 @@
-"""Listing: the images of a run under one model, with the scores of its methods, in any order."""
+"""Run listing: the images of a run for one model, with the scores of all methods, in any order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from faithmap.app.differing import differences
+from faithmap.app.differing import disagreements
 from faithmap.bench.errors import RunError
 from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, analyse, resolution_name
 from faithmap.bench.report.example_images import images_folder
@@ -23,7 +23,7 @@ from faithmap.text import one_line
 MEAN = "mean of all methods"
 DISAGREEMENT = "how much the maps differ"
 SCATTER = "how much the scores differ"
-"""What an order may go by, beside a method's name."""
+"""Orders besides the score of one method."""
 
 BETTER = {True: "higher is better", False: "lower is better"}
 
@@ -31,14 +31,14 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Listing:
+class RunListing:
     """The images of one model.
 
     Attributes:
         analysis: of the whole run.
-        section: the model's part of it.
-        names: of the images, by index; untrusted.
-        folder: where the images are; None where nobody knows.
+        section: the part of the analysis that belongs to the model.
+        names: of the images, by index; untrusted text.
+        folder: folder of the images; None if it is unknown.
     """
 
     analysis: Analysis
@@ -48,7 +48,7 @@ class Listing:
 
     @cached_property
     def methods(self) -> dict[str, MethodEntry]:
-        """By the name that readers see; the resolution tells two of one name apart."""
+        """By displayed name; if two have the same name, the resolution is appended."""
         entries = self.section.entries
         shared = Counter(entry.name for entry in entries)
         return {e.name if shared[e.name] == 1 else f"{e.name}, {resolution_name(e.cells)}": e for e in entries}
@@ -59,22 +59,22 @@ class Listing:
 
     @property
     def metrics(self) -> list[str]:
-        """The scores, the one that says most about the maps first."""
+        """The scores; the main one first."""
         first = self.analysis.headline
         return sorted(self.analysis.metrics, key=lambda metric: metric != first)
 
-    def told(self, metric: str) -> str:
-        """A score's name, and which way is better where one is."""
+    def with_direction(self, metric: str) -> str:
+        """A score's name, with the direction that is better if there is one."""
         better = BETTER.get(self.analysis.directions[metric]) if metric in self.analysis.directions else None
         return metric if better is None else f"{metric} ({better})"
 
     @cached_property
     def images(self) -> NDArray[np.int64]:
-        """The indices of all images that have a row."""
+        """The indices of all images with a row."""
         return np.unique(np.concatenate([entry.results.images for entry in self.section.entries]))
 
     def scores(self, metric: str) -> Scores:
-        """A row an image, a column a method; NaN where there is no number."""
+        """One row per image, one column per method; NaN for a missing number."""
         table = np.full((len(self.images), len(self.methods)), np.nan)
         for column, entry in enumerate(self.methods.values()):
             index, values = entry.results.values(metric)
@@ -82,13 +82,13 @@ class Listing:
         return table
 
     def ordered(self, metric: str, by: str = MEAN, *, highest_first: bool = True) -> list[int]:
-        """The images' indices; those without a number come last, equal ones in the order of the data set.
+        """The indices of the images in order. Images without a number are last; equal ones keep the order of the data set.
 
         Args:
             metric: the score.
             by: :data:`MEAN`; :data:`DISAGREEMENT` of the stored maps, see :mod:`faithmap.app.differing`; :data:`SCATTER`, the
-                standard deviation of the methods' scores; or a method's name. One method alone cannot differ.
-            highest_first: or the lowest.
+                standard deviation of the methods' scores; or a method's name. A single method has neither of the two.
+            highest_first: whether the highest number is first.
         """
         keys = self.differences if by == DISAGREEMENT else self._keys(self.scores(metric), by)
         ranked = np.argsort(-keys if highest_first else keys, kind="stable")
@@ -96,8 +96,8 @@ class Listing:
 
     @cached_property
     def differences(self) -> Scores:
-        """How much the maps of each image differ; reads all maps of the run when it is first asked for."""
-        return differences(self.analysis.run, self.section, self.images.tolist())
+        """How much the maps of each image differ. Reads all maps of the run when it is first used."""
+        return disagreements(self.analysis.run, self.section, self.images.tolist())
 
     def _keys(self, table: Scores, by: str) -> Scores:
         if by in self.methods:
@@ -115,15 +115,15 @@ class Listing:
         return np.asarray(np.where(count > 1, spread, np.nan))
 
 
-def open_listings(folder: Path, data: Path | None = None) -> list[Listing]:
-    """A run's listings, one a model.
+def open_listings(folder: Path, data: Path | None = None) -> list[RunListing]:
+    """The listings of a run, one per model.
 
     Args:
-        folder: of the run, complete or still going on.
-        data: where the images are; None for the place that the plan names.
+        folder: of the run, complete or not.
+        data: folder of the images; None for the folder in the plan.
 
     Raises:
-        RunError: a ValueError; where it is no run, is damaged, or holds nothing to list.
+        RunError: a ValueError, if it is not a run, is damaged, or has no scores.
     """
     run = open_run(folder)
     analysis = analyse(run, read_results(run))
@@ -131,11 +131,11 @@ def open_listings(folder: Path, data: Path | None = None) -> list[Listing]:
         raise RunError(f"{folder}: no row has a score; give a run in which a metric was measured")
     names = _names(run)
     images = data or images_folder(analysis)
-    return [Listing(analysis, section, names[section.model.name], images) for section in analysis.sections]
+    return [RunListing(analysis, section, names[section.model.name], images) for section in analysis.sections]
 
 
 def _names(run: ReportedRun) -> dict[str, dict[int, str]]:
-    """Each model's images."""
+    """The names of the images of each model, by index."""
     found: dict[str, dict[int, str]] = {model.name: {} for model in run.plan.models}
     for path in run.files:
         with open_unit_file(path) as file:

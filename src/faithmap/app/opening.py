@@ -1,7 +1,7 @@
-"""Opening: an image of a run as the viewer's scene, and a few of them as lines of a sheet.
+"""Scenes of the images of a benchmark: one image for the viewer, and several as lines of a list.
 
-Maps and curves are the stored ones; nothing is computed again. Maps are stored in half precision, so that cells whose values
-are closer than that may stand in another order than they were played in.
+Maps and curves are the stored ones; nothing is computed again. Maps are stored in half precision, so that cells with nearly
+equal values may be ranked differently than in the evaluation.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.app.differing import explanation_of, is_control
-from faithmap.app.listing import Listing
+from faithmap.app.listing import RunListing
 from faithmap.app.viewer.packing import jpeg, packed
-from faithmap.app.viewer.scene import Areas, Shown, scene
+from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
 from faithmap.baselines import make_baseline
 from faithmap.bench.report.analysis import MethodEntry
 from faithmap.bench.report.example_images import MethodMap, MissingError, class_text, read_dataset_image, read_maps, small_view
@@ -38,22 +38,22 @@ from faithmap.viz.browser import colours, display
 from faithmap.viz.overlay import COLORMAP, flaw, limits
 
 MOST = 4
-"""Maps that stand side by side."""
+"""Maximum number of maps side by side."""
 
 THUMB, CELLS = 112, 32
-"""Of a thumbnail's longer side in pixels, and of its map in cells, at most."""
+"""Size of a thumbnail's longer side in pixels, and maximum number of cells per side of its map."""
 
 
-def opened(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, object]:
+def opened(listing: RunListing, image: int, methods: Sequence[str]) -> dict[str, object]:
     """The scene of one image.
 
     Args:
         listing: of a model.
         image: its index.
-        methods: up to four, by name; those that have no map of it are left out.
+        methods: up to four names; methods without a map of the image are left out.
 
     Raises:
-        ValueError: where the photograph cannot be shown, or no map of it is there. The message names no folder.
+        ValueError: if the photograph cannot be read, or no map of it is stored. The message contains no folder.
     """
     rows = [row for row in _rows(listing, image, methods).values() if row.heatmap is not None]
     if not rows:
@@ -62,14 +62,14 @@ def opened(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, ob
     size = rows[0].size or (224, 224)
     geometry = listing.section.model.view or _middle(photo, size)
     view = geometry(photo)
-    whys = [_explanation(row, size) for row in rows]
-    shown = [_shown(listing, row, why) for row, why in zip(rows, whys, strict=True)]
-    agreement = [[float(spearman(a, b)[0]) for b in whys] for a in whys] if len(whys) > 1 else None
-    return scene(_picture(photo), geometry, view, _removed(listing, view), shown, agreement=agreement)
+    explanations = [_explanation(row, size) for row in rows]
+    panels = [_panel(listing, row, map_) for row, map_ in zip(rows, explanations, strict=True)]
+    agreement = [[float(spearman(a, b)[0]) for b in explanations] for a in explanations] if len(explanations) > 1 else None
+    return scene(_picture(photo), geometry, view, _removed(listing, view), panels, agreement=agreement)
 
 
-def sheet(listing: Listing, images: Sequence[int], metric: str, methods: Sequence[str]) -> dict[str, object]:
-    """Plain data of some images, each with its maps and scores; what cannot be read is said."""
+def sheet(listing: RunListing, images: Sequence[int], metric: str, methods: Sequence[str]) -> dict[str, object]:
+    """Plain data of several images, each with maps and scores, or an error message."""
     kept = list(methods)[:MOST]
     found = read_maps(listing.analysis.run, listing.section, images)
     lines = []
@@ -83,8 +83,8 @@ def sheet(listing: Listing, images: Sequence[int], metric: str, methods: Sequenc
     return {"lines": lines, "display": {**display(), "table": colours(COLORMAP)}}
 
 
-def _small(listing: Listing, image: int, rows: Sequence[MethodMap]) -> dict[str, Any]:
-    """What the model saw, as a thumbnail; or why not."""
+def _small(listing: RunListing, image: int, rows: Sequence[MethodMap]) -> dict[str, Any]:
+    """A thumbnail of the model's input, or an error message."""
     try:
         photo = _photo(listing, image)
     except ValueError as error:
@@ -93,8 +93,8 @@ def _small(listing: Listing, image: int, rows: Sequence[MethodMap]) -> dict[str,
     return {"picture": jpeg(_picture(view)), "height": view.shape[-2], "width": view.shape[-1]}
 
 
-def _thumb(listing: Listing, name: str, row: MethodMap | None, metric: str, image: int) -> dict[str, Any]:
-    """A map, coarse, and its score."""
+def _thumb(listing: RunListing, name: str, row: MethodMap | None, metric: str, image: int) -> dict[str, Any]:
+    """A map at a low resolution, and its score."""
     made: dict[str, Any] = {"name": one_line(name), "score": number(_value(listing.methods[name], metric, image)), "ends": None}
     cells = None if row is None else row.cells()
     if cells is None or flaw(cells):
@@ -106,22 +106,22 @@ def _thumb(listing: Listing, name: str, row: MethodMap | None, metric: str, imag
     return {**made, "rows": rows, "columns": columns, "values": packed(coarse, torch.float32), "ends": list(limits(coarse))}
 
 
-def _rows(listing: Listing, image: int, methods: Sequence[str]) -> dict[str, MethodMap]:
-    """By name, in the order of the methods; at most as many as stand side by side."""
+def _rows(listing: RunListing, image: int, methods: Sequence[str]) -> dict[str, MethodMap]:
+    """By name, in the order of the methods, up to the maximum side by side."""
     found = {row.entry.id: row for row in read_maps(listing.analysis.run, listing.section, [image])[image]}
     wanted = {name: listing.methods[name].id for name in list(methods)[:MOST] if name in listing.methods}
     return {name: found[key] for name, key in wanted.items() if key in found}
 
 
-def _photo(listing: Listing, image: int) -> Float[Tensor, "1 3 H W"]:
+def _photo(listing: RunListing, image: int) -> Float[Tensor, "1 3 H W"]:
     name = _name(listing, image)
     try:
         return read_dataset_image(listing.folder, listing.names[image])
     except (ImageError, MissingError) as error:
-        raise ValueError(f"{name}: the photograph cannot be shown; it is not there, or cannot be read") from error
+        raise ValueError(f"{name}: the photograph is missing or cannot be read") from error
 
 
-def _name(listing: Listing, image: int) -> str:
+def _name(listing: RunListing, image: int) -> str:
     if image not in listing.names:
         raise ValueError(f"there is no image {image} in this run")
     return listing.title(image)
@@ -132,7 +132,7 @@ def _picture(photo: Float[Tensor, "1 3 h w"]) -> Image.Image:
 
 
 def _middle(photo: Float[Tensor, "1 3 H W"], size: Shape) -> Geometry:
-    """The largest part in the middle that has the shape of what the model saw."""
+    """The largest crop of the centre with the shape of the model's input."""
     scale = max(size[0] / photo.shape[-2], size[1] / photo.shape[-1])
     height, width = (max(side, round(scale * length)) for side, length in zip(size, photo.shape[-2:], strict=True))
     return Geometry((height, width), size)
@@ -144,44 +144,44 @@ def _explanation(row: MethodMap, size: Shape) -> Explanation:
     return replace(made, image_size=size)
 
 
-def _shown(listing: Listing, row: MethodMap, why: Explanation) -> Shown:
+def _panel(listing: RunListing, row: MethodMap, explanation: Explanation) -> MapPanel:
     target = row.fields["label"] or f"class {row.fields['target']}"
-    cautions = row.fields["warnings"] or ()
+    warnings = row.fields["warnings"] or ()
     name = next(name for name, entry in listing.methods.items() if entry.id == row.entry.id)
-    played = _curves(listing, row, why), _chance(listing, row)
-    return Shown(name, str(target), why.heatmap[0], why, *played, _facts(listing, row), cautions)
+    curves, areas = _curves(listing, row, explanation), _random_areas(listing, row)
+    return MapPanel(name, str(target), explanation.heatmap[0], explanation, curves, areas, _facts(listing, row), warnings)
 
 
-def _curves(listing: Listing, row: MethodMap, why: Explanation) -> DeletionInsertion | None:
-    """As they were measured; None where one of the games was not played."""
-    rules, _ = _rules(listing)
+def _curves(listing: RunListing, row: MethodMap, explanation: Explanation) -> DeletionInsertion | None:
+    """The measured curves; None if one of them was not measured."""
+    protocol, _ = _protocol(listing)
     if any(game not in row.points for game in AREAS):
         return None
     made = []
     for game in AREAS:
         fractions, scores = (torch.from_numpy(np.array(values)) for values in row.points[game])
         made.append(Curve(fractions, scores.unsqueeze(0)))
-    cells = why.image_size if rules.unit == "pixels" else row.entry.cells or why.resolution
-    return DeletionInsertion(made[0], made[1], rules, cells)
+    cells = explanation.image_size if protocol.unit == "pixels" else row.entry.cells or explanation.resolution
+    return DeletionInsertion(made[0], made[1], protocol, cells)
 
 
-def _chance(listing: Listing, row: MethodMap) -> Areas | None:
-    """Those of the run's own random map at the same resolution."""
+def _random_areas(listing: RunListing, row: MethodMap) -> PanelAreas | None:
+    """Areas of the run's random map at the same resolution."""
     for entry in listing.methods.values():
         if is_control(listing.analysis.run, entry) and entry.cells == row.entry.cells:
             deletion, insertion = (_value(entry, _prefix(listing) + game, row.image) for game in AREAS)
             if deletion is not None and insertion is not None:
-                return Areas(deletion, insertion)
+                return PanelAreas(deletion, insertion)
     return None
 
 
-def _facts(listing: Listing, row: MethodMap) -> Mapping[str, str]:
-    """What it cost, and its other scores."""
+def _facts(listing: RunListing, row: MethodMap) -> Mapping[str, str]:
+    """Passes, seconds, and the other scores."""
     costs = {"forward passes": "forward", "backward passes": "backward", "seconds": "seconds"}
     values = {text: _value(row.entry, column, row.image) for text, column in costs.items()}
-    played = {name for name in listing.metrics if name.endswith(AREAS)}
-    values |= {name: _value(row.entry, name, row.image) for name in listing.metrics if name not in {*played, *COSTS}}
-    return {listing.told(name): amount(value) for name, value in values.items() if value is not None}
+    areas = {name for name in listing.metrics if name.endswith(AREAS)}
+    values |= {name: _value(row.entry, name, row.image) for name in listing.metrics if name not in {*areas, *COSTS}}
+    return {listing.with_direction(name): amount(value) for name, value in values.items() if value is not None}
 
 
 def _value(entry: MethodEntry, column: str, image: int) -> float | None:
@@ -190,22 +190,22 @@ def _value(entry: MethodEntry, column: str, image: int) -> float | None:
     return float(values[at]) if at < len(index) and index[at] == image else None
 
 
-def _prefix(listing: Listing) -> str:
-    """Of the columns of the first protocol's games, those whose curves are shown."""
+def _prefix(listing: RunListing) -> str:
+    """Prefix of the columns of the first protocol, whose curves are shown."""
     return next(iter(protocols(listing.metrics)), "")
 
 
-def _rules(listing: Listing) -> tuple[Protocol, Mapping[str, Any]]:
-    """By which the games were played, and the settings that the plan gives them."""
+def _protocol(listing: RunListing) -> tuple[Protocol, Mapping[str, Any]]:
+    """The protocol of the curves, and their settings in the plan."""
     column = _prefix(listing) + AREAS[0]
     settings = next((metric.settings for metric in listing.analysis.run.plan.metrics if metric.id == column), {})
     return PROTOCOLS.get(str(settings.get("protocol")), PROTOCOLS["igos"]), settings
 
 
-def _removed(listing: Listing, view: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 3 h w"]:
-    """What a removed pixel is shown as: the plan's baseline, else the blur that the protocol begins insertion with."""
-    rules, settings = _rules(listing)
-    baseline = rules.insertion_baseline
+def _removed(listing: RunListing, view: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 3 h w"]:
+    """What removed pixels become: the plan's baseline, otherwise the insertion baseline of the protocol."""
+    protocol, settings = _protocol(listing)
+    baseline = protocol.insertion_baseline
     if "baseline" in settings:
         baseline = arguments_of(deletion_insertion)["baseline"].from_plain(settings["baseline"])
     return make_baseline(baseline, view)

@@ -1,4 +1,4 @@
-"""The page: what is asked about on the left, tabs on the right."""
+"""The page: photograph, model and class on the left, tabs on the right."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.asking import failed, known_to, once
+from faithmap.app.asking import error_status, offered_model, run_short_job
 from faithmap.app.controls import choices_of, fitting
-from faithmap.app.desk import Desk
-from faithmap.app.models import CAMS, Known
-from faithmap.app.parts.parts import Header, Picker, Status
+from faithmap.app.desk import AppState
+from faithmap.app.models import CAMS, OfferedModel
+from faithmap.app.parts.parts import Header, Picker, StatusLine
 from faithmap.app.safety import BUSY
 from faithmap.app.showing import spoken_names
-from faithmap.app.tabs.common import QUICK, SLOW, UNANSWERED, Shared
-from faithmap.app.tabs.compare import make_compare, offered, proposed
+from faithmap.app.tabs.common import NO_SERVER, QUICK, SLOW, SharedInputs
+from faithmap.app.tabs.compare import make_compare, offered_methods, proposed_methods
 from faithmap.app.tabs.contrast import make_contrast
 from faithmap.app.tabs.explain import make_explain
 from faithmap.app.tabs.saturation import make_saturation
 from faithmap.app.work import predict
 
 TITLE = "faithmap"
-LOOKING = {"share": None, "text": "asking the model what it sees"}
+PREDICTING = {"share": None, "text": "predicting the class"}
 
 QUEUE = 16
-"""Questions that wait, at the most; whoever comes later is told to try again."""
+"""Maximum number of waiting requests; further ones are refused with a message."""
 
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 MONO_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def looks() -> dict[str, Any]:
-    """Theme and style, of this server alone: fonts are the system's."""
+    """Theme and style. They load nothing from other servers: the fonts are those of the system."""
     theme = gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", font=list(SYSTEM_FONTS), font_mono=list(MONO_FONTS), radius_size="md"
     )
@@ -43,126 +43,127 @@ def looks() -> dict[str, Any]:
     return {"theme": theme, "css": (files("faithmap.app") / "page.css").read_text(encoding="utf-8")}
 
 
-def make_page(desk: Desk) -> gr.Blocks:
-    """The page around a desk, whose first model is loaded."""
-    known = desk.models.get(desk.models.offered[0])
+def make_page(state: AppState) -> gr.Blocks:
+    """Make the page; loads the first model."""
+    offered = state.models.get(state.models.offered[0])
     page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         Header(elem_classes="fm-header")
         with gr.Row(elem_classes="fm-page"):
             with gr.Column(scale=1, min_width=280, elem_classes="fm-left"):
-                shared, looking = _left(desk, known)
+                shared, status = _left(state, offered)
             with gr.Column(scale=3, min_width=340), gr.Tabs():
-                changing, pair = _tabs(shared, known)
-        _connect_photo(page, shared, looking, changing, pair)
-        _connect_end(page, desk)
+                changing, pair = _tabs(shared, offered)
+        _connect_photo(page, shared, status, changing, pair)
+        _connect_end(page, state)
     page.queue(max_size=QUEUE, default_concurrency_limit=4, api_open=False)
-    page._queue.ANALYTICS_MAX_EVENTS = 0  # Gradio would keep a record of every question
+    page._queue.ANALYTICS_MAX_EVENTS = 0  # Gradio would store every request
     return page
 
 
-def _left(desk: Desk, known: Known) -> tuple[Shared, Status]:
-    """The photograph, the model and the class."""
+def _left(state: AppState, offered: OfferedModel) -> tuple[SharedInputs, StatusLine]:
+    """The photograph, the model, the class, and a status line."""
     picker = Picker(elem_id="photo")
-    model = gr.Dropdown(desk.models.offered, value=desk.models.offered[0], label="Model", elem_id="model")
-    guesses = gr.Radio([], label="What the model sees", elem_id="guesses", elem_classes="fm-guesses")
-    other = gr.Dropdown(labels_of(known), value=None, label="Another class", filterable=True, elem_id="other")
-    looking = Status(None, elem_id="looking")
+    model = gr.Dropdown(state.models.offered, value=state.models.offered[0], label="Model", elem_id="model")
+    guesses = gr.Radio([], label="Predicted classes", elem_id="guesses", elem_classes="fm-guesses")
+    other = gr.Dropdown(labels_of(offered), value=None, label="Another class", filterable=True, elem_id="other")
+    status = StatusLine(None, elem_id="looking")
     guesses.input(None, None, other, js="() => null", **_BROWSER)
     other.input(None, [other, guesses], guesses, js="(other, guess) => (Number.isInteger(other) ? null : guess)", **_BROWSER)
-    return Shared(desk, picker, model, guesses, other), looking
+    return SharedInputs(state, picker, model, guesses, other), status
 
 
 _BROWSER: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def _tabs(shared: Shared, known: Known) -> tuple[list[Any], list[Any]]:
-    """All tabs; what changes with the model, and the two classes of the second."""
+def _tabs(shared: SharedInputs, offered: OfferedModel) -> tuple[list[Any], list[Any]]:
+    """All tabs; what changes with the model, and the two classes of the second tab."""
     with gr.Tab("Explain", id="explain"):
-        changing = make_explain(shared, known)
+        changing = make_explain(shared, offered)
     with gr.Tab("Why this and not that", id="contrast"):
-        more, pair = make_contrast(shared, known)
+        more, pair = make_contrast(shared, offered)
     with gr.Tab("Compare", id="compare"):
-        methods = make_compare(shared, known)
+        methods = make_compare(shared, offered)
     with gr.Tab("Saturation", id="saturation"):
-        walks = make_saturation(shared, known)
-    if shared.desk.run is not None:
-        from faithmap.app.runs import browse  # noqa: PLC0415 - only where there is a run to read
+        saturation = make_saturation(shared, offered)
+    if shared.state.run is not None:
+        from faithmap.app.runs import browse  # noqa: PLC0415 - only if there is a run to read
 
         with gr.Tab("Browse the benchmark", id="browse"):
-            browse(shared.desk.run)
-    return [*changing, *more, methods, *walks], pair
+            browse(shared.state.run)
+    return [*changing, *more, methods, *saturation], pair
 
 
-def _connect_photo(page: gr.Blocks, shared: Shared, looking: Status, changing: list[Any], pair: list[Any]) -> None:
-    """Ask the model what it sees as soon as there is another photograph, or another model."""
-    first = First(shared)
-    outputs = [shared.guesses, shared.other, *pair, looking]
+def _connect_photo(page: gr.Blocks, shared: SharedInputs, status: StatusLine, changing: list[Any], pair: list[Any]) -> None:
+    """Predict the classes whenever the photograph or the model changes."""
+    events = PhotoEvents(shared)
+    outputs = [shared.guesses, shared.other, *pair, status]
     inputs = [shared.picker, shared.model]
-    page.load(first.look, inputs, outputs, **SLOW).failure(first.busy, None, looking, **QUICK)
+    page.load(events.look, inputs, outputs, **SLOW).failure(events.busy, None, status, **QUICK)
     for changes in (shared.picker.change, shared.model.change):
-        begun = changes(first.begin, shared.picker, [shared.guesses, looking], **QUICK)
-        begun.failure(None, None, looking, js=UNANSWERED, **QUICK)
-        looked = begun.then(first.look, inputs, outputs, **SLOW)
-        looked.failure(first.busy, None, looking, **QUICK)
-    looked.success(first.refit, shared.model, changing, **SLOW)
+        begun = changes(events.begin, shared.picker, [shared.guesses, status], **QUICK)
+        begun.failure(None, None, status, js=NO_SERVER, **QUICK)
+        looked = begun.then(events.look, inputs, outputs, **SLOW)
+        looked.failure(events.busy, None, status, **QUICK)
+    looked.success(events.refit, shared.model, changing, **SLOW)
 
 
 @dataclass(frozen=True)
-class First:
-    """The first look at a photograph, each event a method that returns the values of its outputs."""
+class PhotoEvents:
+    """The events of a new photograph or model. Each is a method that returns the values of its outputs."""
 
-    shared: Shared
+    shared: SharedInputs
 
-    def begin(self, word: str, request: gr.Request) -> tuple[Any, ...]:
-        """The buttons, which are empty, and the line."""
-        room = self.shared.desk.room(request.session_hash)
-        room.start()
-        room.words = self.shared.desk.shelf.held({*room.words, word})
-        return gr.update(choices=[], value=None), LOOKING
+    def begin(self, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """The buttons of the classes, empty, and the status line."""
+        session = self.shared.state.session(request.session_hash)
+        session.start()
+        session.tokens = self.shared.state.uploads.existing({*session.tokens, token})
+        return gr.update(choices=[], value=None), PREDICTING
 
-    def look(self, word: str, model: str) -> tuple[Any, ...]:
-        """The five best classes, the search, the two classes of the second tab, and the line."""
+    def look(self, token: str, model: str) -> tuple[Any, ...]:
+        """The five best classes, the search, the two classes of the second tab, and the status line."""
         try:
-            known, best = once(self.shared.desk, lambda _: _seen(self.shared, word, model))
-        except Exception as error:  # noqa: BLE001 - the page goes on
-            return gr.update(choices=[], value=None), *(gr.skip() for _ in range(3)), failed(error)
-        labels = labels_of(known)
+            offered, best = run_short_job(self.shared.state, lambda _: _predicted(self.shared, token, model))
+        except Exception as error:  # noqa: BLE001 - the page stays usable
+            return gr.update(choices=[], value=None), *(gr.skip() for _ in range(3)), error_status(error)
+        labels = labels_of(offered)
         two = [best[0][1], best[1][1] if len(best) > 1 else None]
         classes = [gr.update(choices=labels, value=value) for value in two]
         return gr.update(choices=best, value=two[0]), gr.update(choices=labels, value=None), *classes, None
 
     def busy(self) -> dict[str, object]:
-        """The line where the question was not taken."""
+        """The status line of a request that was not accepted."""
         return {"share": None, "text": BUSY, "error": True}
 
     def refit(self, model: str) -> list[Any]:
         """All controls that depend on the model."""
-        known = known_to(self.shared.desk, model)
-        walks = [
-            gr.update(choices=spoken_names(known.cams), value=[name for name in CAMS if name in known.cams]),
-            gr.update(choices=choices_of("target_layer", known), value=""),
+        offered = offered_model(self.shared.state, model)
+        saturation = [
+            gr.update(choices=spoken_names(offered.cams), value=[name for name in CAMS if name in offered.cams]),
+            gr.update(choices=choices_of("target_layer", offered), value=""),
         ]
-        fits = fitting(known, None)
-        return [*fits, *fits, gr.update(choices=offered(known), value=proposed(known)), *walks]
+        fits = fitting(offered, None)
+        methods = gr.update(choices=offered_methods(offered), value=proposed_methods(offered))
+        return [*fits, *fits, methods, *saturation]
 
 
-def _seen(shared: Shared, word: str, model: str) -> tuple[Known, list[tuple[str, int]]]:
-    known = shared.desk.models.get(model)
-    probabilities = predict(shared.subject(word, model))
-    best = [(f"{known.model.label(i)}  {float(probabilities[i]):.2f}", i) for i in known.best(probabilities)]
-    return known, best
+def _predicted(shared: SharedInputs, token: str, model: str) -> tuple[OfferedModel, list[tuple[str, int]]]:
+    offered = shared.state.models.get(model)
+    probabilities = predict(shared.subject(token, model))
+    best = [(f"{offered.model.label(i)}  {float(probabilities[i]):.2f}", i) for i in offered.best(probabilities)]
+    return offered, best
 
 
-def labels_of(known: Known) -> list[tuple[str, int]]:
-    """All classes, for the search; a name that several have gets its number."""
-    labels = known.model.labels or ()
+def labels_of(offered: OfferedModel) -> list[tuple[str, int]]:
+    """All classes, for the search; if several have the same name, their numbers are appended."""
+    labels = offered.model.labels or ()
     several = {label for label in labels if labels.count(label) > 1} if len(set(labels)) < len(labels) else set()
     return [(f"{label} ({i})" if label in several else label, i) for i, label in enumerate(labels)]
 
 
-def _connect_end(page: gr.Blocks, desk: Desk) -> None:
+def _connect_end(page: gr.Blocks, state: AppState) -> None:
     def leave(request: gr.Request) -> None:
-        desk.leave(request.session_hash)
+        state.end_session(request.session_hash)
 
     page.unload(leave)

@@ -1,4 +1,4 @@
-"""What is taken away: the folder that a command writes, as a zip, under a word that nobody can guess."""
+"""Downloads: the result folder that a command writes, as a zip file, stored in memory under a secret token."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from faithmap.app.work import Compared, Explained, Saturated
 from faithmap.studies.image_input import InputImage
 from faithmap.studies.result_folder import ImageJob, plan_jobs
 
-KEPT = 16
-"""Parcels at once; the oldest goes first."""
+MAX_DOWNLOADS = 16
+"""Downloads that are stored; the oldest is dropped first."""
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """A zip, and what it is called."""
+class Download:
+    """A zip file: name and content."""
 
     name: str
     data: bytes
 
 
-class Parcels:
-    """Where parcels wait to be fetched, in memory."""
+class Downloads:
+    """The downloads of all visitors."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Parcel] = OrderedDict()
+        self._stored: OrderedDict[str, Download] = OrderedDict()
 
-    def put(self, parcel: Parcel) -> str:
-        """Keep it, and return the word for it."""
-        word = secrets.token_urlsafe(24)
+    def put(self, download: Download) -> str:
+        """Store a download, and return its token."""
+        token = secrets.token_urlsafe(24)
         with self._lock:
-            self._kept[word] = parcel
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        return word
+            self._stored[token] = download
+            while len(self._stored) > MAX_DOWNLOADS:
+                self._stored.popitem(last=False)
+        return token
 
-    def get(self, word: str) -> Parcel | None:
-        """The parcel of that word; None where there is none, or no longer."""
+    def get(self, token: str) -> Download | None:
+        """The download of that token; None if there is none, or no longer."""
         with self._lock:
-            return self._kept.get(word)
+            return self._stored.get(token)
 
 
-def parcel_of(result: Explained | Compared | Saturated, room: Path) -> Parcel:
-    """Write the folder as the command does, and pack it.
+def pack_download(result: Explained | Compared | Saturated, folder: Path) -> Download:
+    """Write the result folder as the command does, and pack it.
 
     Args:
         result: of a study.
-        room: a private folder; it is empty again at the end.
+        folder: a private folder; it is empty again at the end.
 
     Raises:
         UserError: if it cannot be written.
     """
-    with tempfile.TemporaryDirectory(dir=room) as made:
+    with tempfile.TemporaryDirectory(dir=folder) as made:
         out = Path(made)
         if isinstance(result, Explained):
             name = _write_explained(result, out)
@@ -71,7 +71,7 @@ def parcel_of(result: Explained | Compared | Saturated, room: Path) -> Parcel:
             image = _moved(result.result.image, out)
             result.study.write(replace(result.result, image=image))
             name = f"{image.job.folder.name}-saturation"
-        return Parcel(f"{name}.zip", _packed(out))
+        return Download(f"{name}.zip", _packed(out))
 
 
 def _write_explained(result: Explained, out: Path) -> str:

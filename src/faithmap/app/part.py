@@ -1,6 +1,6 @@
-"""Part: a piece of a Gradio page whose value is plain data, shown by a script of this project's.
+"""Page part: a Gradio component whose value is plain data, displayed by a script of this package.
 
-Nothing of a value is ever made part of the page's HTML, style or script; the script reads it and sets text.
+A value never becomes part of the page's HTML, style or script: the script reads it and sets text.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ import gradio as gr
 from gradio.component_meta import ComponentMeta, updateable
 
 
-class Unwritten(ComponentMeta):
-    """Gradio writes a file of types beside the source of every component's class; of this one it does not."""
+class WithoutTypeFile(ComponentMeta):
+    """Prevents Gradio from writing a file of types next to the source of the class."""
 
     def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> Any:
-        """The class alone, whose settings Gradio can change later."""
+        """Create the class; Gradio can change the settings of an instance later."""
         if "__init__" in members:
             members["__init__"] = updateable(members["__init__"])
         return ABCMeta.__new__(cls, name, bases, members)
 
 
-class Part(gr.HTML, metaclass=Unwritten):
-    """Base.
+class PagePart(gr.HTML, metaclass=WithoutTypeFile):
+    """Base class of all page parts.
 
     Args:
-        value: the first, or None.
-        settings: gradio's own, such as ``elem_id`` and ``visible``.
+        value: the first value, or None.
+        settings: of ``gradio.HTML``, such as ``elem_id`` and ``visible``.
     """
 
     def __init__(self, value: Mapping[str, object] | None = None, **settings: Any) -> None:
         super().__init__(value, apply_default_css=False, **settings)
 
     def preprocess(self, payload: Any) -> Any:
-        """Nothing comes back: what a browser says it shows is not to be trusted."""
+        """Return nothing: a value that a browser sends is not trusted."""
         del payload
 
     def postprocess(self, value: Any) -> Any:
-        """The value as it is."""
+        """Return the value unchanged."""
         return None if value is None else dict(value)
 
     def api_info(self) -> dict[str, Any]:
-        """Of the value."""
+        """The type of the value."""
         return {"type": "object"}

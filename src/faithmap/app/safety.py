@@ -1,10 +1,10 @@
-"""Guard: stands in front of everything that the page's server answers.
+"""Guard: checks every request before the server of the page answers it, and adds security headers to every answer.
 
-Gradio's server can do far more than this page needs: it serves and takes files, fetches addresses, documents its interface. So
-what is answered is a short list, and all else does not exist. What passes comes from this machine's own page: its host and
-origin are checked, so that neither another site's script nor a name that was pointed at 127.0.0.1 gets in, and it says nothing
-that the page does not (:mod:`faithmap.app.bodies`). What leaves says what a browser may do with it: scripts of this server
-alone, no other host, no frame, no guessing of types.
+Gradio's server offers far more than this page needs: it serves and accepts files, fetches addresses, documents its interface.
+So only a short list of paths is answered; all others return 404. Host and origin of a request are checked: neither a script of
+another site nor a foreign name that resolves to 127.0.0.1 is accepted. Bodies contain only what the page sends
+(:mod:`faithmap.app.bodies`). The headers of an answer allow scripts of this server only, no other host, no frames, and no
+guessing of types.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from faithmap.app.bodies import again, is_plain, whole
-from faithmap.app.shelf import MAX_BYTES
+from faithmap.app.bodies import is_page_body, read_body, replay
+from faithmap.app.shelf import MAX_UPLOAD_BYTES
 
 LOCAL = ("127.0.0.1", "localhost")
 
-SMALL = 256 * 2**10
-"""Bytes of a request that is no photograph, at the most: the page sends its settings alone."""
+MAX_BODY_BYTES = 256 * 2**10
+"""Maximum size of a request that is not a photograph."""
 
-BUSY = "not answered: too many people wait, or this page is older than the server; try again in a minute, or reload it"
+BUSY = "not accepted: too many requests are waiting, or this page is older than the server; try again in a minute, or reload"
 
-_WORD = r"[A-Za-z0-9_-]{1,64}"
+_NAME = r"[A-Za-z0-9_-]{1,64}"
 _ANSWERED: Mapping[str, tuple[re.Pattern[str], ...]] = {
     "GET": tuple(
         map(
@@ -41,15 +41,15 @@ _ANSWERED: Mapping[str, tuple[re.Pattern[str], ...]] = {
                 r"/(assets|static)/[\w./-]+",
                 r"/(gradio_api/)?theme\.css",
                 r"/favicon\.ico",
-                rf"/gradio_api/heartbeat/{_WORD}",
+                rf"/gradio_api/heartbeat/{_NAME}",
                 r"/gradio_api/queue/data",
-                rf"/parcel/{_WORD}",
+                rf"/download/{_NAME}",
             ),
         )
     ),
     "POST": tuple(map(re.compile, (r"/gradio_api/(queue/join|run/predict|cancel)/?", r"/photo"))),
 }
-"""What is answered; all else does not exist."""
+"""The paths that are answered, by method."""
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -65,18 +65,18 @@ _OUTWARD = re.compile(rb"<meta\s+(?:property|name)=\"(?:og|twitter):[^>]*>|<link
 
 @dataclass(frozen=True)
 class Guard:
-    """Middleware.
+    """ASGI middleware.
 
     Attributes:
-        app: what is guarded.
-        public: the address under which a reverse proxy shows the page, such as ``https://maps.example.org``; None without.
+        app: the guarded application.
+        public: address at which a reverse proxy serves the page, such as ``https://maps.example.org``; None without a proxy.
     """
 
     app: ASGIApp
     public: str | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or refuse."""
+        """Answer a request, or refuse it."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -84,29 +84,29 @@ class Guard:
             return
         sealed, refusal, body = _Sender(send, scope["path"]), self._refusal(scope), None
         if refusal is None and scope["method"] == "POST" and scope["path"] != "/photo":
-            body = await whole(_capped(receive, SMALL + 1))
-            refusal = None if body is not None and is_plain(body) else (400, "this is not what the page sends")
+            body = await read_body(_capped(receive, MAX_BODY_BYTES + 1))
+            refusal = None if body is not None and is_page_body(body) else (400, "not a request of the page")
         if refusal is not None:
             status, line = refusal
             await JSONResponse({"error": line}, status)(scope, receive, sealed)
             return
-        await self.app(scope, _capped(receive, MAX_BYTES + 1) if body is None else again(body, receive), sealed)
+        await self.app(scope, _capped(receive, MAX_UPLOAD_BYTES + 1) if body is None else replay(body, receive), sealed)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """Why a request is not answered: status and line."""
+        """Status and message for a request that is refused; None for one that is answered."""
         headers = Headers(scope=scope)
         method, path = "GET" if scope["method"] == "HEAD" else scope["method"], scope["path"]
         if not self._is_own(headers, path):
-            return 403, "this page answers to its own address alone"
+            return 403, "this page answers only at its own address"
         if ".." in path or not any(pattern.fullmatch(path) for pattern in _ANSWERED.get(method, ())):
-            return 404, "there is nothing here"
+            return 404, "not found"
         length = headers.get("content-length", "0")
-        if path != "/photo" and (not length.isdecimal() or int(length) > SMALL):
-            return 413, "this is more than the page sends"
+        if path != "/photo" and (not length.isdecimal() or int(length) > MAX_BODY_BYTES):
+            return 413, "larger than any request of the page"
         return None
 
     def _is_own(self, headers: Headers, path: str) -> bool:
-        """Whether the request comes from the page, or opens it."""
+        """Whether a request comes from the page, or opens it."""
         hosts: Collection[str | None] = (*LOCAL, urlsplit(self.public or "").hostname)
         host = headers.get("host", "")
         if _name(host) not in hosts:
@@ -126,7 +126,7 @@ def _name(host: str) -> str | None:
 
 
 def _capped(receive: Receive, limit: int) -> Receive:
-    """Hangs up on a body that is longer than it may be, whatever its header said."""
+    """Closes the connection when a body exceeds the limit, whatever its header says."""
     left = limit
 
     async def capped() -> Message:
@@ -139,7 +139,7 @@ def _capped(receive: Receive, limit: int) -> Receive:
 
 
 class _Sender:
-    """Adds the headers; takes what points outward from the page, and allows its own scripts by their SHA-256."""
+    """Adds the security headers, removes links to other hosts from the page, and allows its inline scripts by their SHA-256."""
 
     def __init__(self, send: Send, path: str) -> None:
         self._send = send
@@ -183,12 +183,12 @@ class _Sender:
 
 
 def policy(scripts: Collection[str] = ()) -> str:
-    """What a browser may do with a response.
+    """The content security policy of a response.
 
-    ``'unsafe-eval'`` cannot be left out with Gradio 6.31, without it the page stays empty: the browser makes functions of the
-    template and the script of every ``gr.HTML``, which all parts of this page are, and of the ``js`` of every event.
-    What these functions are made of is written here and comes from this server; values of visitors and files never go into it.
-    No script in the page's text runs but those whose digests are given, and none of another host.
+    Gradio 6.31 needs ``'unsafe-eval'``; without it the page stays empty. The browser makes functions from the template and the
+    script of every ``gr.HTML``, which all parts of this page are, and from the ``js`` of every event. The source of these
+    functions is part of this package; values of visitors and files are never part of it. Inline scripts run only if their
+    digest is given, scripts of other hosts never.
     """
     return "; ".join(
         (

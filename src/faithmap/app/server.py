@@ -1,4 +1,4 @@
-"""The server: on this machine alone, in front of it the guard, and nothing left behind when it ends."""
+"""The server: reachable only from this machine, behind the guard; removes all its files when it ends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from faithmap.app.desk import Desk
+from faithmap.app.desk import AppState
 from faithmap.app.safety import LOCAL, Guard
-from faithmap.app.shelf import MAX_BYTES, plain, too_large
+from faithmap.app.shelf import MAX_UPLOAD_BYTES, plain, too_large
 from faithmap.app.words import RefusedError, line_for
 from faithmap.errors import UserError, os_reason
 
@@ -34,7 +34,7 @@ _QUIET = {
     "GRADIO_SHARE": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
-"""Read by Gradio when it is imported, and when it starts."""
+"""Environment variables that Gradio reads when it is imported and when it starts."""
 
 _PLAIN: dict[str, Any] = {
     "path": "/",
@@ -47,15 +47,15 @@ _PLAIN: dict[str, Any] = {
     "pwa": False,
     "mcp_server": False,
 }
-"""Of all that Gradio can add to a page, nothing."""
+"""Switches off everything that Gradio can add to a page."""
 
 GRACE = 1
-"""Seconds for answers that are under way when the server ends."""
+"""Seconds that running answers have when the server ends."""
 
 
 @contextmanager
-def private_place() -> Iterator[Path]:
-    """A folder that only this user can look into, where Gradio puts what it must; gone at the end."""
+def private_folder() -> Iterator[Path]:
+    """A folder that only this user can read, for Gradio's temporary files; removed at the end."""
     with tempfile.TemporaryDirectory(prefix="faithmap-app-") as made:
         before = {name: os.environ.get(name) for name in (*_QUIET, "GRADIO_TEMP_DIR")}
         os.environ.update(_QUIET, GRADIO_TEMP_DIR=made)
@@ -69,43 +69,47 @@ def private_place() -> Iterator[Path]:
                     os.environ[name] = value
 
 
-def make_server(desk: Desk, blocks: gr.Blocks, public: str | None = None, **looks: Any) -> Guard:
-    """The page and what belongs to it, guarded.
+def make_server(state: AppState, blocks: gr.Blocks, public: str | None = None, **looks: Any) -> Guard:
+    """The application that serves the page, guarded.
 
     Args:
-        desk: what the server keeps.
+        state: of the server.
         blocks: the page.
-        public: the address under which a reverse proxy shows it.
-        looks: the page's theme, style and head, as ``gradio.mount_gradio_app`` takes them.
+        public: address at which a reverse proxy serves the page.
+        looks: theme and style, passed to ``gradio.mount_gradio_app``.
     """
     import gradio as gr  # noqa: PLC0415 - takes seconds, and reads the environment
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _take_photographs(app, desk)
-    _give_parcels(app, desk)
+    add_uploads(app, state)
+    add_downloads(app, state)
     gr.mount_gradio_app(app, blocks, server_name=LOCAL[0], root_path=public, **_PLAIN, **looks)
-    desk.endings.append(blocks.app.stop_event.set)  # connections that wait for news end, too
+    state.on_close.append(blocks.app.stop_event.set)  # ends connections that wait for progress
     return Guard(app, public)
 
 
-def _take_photographs(app: FastAPI, desk: Desk) -> None:
+def add_uploads(app: FastAPI, state: AppState) -> None:
+    """Add the path that receives photographs."""
+
     @app.post("/photo")
     async def photo(request: Request) -> Response:
-        """Take one photograph, and answer with the word for it, or with the one line that says why not."""
+        """Store a photograph; answers with its token, or with one line that says why it is refused."""
         name = plain(unquote(request.headers.get("x-name", ""))[:500])
         try:
             data = await _body(request, name)
-            word = await run_in_threadpool(desk.shelf.put, name, data)
-        except Exception as error:  # noqa: BLE001 - whatever a hostile file does to a decoder becomes one line
+            token = await run_in_threadpool(state.uploads.put, name, data)
+        except Exception as error:  # noqa: BLE001 - any error of a decoder becomes one line
             return JSONResponse({"error": line_for(error)}, 400)
-        return JSONResponse({"word": word, "name": name})
+        return JSONResponse({"token": token, "name": name})
 
 
-def _give_parcels(app: FastAPI, desk: Desk) -> None:
-    @app.get("/parcel/{word}")
-    def parcel(word: str) -> Response:
-        """Give what was packed for the one who has the word."""
-        found = desk.parcels.get(word)
+def add_downloads(app: FastAPI, state: AppState) -> None:
+    """Add the path that serves downloads."""
+
+    @app.get("/download/{token}")
+    def download(token: str) -> Response:
+        """Answer with the download of that token."""
+        found = state.downloads.get(token)
         if found is None:
             return JSONResponse({"error": "this result is no longer here; pack it again"}, 404)
         name = found.name.encode("ascii", "replace").decode().replace("?", "_")
@@ -114,21 +118,21 @@ def _give_parcels(app: FastAPI, desk: Desk) -> None:
 
 async def _body(request: Request, name: str) -> bytes:
     length = request.headers.get("content-length", "0")
-    if length.isdecimal() and int(length) > MAX_BYTES:
+    if length.isdecimal() and int(length) > MAX_UPLOAD_BYTES:
         raise RefusedError(too_large(name))
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > MAX_BYTES:
+        if len(data) > MAX_UPLOAD_BYTES:
             raise RefusedError(too_large(name))
     return bytes(data)
 
 
 def bound(port: int) -> socket.socket:
-    """A socket on this machine's own address.
+    """A socket on 127.0.0.1.
 
     Raises:
-        UserError: where the port is taken.
+        UserError: if the port cannot be used.
     """
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -141,37 +145,37 @@ def bound(port: int) -> socket.socket:
 
 
 class PageServer(uvicorn.Server):
-    """Answers on a socket until it is asked to end, by a signal or by :attr:`should_exit`.
+    """Answers requests on a socket until a signal or :attr:`should_exit` ends it.
 
     Args:
-        app: what answers.
-        desk: closed at the end, before answers that are under way are waited for.
-        at: the socket, closed at the end.
-        ready: told the address when the page can be opened.
+        app: the application.
+        state: of the server; closed before running answers are waited for.
+        at: the socket; closed at the end.
+        ready: called with the address when the page can be opened.
     """
 
-    def __init__(self, app: Guard, desk: Desk, at: socket.socket, ready: Callable[[str], None]) -> None:
+    def __init__(self, app: Guard, state: AppState, at: socket.socket, ready: Callable[[str], None]) -> None:
         config = uvicorn.Config(
             app, log_level="critical", access_log=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
         )
         super().__init__(config)
-        self._desk, self._at, self._ready = desk, at, ready
+        self._state, self._at, self._ready = state, at, ready
 
     def answer(self) -> None:
-        """Until the end."""
+        """Answer requests until the end."""
         with closing(self._at):
             try:
                 self.run(sockets=[self._at])
             finally:
-                self._desk.close()
+                self._state.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that it is up."""
+        """Start, and call ``ready``."""
         await super().startup(sockets)
         if not self.should_exit:
             self._ready(f"http://{LOCAL[0]}:{self._at.getsockname()[1]}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is computed first."""
-        self._desk.close()
+        """End the jobs first, then the server."""
+        self._state.close()
         await super().shutdown(sockets)

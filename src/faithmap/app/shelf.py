@@ -1,7 +1,7 @@
-"""The photographs that visitors gave: each under a word that nobody can guess, and only so many at once.
+"""Uploads: the photographs of visitors, stored in memory under a secret session token.
 
-A photograph is kept as the bytes that came, in memory alone. The word goes to the browser that gave them, and to no other: who
-does not know it cannot ask about the photograph.
+The bytes of a file are stored as they were sent, and never written to disk. Only the browser that sent a file receives its
+token; without the token no request can use the file.
 """
 
 from __future__ import annotations
@@ -17,105 +17,109 @@ from faithmap.app.words import RefusedError
 from faithmap.data import ImageError, read_image, sample_photo
 from faithmap.text import one_line
 
-MAX_BYTES = 16 * 2**20
-MAX_PIXELS = 25_000_000
-MAX_KEPT = 64
-MAX_TOGETHER = 256 * 2**20
-"""Of one photograph: bytes, and pixels; of all: how many, and their bytes. The oldest go first."""
+MAX_UPLOAD_BYTES = 16 * 2**20
+MAX_UPLOAD_PIXELS = 25_000_000
+MAX_UPLOADS = 64
+MAX_TOTAL_BYTES = 256 * 2**20
+"""Limits: bytes and pixels of one photograph, number of photographs, bytes of all. The least recently used ones are dropped."""
 
 SAMPLES = ("chelsea", "coffee")
-"""Bundled photographs, the first one shown when the page opens."""
+"""Sample photographs; the page opens with the first one."""
 
 GONE = "this photograph is no longer here; choose it again"
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A photograph's name and content; ``sample`` is the name of a bundled one."""
+    """A photograph: name, content, and the name of a sample photograph if it is one."""
 
     name: str
     data: bytes
     sample: str | None = None
 
 
-class Shelf:
-    """Where photographs are kept."""
+class Uploads:
+    """The photographs of all visitors."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, Upload] = OrderedDict()
+        self._stored: OrderedDict[str, Upload] = OrderedDict()
 
     def put(self, name: str, data: bytes) -> str:
-        """Read it once, to see that it can be, and keep it.
+        """Check that a photograph can be read, and store it.
 
         Returns:
-            The word for it.
+            The secret token.
 
         Raises:
-            RefusedError: for what cannot be read safely, or is too large; one line.
+            RefusedError: for a file that cannot be read safely, or is too large; one line.
         """
         upload = Upload(plain(name), data)
         check(upload)
-        word = secrets.token_urlsafe(24)
+        token = secrets.token_urlsafe(24)
         with self._lock:
-            self._kept[word] = upload
-            while len(self._kept) > MAX_KEPT or sum(len(kept.data) for kept in self._kept.values()) > MAX_TOGETHER:
-                self._kept.popitem(last=False)
-        return word
+            self._stored[token] = upload
+            while len(self._stored) > MAX_UPLOADS or self._total_bytes() > MAX_TOTAL_BYTES:
+                self._stored.popitem(last=False)
+        return token
 
-    def get(self, word: str) -> Upload:
-        """The photograph of that word; a bundled one goes by its name.
+    def get(self, token: str) -> Upload:
+        """The photograph of that token; the token of a sample photograph is its name.
 
         Raises:
-            RefusedError: where there is none, or no longer.
+            RefusedError: if there is no such photograph, or no longer.
         """
-        if word in SAMPLES:
-            path = sample_photo(word)
-            return Upload(path.name, path.read_bytes(), word)
+        if token in SAMPLES:
+            path = sample_photo(token)
+            return Upload(path.name, path.read_bytes(), token)
         with self._lock:
-            if word not in self._kept:
+            if token not in self._stored:
                 raise RefusedError(GONE)
-            self._kept.move_to_end(word)
-            return self._kept[word]
+            self._stored.move_to_end(token)
+            return self._stored[token]
 
-    def held(self, words: Iterable[str]) -> set[str]:
-        """Of these, the words of photographs that are here."""
+    def existing(self, tokens: Iterable[str]) -> set[str]:
+        """Those of the tokens that belong to a stored photograph."""
         with self._lock:
-            return {word for word in words if word in self._kept}
+            return {token for token in tokens if token in self._stored}
 
-    def drop(self, words: Iterable[str]) -> None:
-        """Forget these."""
+    def drop(self, tokens: Iterable[str]) -> None:
+        """Forget these photographs."""
         with self._lock:
-            for word in words:
-                self._kept.pop(word, None)
+            for token in tokens:
+                self._stored.pop(token, None)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._stored)
+
+    def _total_bytes(self) -> int:
+        return sum(len(upload.data) for upload in self._stored.values())
 
 
 def check(upload: Upload) -> None:
     """Read a photograph with the library's safe reader, within the limits of the page.
 
     Raises:
-        RefusedError: one line, the file's name in front.
+        RefusedError: one line, with the file's name in front.
     """
-    if len(upload.data) > MAX_BYTES:
+    if len(upload.data) > MAX_UPLOAD_BYTES:
         raise RefusedError(too_large(upload.name))
     try:
-        read_image(upload.data, max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS)
+        read_image(upload.data, max_bytes=MAX_UPLOAD_BYTES, max_pixels=MAX_UPLOAD_PIXELS)
     except ImageError as error:
         problem = str(error).removeprefix("image bytes: ")
-        problem = problem.replace(f"max_pixels={MAX_PIXELS}", f"the {MAX_PIXELS / 1e6:.0f} million that this page takes")
+        limit = f"the limit of {MAX_UPLOAD_PIXELS / 1e6:.0f} million"
+        problem = problem.replace(f"max_pixels={MAX_UPLOAD_PIXELS}", limit)
         raise RefusedError(f"{upload.name}: {problem}") from error
 
 
 def too_large(name: str) -> str:
-    """What is said of a file for its size."""
-    return f"{name}: more than the {MAX_BYTES // 2**20} MB that this page takes; give a smaller file"
+    """The message for a file of too many bytes."""
+    return f"{name}: larger than the limit of {MAX_UPLOAD_BYTES // 2**20} MB; give a smaller file"
 
 
 def plain(name: str) -> str:
-    r"""A file's name as the result and the command may say it: no folder, nothing that does not print, not too long.
+    r"""A file's name for results and commands: without folders and unprintable characters, and not too long.
 
     >>> plain("../../etc/x.png"), plain("C:\\cats\\a b.jpg"), plain("..")
     ('x.png', 'a b.jpg', 'photo')

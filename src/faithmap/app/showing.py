@@ -1,4 +1,4 @@
-"""From findings to what the viewer shows: scenes, and pictures of curves."""
+"""Scenes and pictures of the results of studies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from faithmap.app.viewer.scene import Areas, Shown, scene
+from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
 from faithmap.app.work import Compared, Explained, Saturated
 from faithmap.baselines import make_baseline
 from faithmap.explanation import Explanation
@@ -27,7 +27,7 @@ Scene = dict[str, object]
 
 
 def spoken_name(method: str) -> str:
-    """A method's name as people say it.
+    """A method's name, written with spaces.
 
     >>> spoken_name("rank_descent")
     'rank descent'
@@ -36,12 +36,12 @@ def spoken_name(method: str) -> str:
 
 
 def spoken_names(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """As they are called, and by name: choices of a control."""
+    """Names with spaces, and names: the choices of a control."""
     return [(spoken_name(name), name) for name in methods]
 
 
-class Stage:
-    """One photograph as a model receives it, on which maps are shown.
+class SceneMaker:
+    """Makes scenes of one photograph.
 
     Args:
         image: the photograph.
@@ -54,35 +54,35 @@ class Stage:
         self._view = image.image.cpu()
         self._blurred = make_baseline("blur", image.image).cpu()
 
-    def scene(self, shown: Sequence[Shown], **settings: Any) -> Scene:
-        """With these maps."""
-        return scene(self._picture, self._model.geometry, self._view, self._blurred, shown, **settings)
+    def scene(self, panels: Sequence[MapPanel], **settings: Any) -> Scene:
+        """The scene of these maps."""
+        return scene(self._picture, self._model.geometry, self._view, self._blurred, panels, **settings)
 
-    def growing(self, method: str, unfinished: Explanation) -> Scene:
-        """With a map that is not finished."""
+    def unfinished(self, method: str, unfinished: Explanation) -> Scene:
+        """The scene of a map that is not finished."""
         target = "" if unfinished.target is None else self._model.label(int(unfinished.target[0]))
-        return self.scene([Shown(spoken_name(method), target, unfinished.heatmap[0].float(), unfinished)])
+        return self.scene([MapPanel(spoken_name(method), target, unfinished.heatmap[0].float(), unfinished)])
 
 
-def explained(result: Explained, stage: Stage) -> Scene:
+def explained(result: Explained, scenes: SceneMaker) -> Scene:
     """One panel for each class; for two classes their difference, too."""
-    shown = []
+    panels = []
     for study, found in zip(result.studies, result.results, strict=True):
         explanation = _on_cpu(found.explanation)
         probability = f"{_probability(explanation, found.probabilities):.3f}"
         facts = {**_cost(explanation, found.seconds["explaining"]), "probability": probability}
         warnings = [*found.image.warnings, *_warnings(explanation)]
         name, target = spoken_name(study.settings.method), _label(explanation, study.model)
-        areas = Areas.of(found.random_curves)
-        shown.append(Shown(name, target, explanation.heatmap[0], explanation, found.curves, areas, facts, warnings))
-    return stage.scene(shown, difference=len(shown) == 2)
+        areas = PanelAreas.of(found.random_curves)
+        panels.append(MapPanel(name, target, explanation.heatmap[0], explanation, found.curves, areas, facts, warnings))
+    return scenes.scene(panels, difference=len(panels) == 2)
 
 
-def compared(result: Compared, stage: Stage) -> Scene:
+def compared(result: Compared, scenes: SceneMaker) -> Scene:
     """One panel for each method, at the resolution of the comparison, and the agreement of the maps."""
     study, found = result.study, result.result
-    random = Areas.of(found.curves[RANDOM])
-    shown = []
+    random = PanelAreas.of(found.curves[RANDOM])
+    panels = []
     for name in study.settings.methods:
         explanation = _on_cpu(found.explanations[name])
         cells = study.shared_cells(explanation)
@@ -90,19 +90,19 @@ def compared(result: Compared, stage: Stage) -> Scene:
         rows, columns = explanation.resolution
         facts = {**_cost(explanation, found.seconds[name]), "own cells": f"{rows} x {columns}"}
         label, warnings = _label(explanation, study.model), _warnings(explanation)
-        shown.append(Shown(spoken_name(name), label, cells[0], even, found.curves[name], random, facts, warnings))
-    return stage.scene(shown, agreement=result.agreement if len(shown) > 1 else None)
+        panels.append(MapPanel(spoken_name(name), label, cells[0], even, found.curves[name], random, facts, warnings))
+    return scenes.scene(panels, agreement=result.agreement if len(panels) > 1 else None)
 
 
-def saturated(result: Saturated, stage: Stage) -> Scene:
+def saturated(result: Saturated, scenes: SceneMaker) -> Scene:
     """One panel for each method, with its most important channels."""
-    settings, shown = result.study.settings, []
+    settings, panels = result.study.settings, []
     for name, (top, curves) in result.result.features.items():
         explanation = _on_cpu(top)
         title = f"top {settings.channels} channels of {spoken_name(name)}"
         label = _label(explanation, result.study.model)
-        shown.append(Shown(title, label, explanation.heatmap[0], explanation, curves))
-    return stage.scene(shown)
+        panels.append(MapPanel(title, label, explanation.heatmap[0], explanation, curves))
+    return scenes.scene(panels)
 
 
 def path_picture(result: Saturated) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""From the command's options to a page that answers."""
+"""Start the page: load the first model, build the page, and serve it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from faithmap.app.desk import Desk
-from faithmap.app.models import Models
+from faithmap.app.desk import AppState
+from faithmap.app.models import OfferedModels
 from faithmap.app.safety import Guard
-from faithmap.app.server import PageServer, bound, make_server, private_place
+from faithmap.app.server import PageServer, bound, make_server, private_folder
 from faithmap.errors import UserError
 
 PATIENCE = 0.5
-"""Seconds for a pass of the model that runs when the server ends."""
+"""Seconds that a running pass of the model has when the server ends."""
 
 
 def start(
@@ -38,27 +38,27 @@ def start(
         device: where to compute; by default the CPU.
 
     Raises:
-        UserError: where the port is taken.
-        faithmap.ModelError: for a model that cannot be had.
+        UserError: if the port cannot be used, or the public address is not one.
+        faithmap.ModelError: for a model that cannot be loaded.
     """
     public = None if public_url is None else public_url.rstrip("/")
     if public is not None and (urlsplit(public).scheme not in ("http", "https") or urlsplit(public).path or "," in public):
         raise UserError(f"--public-url is {public!r}; give an address such as https://maps.example.org, without a path")
-    with private_place() as place, closing(bound(port)) as at:
-        desk = Desk(Models(models or None, device), place, run)
+    with private_folder() as folder, closing(bound(port)) as at:
+        state = AppState(OfferedModels(models or None, device), folder, run)
         try:
-            PageServer(asyncio.run(guarded_page(desk, public)), desk, at, ready).answer()
+            PageServer(asyncio.run(guarded_page(state, public)), state, at, ready).answer()
         finally:
-            desk.worker.ended(PATIENCE)  # before its folder goes
+            state.jobs.ended(PATIENCE)  # before the folder is removed
 
 
-async def guarded_page(desk: Desk, public: str | None = None) -> Guard:
-    """The page, guarded; made inside a loop, since Gradio leaves one open for each lock that it makes outside.
+async def guarded_page(state: AppState, public: str | None = None) -> Guard:
+    """The page, guarded. Made inside an event loop: outside, Gradio opens a loop for each lock and never closes it.
 
     Args:
-        desk: what the server keeps.
-        public: the address under which a reverse proxy shows the page.
+        state: of the server.
+        public: address at which a reverse proxy serves the page.
     """
     from faithmap.app.page import looks, make_page  # noqa: PLC0415 - Gradio reads the environment when it is imported
 
-    return make_server(desk, make_page(desk), public, **looks())
+    return make_server(state, make_page(state), public, **looks())

@@ -1,4 +1,4 @@
-"""What a visitor is told when something fails: one line, and never a path or a traceback."""
+"""Messages for visitors when something fails: one line, without paths and tracebacks."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import re
 from faithmap.errors import UserError
 from faithmap.text import one_line
 
-BROKEN = "something went wrong inside faithmap; the terminal in which it runs says what"
-MEMORY = "memory ran out; choose a smaller resolution or fewer samples"
+INTERNAL_ERROR = "something went wrong inside faithmap; see the terminal in which it runs"
+OUT_OF_MEMORY = "memory ran out; choose a smaller resolution or fewer samples"
 
-_LONGEST = 300
+_MAX_LENGTH = 300
 _PATH = re.compile(r"(?<![\w.:/])(?:[A-Za-z]:)?[/\\](?:[^\s/\\:;,'\"()]+[/\\])*([^\s/\\:;,'\"()]+)")
 _EXPECTED = (ValueError, UserError, ModuleNotFoundError)
-"""By which the library refuses what it is given; their messages are written for people."""
+"""Errors that the library raises for wrong input; their messages are written for users."""
 
 
 class RefusedError(ValueError):
-    """What a visitor asked for cannot be done; the message is for them."""
+    """A visitor's request cannot be fulfilled; the message is for the visitor."""
 
 
 class CancelledError(Exception):
-    """The visitor wants no more of it."""
+    """The visitor cancelled the job."""
 
 
 def line_for(error: BaseException) -> str:
-    """What the visitor reads; what was not expected is told to the terminal instead.
+    """The message for the visitor. An unexpected error is logged in the terminal instead.
 
     >>> line_for(ValueError("/home/me/cat.jpg: not an image; give a JPEG"))
     'cat.jpg: not an image; give a JPEG'
     """
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or type(error).__name__ == "OutOfMemoryError":
-        return MEMORY
+        return OUT_OF_MEMORY
     if not isinstance(error, _EXPECTED):
         logging.getLogger("faithmap.app").error("a request failed", exc_info=error)
-        return BROKEN
-    return without_paths(one_line(str(error)))[:_LONGEST]
+        return INTERNAL_ERROR
+    return without_paths(one_line(str(error)))[:_MAX_LENGTH]
 
 
 def without_paths(text: str) -> str:
-    """Of every path only the last name.
+    """The text with only the last name of every path.
 
     >>> without_paths("see /a/b/c.txt or x/y")
     'see c.txt or x/y'

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from faithmap.app.shelf import Upload
 from faithmap.app.words import RefusedError
-from faithmap.app.worker import Tells
+from faithmap.app.worker import JobReporter
 from faithmap.metrics.functional import agreement_matrix
 from faithmap.model import Classifier
 from faithmap.studies.compare import RANDOM, CompareResult, CompareStudy
@@ -89,7 +89,7 @@ def predict(subject: Subject) -> Float[Tensor, " classes"]:
     return study.probabilities(subject.image().image)[0]
 
 
-def explain(subject: Subject, settings: Sequence[ExplainSettings], tells: Tells) -> Explained:
+def explain(subject: Subject, settings: Sequence[ExplainSettings], tells: JobReporter) -> Explained:
     """Explain an upload with each of the settings.
 
     Raises:
@@ -103,7 +103,7 @@ def explain(subject: Subject, settings: Sequence[ExplainSettings], tells: Tells)
     return Explained(subject, studies, results)
 
 
-def compare(subject: Subject, settings: CompareSettings, tells: Tells) -> Compared:
+def compare(subject: Subject, settings: CompareSettings, tells: JobReporter) -> Compared:
     """Compare several methods for one class.
 
     Raises:
@@ -117,7 +117,7 @@ def compare(subject: Subject, settings: CompareSettings, tells: Tells) -> Compar
     return Compared(subject, study, result, agreement_matrix(maps)[0].tolist())
 
 
-def saturate(subject: Subject, settings: SaturationSettings, tells: Tells) -> Saturated:
+def saturate(subject: Subject, settings: SaturationSettings, tells: JobReporter) -> Saturated:
     """Measure saturation.
 
     Raises:

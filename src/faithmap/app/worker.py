@@ -1,8 +1,7 @@
-"""One thread that computes, and what it tells on the way.
+"""The thread that runs all jobs of the page, and the progress of a job.
 
-A model is asked by one request at a time: its layers are watched while it is asked. Whoever waits for an answer takes the
-latest news and leaves out what came between; whoever no longer wants it says so, and the work ends at its next word, or at
-the next layer of a model that it asks.
+One job at a time uses a model, because hooks are registered on it. A visitor receives the latest progress; progress in between
+is skipped. A cancelled job ends when it next reports progress, or at the next layer of a model that it runs.
 """
 
 from __future__ import annotations
@@ -21,148 +20,157 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from faithmap.app.words import CancelledError
 from faithmap.explanation import Explanation
 
-PAUSE = 0.4
-"""Seconds from one map to the next news, at the least: pages take time to draw, too."""
+MAP_PAUSE = 0.4
+"""Minimum seconds between an unfinished map and the next progress: the page needs time to draw the map."""
 
-BRIEF = 0.05
-"""The same where there was no new map."""
+PAUSE = 0.05
+"""The same without a new map."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class News:
-    """How far the work is: a share from 0 to 1, what is being done, seconds since it began, and the map as it stands."""
+class JobProgress:
+    """Progress of a job.
+
+    Attributes:
+        share: from 0 to 1.
+        activity: what is computed now.
+        seconds: since the job began.
+        unfinished: the map so far, where the method offers one.
+    """
 
     share: float
-    doing: str
+    activity: str
     seconds: float
-    grown: Explanation | None = None
+    unfinished: Explanation | None = None
 
 
 @dataclass(frozen=True)
-class Answer(Generic[T]):
-    """What the work came to, and the seconds that it took."""
+class JobResult(Generic[T]):
+    """The result of a job, and the seconds that it took."""
 
     value: T
     seconds: float
 
 
 @dataclass(eq=False)
-class Tells:
-    """What work is given to tell how far it is; every word raises :class:`CancelledError` where nobody wants it any more."""
+class JobReporter:
+    """The progress callback of a job; raises :class:`CancelledError` if the job was cancelled."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: float = field(default_factory=time.perf_counter)
-    _told: threading.Condition = field(default_factory=threading.Condition)
-    _latest: News | None = None
-    _over: bool = False
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _latest: JobProgress | None = None
+    _finished: bool = False
 
-    def __call__(self, share: float, doing: str, grown: Explanation | None = None) -> None:
-        """Say how far it is."""
+    def __call__(self, share: float, activity: str, unfinished: Explanation | None = None) -> None:
+        """Report progress."""
         self.check()
-        with self._told:
-            self._latest = News(share, doing, time.perf_counter() - self.started, grown)
-            self._told.notify()
+        with self._changed:
+            self._latest = JobProgress(share, activity, time.perf_counter() - self.started, unfinished)
+            self._changed.notify()
 
     def check(self) -> None:
-        """Say nothing, and end where nobody wants it any more."""
+        """Raise CancelledError if the job was cancelled."""
         if self.cancelled.is_set():
             raise CancelledError
 
-    def over(self) -> None:
-        """Nothing more will be told."""
-        with self._told:
-            self._over = True
-            self._told.notify()
+    def finish(self) -> None:
+        """Report that no progress will follow."""
+        with self._changed:
+            self._finished = True
+            self._changed.notify()
 
-    def news(self) -> News | None:
-        """The latest that was not taken yet, as soon as there is any; None when the work is over."""
-        with self._told:
-            self._told.wait_for(lambda: self._latest is not None or self._over)
+    def wait(self) -> JobProgress | None:
+        """Wait for progress that has not been returned yet; None when the job is finished."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._latest is not None or self._finished)
             latest, self._latest = self._latest, None
-            return None if self._over else latest
+            return None if self._finished else latest
 
 
-class Worker:
-    """The thread."""
+class JobThread:
+    """The thread that runs all jobs, one after another."""
 
     def __init__(self) -> None:
-        self._doing: set[Tells] = set()
-        self._begun: set[Future[Any]] = set()
+        self._reporters: set[JobReporter] = set()
+        self._futures: set[Future[Any]] = set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="faithmap-app")
 
-    def run(self, work: Callable[[Tells], T], cancelled: threading.Event | None = None) -> Iterator[News | Answer[T]]:
-        """Do the work, and hand over its news while it is done, at the end its answer.
+    def run(
+        self, job: Callable[[JobReporter], T], cancelled: threading.Event | None = None
+    ) -> Iterator[JobProgress | JobResult[T]]:
+        """Run a job; yields its progress while it runs, and its result at the end.
 
-        Closing the iterator cancels the work.
+        Closing the iterator cancels the job.
 
         Args:
-            work: is called in the thread.
-            cancelled: ends the work when it is set.
+            job: called in the thread.
+            cancelled: cancels the job when it is set.
 
         Raises:
-            CancelledError: where the work was cancelled; and whatever the work raises.
+            CancelledError: if the job was cancelled; and everything that the job raises.
         """
-        tells = Tells() if cancelled is None else Tells(cancelled)
-        future: Future[T] = self._thread.submit(_do, work, tells)
-        self._doing.add(tells)
-        self._begun.add(future)
-        future.add_done_callback(self._begun.discard)
+        report = JobReporter() if cancelled is None else JobReporter(cancelled)
+        future: Future[T] = self._thread.submit(_run, job, report)
+        self._reporters.add(report)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
         try:
-            yield from _latest(tells)
-            if future.cancelled() or (tells.cancelled.is_set() and not future.done()):
+            yield from _progress(report)
+            if future.cancelled() or (report.cancelled.is_set() and not future.done()):
                 raise CancelledError
-            yield Answer(future.result(), time.perf_counter() - tells.started)
+            yield JobResult(future.result(), time.perf_counter() - report.started)
         finally:
-            self._doing.discard(tells)
+            self._reporters.discard(report)
             if not future.done():
-                tells.cancelled.set()
+                report.cancelled.set()
                 future.cancel()
 
     def close(self) -> None:
-        """Take no more work; what runs ends at its next word."""
-        for tells in tuple(self._doing):
-            tells.cancelled.set()
-            tells.over()
+        """Cancel all jobs and accept no more."""
+        for report in tuple(self._reporters):
+            report.cancelled.set()
+            report.finish()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def ended(self, seconds: float) -> bool:
-        """Whether nothing runs any more, at once or within so many seconds."""
-        return not wait(tuple(self._begun), seconds).not_done
+        """Whether no job runs any more, waiting up to so many seconds."""
+        return not wait(tuple(self._futures), seconds).not_done
 
 
-def _latest(tells: Tells) -> Iterator[News]:
-    """News until the work is over, with a pause after each."""
-    grown = None
-    while (news := tells.news()) is not None:
-        yield news
-        tells.cancelled.wait(BRIEF if news.grown is grown else PAUSE)
-        grown = news.grown
+def _progress(report: JobReporter) -> Iterator[JobProgress]:
+    """Progress until the job is finished, with a pause after each."""
+    shown = None
+    while (progress := report.wait()) is not None:
+        yield progress
+        report.cancelled.wait(PAUSE if progress.unfinished is shown else MAP_PAUSE)
+        shown = progress.unfinished
 
 
-def _do(work: Callable[[Tells], T], tells: Tells) -> T:
-    tells.started = time.perf_counter()
+def _run(job: Callable[[JobReporter], T], report: JobReporter) -> T:
+    report.started = time.perf_counter()
     try:
-        with _checking(tells):
-            tells(0, "starting")
-            return work(tells)
+        with _checked_at_every_layer(report):
+            report(0, "starting")
+            return job(report)
     finally:
-        tells.over()
+        report.finish()
 
 
 @contextmanager
-def _checking(tells: Tells) -> Iterator[None]:
-    """Before each layer that this thread asks: one pass over many images, such as a game's, can take seconds.
+def _checked_at_every_layer(report: JobReporter) -> Iterator[None]:
+    """Check for cancellation before each layer that this thread runs: one pass over many images can take seconds.
 
-    The hook is torch's own for all modules, so that no model looks different from one that nobody watches.
+    The hook is torch's own for all modules, so that no model is changed.
     """
-    here = threading.get_ident()
+    thread = threading.get_ident()
 
-    def check(module: nn.Module, given: Any) -> None:
-        del module, given
-        if threading.get_ident() == here:
-            tells.check()
+    def check(module: nn.Module, args: Any) -> None:
+        del module, args
+        if threading.get_ident() == thread:
+            report.check()
 
     handle = register_module_forward_pre_hook(check)
     try:

@@ -1,4 +1,4 @@
-"""How far a benchmark is: a bar on a terminal, a line now and then elsewhere, JSON lines for machines."""
+"""Progress of a benchmark: a bar on a terminal, lines at intervals elsewhere, or JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from faithmap.bench.run import ProgressCallback, RunProgress
 from faithmap.cli.report import make_console, print_line
 from faithmap.text import counted, duration
 
-EVERY = 10.0
-"""Seconds from one plain line to the next."""
+INTERVAL = 10.0
+"""Minimum seconds between two lines."""
 
 
 @contextmanager
-def progress(out: Path, *, json_lines: bool) -> Iterator[ProgressCallback]:
-    """What a run tells, in the form that fits where it is shown; the sum of it at the end."""
+def show_progress(out: Path, *, json_lines: bool) -> Iterator[ProgressCallback]:
+    """A progress callback that prints, in the form that fits the output; prints a summary at the end."""
     last: list[RunProgress] = []
     err = make_console(stderr=True)
 
-    def remembering(tell: ProgressCallback) -> ProgressCallback:
-        def hear(state: RunProgress, finished: FinishedUnit | None) -> None:
+    def remembering(callback: ProgressCallback) -> ProgressCallback:
+        def report(state: RunProgress, finished: FinishedUnit | None) -> None:
             last[:] = [state]
-            tell(state, finished)
+            callback(state, finished)
 
-        return hear
+        return report
 
     if json_lines:
-        yield remembering(_json)
+        yield remembering(_print_event)
         _print({"event": "end", **(_numbers(last[0]) if last else {}), "out": str(out)})
         return
     if err.is_interactive and sys.stderr.isatty():
-        with _bar(err) as tell:
-            yield remembering(tell)
+        with _bar(err) as update:
+            yield remembering(update)
     else:
-        yield remembering(Lines(err))
+        yield remembering(ProgressLines(err))
     for line in _summary(last[0], out) if last else ():
         print_line(make_console(), line)
 
 
 @dataclass
-class Lines:
-    """A line at the start, one now and then, one at the end."""
+class ProgressLines:
+    """Prints a line at the start, at intervals, and at the end."""
 
     console: Console
     clock: Callable[[], float] = time.monotonic
-    said: float = field(default=float("-inf"))
+    printed: float = field(default=float("-inf"))
 
     def __call__(self, state: RunProgress, finished: FinishedUnit | None) -> None:
-        """Say it, unless something was said a moment ago."""
-        now, whole = self.clock(), state.present + state.done == state.units
-        if finished is None or whole or now - self.said >= EVERY:
-            self.said = now
+        """Print a line, unless one was printed within the interval."""
+        now, complete = self.clock(), state.present + state.done == state.units
+        if finished is None or complete or now - self.printed >= INTERVAL:
+            self.printed = now
             print_line(self.console, line_of(state))
 
 
 def line_of(state: RunProgress) -> str:
-    """A state on one line.
+    """The progress on one line.
 
     >>> line_of(RunProgress(units=8, present=3, done=0))
     '3 of 8 units'
@@ -80,7 +80,7 @@ def line_of(state: RunProgress) -> str:
 
 
 def _rate(rate: float) -> str:
-    """To two digits; all of those before the point.
+    """A rate to two digits; all digits before the decimal point.
 
     >>> _rate(0.0123), _rate(2.34), _rate(1234.5)
     ('0.012', '2.3', '1,234')
@@ -90,34 +90,34 @@ def _rate(rate: float) -> str:
 
 def _summary(state: RunProgress, out: Path) -> Iterator[str]:
     if state.changed:
-        yield f"changed since it was begun: {', '.join(state.changed)}; {counted(state.aside, 'unit')} set aside"
+        yield f"changed since the start: {', '.join(state.changed)}; {counted(state.aside, 'unit')} set aside"
     if state.versions:
-        yield f"it was begun with {', '.join(state.versions)}; results of other versions may differ"
+        yield f"the run was started with {', '.join(state.versions)}; results may differ"
     if state.corrupt:
-        yield f"done again for damage: {counted(len(state.corrupt), 'file')}, {state.corrupt[0]} among them"
-    done = f"{counted(state.done, 'unit')} done in {duration(state.seconds)}" if state.done else "nothing left to do"
-    yield f"{out}: {done}, {state.present + state.done} of {state.units} are there"
+        yield f"repeated because of damage: {counted(len(state.corrupt), 'file')}, the first is {state.corrupt[0]}"
+    done = f"{counted(state.done, 'unit')} done in {duration(state.seconds)}" if state.done else "nothing to do"
+    yield f"{out}: {done}, {state.present + state.done} of {state.units} are complete"
     failed = state.failed + state.failed_before
     if failed:
-        yield f"{counted(failed, 'row')} with an error; --retry-failed does their units again"
+        yield f"{counted(failed, 'row')} with an error; --retry-failed repeats their units"
 
 
 @contextmanager
 def _bar(console: Console) -> Iterator[ProgressCallback]:
-    """Drawn while it is open, and gone afterwards."""
+    """A progress bar, removed at the end of the block."""
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task("planning", total=None)
 
-        def tell(state: RunProgress, finished: FinishedUnit | None) -> None:
+        def update(state: RunProgress, finished: FinishedUnit | None) -> None:
             del finished
-            description = line_of(state).partition(" units, ")[2] or "beginning"
+            description = line_of(state).partition(" units, ")[2] or "starting"
             bar.update(task, total=state.units, completed=state.present + state.done, description=description)
 
-        yield tell
+        yield update
 
 
-def _json(state: RunProgress, finished: FinishedUnit | None) -> None:
+def _print_event(state: RunProgress, finished: FinishedUnit | None) -> None:
     if finished is None:
         _print({"event": "start", **_numbers(state), "corrupt": list(state.corrupt), "changed": list(state.changed)})
         return

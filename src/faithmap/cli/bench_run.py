@@ -9,7 +9,7 @@ from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.ray_engine import RayEngine
 from faithmap.bench.run import run
 from faithmap.cli.bench_arguments import BenchRunArguments
-from faithmap.cli.bench_progress import progress
+from faithmap.cli.bench_progress import show_progress
 from faithmap.errors import UserError
 
 
@@ -17,7 +17,7 @@ def run_benchmark(request: LoadedSpec, arguments: BenchRunArguments) -> int:
     """Run the benchmark, and print its progress and a summary."""
     engine = engine_of(arguments)
     out = arguments.out or Path("faithmap-bench") / "".join(c if c.isalnum() or c in "-_." else "_" for c in request.spec.name)
-    with progress(out, json_lines=arguments.json_lines) as on_progress:
+    with show_progress(out, json_lines=arguments.json_lines) as on_progress:
         run(
             request.spec,
             out,

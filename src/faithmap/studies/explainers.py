@@ -47,15 +47,25 @@ def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:
     return explainer_from(method, model, {**given, "chunk_size": settings.chunk, "seed": settings.seed})
 
 
+def options_of(method: str) -> frozenset[str]:
+    """The settings of a method that have an option of their own."""
+    return frozenset(option for option in _SHORT if any(_has(method, name) for name in _SHORT[option]))
+
+
 def _name_in(method: str, option: str) -> str:
     """The method's name for a setting that has an option of its own."""
     for name in _SHORT[option]:
-        try:
-            find_setting(METHODS[method].explainer, name)
-        except SettingError:
-            continue
-        return name
+        if _has(method, name):
+            return name
     raise UserError(f"--{option.replace('_', '-')} is no setting of {method}; leave it out")
+
+
+def _has(method: str, name: str) -> bool:
+    try:
+        find_setting(METHODS[method].explainer, name)
+    except SettingError:
+        return False
+    return True
 
 
 def _plain(option: str, value: Any) -> Any:

@@ -16,7 +16,9 @@ from bench.run_writer import RunWriter, failed, row
 from PIL import Image
 from viewer_tools import HOSTILE, PANDAS, Tab, served
 
-from faithmap.app.runs import DISAGREEMENT, HIGHEST, LINES, LOWEST, MEAN, SCATTER, Run, browse, open_listings, opened, sheet
+from faithmap.app.listing import DISAGREEMENT, MEAN, SCATTER, open_listings
+from faithmap.app.opening import opened, sheet
+from faithmap.app.runs import HIGHEST, LINES, LOWEST, BrowsedRun, browse
 from faithmap.bench.errors import RunError
 
 NAME = HOSTILE.replace("/", "_") + ".png"
@@ -70,7 +72,11 @@ def test_images_are_sorted_by_how_much_their_maps_differ(writer: RunWriter) -> N
     writer.start(["a", {"id": "b", "resolution": 2}, "c", chance], models=[{"name": "net", "geometry": GEOMETRY}])
     ramp, coarse = np.tile(np.arange(4.0), (4, 1)), np.tile([0.0, 1.0], (2, 1))
     # of image 0 all three run the same way; of image 1 one runs down; of image 2 two run across; image 3 has one map alone
-    maps = {"a": [ramp, ramp, ramp, ramp], "b": [coarse, -coarse, coarse.T, None], "c": [3 * ramp, ramp, ramp, None]}
+    maps: dict[str, list[Any]] = {
+        "a": [ramp, ramp, ramp, ramp],
+        "b": [coarse, -coarse, coarse.T, None],
+        "c": [3 * ramp, ramp, ramp, None],
+    }
     for method, heatmaps in maps.items():
         sizes: dict[str, Any] = {"heatmap_scale": 2.0}
         rows = [scored(method, i, 0.5, heatmap=heatmap, **sizes) for i, heatmap in enumerate(heatmaps)]
@@ -86,9 +92,9 @@ def test_images_are_sorted_by_how_much_their_maps_differ(writer: RunWriter) -> N
 def test_a_score_says_which_way_is_better(writer: RunWriter) -> None:
     three(writer)
     (listing,) = open_listings(writer.folder)
-    told = [listing.told(metric) for metric in listing.metrics]
+    told = [listing.with_direction(metric) for metric in listing.metrics]
     assert told == ["insertion - deletion (higher is better)", "deletion (lower is better)", "insertion (higher is better)"]
-    assert listing.told("seconds") == "seconds"
+    assert listing.with_direction("seconds") == "seconds"
 
 
 def test_equal_images_keep_their_order(writer: RunWriter) -> None:
@@ -131,13 +137,13 @@ def test_an_opened_image_has_the_stored_maps_and_curves(writer: RunWriter) -> No
     assert (first["name"], first["target"], first["warnings"]) == ("a", "cat", ["look out"])
     np.testing.assert_allclose(np.frombuffer(base64.b64decode(first["values"]), "<f4"), 3 * heatmap.ravel(), rtol=1e-3)
     assert first["counts"] == [0, 4, 16]
-    assert first["games"]["deletion"]["scores"] == [1.0, 0.5, 0.0]
-    assert first["games"]["deletion"]["area"] == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
-    assert first["games"]["insertion"]["chance"] == pytest.approx(1.25)
+    assert first["curves"]["deletion"]["scores"] == [1.0, 0.5, 0.0]
+    assert first["curves"]["deletion"]["area"] == pytest.approx(0.25 * 0.75 + 0.75 * 0.25)
+    assert first["curves"]["insertion"]["random_area"] == pytest.approx(1.25)
     assert dict(map(tuple, first["facts"])) == {
         "forward passes": "1", "backward passes": "1", "seconds": "0.5", "complexity": "0.7"
     }  # fmt: skip
-    assert second["games"] is None
+    assert second["curves"] is None
     assert found["agreement"] == [[1, -1], [-1, 1]]
     # the middle 32 of 64 columns, as the plan says
     assert found["window"] == [0, 0.25, 1, 0.5]
@@ -152,8 +158,8 @@ def test_maps_are_played_at_the_resolution_of_the_games(writer: RunWriter) -> No
     writer.unit("a", [scored("a", 0, 0.5, **placed, **CURVES)])
     (listing,) = open_listings(writer.folder)
     panel: Any = opened(listing, 0, ["a"])["panels"][0]  # type: ignore[index]
-    assert panel["played"] == [3, 3]
-    assert panel["games"]["insertion"]["chance"] is None, "a random map of other cells is no measure"
+    assert panel["ranked"] == [3, 3]
+    assert panel["curves"]["insertion"]["random_area"] is None, "a random map of other cells is no measure"
     # columns of a 3 x 3 mask stand at pixels 0, 4 and 8, where the map is 0, 2 and 4
     assert np.frombuffer(base64.b64decode(panel["places"]), "<i4").tolist() == [6, 3, 0, 7, 4, 1, 8, 5, 2]
     assert (panel["rows"], panel["columns"]) == ([4], [2, 6])
@@ -163,8 +169,8 @@ def test_a_plan_that_does_not_tell_the_cut_shows_the_middle(writer: RunWriter) -
     writer.start(["a"])
     photos(writer, "0.png")
     writer.unit("a", [scored("a", 0, 0.5)])
-    shelf = Run(open_listings(writer.folder))
-    made, words = shelf.open("net", ["a"], 0)
+    browsed = BrowsedRun(open_listings(writer.folder))
+    made, words = browsed.open("net", ["a"], 0)
     assert made["window"] == [0, 0.25, 1, 0.5]
     assert words == "0.png (The record of the run does not have the model's cropping: the middle of the images is shown.)"
 
@@ -176,16 +182,17 @@ def test_what_is_not_the_runs_to_show_is_refused_without_a_path(writer: RunWrite
     (tmp_path / "photos" / "2.png").write_text("no picture")
     names = ["0.png", "../secret.png", "2.png", str(tmp_path / "secret.png"), "5.png"]
     writer.unit("a", [scored("a", i, 0.1, image=name) for i, name in enumerate(names)])
-    shelf = Run(open_listings(writer.folder))
-    assert shelf.open("net", ["a"], 0)[0] is not None
+    browsed = BrowsedRun(open_listings(writer.folder))
+    assert browsed.open("net", ["a"], 0)[0] is not None
     for index in (1, 2, 3, 4):
-        made, words = shelf.open("net", ["a"], index)
+        made, words = browsed.open("net", ["a"], index)
         assert made is None
-        assert words == f"{names[index]}: the photograph cannot be shown; it is not there, or cannot be read"
-    for index in (7, -1, "0", None, 0.5, [0], {"a": 1}):
-        assert shelf.open("net", ["a"], index) == (None, "there is no such image in this run")
-    assert "none of these methods has a map of it" in shelf.open("net", [], 0)[1]
-    lines: Any = sheet(shelf.listings[0], [0, 1], "insertion", ["a"])["lines"]
+        assert words == f"{names[index]}: the photograph is missing or cannot be read"
+    wrong: Any
+    for wrong in (7, -1, "0", None, 0.5, [0], {"a": 1}):
+        assert browsed.open("net", ["a"], wrong) == (None, "there is no such image in this run")
+    assert "none of these methods has a map of it" in browsed.open("net", [], 0)[1]
+    lines: Any = sheet(browsed.listings[0], [0, 1], "insertion", ["a"])["lines"]
     assert [line["picture"] is None for line in lines] == [False, True]
     assert lines[0]["maps"][0]["score"] == "0.100"
 
@@ -195,16 +202,16 @@ def test_pages_stay_within_the_list(writer: RunWriter) -> None:
     photos(writer, *(f"{i}.png" for i in range(11)))
     writer.unit("a", [scored("a", i, 0.1 * i) for i in range(11)])
     writer.unit("b", [scored("b", i, 0.5) for i in range(10)])
-    shelf = Run(open_listings(writer.folder))
+    browsed = BrowsedRun(open_listings(writer.folder))
     assert LINES == 8
     for asked, given in ((-3, 0), (0, 0), (1, 1), (9, 1)):
-        made, words, number = shelf.page("net", "insertion", "a", HIGHEST, ["a", "b"], asked)
+        made, words, number = browsed.page("net", "insertion", "a", HIGHEST, ["a", "b"], asked)
         indices = [line["index"] for line in made["lines"]]
         assert (indices, number) == ([10, 9, 8, 7, 6, 5, 4, 3] if given == 0 else [2, 1, 0], given)
         assert words == ("1 to 8 of 11 images", "9 to 11 of 11 images")[given]
-    first = shelf.page("net", "insertion", "a", LOWEST, ["a", "b"], 0)[0]["lines"]
+    first = browsed.page("net", "insertion", "a", LOWEST, ["a", "b"], 0)[0]["lines"]
     assert [line["index"] for line in first] == list(range(8))
-    strange = shelf.page("no model", "no metric", "no method", "no order", ["no method"], 0)[0]["lines"]
+    strange = browsed.page("no model", "no metric", "no method", "no order", ["no method"], 0)[0]["lines"]
     assert [line["index"] for line in strange][:2] == [10, 9]
     assert strange[0]["maps"] == []
 

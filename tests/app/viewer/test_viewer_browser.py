@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from viewer_tools import HOSTILE, PANDAS, Tab, served
 
 from faithmap import Explanation, Geometry, deletion_insertion
-from faithmap.app.viewer.scene import Areas, Shown, scene
+from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
 from faithmap.metrics.functional.curves import Protocol
 from faithmap.viz import limits, overlay, placed
 
@@ -41,7 +41,7 @@ class Watching(nn.Module):
 class Played:
     """A map's panel, and the images that the metric showed the model at each step."""
 
-    shown: Shown
+    shown: MapPanel
     deletion: Tensor
     insertion: Tensor
 
@@ -50,7 +50,7 @@ def played(name: str, why: Explanation, view: Tensor, baseline: Tensor, unit: st
     model = Watching()
     rules = Protocol("own", unit, steps, baseline, baseline)  # type: ignore[arg-type]
     proof = deletion_insertion(model, view, why, 0, protocol=rules, chunk_size=1000)
-    shown = Shown(name, "bright", why.heatmap[0], why, proof, Areas(0.5, 0.5), {"passes": "62"})
+    shown = MapPanel(name, "bright", why.heatmap[0], why, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
     return Played(shown, *model.seen[-2:])
 
 
@@ -76,7 +76,7 @@ GAMES = {
 
 def own_scene(name: str) -> dict[str, Any]:
     view, baseline = (NOISE, BLURRED) if name == "noise" else (VIEW, BASELINE)
-    found: Any = scene(Image.new("RGB", (32, 24), "grey"), None, view, baseline, [GAMES[name].shown])
+    found: dict[str, Any] = scene(Image.new("RGB", (32, 24), "grey"), None, view, baseline, [GAMES[name].shown])
     return found
 
 
@@ -85,9 +85,9 @@ WIDE = Image.new("RGB", (80, 60), (90, 120, 60))
 HALF = Geometry((30, 40), SIZE)
 
 
-def panels(*shown: Shown, **settings: Any) -> dict[str, Any]:
+def panels(*shown: MapPanel, **settings: Any) -> dict[str, Any]:
     view = HALF(torch.from_numpy(np.array(WIDE)).permute(2, 0, 1).unsqueeze(0) / 255)
-    found: Any = scene(WIDE, HALF, view, view, shown, **settings)
+    found: dict[str, Any] = scene(WIDE, HALF, view, view, shown, **settings)
     return found
 
 
@@ -100,9 +100,9 @@ SCENES = {
     ),
     "four": panels(FEW, TIES, FEW, TIES, agreement=np.eye(4).tolist()),
     "hostile": panels(BAD, BAD, agreement=[[1, 0.5], [0.5, 1]]),
-    "flat": panels(Shown("flat", "cat", torch.ones(3, 3))),
+    "flat": panels(MapPanel("flat", "cat", torch.ones(3, 3))),
     "growing": panels(replace(FEW, curves=None)),
-    "few and many": panels(Shown("small", "cat", uniform(9, 2, 2), curves=None), FEW),
+    "few and many": panels(MapPanel("small", "cat", uniform(9, 2, 2), curves=None), FEW),
 }
 
 
@@ -166,7 +166,7 @@ def test_what_is_painted_is_what_the_library_showed_the_model(tab: Tab, name: st
         ):
             painted = tab.pixels(f"{ROOT} canvas.{kind}")
             np.testing.assert_allclose(painted, as_pixels(images[step]), atol=tolerance)
-            said = tab.page.locator(f"{ROOT} .played:has(canvas.{kind}) output").text_content()
+            said = tab.page.locator(f"{ROOT} .step-view:has(canvas.{kind}) output").text_content()
             assert said == f"score {float(curve.scores[0, step]):.3f}"
 
 
@@ -265,7 +265,7 @@ def test_values_are_read_by_keys_and_by_pointer(tab: Tab) -> None:
     assert "higher than 99 % of the map" in said.text_content()
     for _ in range(11):
         tab.page.keyboard.press("Shift+ArrowLeft")
-    assert said.text_content() == "The model did not look here"
+    assert said.text_content() == "Not part of the model's input"
     box = canvas.bounding_box()
     # the middle of the photograph is between the middle pixels of what the model saw
     tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -338,7 +338,7 @@ def test_areas_are_held_against_a_random_maps(tab: Tab) -> None:
     cells = tab.page.locator(f"{ROOT} .areas td").all_text_contents()
     assert cells == [f"{float(proof.deletion.area):.3f}", "0.500", f"{float(proof.insertion.area):.3f}", "0.500"]
     won = (float(proof.deletion.area) < 0.5, float(proof.insertion.area) > 0.5)
-    words = {(True, True): "in both games", (True, False): "in deletion only", (False, True): "in insertion only"}
+    words = {(True, True): "in deletion and insertion", (True, False): "in deletion only", (False, True): "in insertion only"}
     assert words.get(won, "No better than a random map") in tab.page.locator(f"{ROOT} .verdict").text_content()
 
 

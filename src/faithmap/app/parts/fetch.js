@@ -1,11 +1,11 @@
 const link = element.querySelector("a");
-const give = () => {
+const offer = () => {
   const value = props.value || {};
-  element.querySelector("p").hidden = !value.word;
-  if (!value.word) return;
-  link.href = new URL(`parcel/${encodeURIComponent(value.word)}`, document.baseURI).href;
+  element.querySelector("p").hidden = !value.token;
+  if (!value.token) return;
+  link.href = new URL(`download/${encodeURIComponent(value.token)}`, document.baseURI).href;
   link.download = value.name;
   link.textContent = `Download ${value.name}`;
   link.click();
 };
-watch("value", give);
+watch("value", offer);

@@ -1,12 +1,12 @@
-// What Gradio's lists of choices leave out for people who do not see them, or who use keys alone.
+// Makes Gradio's dropdowns accessible by screen reader and keyboard.
 
-// A chosen method is taken out by a button that says which one, not by its place among all methods.
+// The button that removes a chosen method names the method, not its number among all methods.
 const name = (token) => {
   const remove = token.querySelector(".token-remove"), text = `Remove ${token.querySelector("span")?.textContent.trim()}`;
   if (remove && remove.title !== text) remove.title = text;
 };
 
-// An open list scrolls, which would make it one more stop of the tab key, on which the list closes and the focus is lost.
+// An open list scrolls, so that the tab key would focus it; the list would then close, and the focus be lost.
 const mend = () => {
   document.querySelectorAll(".token").forEach(name);
   document.querySelectorAll("ul[role=listbox]:not([tabindex])").forEach((list) => list.setAttribute("tabindex", "-1"));
@@ -15,7 +15,7 @@ const mend = () => {
 new MutationObserver(mend).observe(document.body, { childList: true, characterData: true, subtree: true });
 mend();
 
-// A button of Gradio's that is none of HTML's answers to the space bar, too.
+// Gradio's buttons that are not HTML buttons also react to the space bar.
 document.addEventListener("keydown", (event) => {
   if (event.key !== " " || !event.target.matches?.('div[role="button"]')) return;
   event.preventDefault();

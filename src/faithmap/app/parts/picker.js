@@ -4,34 +4,34 @@ const drop = root.querySelector(".fm-drop");
 const input = root.querySelector("input");
 const refusal = root.querySelector(".fm-refusal");
 const samples = props.samples;
-const most = props.most;
+const limit = props.limit;
 let shown = null;
 
 const refuse = (line) => {
   refusal.textContent = line;
 };
 
-const take = (word, name, source) => {
+const take = (token, name, source) => {
   if (shown) URL.revokeObjectURL(shown);
   shown = source.startsWith("blob:") ? source : null;
   photo.src = source;
   refuse("");
-  props.value = { word, name };
+  props.value = { token, name };
   trigger("change");
 };
 
 const send = async (file) => {
-  if (file.size > most) {
-    refuse(`${file.name}: more than the ${most / 2 ** 20} MB that this page takes; give a smaller file`);
+  if (file.size > limit) {
+    refuse(`${file.name}: larger than the limit of ${limit / 2 ** 20} MB; give a smaller file`);
     return;
   }
   drop.setAttribute("aria-busy", "true");
   try {
     const headers = { "X-Name": encodeURIComponent(file.name || "photo.png") };
     const answer = await fetch(new URL("photo", document.baseURI), { method: "POST", body: file, headers });
-    const told = await answer.json();
-    if (told.word) take(told.word, told.name, URL.createObjectURL(file));
-    else refuse(told.error);
+    const result = await answer.json();
+    if (result.token) take(result.token, result.name, URL.createObjectURL(file));
+    else refuse(result.error);
   } catch {
     refuse("the photograph could not be sent; try again");
   } finally {
@@ -61,7 +61,7 @@ for (const [name, source] of Object.entries(samples)) {
   button.title = name;
   const picture = document.createElement("img");
   picture.src = source;
-  picture.alt = `the bundled photograph ${name}`;
+  picture.alt = `the sample photograph ${name}`;
   button.append(picture);
   button.addEventListener("click", () => take(name, name, source));
   root.querySelector(".fm-samples").append(button);

@@ -1,4 +1,4 @@
-"""The third tab: several methods side by side."""
+"""The tab "Compare": several methods side by side."""
 
 from __future__ import annotations
 
@@ -6,56 +6,51 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.controls import whole
-from faithmap.app.models import Known
+from faithmap.app.controls import checked_number
+from faithmap.app.models import OfferedModel
 from faithmap.app.showing import compared, spoken_names
-from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, make_methods, stage_of
+from faithmap.app.tabs.common import SharedInputs, TabJob, class_of, make_methods, make_parts, scene_maker
 from faithmap.app.tabs.connecting import connect
 from faithmap.app.words import RefusedError
 from faithmap.app.work import MAX_METHODS, compare
 from faithmap.studies.settings import CompareSettings
 
-CELLS = 28
-"""A side, where nothing else is chosen."""
+PROPOSED = ("rank_descent", "expected_gradcam", "gradcam", "integrated_gradients")
+"""The methods that are chosen at first; slow ones are not among them."""
 
 
-def offered(known: Known) -> list[tuple[str, str]]:
-    """The methods that fit the model, as they are called and by name."""
-    return spoken_names(known.methods)
+def offered_methods(offered: OfferedModel) -> list[tuple[str, str]]:
+    """The methods that fit the model, as choices of a control."""
+    return spoken_names(offered.methods)
 
 
-def proposed(known: Known) -> list[str]:
-    """Those that the command compares, as far as they fit, without the slowest."""
-    wanted = ("rank_descent", "expected_gradcam", "gradcam", "integrated_gradients")
-    return [name for name in wanted if name in known.methods][:MAX_METHODS]
+def proposed_methods(offered: OfferedModel) -> list[str]:
+    """The methods that are chosen at first."""
+    return [name for name in PROPOSED if name in offered.methods][:MAX_METHODS]
 
 
-def make_compare(shared: Shared, known: Known) -> gr.Dropdown:
-    """The tab; returns the methods, which change with the model."""
-    methods, side = _controls(known)
-    asking = make_asking("compare", "Compare")
+def make_compare(shared: SharedInputs, offered: OfferedModel) -> gr.Dropdown:
+    """Make the tab; returns the methods, which change with the model."""
+    with gr.Row():
+        methods = make_methods(offered_methods(offered), proposed_methods(offered), "Methods", "compare-methods")
+        cells = min(CompareSettings.resolution, offered.max_resolution())
+        side = gr.Number(cells, precision=0, label="Cells per side", elem_id="compare-side")
+    parts = make_parts("compare", "Compare")
 
-    def question(word: str, model: str, guess: Any, other: Any, names: list[str], cells: Any) -> Job:
-        known = shared.desk.models.get(model)
-        if not names or any(name not in known.methods for name in names):
+    def make_job(token: str, model: str, guess: Any, other: Any, names: list[str], cells: Any) -> TabJob:
+        offered = shared.state.models.get(model)
+        if not names or any(name not in offered.methods for name in names):
             raise RefusedError("choose at least one method, of those that fit the model")
-        target = str(class_of(known, guess, other))
-        resolution = whole(cells, "cells a side", known.cells())
+        target = str(class_of(offered, guess, other))
+        resolution = checked_number(cells, "cells per side", offered.max_resolution())
         settings = CompareSettings(model=model, target=target, methods=tuple(names), resolution=resolution)
-        subject = shared.subject(word, model)
-        stage = stage_of(subject)
-        return Job(
-            lambda tells: compare(subject, settings, tells),
-            lambda result: compared(result, stage),
-            lambda grown: stage.growing("rank_descent", grown),
+        subject = shared.subject(token, model)
+        scenes = scene_maker(subject)
+        return TabJob(
+            lambda report: compare(subject, settings, report),
+            lambda result: compared(result, scenes),
+            lambda unfinished: scenes.unfinished("rank_descent", unfinished),
         )
 
-    connect(shared.desk, asking, question, [*shared.chosen, methods, side])
+    connect(shared.state, parts, make_job, [*shared.all, methods, side])
     return methods
-
-
-def _controls(known: Known) -> tuple[gr.Dropdown, gr.Number]:
-    with gr.Row():
-        methods = make_methods(offered(known), proposed(known), "Methods", "compare-methods")
-        side = gr.Number(min(CELLS, known.cells()), precision=0, label="Cells a side", elem_id="compare-side")
-    return methods, side

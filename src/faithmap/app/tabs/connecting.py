@@ -1,4 +1,4 @@
-"""What a tab's buttons do: a click asks, and the answer fills the tab; Cancel ends the work; a zip is packed."""
+"""The buttons of a tab: start runs a job and shows its result, Cancel ends it, and the zip file is packed on request."""
 
 from __future__ import annotations
 
@@ -8,111 +8,111 @@ from typing import Any
 
 import gradio as gr
 
-from faithmap.app.asking import CANCELLED, WAITING, Step, ask, failed, once
+from faithmap.app.asking import CANCELLED, WAITING, PageUpdate, error_status, run_job, run_short_job
 from faithmap.app.code import commands_of, python_of
-from faithmap.app.desk import Desk, Result, Room
-from faithmap.app.parcels import parcel_of
+from faithmap.app.desk import AppState, Result, Session
+from faithmap.app.parcels import pack_download
 from faithmap.app.safety import BUSY
-from faithmap.app.tabs.common import QUICK, SLOW, UNANSWERED, Asking, Question
+from faithmap.app.tabs.common import NO_SERVER, QUICK, SLOW, MakeTabJob, TabParts
 
-GONE = {"share": None, "text": "this result is no longer here; ask again", "error": True}
+GONE = {"share": None, "text": "this result is no longer here; compute it again", "error": True}
 
 
 @dataclass(frozen=True)
-class Events:
-    """What happens in a tab, each event a method that returns the values of its outputs.
+class TabEvents:
+    """The events of a tab. Each is a method that returns the values of its outputs.
 
     Attributes:
-        desk: what the server keeps.
+        state: of the server.
         name: of the tab.
-        question: from the inputs' values to a job; runs in the desk's thread.
-        more: from a result to the values of more outputs.
-        count: of more outputs.
+        make_job: makes a job from the inputs' values; runs in the job thread.
+        more: the values of further outputs, from a result.
+        count: number of further outputs.
     """
 
-    desk: Desk
+    state: AppState
     name: str
-    question: Question
+    make_job: MakeTabJob
     more: Callable[[Any], list[Any]]
     count: int
 
     def begin(self, request: gr.Request) -> tuple[Any, ...]:
-        """At once: both buttons, the line, and what was to be taken away."""
-        self.desk.room(request.session_hash).start()
+        """At once: both buttons, the status line, the downloads and the link."""
+        self.state.session(request.session_hash).start()
         return gr.update(interactive=False), gr.update(interactive=True), WAITING, gr.update(visible=False), None
 
     def run(self, request: gr.Request, *values: Any) -> Iterator[tuple[Any, ...]]:
-        """In turn: the line, the scene, what is taken away, and what is more."""
-        room = self.desk.room(request.session_hash)
-        for step in self._steps(room, values):
-            if step.result is None:
-                scene = gr.skip() if step.scene is None else step.scene
-                yield step.status, scene, *(gr.skip() for _ in range(3 + self.count))
+        """When it is its turn: the status line, the scene, the downloads and further outputs."""
+        session = self.state.session(request.session_hash)
+        for update in self._updates(session, values):
+            if update.result is None:
+                scene = gr.skip() if update.scene is None else update.scene
+                yield update.status, scene, *(gr.skip() for _ in range(3 + self.count))
             else:
-                room.results[self.name] = step.result
-                texts = (gr.update(visible=True), commands_of(step.result), python_of(step.result))
-                yield step.status, step.scene, *texts, *self.more(step.result)
+                session.results[self.name] = update.result
+                texts = (gr.update(visible=True), commands_of(update.result), python_of(update.result))
+                yield update.status, update.scene, *texts, *self.more(update.result)
 
     def end(self) -> tuple[Any, ...]:
         """Both buttons."""
         return gr.update(interactive=True), gr.update(interactive=False)
 
     def busy(self) -> tuple[Any, ...]:
-        """Both buttons, and the line where the question was not taken."""
+        """Both buttons, and the status line of a job that was not accepted."""
         return *self.end(), {"share": None, "text": BUSY, "error": True}
 
     def cancel(self, request: gr.Request) -> dict[str, object]:
-        """The line; the work ends."""
-        self.desk.room(request.session_hash).running.set()
+        """Cancel the job; the status line."""
+        self.state.session(request.session_hash).cancelled.set()
         return dict(CANCELLED)
 
     def pack(self, request: gr.Request) -> tuple[Any, ...]:
-        """The line, and the link to the zip."""
-        result: Result | None = self.desk.room(request.session_hash).results.get(self.name)
+        """The status line, and the link to the zip file."""
+        result: Result | None = self.state.session(request.session_hash).results.get(self.name)
         if result is None:
             return GONE, None
         try:
-            parcel = once(self.desk, lambda _: parcel_of(result, self.desk.place))
-        except Exception as error:  # noqa: BLE001 - the page goes on
-            return failed(error), None
-        link = {"word": self.desk.parcels.put(parcel), "name": parcel.name}
-        return {"share": None, "text": f"packed {parcel.name}"}, link
+            download = run_short_job(self.state, lambda _: pack_download(result, self.state.folder))
+        except Exception as error:  # noqa: BLE001 - the page stays usable
+            return error_status(error), None
+        link = {"token": self.state.downloads.put(download), "name": download.name}
+        return {"share": None, "text": f"packed {download.name}"}, link
 
-    def _steps(self, room: Room, values: tuple[Any, ...]) -> Iterator[Step[Any]]:
+    def _updates(self, session: Session, values: tuple[Any, ...]) -> Iterator[PageUpdate[Any]]:
         try:
-            job = once(self.desk, lambda _: self.question(*values))
-        except Exception as error:  # noqa: BLE001 - the page goes on
-            yield Step(failed(error))
+            job = run_short_job(self.state, lambda _: self.make_job(*values))
+        except Exception as error:  # noqa: BLE001 - the page stays usable
+            yield PageUpdate(error_status(error))
             return
-        yield from ask(self.desk, room, job.work, job.show, job.grow)
+        yield from run_job(self.state, session, job.work, job.show, job.show_unfinished)
 
 
 @dataclass(frozen=True)
-class More:
-    """Parts that a tab has besides the viewer, and what of a result goes into them."""
+class MoreOutputs:
+    """Parts that a tab has besides the viewer, and their values from a result."""
 
-    of: Callable[[Any], list[Any]]
+    values: Callable[[Any], list[Any]]
     parts: list[Any]
 
 
-def connect(desk: Desk, asking: Asking, question: Question, inputs: list[Any], more: More | None = None) -> None:
-    """Make a click on the button ask.
+def connect(state: AppState, parts: TabParts, make_job: MakeTabJob, inputs: list[Any], more: MoreOutputs | None = None) -> None:
+    """Connect the buttons of a tab.
 
     Args:
-        desk: what the server keeps.
-        asking: the tab's parts.
-        question: from the inputs' values to a job; runs in the desk's thread.
-        inputs: of the question.
-        more: more outputs.
+        state: of the server.
+        parts: of the tab.
+        make_job: makes a job from the inputs' values; runs in the job thread.
+        inputs: of the job.
+        more: further outputs.
     """
-    others = more or More(lambda _: [], [])
-    events = Events(desk, asking.name, question, others.of, len(others.parts))
-    buttons = [asking.start, asking.cancel]
-    begun = asking.start.click(events.begin, None, [*buttons, asking.status, asking.taken, asking.fetch], **QUICK)
-    begun.failure(None, None, asking.status, js=UNANSWERED, **QUICK)
-    outputs = [asking.status, asking.viewer, asking.taken, asking.command, asking.python, *others.parts]
+    others = more or MoreOutputs(lambda _: [], [])
+    events = TabEvents(state, parts.name, make_job, others.values, len(others.parts))
+    buttons = [parts.start, parts.cancel]
+    begun = parts.start.click(events.begin, None, [*buttons, parts.status, parts.downloads, parts.link], **QUICK)
+    begun.failure(None, None, parts.status, js=NO_SERVER, **QUICK)
+    outputs = [parts.status, parts.viewer, parts.downloads, parts.command, parts.python, *others.parts]
     ran = begun.then(events.run, inputs, outputs, **SLOW)
     ran.success(events.end, None, buttons, **QUICK)
-    ran.failure(events.busy, None, [*buttons, asking.status], **QUICK)
-    asking.cancel.click(events.cancel, None, asking.status, **QUICK)
-    asking.pack.click(events.pack, None, [asking.status, asking.fetch], **SLOW)
+    ran.failure(events.busy, None, [*buttons, parts.status], **QUICK)
+    parts.cancel.click(events.cancel, None, parts.status, **QUICK)
+    parts.pack.click(events.pack, None, [parts.status, parts.link], **SLOW)

@@ -1,37 +1,39 @@
-"""The first tab: why this class."""
+"""The tab "Explain": a heatmap for one class."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from faithmap.app.asking import known_to
-from faithmap.app.controls import fitting, make_controls, options_of
-from faithmap.app.models import Known
+from faithmap.app.asking import offered_model
+from faithmap.app.controls import fitting, make_controls, settings_of
+from faithmap.app.models import OfferedModel
 from faithmap.app.showing import explained
-from faithmap.app.tabs.common import QUICK, Job, Shared, class_of, make_asking, stage_of
+from faithmap.app.tabs.common import QUICK, SharedInputs, TabJob, class_of, make_parts, scene_maker
 from faithmap.app.tabs.connecting import connect
 from faithmap.app.work import explain
 
 
-def make_explain(shared: Shared, known: Known) -> list[Any]:
-    """The tab; returns what changes with the model, as :func:`faithmap.app.controls.fitting` does."""
-    controls = make_controls(known, "explain")
-    asking = make_asking("explain", "Explain")
-    desk = shared.desk
+def make_explain(shared: SharedInputs, offered: OfferedModel) -> list[Any]:
+    """Make the tab; returns what changes with the model, as :func:`faithmap.app.controls.fitting` does."""
+    controls = make_controls(offered, "explain")
+    parts = make_parts("explain", "Explain")
+    state = shared.state
 
-    def question(word: str, model: str, guess: Any, other: Any, method: str, *values: Any) -> Job:
-        known = desk.models.get(model)
-        settings = options_of(known, model, class_of(known, guess, other), method, *values)
-        subject = shared.subject(word, model)
-        stage = stage_of(subject)
-        return Job(
-            lambda tells: explain(subject, [settings], tells), lambda r: explained(r, stage), lambda g: stage.growing(method, g)
+    def make_job(token: str, model: str, guess: Any, other: Any, method: str, *values: Any) -> TabJob:
+        offered = state.models.get(model)
+        settings = settings_of(offered, model, class_of(offered, guess, other), method, *values)
+        subject = shared.subject(token, model)
+        scenes = scene_maker(subject)
+        return TabJob(
+            lambda report: explain(subject, [settings], report),
+            lambda result: explained(result, scenes),
+            lambda unfinished: scenes.unfinished(method, unfinished),
         )
 
-    connect(desk, asking, question, [*shared.chosen, *controls.all])
+    connect(state, parts, make_job, [*shared.all, *controls.all])
 
     def change(model: str, method: str) -> list[Any]:
-        return fitting(known_to(desk, model), method)[1:]
+        return fitting(offered_model(state, model), method)[1:]
 
     controls.method.change(change, [shared.model, controls.method], controls.changing[1:], **QUICK)
     return controls.changing

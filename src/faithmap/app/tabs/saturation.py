@@ -1,30 +1,29 @@
-"""The fourth tab: how much of the path to the photograph no longer moves the score."""
+"""The tab "Saturation": where along the path from baseline to photograph the score stops changing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import gradio as gr
 
-from faithmap.app.controls import OWN, choices_of, whole
-from faithmap.app.models import CAMS, Known
+from faithmap.app.controls import DEFAULT, checked_number, choices_of
+from faithmap.app.models import CAMS, OfferedModel
 from faithmap.app.parts.parts import Picture
 from faithmap.app.showing import path_picture, saturated, spoken_names
-from faithmap.app.tabs.common import Job, Shared, class_of, make_asking, make_methods, stage_of
-from faithmap.app.tabs.connecting import More, connect
+from faithmap.app.tabs.common import SharedInputs, TabJob, class_of, make_methods, make_parts, scene_maker
+from faithmap.app.tabs.connecting import MoreOutputs, connect
 from faithmap.app.words import RefusedError
 from faithmap.app.work import Saturated, saturate
-from faithmap.baselines import BASELINES
-from faithmap.studies.settings import SaturationSettings
+from faithmap.studies.settings import BaselineName, SaturationSettings
 
-CHANNELS = 10
-"""That methods name, at the most."""
+MAX_CHANNELS = 10
+"""Number of channels that methods list."""
 
 
 @dataclass(frozen=True)
-class Controls:
-    """What can be chosen: class activation maps, the layer, where the path begins, and how many channels."""
+class SaturationControls:
+    """Class activation maps, the layer, the start of the path, and the number of channels."""
 
     methods: gr.Dropdown
     layer: gr.Dropdown
@@ -37,54 +36,56 @@ class Controls:
         return [self.methods, self.layer, self.baseline, self.channels]
 
 
-def make_saturation(shared: Shared, known: Known) -> list[Any]:
-    """The tab; returns what changes with the model: the methods and the layers."""
-    controls, pictures = _controls(known), list[Picture]()
-    asking = make_asking("saturation", "Walk the path", lambda: pictures.append(Picture(None, elem_id="saturation-curves")))
+def make_saturation(shared: SharedInputs, offered: OfferedModel) -> list[Any]:
+    """Make the tab; returns what changes with the model: the methods and the layers."""
+    controls, pictures = _controls(offered), list[Picture]()
+    curves = lambda: pictures.append(Picture(None, elem_id="saturation-curves"))  # noqa: E731 - made above the viewer
+    parts = make_parts("saturation", "Analyse saturation", curves)
 
-    def question(word: str, model: str, guess: Any, other: Any, *values: Any) -> Job:
-        known = shared.desk.models.get(model)
-        settings = options_of(known, model, class_of(known, guess, other), *values)
-        subject = shared.subject(word, model)
-        stage = stage_of(subject)
-        return Job(lambda tells: saturate(subject, settings, tells), lambda result: saturated(result, stage))
+    def make_job(token: str, model: str, guess: Any, other: Any, *values: Any) -> TabJob:
+        offered = shared.state.models.get(model)
+        settings = saturation_settings(offered, model, class_of(offered, guess, other), *values)
+        subject = shared.subject(token, model)
+        scenes = scene_maker(subject)
+        return TabJob(lambda report: saturate(subject, settings, report), lambda result: saturated(result, scenes))
 
-    connect(shared.desk, asking, question, [*shared.chosen, *controls.all], More(_curves, [*pictures]))
+    connect(shared.state, parts, make_job, [*shared.all, *controls.all], MoreOutputs(_curves, [*pictures]))
     return [controls.methods, controls.layer]
 
 
-def options_of(
-    known: Known, model: str, target: int, names: list[str], layer: str, start: str, count: Any
+def saturation_settings(
+    offered: OfferedModel, model: str, target: int, names: list[str], layer: str, baseline: Any, count: Any
 ) -> SaturationSettings:
-    """As the command would have them.
+    """The settings of the study.
 
     Raises:
-        RefusedError: for what no control offers.
+        RefusedError: for a value that no control offers.
     """
-    if not names or any(name not in known.cams for name in names) or start not in BASELINES:
-        raise RefusedError("choose at least one class activation map, and where the path begins")
+    if not names or any(name not in offered.cams for name in names) or baseline not in get_args(BaselineName):
+        raise RefusedError("choose at least one class activation map, and where the path starts")
     return SaturationSettings(
         model=model,
         target=str(target),
         methods=tuple(names),
         target_layer=layer or None,
-        baseline=start,  # type: ignore[arg-type] # checked above
-        channels=whole(count, "channels", CHANNELS),
+        baseline=baseline,
+        channels=checked_number(count, "channels", MAX_CHANNELS),
     )
 
 
 def _curves(result: Saturated) -> list[Any]:
-    source, words = path_picture(result)
-    return [{"src": source, "words": words}]
+    source, description = path_picture(result)
+    return [{"src": source, "words": description}]
 
 
-def _controls(known: Known) -> Controls:
+def _controls(offered: OfferedModel) -> SaturationControls:
     with gr.Row():
-        proposed = [name for name in CAMS if name in known.cams]
-        methods = make_methods(spoken_names(known.cams), proposed, "Class activation maps", "saturation-methods")
-        layer = gr.Dropdown(choices_of("target_layer", known), value=OWN, label="Layer", elem_id="saturation-layer")
+        proposed = [name for name in CAMS if name in offered.cams]
+        methods = make_methods(spoken_names(offered.cams), proposed, "Class activation maps", "saturation-methods")
+        layers = choices_of("target_layer", offered)
+        layer = gr.Dropdown(layers, value=DEFAULT, label="Target layer", elem_id="saturation-layer")
     with gr.Row():
-        baselines = [(name.replace("_", " "), name) for name in BASELINES]
-        baseline = gr.Dropdown(baselines, value="blur", label="Where the path begins", elem_id="saturation-baseline")
-        channels = gr.Number(4, precision=0, label="Channels a method", elem_id="saturation-channels")
-    return Controls(methods, layer, baseline, channels)
+        baselines = [(name.replace("_", " "), name) for name in get_args(BaselineName)]
+        baseline = gr.Dropdown(baselines, value="blur", label="Where the path starts", elem_id="saturation-baseline")
+        channels = gr.Number(4, precision=0, label="Channels per method", elem_id="saturation-channels")
+    return SaturationControls(methods, layer, baseline, channels)

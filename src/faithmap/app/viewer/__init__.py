@@ -1,1 +1,1 @@
-"""The viewer: maps on a photograph, and the games that are played with them, all in the browser."""
+"""The viewer: maps on a photograph, and deletion and insertion step by step, all in the browser."""

@@ -1,4 +1,4 @@
-"""The viewer as a part of a Gradio page."""
+"""The viewer as a component of a Gradio page."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from faithmap.app.part import Part
+from faithmap.app.part import PagePart
 from faithmap.viz.browser import script
 
 _SCRIPTS = ("look.js", "doubt.js", "controls.js", "figures.js", "scrubber.js", "viewer.js")
-"""One after the other: what a file makes is there for those that follow."""
+"""In this order: a file uses what the files before it define."""
 
 
-class Viewer(Part):
-    """Shows a :func:`faithmap.app.viewer.scene.scene`; its value is that, or None.
+class Viewer(PagePart):
+    """Shows a :func:`faithmap.app.viewer.scene.scene`; the value is a scene, or None.
 
-    Whatever moves, moves in the browser: nothing that is done here asks the server. Nothing of the value is ever made part of
-    the page's HTML, style or script; the script reads it and sets text.
+    Everything that moves is computed in the browser: no interaction sends a request. The value never becomes part of the page's
+    HTML, style or script; the script reads it and sets text.
 
     Args:
         value: the first scene.
-        settings: gradio's own, such as ``elem_id`` and ``visible``.
+        settings: of ``gradio.HTML``, such as ``elem_id`` and ``visible``.
     """
 
     def __init__(self, value: Mapping[str, object] | None = None, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-// What the viewer is made of, and what was chosen. `element` is Gradio's, the viewer's place in the page.
+// The elements of the viewer, and the visitor's choices. `element` is Gradio's, the viewer's place in the page.
 
 const root = element.querySelector(".faithmap-viewer");
 const group = `show-${Math.random().toString(36).slice(2)}`;
@@ -23,20 +23,20 @@ const bar = make("div", { className: "bar" },
 const maps = make("div", { className: "maps" });
 const ramp = make("canvas", { width: 256, height: 1, role: "presentation" });
 const legend = make("p", { className: "legend soft" }, "less important", ramp, "more important",
-  make("span", { className: "note" }, "Each map has its own scale. Point at one for its values."));
+  make("span", { className: "note" }, "Each map has its own scale. Point at a map to read its values."));
 const slider = make("input", { type: "range", min: 0, step: 1, className: "scrubber", "aria-label": "Share of the most important cells" });
 const play = make("button", { type: "button", className: "play" }, "Play");
 const sliderShown = make("output", { className: "share" });
 const scrub = make("div", { className: "scrub" }, play, slider, sliderShown);
-const plays = make("div", { className: "plays" });
-const doubt = make("section", { className: "doubt" }, make("h2", {}, "Does the decision rest on it?"),
-  make("p", { className: "soft" }, "The most important cells go first: removed from what the model saw, and alone on its blurred copy. " +
-    "If the map is right, the score falls fast when they are removed, and rises fast when they alone are shown."),
-  scrub, plays);
+const steps = make("div", { className: "steps" });
+const evaluation = make("section", { className: "evaluation" }, make("h2", {}, "Does the decision depend on these cells?"),
+  make("p", { className: "soft" }, "Deletion removes the most important cells first; insertion adds them first to a blurred copy. " +
+    "If the map is faithful, the score falls fast in deletion and rises fast in insertion."),
+  scrub, steps);
 const agreement = make("section", { className: "agreement" });
 const said = make("p", { className: "spoken", role: "status" });
 const empty = make("p", { className: "soft empty" }, "The map appears here.");
-const body = make("div", { className: "body" }, bar, maps, legend, doubt, agreement);
+const body = make("div", { className: "body" }, bar, maps, legend, evaluation, agreement);
 root.append(empty, body, said);
 
-let scene = null, pictures = {}, figures = [], grounds = [], turns = 0, waiting = false, playing = null;
+let scene = null, pictures = {}, figures = [], evaluations = [], turns = 0, waiting = false, playing = null;

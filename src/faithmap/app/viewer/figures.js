@@ -1,4 +1,4 @@
-// Figures: the photograph with each map, the place that is pointed at, and all that opacity and colours change.
+// Figures: the photograph with each map, the position of the pointer, and everything that opacity and colours change.
 
 // A figure of the photograph with or without a map.
 function figure(panel) {
@@ -22,7 +22,7 @@ function figure(panel) {
   return one;
 }
 
-// Arrow keys go a fiftieth of the photograph, with shift a tenth; Home goes to the highest place.
+// Arrow keys move by 2 % of the photograph, with shift by 10 %; Home moves to the highest value.
 function walk(one, event) {
   const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!one.panel || (!way && event.key !== "Home")) return;
@@ -37,7 +37,7 @@ function speak(one, place) {
   said.textContent = reading(one.panel, scene, place);
 }
 
-// The same place in all pictures.
+// Marks the same position in all figures.
 function point(place) {
   state.point = place;
   for (const { cross, value, panel } of figures) {

@@ -1,6 +1,6 @@
-// Look: a map on the original photograph, and its value at a place.
+// A map on the original photograph, and its value at a position.
 
-// An element with its properties or attributes and its children. Text stays text, whoever wrote it.
+// An element with its properties or attributes and its children. Text is always set as text.
 function make(kind, settings = {}, ...children) {
   const made = document.createElement(kind);
   for (const [name, value] of Object.entries(settings)) {
@@ -11,12 +11,12 @@ function make(kind, settings = {}, ...children) {
   return made;
 }
 
-// A panel's numbers, and its map as a value for each pixel of what the model saw.
+// A panel's numbers, and its map as a value for each pixel of the model's input.
 function unpacked(panel, scene) {
   const values = new Float32Array(bytes(panel.values).buffer);
   const down = stops(panel.rows, pixelsAlong(scene.height)), across = stops(panel.columns, pixelsAlong(scene.width));
   const field = spread(values, panel.columns.length, down, across);
-  const [rows, columns] = panel.played;
+  const [rows, columns] = panel.ranked;
   return { ...panel, field, order: { rows, columns, places: new Int32Array(bytes(panel.places).buffer) } };
 }
 
@@ -24,7 +24,7 @@ function scaled(value, [low, high]) {
   return Math.min(1, Math.max(0, (value - low) / (high - low)));
 }
 
-// The first map minus the second, each as it is drawn. Its scale goes to the largest difference, or to a tenth where all are smaller.
+// The first map minus the second, each scaled as it is drawn. The scale ends at the largest difference, but at least at 0.1.
 function differing(first, second) {
   const flaw = first.flaw || second.flaw;
   const field = flaw ? first.field : first.field.map((value, i) => scaled(value, first.ends) - scaled(second.field[i], second.ends));
@@ -32,13 +32,13 @@ function differing(first, second) {
   return { name: "Difference", target: "", field, flaw, ends: [-most, most], signed: true, warnings: [], facts: [] };
 }
 
-// Where pixels of the photograph lie on what the model saw; null outside of it.
+// Positions of pixels of the photograph in the model's input; null outside of it.
 function seenAt(share, start, length, pixels) {
   const there = (share - start) / length;
   return there < 0 || there > 1 ? null : Math.min(pixels - 1, Math.max(0, there * pixels - 0.5));
 }
 
-// A panel's map as a value for each pixel of a picture of the photograph, NaN where the model never looked.
+// A panel's map as a value for each pixel of the photograph; NaN outside of the model's input.
 function onPhoto(panel, scene, width, height) {
   const [top, left, tall, wide] = scene.window;
   const rows = pixelsAlong(height).map((y) => seenAt((y + 0.5) / height, top, tall, scene.height));
@@ -49,7 +49,7 @@ function onPhoto(panel, scene, width, height) {
   return values;
 }
 
-// The map's colours on the photograph, or alone.
+// Draws the map on the photograph, or alone.
 function drawMap(canvas, photo, values, panel, look) {
   paint(canvas, (i, out, at) => {
     const value = panel.flaw ? 0 : scaled(values[i], panel.ends);
@@ -63,7 +63,7 @@ function drawMap(canvas, photo, values, panel, look) {
   });
 }
 
-// The value at a place of the photograph, and the share of the map that is lower; null where the model never looked.
+// The value at a position of the photograph, and the share of the map that is lower; null outside of the model's input.
 function valueAt(panel, scene, { x, y }) {
   const [top, left, tall, wide] = scene.window;
   const row = seenAt(y, top, tall, scene.height), column = seenAt(x, left, wide, scene.width);
@@ -80,7 +80,7 @@ function valueAt(panel, scene, { x, y }) {
   return { value, below: low / panel.sorted.length };
 }
 
-// The place of the highest value, in parts of the photograph.
+// The position of the highest value, as a share of the photograph.
 function highest(panel, scene) {
   const [top, left, tall, wide] = scene.window;
   let best = 0;
@@ -95,7 +95,7 @@ function highest(panel, scene) {
 function reading(panel, scene, point) {
   if (panel.flaw) return "";
   const found = valueAt(panel, scene, point);
-  if (!found) return "The model did not look here";
+  if (!found) return "Not part of the model's input";
   if (panel.signed) return `${found.value.toFixed(2).replace("-", "\u2212")} here`;
   return `${Number(found.value.toPrecision(3))} here, higher than ${Math.floor(100 * found.below)} % of the map`;
 }

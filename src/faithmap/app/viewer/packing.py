@@ -1,4 +1,4 @@
-"""Packing: pictures and numbers as text that a page can hold."""
+"""Packing: pictures and numbers as text for a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def packed(values: Shaped[Tensor, "*shape"], dtype: torch.dtype) -> str:
-    """Numbers in reading order, lowest byte first, in base64.
+    """Numbers in reading order, lowest byte first, as base64.
 
     >>> packed(torch.tensor([1, 256]), torch.int32)
     'AQAAAAABAAA='
@@ -23,12 +23,12 @@ def packed(values: Shaped[Tensor, "*shape"], dtype: torch.dtype) -> str:
 
 
 def finite(value: float) -> float | None:
-    """To six digits; None for what JSON cannot say."""
+    """The value to six digits; None if it is not finite."""
     return round(value, 6) if math.isfinite(value) else None
 
 
 def png(image: Float[Tensor, "1 3 h w"]) -> str:
-    """An image in [0, 1] as a data URI, without loss but for its 8 bits."""
+    """An image in [0, 1] as a data URI, lossless at 8 bits."""
     pixels = image[0].detach().float().permute(1, 2, 0).clamp(0, 1).mul(255).round().to(torch.uint8).cpu().numpy()
     return _uri(Image.fromarray(pixels), "png", compress_level=3)
 

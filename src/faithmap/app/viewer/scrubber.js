@@ -1,10 +1,10 @@
-// The scrubber: one slider for the games of all maps, which can play by itself.
+// The slider for deletion and insertion of all maps; the button plays it as an animation.
 
-// Everything that the scrubber moves.
+// Updates everything that depends on the slider.
 function scrubbed() {
   waiting = false;
   if (!scene) return;
-  grounds.slice(0, scene.panels.length).forEach((ground) => ground.play(state.position));
+  evaluations.slice(0, scene.panels.length).forEach((one) => one.showStep(state.position));
   sliderShown.textContent = `${Math.round((100 * state.position) / scene.steps)} %`;
   slider.setAttribute("aria-valuetext", `${sliderShown.textContent} of the cells`);
 }

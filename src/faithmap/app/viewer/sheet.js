@@ -1,4 +1,4 @@
-// The sheet: images of a run, one a line; text stays text. `element`, `props`, `watch` and `trigger` are Gradio's.
+// The images of a run, one line each; text is always set as text. `element`, `props`, `watch` and `trigger` are Gradio's.
 
 const list = element.querySelector(".faithmap-sheet");
 let turns = 0;

@@ -1,4 +1,4 @@
-"""The images of a run as lines that are chosen by a click or a key: a thumbnail, and each method's map with its score."""
+"""The images of a run as lines to choose from: a thumbnail, and each method's map with its score."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from faithmap.app.part import Part
+from faithmap.app.part import PagePart
 from faithmap.viz.browser import script
 
 
-class Sheet(Part):
-    """Shows what :func:`faithmap.app.opening.sheet` makes; a chosen line is a ``click`` whose event has an ``index``.
+class Sheet(PagePart):
+    """Shows the lines of :func:`faithmap.app.opening.sheet`; choosing a line is a ``click`` whose event has an ``index``.
 
     Args:
         value: the first lines.
-        settings: gradio's own.
+        settings: of ``gradio.HTML``.
     """
 
     def __init__(self, value: Mapping[str, object] | None = None, **settings: Any) -> None:

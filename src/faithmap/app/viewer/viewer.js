@@ -1,5 +1,5 @@
-// The viewer: up to four maps of one photograph, and one scrubber that plays deletion and insertion with all of them.
-// `props` and `watch` are Gradio's. The server is never asked.
+// The viewer: up to four maps of one photograph, and one slider that steps through deletion and insertion of all of them.
+// `props` and `watch` are Gradio's. No interaction sends a request.
 
 async function decoded(given) {
   const load = async (uri) => {
@@ -15,7 +15,7 @@ async function decoded(given) {
   return { photo: pixelsOf(photo, width, height), view: seen[0], blurred: seen[1] };
 }
 
-// A new scene: what was chosen stays as it was.
+// Shows a new scene; the visitor's choices are kept.
 async function show() {
   const given = props.value ? JSON.parse(JSON.stringify(props.value)) : null, turn = ++turns;
   const taken = given && (await decoded(given));
@@ -36,11 +36,11 @@ async function show() {
   figures.forEach((one, i) => { one.ramp = null; describeFigure(one, all[i]); });
   arrange(maps, figures);
   maps.dataset.count = all.length - 1;
-  while (grounds.length < panels.length) grounds.push(playground());
-  panels.forEach((panel, i) => grounds[i].fill(panel, scene, pictures, rangeOf(panel, panels)));
-  arrange(plays, grounds.slice(0, panels.length));
-  plays.dataset.count = panels.length;
-  plays.style.setProperty("--columns", panels.length);
+  while (evaluations.length < panels.length) evaluations.push(evaluationOf());
+  panels.forEach((panel, i) => evaluations[i].fill(panel, scene, pictures, rangeOf(panel, panels)));
+  arrange(steps, evaluations.slice(0, panels.length));
+  steps.dataset.count = panels.length;
+  steps.style.setProperty("--columns", panels.length);
   agree(panels);
   redraw();
   point(null);
@@ -48,15 +48,15 @@ async function show() {
   root.dataset.ready = String(turn);
 }
 
-// Nodes that are there already are not moved, for that would take the focus from them.
+// Existing nodes are not moved: they would lose the focus.
 function arrange(place, parts) {
   const wanted = parts.map((part) => part.whole);
   if (wanted.length !== place.children.length || wanted.some((one, i) => one !== place.children[i])) place.replaceChildren(...wanted);
 }
 
-// Curves of one class are drawn on one scale.
+// Curves of one class have one scale.
 function rangeOf(panel, panels) {
-  return panels.filter((other) => other.target === panel.target && measured(other)).flatMap((other) => GAMES.flatMap((game) => other.games[game].scores));
+  return panels.filter((other) => other.target === panel.target && measured(other)).flatMap((other) => CURVES.flatMap((kind) => other.curves[kind].scores));
 }
 
 function settle(panels) {
@@ -73,8 +73,8 @@ function agree(panels) {
   agreement.hidden = !scene.agreement;
   if (!scene.agreement) return agreement.replaceChildren();
   agreement.replaceChildren(make("h2", {}, "Do the maps agree?"),
-    make("p", { className: "soft" }, "Rank correlation of every two maps: 1 is the same order, 0 no relation, \u22121 the reverse. Maps can agree and be wrong together."),
-    make("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Agreement" }, agreeing(panels.map((panel) => panel.name), scene.agreement)));
+    make("p", { className: "soft" }, "Rank correlation of every two maps: 1 for the same order, 0 for no relation, \u22121 for the reverse. Maps can agree and all be wrong."),
+    make("div", { className: "wide", tabIndex: 0, role: "region", "aria-label": "Agreement" }, agreementTable(panels.map((panel) => panel.name), scene.agreement)));
 }
 
 watch("value", show);

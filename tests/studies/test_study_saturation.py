@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_tools import Cli, WriteImage, record_in
 from PIL import Image
 from study_tools import replace_load
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("loads")
 QUICK = ("--methods", "gradcam,expected_gradcam", "--channels", 2)
 
 
-def test_the_walk_and_the_features_are_the_library_s(faith, photo, tmp_path: Path):
+def test_the_record_equals_what_the_library_computes(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     path = photo("cat.png")
     run = faith("saturation", "cat.png", "--baseline", "black", *QUICK)
     assert run.code == 0
@@ -27,7 +29,7 @@ def test_the_walk_and_the_features_are_the_library_s(faith, photo, tmp_path: Pat
     for name in ("saturation.png", "features.png"):
         with Image.open(folder / name) as picture:
             picture.load()
-    record = json.loads((folder / "result.json").read_text())
+    record = record_in(folder)
     assert record["schema"] == "faithmap.saturation/1"
     model = faithmap.load("the tiny one")
     walk = saturation(model, model.read(path), baseline="black")
@@ -39,7 +41,7 @@ def test_the_walk_and_the_features_are_the_library_s(faith, photo, tmp_path: Pat
     assert f"insertion {record['features']['gradcam']['insertion']:.3f}" in run.out
 
 
-def test_json(faith, photo):
+def test_json(faith: Cli, photo: WriteImage) -> None:
     photo("cat.png")
     (image,) = json.loads(faith("saturation", "cat.png", "--json", *QUICK).out)["images"]
     assert set(image["features"]) == {"gradcam", "expected_gradcam"}
@@ -54,16 +56,17 @@ class Deep(nn.Module):
         self.fine, self.coarse = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 12, 4, stride=4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.coarse(self.fine(x)).relu().mean(dim=(2, 3))[:, :2] * 50
+        scores: Tensor = self.coarse(self.fine(x)).relu().mean(dim=(2, 3))
+        return scores[:, :2] * 50
 
 
-def test_the_default_methods_look_where_the_walk_looks(faith, photo, monkeypatch: pytest.MonkeyPatch):
+def test_the_default_methods_use_the_layer_of_the_path(faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch) -> None:
     photo("cat.png")
     deep = faithmap.Classifier(Deep(), geometry=faithmap.Geometry(16, (16, 16)))
     replace_load(monkeypatch, lambda *arguments, **named: deep)
     (image,) = json.loads(faith("saturation", "cat.png", "--json").out)["images"]
     assert set(image["features"]) == {"gradcam", "integrated_gradcam", "expected_gradcam"}
-    record = json.loads(Path("faithmap-saturation/cat/result.json").read_text())
+    record = record_in(Path("faithmap-saturation/cat"))
     assert record["target_layer"] == "coarse"
 
 
@@ -76,7 +79,9 @@ def test_the_default_methods_look_where_the_walk_looks(faith, photo, monkeypatch
         (("--methods", "gradcam,x"), '"x" is no method'),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith, photo, tmp_path: Path):
+def test_user_errors_are_one_line(
+    arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tmp_path: Path
+) -> None:
     photo("cat.png")
     before = {path.name for path in tmp_path.iterdir()}
     assert message in faith("saturation", "cat.png", *arguments).complaint

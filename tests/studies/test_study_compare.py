@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from cli_tools import Cli, WriteImage, record_in
 from PIL import Image
 
 import faithmap
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("loads")
 QUICK = ("--resolution", 6, "--methods", "gradcam,expected_gradcam,mask")
 
 
-def test_methods_are_scored_at_one_resolution_against_chance(faith, photo, tmp_path: Path):
+def test_methods_are_scored_at_one_resolution_beside_a_random_map(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     path = photo("cat.png")
     run = faith("compare", "cat.png", "--seed", 7, *QUICK)
     assert run.code == 0
@@ -25,7 +27,7 @@ def test_methods_are_scored_at_one_resolution_against_chance(faith, photo, tmp_p
     assert {file.name for file in folder.iterdir()} == {"comparison.png", "result.json"}
     with Image.open(folder / "comparison.png") as picture:
         picture.load()
-    record = json.loads((folder / "result.json").read_text())
+    record = record_in(folder)
     assert record["schema"] == "faithmap.comparison/1"
     assert list(record["methods"]) == ["gradcam", "expected_gradcam", "mask", "random"]
     assert record["methods"]["mask"]["resolution"] == [6, 6]
@@ -42,29 +44,29 @@ def test_methods_are_scored_at_one_resolution_against_chance(faith, photo, tmp_p
         assert f"{method['scores']['deletion']:.3f}" in run.out
 
 
-def test_the_first_methods_class_is_everybodys(faith, photo, tmp_path: Path):
+def test_all_methods_explain_the_class_of_the_first(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     assert faith("compare", "cat.png", "--target", "sheep dog", *QUICK).code == 0
-    record = json.loads((tmp_path / "faithmap-comparison" / "cat" / "result.json").read_text())
+    record = record_in(tmp_path / "faithmap-comparison" / "cat")
     assert record["target"] == {"index": 2, "label": "sheep dog"}
     assert any("probability" in warning for warning in record["warnings"])
 
 
-def test_json(faith, photo):
+def test_json(faith: Cli, photo: WriteImage) -> None:
     photo("cat.png")
     run = faith("compare", "cat.png", "--json", *QUICK)
     (image,) = json.loads(run.out)["images"]
     assert set(image["methods"]) == {"gradcam", "expected_gradcam", "mask", "random"}
 
 
-def test_a_method_by_two_of_its_names_is_compared_once(faith, photo):
+def test_a_method_by_two_of_its_names_is_compared_once(faith: Cli, photo: WriteImage) -> None:
     photo("cat.png")
     run = faith("compare", "cat.png", "--json", "--methods", "mwp,excitation_backprop, c_mwp", "--resolution", 6)
     (image,) = json.loads(run.out)["images"]
     assert list(image["methods"]) == ["excitation_backprop", "contrastive_excitation_backprop", "random"]
 
 
-def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
+def test_a_bad_file_among_many(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     (tmp_path / "text.jpg").write_text("no picture")
     run = faith("compare", "text.jpg", "cat.png", *QUICK)
@@ -83,7 +85,9 @@ def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
         (("nowhere.png",), "nowhere.png: cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith, photo, tmp_path: Path):
+def test_user_errors_are_one_line(
+    arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tmp_path: Path
+) -> None:
     photo("cat.png")
     before = {path.name for path in tmp_path.iterdir()}
     complaint = faith("compare", *(() if arguments[0].endswith(".png") else ("cat.png",)), *arguments).complaint
@@ -91,7 +95,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith
     assert {path.name for path in tmp_path.iterdir()} == before
 
 
-def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
+def test_lack_of_memory_names_the_chunk_option(faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch) -> None:
     photo("cat.png")
 
     def full(*args: object, **kwargs: object) -> None:
@@ -101,7 +105,7 @@ def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
     assert "out of memory; give a --chunk below 32" in faith("compare", "cat.png", *QUICK).complaint
 
 
-def test_a_comparison_is_known_as_a_result(faith, photo, tmp_path: Path):
+def test_a_comparison_is_recognised_as_a_result(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     """It can be replaced, and its picture is no photograph to compare next time."""
     photo("cat.png")
     quick = ("--resolution", 6, "--methods", "gradcam")

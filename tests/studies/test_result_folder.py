@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cli_tools import record_in
 
 from faithmap.errors import UserError
 from faithmap.files import complete_or_absent
@@ -31,14 +33,14 @@ def fill(folder: Path, mark: str) -> None:
 
 
 def mark(folder: Path) -> str:
-    return json.loads((folder / "result.json").read_text())["mark"]
+    return str(record_in(folder)["mark"])
 
 
-def test_a_folder_is_named_after_its_file():
+def test_a_folder_is_named_after_its_file() -> None:
     assert names("a/cat.jpg", "b/dog.tar.png", "ünï codé.gif") == ["cat", "dog.tar", "ünï codé"]
 
 
-def test_files_of_one_name_get_folders_of_their_own_whatever_their_order():
+def test_files_of_one_name_get_folders_of_their_own_whatever_their_order() -> None:
     forward = names("a/cat.jpg", "b/cat.jpg", "b/CAT.png", "dog.jpg")
     assert len({name.casefold() for name in forward}) == 4
     assert all(name.casefold().startswith("cat-") for name in forward[:3])
@@ -46,7 +48,7 @@ def test_files_of_one_name_get_folders_of_their_own_whatever_their_order():
     assert names("dog.jpg", "b/CAT.png", "b/cat.jpg", "a/cat.jpg") == forward[::-1]
 
 
-def test_even_a_name_made_to_collide_gets_its_own():
+def test_a_name_made_to_collide_gets_its_own_folder() -> None:
     clash = names("a/cat.jpg", "b/cat.jpg")[0]
     assert len(set(names("a/cat.jpg", "b/cat.jpg", f"{clash}.jpg"))) == 3
 
@@ -54,7 +56,7 @@ def test_even_a_name_made_to_collide_gets_its_own():
 @pytest.mark.parametrize(
     "stem", ["new\nline", "\x1b[2J", "a:b|c", "back\\slash", "...", " ", "\udcff", "é" * 120, "[red]x", "trailing. "]
 )
-def test_names_are_safe(stem: str, tmp_path: Path):
+def test_names_are_safe(stem: str, tmp_path: Path) -> None:
     (name,) = names(f"{stem}.jpg")
     assert name.isprintable()
     assert not set(name) & set('<>:"/\\|?*')
@@ -64,7 +66,7 @@ def test_names_are_safe(stem: str, tmp_path: Path):
     assert is_result(tmp_path / name)
 
 
-def test_a_result_appears_when_it_is_complete(tmp_path: Path):
+def test_a_result_appears_when_it_is_complete(tmp_path: Path) -> None:
     with complete_or_absent(tmp_path / "cat", overwrite=False) as partial:
         fill(partial, "new")
         assert not (tmp_path / "cat").exists()
@@ -74,7 +76,7 @@ def test_a_result_appears_when_it_is_complete(tmp_path: Path):
     assert mark(tmp_path / "cat") == "new"
 
 
-def test_a_result_keeps_the_permissions_that_the_user_has_set(tmp_path: Path):
+def test_a_result_keeps_the_permissions_that_the_user_has_set(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     with complete_or_absent(tmp_path / "cat", overwrite=False):
         pass
@@ -83,7 +85,7 @@ def test_a_result_keeps_the_permissions_that_the_user_has_set(tmp_path: Path):
 
 @pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_failure_in_the_middle_leaves_what_was_there(tmp_path: Path, error: BaseException, overwrite: bool):
+def test_a_failure_in_the_middle_leaves_what_was_there(tmp_path: Path, error: BaseException, overwrite: bool) -> None:
     if overwrite:
         (tmp_path / "cat").mkdir()
         fill(tmp_path / "cat", "old")
@@ -95,7 +97,7 @@ def test_a_failure_in_the_middle_leaves_what_was_there(tmp_path: Path, error: Ba
 
 
 @pytest.mark.parametrize("failing", [1, 2])
-def test_a_failing_rename_brings_the_old_result_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int):
+def test_a_failing_rename_brings_the_old_result_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     (tmp_path / "cat").mkdir()
     fill(tmp_path / "cat", "old")
     rename, calls = Path.rename, []
@@ -113,7 +115,7 @@ def test_a_failing_rename_brings_the_old_result_back(tmp_path: Path, monkeypatch
     assert mark(tmp_path / "cat") == "old"
 
 
-def test_overwriting_replaces_all(tmp_path: Path):
+def test_overwriting_replaces_all(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     fill(tmp_path / "cat", "old")
     (tmp_path / "cat" / "strip.png").touch()
@@ -125,7 +127,7 @@ def test_overwriting_replaces_all(tmp_path: Path):
     assert mark(tmp_path / "cat") == "new"
 
 
-def test_what_appeared_in_the_meantime_is_not_replaced(tmp_path: Path):
+def test_a_folder_that_appeared_in_the_meantime_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not empty"), complete_or_absent(tmp_path / "cat", overwrite=False) as new:  # noqa: PT012
         fill(new, "new")
         (tmp_path / "cat").mkdir()
@@ -134,7 +136,7 @@ def test_what_appeared_in_the_meantime_is_not_replaced(tmp_path: Path):
     assert mark(tmp_path / "cat") == "another run's"
 
 
-def test_what_is_there_is_refused_without_overwrite(tmp_path: Path):
+def test_existing_results_are_refused_without_overwrite(tmp_path: Path) -> None:
     jobs = plan_jobs([Path("cat.jpg"), Path("dog.jpg"), Path("ant.jpg")], tmp_path)
     check_folders(folders_of(jobs), overwrite=False)
     for job in jobs[:2]:
@@ -146,7 +148,7 @@ def test_what_is_there_is_refused_without_overwrite(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", ["file", "empty", "other json", "broken json", "notes", "link"])
-def test_what_is_not_ours_is_never_replaced(tmp_path: Path, kind: str):
+def test_foreign_folders_are_never_replaced(tmp_path: Path, kind: str) -> None:
     jobs = plan_jobs([Path("cat.jpg")], tmp_path)
     folder = jobs[0].folder
     if kind == "file":
@@ -166,7 +168,7 @@ def test_what_is_not_ours_is_never_replaced(tmp_path: Path, kind: str):
         check_folders(folders_of(jobs), overwrite=True)
 
 
-def test_an_output_folder_is_made_and_vanishes_if_it_stays_empty(tmp_path: Path):
+def test_an_output_folder_is_made_and_vanishes_if_it_stays_empty(tmp_path: Path) -> None:
     with output_folder(tmp_path / "a" / "b"):
         assert inside(tmp_path / "a" / "b") == []
     assert inside(tmp_path) == []
@@ -175,7 +177,7 @@ def test_an_output_folder_is_made_and_vanishes_if_it_stays_empty(tmp_path: Path)
     assert inside(tmp_path / "a") == ["kept"]
 
 
-def test_an_output_folder_that_was_there_stays(tmp_path: Path):
+def test_an_output_folder_that_was_there_stays(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with output_folder(tmp_path / "a"):
         pass
@@ -184,10 +186,10 @@ def test_an_output_folder_that_was_there_stays(tmp_path: Path):
 
 def test_an_output_folder_that_cannot_be_written_to_is_refused_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     mkdir = Path.mkdir
 
-    def read_only(self: Path, *args: object, **kwargs: object) -> None:
+    def read_only(self: Path, *args: Any, **kwargs: Any) -> None:
         if self.name.endswith(".partial"):
             raise OSError(30, "Read-only file system")
         mkdir(self, *args, **kwargs)
@@ -198,6 +200,6 @@ def test_an_output_folder_that_cannot_be_written_to_is_refused_and_leaves_nothin
     assert inside(tmp_path) == []
 
 
-def test_numbers_that_json_cannot_say_are_an_error(tmp_path: Path):
+def test_numbers_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_record(tmp_path, {"x": float("nan")})

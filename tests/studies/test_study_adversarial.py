@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cli_tools import Cli, ListFiles, WriteImage, record_in
 from PIL import Image
 from study_tools import replace_load
 
@@ -30,11 +32,11 @@ def sketch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("faithmap.studies.adversarial.save_figure", lambda figure, path: path.touch())
 
 
-def record_of(tmp_path: Path, name: str = "cat") -> dict:
-    return json.loads((tmp_path / "faithmap-adversarial" / name / "result.json").read_text())
+def record_of(tmp_path: Path) -> dict[str, Any]:
+    return record_in(tmp_path / "faithmap-adversarial" / "cat")
 
 
-def test_everything_is_the_library_s(faith, photo, tmp_path: Path):
+def test_the_record_equals_what_the_library_computes(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     path = photo("cat.png")
     run = faith("adversarial", "cat.png", "--seed", 7, "--target", "tiger cat", "--method", "gradcam", "--radius", "0.5")
     assert (run.code, run.err) == (0, "")
@@ -76,7 +78,7 @@ def test_everything_is_the_library_s(faith, photo, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("sketch")
-def test_a_class_to_be_reached(faith, photo, tmp_path: Path):
+def test_a_class_to_be_reached(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     assert faith("adversarial", "cat.png", "--target", "tiger cat", "--no-early-stop", "--radius", "0.9", *QUICK[:2]).code == 0
     record = record_of(tmp_path)
@@ -89,7 +91,7 @@ def test_a_class_to_be_reached(faith, photo, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("sketch")
-def test_an_attack_that_fails_is_a_warning(faith, photo, tmp_path: Path):
+def test_an_attack_that_fails_is_a_warning(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     run = faith("adversarial", "cat.png", "--method", "gradcam", "--radius", "1/2550", "--target", "tiger cat")
     assert run.code == 0
@@ -100,7 +102,9 @@ def test_an_attack_that_fails_is_a_warning(faith, photo, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("sketch")
-def test_rounding_that_undoes_the_attack_is_said(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_rounding_that_undoes_the_attack_is_a_warning(
+    faith: Cli, photo: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("faithmap.studies.adversarial.LEVELS", 1)
     photo("cat.png")
     run = faith("adversarial", "cat.png", *QUICK)
@@ -113,11 +117,13 @@ def test_rounding_that_undoes_the_attack_is_said(faith, photo, tmp_path: Path, m
 
 
 @pytest.mark.usefixtures("sketch")
-def test_a_map_that_ranks_nothing_has_no_number(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_map_that_ranks_nothing_has_no_number(
+    faith: Cli, photo: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     photo("cat.png")
     explain = faithmap.GradCAM.__call__
 
-    def flat(self, *args, **kwargs):
+    def flat(self: faithmap.GradCAM, *args: Any, **kwargs: Any) -> faithmap.Explanation:
         why = explain(self, *args, **kwargs)
         why.heatmap.fill_(1)
         return why
@@ -131,7 +137,7 @@ def test_a_map_that_ranks_nothing_has_no_number(faith, photo, tmp_path: Path, mo
 
 
 @pytest.mark.usefixtures("sketch")
-def test_json_several_photographs_and_a_bad_one(faith, photo, tmp_path: Path):
+def test_json_several_photographs_and_a_bad_one(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     photo("dog.png", seed=1)
     (tmp_path / "text.jpg").write_text("no picture")
@@ -150,7 +156,7 @@ def test_json_several_photographs_and_a_bad_one(faith, photo, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("sketch")
-def test_neighbours_and_order_do_not_matter(faith, photo, tmp_path: Path):
+def test_neighbours_and_order_do_not_matter(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     photo("dog.png", seed=1)
     options = ("--method", "expected_gradcam", "--radius", "64/255")
@@ -170,7 +176,9 @@ def test_neighbours_and_order_do_not_matter(faith, photo, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("sketch")
-def test_the_saved_image_is_also_read_again(faith, photo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_saved_image_is_also_read_again(
+    faith: Cli, photo: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A model that crops crops again."""
     model = faithmap.load("the tiny one")
     model.geometry = faithmap.Geometry(20, (16, 16))
@@ -207,7 +215,9 @@ def test_the_saved_image_is_also_read_again(faith, photo, tmp_path: Path, monkey
         (("--out", "cat.png"), "no results can be written there"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith, photo, tree):
+def test_user_errors_are_one_line(
+    arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tree: ListFiles
+) -> None:
     photo("cat.png")
     before = tree()
     assert message in faith("adversarial", *(() if arguments[0] == "nowhere.png" else ("cat.png",)), *arguments).complaint
@@ -215,7 +225,7 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith
 
 
 @pytest.mark.usefixtures("sketch")
-def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
+def test_lack_of_memory_names_the_chunk_option(faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch) -> None:
     photo("cat.png")
 
     def full(*args: object, **kwargs: object) -> None:
@@ -225,7 +235,7 @@ def test_memory_does_not_suffice(faith, photo, monkeypatch: pytest.MonkeyPatch):
     assert "out of memory; give a --chunk below 32" in faith("adversarial", "cat.png", *QUICK).complaint
 
 
-def test_igos_at_28_is_the_default():
+def test_the_default_method_is_igos_at_its_own_resolution() -> None:
     study = AdversarialStudy.for_model(AdversarialSettings(), faithmap.load("the tiny one"), None)
     assert isinstance(study.explainer, faithmap.IGOS)
     assert study.explainer.resolution == 28

@@ -6,10 +6,12 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cli_tools import Cli, ListFiles, WriteImage, record_in
 from PIL import Image
 
 import faithmap
@@ -23,11 +25,7 @@ QUICK = ("--resolution", 6, "--methods", NAMES)
 CONTROLS = {"random_map", "gaussian", "edges"}
 
 
-def result(folder: Path) -> dict:
-    return json.loads((folder / "result.json").read_text())
-
-
-def test_methods_are_ranked_on_all_photographs(faith, photo, tmp_path: Path):
+def test_methods_are_ranked_on_all_photographs(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     paths = [photo(f"cat{i}.png", seed=i) for i in range(3)]
     run = faith("choose", *(path.name for path in paths), "--seed", 5, *QUICK)
     assert run.code == 0
@@ -35,7 +33,7 @@ def test_methods_are_ranked_on_all_photographs(faith, photo, tmp_path: Path):
     assert {file.name for file in folder.iterdir()} == {"ranking.png", "result.json"}
     with Image.open(folder / "ranking.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
-    record = result(folder)
+    record = record_in(folder)
     assert record["schema"] == "faithmap.choice/1"
     assert {method["name"] for method in record["ranking"]} == {*NAMES.split(","), *CONTROLS}
     assert {method["name"] for method in record["ranking"] if method["control"]} == CONTROLS
@@ -53,12 +51,12 @@ def test_methods_are_ranked_on_all_photographs(faith, photo, tmp_path: Path):
     assert all(sentence in run.out for sentence in record["advice"])
 
 
-def test_the_scores_are_the_librarys(faith, photo, tmp_path: Path):
+def test_the_scores_equal_those_of_the_library(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     paths = [photo(f"cat{i}.png", seed=i) for i in range(2)]
     assert (
         faith("choose", "cat0.png", "cat1.png", "--seed", 5, "--score", "deletion", "--target", "tiger cat", *QUICK).code == 0
     )
-    record = result(tmp_path / "faithmap-choice")
+    record = record_in(tmp_path / "faithmap-choice")
     model = faithmap.load("the tiny one")
     keys = [photograph["seed"] for photograph in record["photographs"]]
     chosen = choose(
@@ -92,12 +90,12 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["faithmap.cli.choose"], "perf_counter", lambda: now[0])
 
 
-def test_every_method_takes_part_unless_told_otherwise(faith, photo, tmp_path: Path, ticking):
+def test_all_methods_are_ranked_by_default(faith: Cli, photo: WriteImage, tmp_path: Path, ticking: None) -> None:
     """RISE is too dear for four seconds, and named with its cost."""
     photo("cat.png")
     run = faith("choose", "cat.png", "--resolution", 6, "--budget", "4s")
     assert run.code == 0
-    record = result(tmp_path / "faithmap-choice")
+    record = record_in(tmp_path / "faithmap-choice")
     left_out = {method["name"]: method for method in record["left_out"]}
     assert {method["name"] for method in record["ranking"]} | left_out.keys() == set(METHODS)
     assert left_out["rise"]["seconds"] == pytest.approx((4001 + 2 * 37 + 1) * 1e-3)
@@ -109,43 +107,45 @@ def test_every_method_takes_part_unless_told_otherwise(faith, photo, tmp_path: P
     assert {method["name"] for method in record["ranking"]} >= CONTROLS
 
 
-def test_the_budget_begins_with_the_command(faith, photo, tmp_path: Path, ticking, monkeypatch: pytest.MonkeyPatch):
+def test_the_budget_starts_with_the_command(
+    faith: Cli, photo: WriteImage, tmp_path: Path, ticking: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of ten seconds 9.1 are gone when the photograph has been read, and half a second is kept for writing."""
     slow = itertools.chain([0.0], itertools.repeat(9.1))
     monkeypatch.setattr(sys.modules["faithmap.cli.choose"], "perf_counter", lambda: next(slow))
     photo("cat.png")
     settings = ("--resolution", 6, "--methods", "smoothgrad,gradcam", "--budget")
     assert faith("choose", "cat.png", *settings, "10s").code == 0
-    record = result(tmp_path / "faithmap-choice")
+    record = record_in(tmp_path / "faithmap-choice")
     assert {method["name"] for method in record["ranking"]} == {*CONTROLS, "gradcam"}
     assert record["budget"]["spent"] == 9.1
 
 
-def test_a_photograph_that_is_there_twice_counts_once(faith, photo, tmp_path: Path):
+def test_identical_files_count_once(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     path = photo("cat.png")
     (tmp_path / "copy.png").write_bytes(path.read_bytes())
     run = faith("choose", "cat.png", "copy.png", *QUICK)
     assert run.code == 0
-    record = result(tmp_path / "faithmap-choice")
+    record = record_in(tmp_path / "faithmap-choice")
     assert [photograph["path"] for photograph in record["photographs"]] == ["cat.png"]
     assert "cat.png: copy.png is the same image; it is counted once" in run.err
 
 
-def test_one_photograph_has_no_interval(faith, photo, tmp_path: Path):
+def test_one_photograph_has_no_interval(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     assert faith("choose", "cat.png", *QUICK).code == 0
-    record = result(tmp_path / "faithmap-choice")
+    record = record_in(tmp_path / "faithmap-choice")
     assert {method["interval"] for method in record["ranking"]} == {None}
     assert {method["to_best"]["interval"] for method in record["ranking"]} == {None}
 
 
-def test_a_masker_takes_part(faith, photo, tmp_path: Path):
+def test_a_masker_that_cannot_be_read_is_refused(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     run = faith("choose", "cat.png", "--methods", "learned_mask", "--masker", "none.pt")
     assert "none.pt" in run.complaint
 
 
-def test_json(faith, photo):
+def test_json(faith: Cli, photo: WriteImage) -> None:
     photo("cat.png")
     run = faith("choose", "cat.png", "--json", *QUICK)
     (summary,) = json.loads(run.out)["images"]
@@ -154,13 +154,13 @@ def test_json(faith, photo):
     assert {method["name"] for method in summary["ranking"]} == {*NAMES.split(","), *CONTROLS}
 
 
-def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
+def test_a_bad_file_among_many(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     (tmp_path / "text.jpg").write_text("no picture")
     run = faith("choose", "text.jpg", "cat.png", *QUICK)
     assert run.code == 2
     assert "text.jpg: not an image" in run.err
-    assert len(result(tmp_path / "faithmap-choice")["photographs"]) == 1
+    assert len(record_in(tmp_path / "faithmap-choice")["photographs"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,9 @@ def test_a_bad_file_among_many(faith, photo, tmp_path: Path):
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith, photo, tmp_path: Path):
+def test_user_errors_are_one_line(
+    arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tmp_path: Path
+) -> None:
     photo("cat.png")
     before = {path.name for path in tmp_path.iterdir()}
     complaint = faith("choose", *(() if arguments[0].endswith(".png") else ("cat.png",)), *arguments).complaint
@@ -191,17 +193,19 @@ def test_what_is_wrong_is_said_in_one_line(arguments: tuple, message: str, faith
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("2m", 120.0), ("1h", 3600.0), ("1.5m", 90.0)])
-def test_a_budget_in_seconds_minutes_or_hours(text: str, seconds: float, faith, photo, tmp_path: Path):
+def test_a_budget_in_seconds_minutes_or_hours(text: str, seconds: float, faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     assert faith("choose", "cat.png", "--budget", text, "--resolution", 4, "--methods", "eigencam").code == 0
-    assert result(tmp_path / "faithmap-choice")["budget"]["seconds"] == seconds
+    assert record_in(tmp_path / "faithmap-choice")["budget"]["seconds"] == seconds
 
 
 @pytest.mark.parametrize(
     "error",
     [torch.OutOfMemoryError(), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 99 bytes")],
 )
-def test_memory_does_not_suffice(error: Exception, faith, photo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_lack_of_memory_names_the_chunk_option(
+    error: Exception, faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     photo("cat.png")
 
     def full(*args: object, **kwargs: object) -> None:
@@ -212,7 +216,9 @@ def test_memory_does_not_suffice(error: Exception, faith, photo, monkeypatch: py
     assert not (tmp_path / "faithmap-choice").exists()
 
 
-def test_an_interrupted_choice_leaves_nothing(faith, photo, monkeypatch: pytest.MonkeyPatch, tree):
+def test_an_interrupted_choice_leaves_nothing(
+    faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch, tree: ListFiles
+) -> None:
     photo("cat.png")
     before = tree()
 
@@ -228,7 +234,9 @@ def test_an_interrupted_choice_leaves_nothing(faith, photo, monkeypatch: pytest.
         assert tree() == before
 
 
-def test_a_choice_is_known_as_a_result_and_replaced_as_a_whole(faith, photo, monkeypatch: pytest.MonkeyPatch, tree):
+def test_a_choice_is_recognised_as_a_result_and_replaced_as_a_whole(
+    faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch, tree: ListFiles
+) -> None:
     photo("cat.png")
     assert faith("choose", ".", *QUICK).code == 0
     assert "exists; give --overwrite" in faith("choose", ".", *QUICK).complaint
@@ -245,7 +253,7 @@ def test_a_choice_is_known_as_a_result_and_replaced_as_a_whole(faith, photo, mon
     assert tree() == before
 
 
-def test_nothing_of_others_is_replaced(faith, photo, tmp_path: Path, tree):
+def test_foreign_files_are_not_replaced(faith: Cli, photo: WriteImage, tmp_path: Path, tree: ListFiles) -> None:
     photo("cat.png")
     (tmp_path / "faithmap-choice").mkdir()
     (tmp_path / "faithmap-choice" / "diary.txt").write_text("mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cli_tools import Cli, WriteImage
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("loads")
@@ -13,7 +14,7 @@ QUICK = ("--iterations", 3, "--resolution", 5, "--chunk", 256, "--baseline", "gr
 
 
 @pytest.mark.parametrize(("protocol", "suffix"), [("igos", "gif"), ("rise", "webp")])
-def test_all_pictures_are_drawn(faith, photo, tmp_path: Path, protocol: str, suffix: str):
+def test_all_pictures_are_drawn(faith: Cli, photo: WriteImage, tmp_path: Path, protocol: str, suffix: str) -> None:
     photo("cat.png", size=(20, 24))
     run = faith("explain", "cat.png", "--protocol", protocol, "--animation", suffix, *QUICK)
     assert run.code == 0
@@ -27,14 +28,14 @@ def test_all_pictures_are_drawn(faith, photo, tmp_path: Path, protocol: str, suf
             assert (getattr(picture, "n_frames", 1) > 10) == name.startswith("deletion")
 
 
-def test_no_animation_is_made_where_none_is_wanted(faith, photo, tmp_path: Path):
+def test_the_animation_can_be_switched_off(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     assert faith("explain", "cat.png", "--no-animation", *QUICK).code == 0
     names = {path.name for path in (tmp_path / "faithmap-results" / "cat").iterdir()}
     assert names == {"overlay.png", "panel.png", "strip.png", "heatmap.npy", "result.json"}
 
 
-def test_of_a_map_that_ranks_nothing_there_is_a_panel_that_says_so(faith, tmp_path: Path):
+def test_a_constant_map_has_only_a_panel(faith: Cli, tmp_path: Path) -> None:
     Image.new("RGB", (20, 20)).save(tmp_path / "flat.png")
     run = faith("explain", "flat.png", *QUICK[:-1], "black")
     assert run.code == 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+from cli_tools import Cli, ListFiles, WriteImage, record_in
 from PIL import Image
 from study_tools import replace_load
 
@@ -19,25 +19,25 @@ TINY = ("--batch", 2, "--channels", 4)
 
 
 @pytest.fixture
-def photos(photo) -> Path:
+def photos(photo: WriteImage) -> Path:
     return min(photo(f"photos/{seed}.png", seed) for seed in range(3)).parent
 
 
-def test_from_photographs_to_a_map(faith, photos: Path, tmp_path: Path):
+def test_from_photographs_to_a_map(faith: Cli, photos: Path, tmp_path: Path) -> None:
     run = faith("train-masker", "photos", "--steps", 4, *TINY)
     assert (run.code, run.err) == (0, "")
     assert run.out.startswith("masker   masker.safetensors, for spots\ntrained  4 steps on 3 images\nloss     ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["masker.safetensors", "photos"]
     shown = faith("explain", "photos/1.png", "--method", "learned_mask", "--masker", "masker.safetensors")
     assert shown.code == 0
-    record = json.loads((tmp_path / "faithmap-results" / "1" / "result.json").read_text())
+    record = record_in(tmp_path / "faithmap-results" / "1")
     assert record["method"]["name"] == "LearnedMask"
     assert record["method"]["settings"]["masker"]["steps"] == 4
     assert len(record["method"]["settings"]["masker"]["digest"]) == 64
     assert record["heatmap"]["resolution"] == [8, 8]
 
 
-def test_resume_is_bit_for_bit_the_whole(faith, photos: Path, tmp_path: Path):
+def test_a_resumed_training_equals_an_uninterrupted_one(faith: Cli, photos: Path, tmp_path: Path) -> None:
     assert faith("train-masker", "photos", "--steps", 5, "--out", "whole", *TINY).code == 0
     assert faith("train-masker", "photos", "--steps", 2, "--out", "part", *TINY).code == 0
     run = faith("train-masker", "photos", "--steps", 5, "--out", "part", "--resume", *TINY)
@@ -49,13 +49,15 @@ def test_resume_is_bit_for_bit_the_whole(faith, photos: Path, tmp_path: Path):
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "part").read_bytes()
 
 
-def test_an_interruption_leaves_what_goes_on(faith, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_interrupted_training_can_be_resumed(
+    faith: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After the fifth step; the file holds four, and goes on to what was never interrupted."""
     from faithmap.methods.masks import masker_training
 
     step, done = masker_training._step, []
 
-    def interrupted(*arguments: object) -> float:
+    def interrupted(*arguments: Any) -> float:
         done.append(1)
         if len(done) == 6:
             raise KeyboardInterrupt
@@ -94,7 +96,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(name: str, faith, photos: Path, tree, tmp_path: Path):
+def test_user_errors_are_one_line_and_leave_nothing(
+    name: str, faith: Cli, photos: Path, tree: ListFiles, tmp_path: Path
+) -> None:
     (tmp_path / "text.jpg").write_text("Dear diary")
     assert faith("train-masker", "photos", "--out", "made", "--steps", 2, *TINY).code == 0
     before = tree()
@@ -104,7 +108,9 @@ def test_what_is_wrong_is_said_in_one_line_and_nothing_is_left(name: str, faith,
     assert tree() == before
 
 
-def test_a_masker_of_another_model_or_of_none_is_refused(faith, photos: Path, tree, monkeypatch: pytest.MonkeyPatch):
+def test_a_masker_of_another_model_or_of_none_is_refused(
+    faith: Cli, photos: Path, tree: ListFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert faith("train-masker", "photos", "--steps", 1, *TINY).code == 0
     before = tree()
     ask = ("explain", "photos/1.png", "--method", "learned_mask")
@@ -117,7 +123,7 @@ def test_a_masker_of_another_model_or_of_none_is_refused(faith, photos: Path, tr
     assert "learned_mask needs a network" in faith("adversarial", "photos/1.png", "--method", "learned_mask").complaint
     load = faithmap.load
 
-    def other(*arguments: object, **settings: object) -> faithmap.Classifier:
+    def other(*arguments: Any, **settings: Any) -> faithmap.Classifier:
         model = load(*arguments, **settings)
         model.digest = "def"
         return model
@@ -130,10 +136,12 @@ def test_a_masker_of_another_model_or_of_none_is_refused(faith, photos: Path, tr
     assert tree() == before
 
 
-def test_photographs_of_several_sizes_are_refused(faith, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_photographs_of_several_sizes_are_refused(
+    faith: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     load = faithmap.load
 
-    def uncropped(*arguments: object, **settings: object) -> faithmap.Classifier:
+    def uncropped(*arguments: Any, **settings: Any) -> faithmap.Classifier:
         model = load(*arguments, **settings)
         model.geometry = faithmap.Geometry()
         return model
@@ -144,7 +152,9 @@ def test_photographs_of_several_sizes_are_refused(faith, photos: Path, monkeypat
     assert "photos/0.png is 20 x 24 to the model and photos/wide.png 20 x 30; give images of one size" in complaint
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half(faith, photos: Path, tree, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_one_line_and_leaves_no_partial_file(
+    faith: Cli, photos: Path, tree: ListFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = tree()
 
     def full(*_: object) -> NoReturn:
@@ -156,9 +166,9 @@ def test_a_full_disk_is_one_line_and_leaves_no_half(faith, photos: Path, tree, m
     assert tree() == before
 
 
-def test_photographs_that_do_not_stay_in_memory_are_read_again(
-    faith, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_images_that_are_not_cached_are_read_again(
+    faith: Cli, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert faith("train-masker", "photos", "--steps", 3, "--out", "kept", *TINY).code == 0
     monkeypatch.setattr("faithmap.studies.train_masker.CACHE_BYTES", 0)
     assert faith("train-masker", "photos", "--steps", 3, "--out", "read", *TINY).code == 0

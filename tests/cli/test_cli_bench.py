@@ -157,7 +157,10 @@ def test_a_plan_estimates_the_cost(faith: Cli, spec: Path, tree: ListFiles) -> N
         (('"photos"', '"nothing"'), "nothing: cannot be read (No such file or directory)"),
         (('"gradient"', '"igos"\nresolution = 400'), "spec.toml, line 9, methods 1, resolution: resolution is (400, 400)"),
         (("resolution = 4", "resolutions = 4"), "random_map has no setting 'resolutions'; did you mean resolution?"),
-        (("resolution = 4", 'resolution = "x"'), "settings, resolution: resolution is 'x'; give a whole number or two"),
+        (
+            ("resolution = 4", 'resolution = "x"'),
+            "settings, resolution: resolution is 'x'; give a whole number of at least 1 or two",
+        ),
         (('["spots"]', "[{name = 'a', factory = 'no_such:x'}]"), "model a: no_such:x failed (ModuleNotFoundError"),
         (("steps = 3", "stepps = 3"), "'stepps' is no setting of deletion_insertion"),
         (('path = "photos"', 'path = "photos"\nkind = "csv"'), "photos: "),

@@ -393,7 +393,7 @@ def test_pictures_and_top_features_ask_what_was_explained(pictures: Tensor) -> N
 
 def test_scores_beyond_one_are_refused_where_a_share_is_asked_for_and_drawn_where_not(pictures: Tensor) -> None:
     model, why = Segmenter(), RISE(Segmenter(), masks=20)(pictures, regions(score="logit"))
-    with pytest.raises(ValueError, match=r"scores reach from .* give one in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"scores range from -5 to 2; give a target in \[0, 1\]"):
         confidence(model, pictures, why)
     metric = Deletion(model, steps=5)
     metric.update(pictures, why, affine(1.0, 30.0))

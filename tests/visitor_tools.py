@@ -95,7 +95,7 @@ def axe_finds_nothing(visitor: Visitor, where: str) -> None:
         visitor.tab.evaluate(FADED)
         found = axe.run(visitor.tab).response["violations"]
         wrong = [(one["id"], node["html"][:200]) for one in found for node in one["nodes"]]
-        assert wrong == [], f"{where}, {'dark' if dark else 'light'}"
+        assert wrong == [], f"{where}, {'dark' if dark else 'light'}: {wrong}"
     visitor.tab.evaluate("document.body.classList.remove('dark')")
 
 

@@ -324,6 +324,13 @@ def test_a_callable_target_is_explained_in_parts_of_its_fall(small_net: SmallNet
     assert by_callable.diagnostics[0]["score"][0] == pytest.approx(float(by_callable.score) / fall, rel=1e-5)
 
 
+def test_the_defaults_are_those_of_the_docs(small_net: SmallNet) -> None:
+    settings = IGOS(small_net).settings
+    assert (settings["resolution"], settings["iterations"], settings["patience"], settings["path_points"]) == (28, 15, 3, 20)
+    assert (settings["lambda1"], settings["lambda2"], settings["noise_std"], settings["average"]) == (0.1, 2.0, 0.02, True)
+    assert settings["step"] == {"upper": 1000.0, "lower": 1e-5, "decay": 0.2, "beta": 1e-4, "wave": 4}
+
+
 def test_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
     seen: list[tuple[int, int]] = []
     IGOS(small_net, resolution=4, iterations=4, lambda1=0.01, lambda2=0.1, path_points=2, chunk_size=2)(

@@ -1,8 +1,8 @@
 """Memory of a run by its number of images: python benchmarks/bench_memory.py [--images 1000 100000].
 
-For each number there are two processes, the run and its resumption. A process lists a folder of so many photographs (links to
-three of them), plans two methods on them, and does what is left with an engine whose units are fakes. Memory is that of the
-process at its highest, less what it had when everything was imported and the model loaded.
+For each number of images there are two processes, the run and its resumption. A process lists a folder of images (links to
+three of them), plans two methods, and runs the missing units on an engine that returns placeholder units. Memory is the peak
+of the process above its memory after all imports and the loading of the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from bench_resume import fake
+from bench_resume import placeholder_unit
 from PIL import Image
 from torch import nn
 
@@ -50,12 +50,12 @@ class Brightness(nn.Module):
 
 
 def model() -> fm.Classifier:
-    """For the specification."""
+    """The factory of the specification."""
     return fm.Classifier(Brightness(), geometry=fm.Geometry(16, (16, 16)))
 
 
-class Fakes:
-    """An engine that does nothing, at once."""
+class PlaceholderEngine:
+    """Returns placeholder units without computation."""
 
     shard = None
 
@@ -64,16 +64,16 @@ class Fakes:
         del models
         for task in tasks:
             key, name = task.unit.key, setup.methods[task.unit.method].id
-            yield FinishedUnit(key, fake(key), len(task.items), 0, 0.0, "fake", name)
+            yield FinishedUnit(key, placeholder_unit(key), len(task.items), 0, 0.0, "fake", name)
 
 
 def peak() -> float:
-    """Of this process so far, in MB."""
+    """Peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def photographs(folder: Path, images: int) -> None:
-    """Links to three of them, and these."""
+def make_images(folder: Path, images: int) -> None:
+    """Write three images, and links to them."""
     folder.mkdir()
     for i in range(images):
         name = folder / f"ILSVRC2012_val_{i:08d}.png"
@@ -84,19 +84,19 @@ def photographs(folder: Path, images: int) -> None:
 
 
 def measure(home: Path) -> None:
-    """A part of a line of the table: plan, and do what is left."""
+    """Plan, run the missing units, and print a line of the table."""
     models, spec = ModelCache("cpu"), parse_spec(SPEC, "memory")
     models.get(spec.models[0])
-    fake("warm")
+    placeholder_unit("warm")
     before, began = peak(), time.perf_counter()
     plan, folder = make_plan(spec, home, models), RunFolder(home / "run")
     planned = peak() - before
     folder.create()
     folder.record_plan(plan)
-    state = execute(plan, folder, Fakes(), models=models)
-    assert state.present + state.done == len(plan)
+    progress = execute(plan, folder, PlaceholderEngine(), models=models)
+    assert progress.present + progress.done == len(plan)
     took = time.perf_counter() - began
-    print(f"{len(plan):8,} {state.present:8,} {before:8.0f} {planned:8.1f} {peak() - before:8.1f} {took:8.1f} s", flush=True)
+    print(f"{len(plan):8,} {progress.present:8,} {before:8.0f} {planned:8.1f} {peak() - before:8.1f} {took:8.1f} s", flush=True)
 
 
 def main() -> None:
@@ -104,14 +104,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 100_000])
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.here:
-        measure(asked.here)
+    arguments = parser.parse_args()
+    if arguments.here:
+        measure(arguments.here)
         return
     print(f"{'images':>9} {'units':>8} {'present':>8} {'before':>8} {'planned':>8} {'done':>8} MB")
-    for images in asked.images:
+    for images in arguments.images:
         with tempfile.TemporaryDirectory() as home:
-            photographs(Path(home) / "photos", images)
+            make_images(Path(home) / "photos", images)
             for _ in ("begun", "resumed"):
                 print(f"{images:9,}", end=" ", flush=True)
                 subprocess.run([sys.executable, __file__, "--here", home], check=True)  # noqa: S603 - this file

@@ -1,8 +1,8 @@
-"""What the runner costs beside the work: python benchmarks/bench_overhead.py PHOTOGRAPHS [--images 100] [--device cuda].
+"""Overhead of the runner: python benchmarks/bench_overhead.py IMAGES [--images 100] [--device cuda].
 
-One run tells it: its wall clock, from the first unit to the last, against the seconds of that same run that were spent in the
-method, in the metrics and in the pass that finds each image's class. What is left is reading photographs, packing and writing
-units. A single image is explained before, for what a process does once; ``--warm 0`` leaves that out.
+The wall-clock time of a run, from the first unit to the last, is compared with the seconds that the same run spent in the
+method, in the metrics and in the pass that finds the class of each image. The rest is reading images, encoding and writing
+units. One image is explained before, so that the start of the process is not counted; ``--warm 0`` leaves it out.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def overhead(text: str, device: str) -> tuple[int, float, float]:
 
 
 def timed(function: Callable[..., ImageGroup], spent: list[float]) -> Callable[..., ImageGroup]:
-    """The same, whose seconds are added up."""
+    """The same function; its seconds are added up."""
 
     def measured(*given: Any) -> ImageGroup:
         began = time.perf_counter()
@@ -80,15 +80,15 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--cases", default=",".join("0123"), help="numbers of cases, from 0")
-    asked = parser.parse_args()
-    print(f"{asked.model} on {torch.cuda.get_device_name() if asked.device != 'cpu' else 'the processor'}")
+    arguments = parser.parse_args()
+    print(f"{arguments.model} on {torch.cuda.get_device_name() if arguments.device != 'cpu' else 'the CPU'}")
     print(f"{'case':34} {'images':>6} {'run':>9} {'work':>9} {'overhead':>9}")
-    for number in asked.cases.split(","):
+    for number in arguments.cases.split(","):
         name, (method, more, metrics) = list(CASES.items())[int(number)]
-        more = more.format(cells=asked.resolution)
-        for count in filter(None, (asked.warm, asked.images)):
-            text = spec_of(asked.photos.absolute(), asked.model, method, more, metrics, count, asked.shard)
-            images, whole, work = overhead(text, asked.device)
+        more = more.format(cells=arguments.resolution)
+        for count in filter(None, (arguments.warm, arguments.images)):
+            text = spec_of(arguments.photos.absolute(), arguments.model, method, more, metrics, count, arguments.shard)
+            images, whole, work = overhead(text, arguments.device)
         print(f"{name:34} {images:6} {whole:8.2f}s {work:8.2f}s {100 * (whole / work - 1):8.1f}%", flush=True)
 
 

@@ -1,7 +1,7 @@
-"""A run of many units: how long planning and resuming take: python benchmarks/bench_resume.py [--units 100000].
+"""Time of planning and resuming a run of many units: python benchmarks/bench_resume.py [--units 100000].
 
-The units are fakes of 16 rows each, written without a model. Resumed twice: with the journal, which knows every file, and
-without it, where every file is read and held against its digest. Memory is that of the process at its highest.
+The units are placeholders of 16 rows each, written without a model. The run is resumed twice: with the journal, which knows
+every file, and without it, so that the checksum of every file is verified. Memory is the peak of the process.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from faithmap.bench.store import ImageResult, encode
 METHODS = 10
 
 
-class Nobody:
-    """An engine that is never asked for anything."""
+class UnusedEngine:
+    """An engine that must get no tasks."""
 
     shard = None
 
     def run(self, setup: Setup, tasks: Sequence[Task], models: ModelCache) -> Iterator[FinishedUnit]:
-        """There must be nothing to do."""
+        """Fail if a unit is missing."""
         del setup, models
         raise AssertionError(f"{len(tasks)} tasks are left")
 
 
 def planned(units: int, shard_size: int = 16) -> BenchPlan:
-    """Ten methods on as many images as that takes."""
+    """A plan of ten methods and as many images as the units need."""
     images = units // METHODS * shard_size
     listed = DatasetIndex(DatasetItem(i, f"val/n{i % 1000:08d}/image-{i:08d}.JPEG", 100_000 + i) for i in range(images))
     items = ShardedDataset(listed, shard_size)
@@ -54,8 +54,8 @@ def planned(units: int, shard_size: int = 16) -> BenchPlan:
     return BenchPlan("fake", setup, items)
 
 
-def fake(key: str) -> bytes:
-    """A unit's file."""
+def placeholder_unit(key: str) -> bytes:
+    """The file of a unit."""
     rows = [
         ImageResult(i, f"{i}.png", values={"deletion": 0.1, "insertion": 0.9}, heatmap=np.ones((7, 7), np.float32))
         for i in range(16)
@@ -65,7 +65,7 @@ def fake(key: str) -> bytes:
 
 
 def megabytes() -> float:
-    """Of memory, at the highest so far."""
+    """Peak memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -74,27 +74,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--units", type=int, default=100_000)
     parser.add_argument("--folder", type=Path, help="where the files are written; without it, a temporary folder")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as home:
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as home:
         folder = RunFolder(Path(home) / "run")
         before = megabytes()
         began = time.perf_counter()
         folder.create()
-        plan = planned(asked.units)
+        plan = planned(arguments.units)
         folder.record_plan(plan)
         units = list(plan.units())
         print(f"planned {len(units)} units in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB")
         for unit in units:  # no fsync: the disk is not what is measured
             path = folder.units / f"{unit.key}.parquet"
-            path.write_bytes(fake(unit.key))
+            path.write_bytes(placeholder_unit(unit.key))
             status = path.stat()
             folder.add_to_journal({unit.key: StoredUnit(status.st_size, status.st_mtime_ns, 0)})
         for name in ("with the journal", "without it"):
             began = time.perf_counter()
-            again = planned(asked.units)
+            again = planned(arguments.units)
             folder.record_plan(again)
-            state = execute(again, folder, Nobody())
-            print(f"resumed {state.present} units {name} in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB")
+            progress = execute(again, folder, UnusedEngine())
+            print(
+                f"resumed {progress.present} units {name} in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB"
+            )
             (folder.path / folder.journal).unlink()
 
 

@@ -181,7 +181,7 @@ def read_results(run: ReportedRun) -> RunResults:
     results = RunResults()
     reader = _Reader(run, results)
     table = _concatenated(reader.frames())
-    for number, rows in table.groupby("key", sort=False):
+    for number, rows in table[table["key"] >= 0].groupby("key", sort=False):
         key = reader.keys[int(number)]
         frame = _one_row_per_image(rows.drop(columns="key"), results)
         for prefix in protocols(frame.columns):
@@ -233,21 +233,23 @@ class _Reader:
 
     def _frame(self, batch: pa.RecordBatch, metrics: list[str], schema: pa.Schema, file: int, start: int) -> pd.DataFrame:
         pairs = zip(batch.column("model").to_pylist(), batch.column("method").to_pylist(), strict=True)
-        columns: dict[str, Any] = {"key": [self.numbers.get(pair, -1) for pair in pairs]}
-        columns |= {"index": batch.column("index").to_numpy(), "file": file, "row": np.arange(start, start + len(batch))}
+        keys = np.array([self.numbers.get(pair, -1) for pair in pairs], np.int64)
+        for number in dict.fromkeys(keys.tolist()):
+            at = np.flatnonzero(keys == number)
+            if number < 0:
+                self.results.unplanned += len(at)
+                continue
+            rows = batch if len(at) == len(keys) else batch.take(pa.array(at))
+            key = self.keys[number]
+            self.shapes[key] |= _shapes(rows, schema)
+            _add_curves(self.curves[key], rows)
+            _count_messages(self.results, key, rows)
+        columns = {"key": keys, "index": batch.column("index").to_numpy(), "file": np.full(len(keys), file)}
+        columns["row"] = np.arange(start, start + len(keys))
         for name in (*metrics, *COSTS, CLASS):
             if name in batch.schema.names:
                 columns[name] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
-        frame = pd.DataFrame(columns)
-        planned = frame[frame["key"] >= 0]
-        self.results.unplanned += len(frame) - len(planned)
-        for number, rows in planned.groupby("key", sort=False):
-            some = batch.take(pa.array(rows.index.to_numpy()))
-            key = self.keys[int(number)]
-            self.shapes[key] |= _shapes(some, schema)
-            _add_curves(self.curves[key], some)
-            _count_messages(self.results, key, some)
-        return planned
+        return pd.DataFrame(columns)
 
 
 def _columns(names: Iterable[str], metrics: list[str]) -> list[str]:

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias, TypeVar
+
 import torch
 from torch import Tensor, nn
+
+Untouched: TypeAlias = Callable[[nn.Module], nn.Module]
+"""The fixture of that name: registers a model that has to be unchanged after the test."""
+
+T = TypeVar("T")
+
+
+def given(value: T | None) -> T:
+    """A value that is not None."""
+    assert value is not None
+    return value
 
 
 class Linear(nn.Module):

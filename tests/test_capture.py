@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
 import torch
-from oracles import SmallNet
+from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
 from faithmap.capture import Capture
@@ -27,7 +28,8 @@ class Residual(nn.Module):
         before = self.conv(x)
         after = self.act(before)
         before += 1
-        return (after * torch.arange(1.0, 3.0).view(1, 2, 1, 1)).sum(dim=(2, 3))
+        logits: Tensor = (after * torch.arange(1.0, 3.0).view(1, 2, 1, 1)).sum(dim=(2, 3))
+        return logits
 
 
 def watched(model: nn.Module, images: Tensor, *names: str) -> tuple[Capture, Tensor]:
@@ -37,13 +39,13 @@ def watched(model: nn.Module, images: Tensor, *names: str) -> tuple[Capture, Ten
     return capture, score
 
 
-def test_gradients_are_those_of_the_whole_graph(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_gradients_are_those_of_the_whole_graph(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net)
     capture, score = watched(small_net, images, "conv1", "norm", "conv2")
     found = capture.gradients(score)
     kept: dict[str, Tensor] = {}
 
-    def keep(name: str):
+    def keep(name: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
         def hook(module: nn.Module, args: object, output: Tensor) -> Tensor:
             output.retain_grad()
             kept[name] = output
@@ -58,7 +60,7 @@ def test_gradients_are_those_of_the_whole_graph(small_net: SmallNet, images: Ten
         handle.remove()
     for name, output in kept.items():
         assert torch.equal(capture.activations[name], output), name
-        assert torch.allclose(found[name], output.grad, atol=1e-6), name
+        assert torch.allclose(found[name], given(output.grad), atol=1e-6), name
 
 
 def test_the_trunk_has_no_graph(small_net: SmallNet, images: Tensor) -> None:
@@ -85,7 +87,7 @@ def test_a_layer_that_the_score_does_not_depend_on_has_zero_gradient(small_net: 
     assert not capture.gradients(score)["conv2"].any()
 
 
-def test_a_shared_module_has_no_single_activation(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_a_shared_module_has_no_single_activation(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net)
     with pytest.raises(ValueError, match="'relu' runs several times in one forward pass"):
         watched(small_net, images, "relu")
@@ -116,7 +118,8 @@ class Recurrent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         picture, _ = self.first(x)
-        return self.second(picture).picture.sum(dim=(1, 2, 3)).unsqueeze(1)
+        logits: Tensor = self.second(picture).picture.sum(dim=(1, 2, 3)).unsqueeze(1)
+        return logits
 
 
 def test_of_a_tuple_the_first_is_meant() -> None:
@@ -138,7 +141,7 @@ def test_a_layer_without_a_tensor(images: Tensor) -> None:
         watched(model, images, "0")
 
 
-def test_hooks_go_when_the_model_fails(small_net: SmallNet, untouched) -> None:
+def test_hooks_go_when_the_model_fails(small_net: SmallNet, untouched: Untouched) -> None:
     untouched(small_net)
     with pytest.raises(RuntimeError, match="expected"):
         watched(small_net, torch.rand(1, 7, 8, 8), "conv2")
@@ -181,11 +184,14 @@ class OwnMode(nn.Module):
             one = self.top(inner.tanh()).square().sum(dim=(2, 3))
             other = None if self.where == "around" else self.top(inner.sigmoid()).sum(dim=(2, 3))
         outer = self.top(inner.sigmoid()).sum(dim=(2, 3)) if other is None or self.where == "partly" else other
-        return one + outer
+        logits: Tensor = one + outer
+        return logits
 
 
 @pytest.mark.parametrize(("where", "passes"), [("nowhere", 1), ("before", 1), ("around", 2), ("partly", 2)])
-def test_models_that_set_the_mode_of_gradients_by_themselves(where: str, passes: int, images: Tensor, untouched) -> None:
+def test_models_that_set_the_mode_of_gradients_by_themselves(
+    where: str, passes: int, images: Tensor, untouched: Untouched
+) -> None:
     model, plain = OwnMode(where).eval(), OwnMode("nowhere").eval()
     untouched(model)
     with torch.no_grad():

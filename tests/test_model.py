@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from oracles import SmallNet
@@ -22,7 +24,7 @@ def test_normalisation_is_inside(small_net: SmallNet) -> None:
 
 
 @pytest.mark.parametrize("wrap", [lambda y: y, lambda y: (y, 0), lambda y: {"logits": y}], ids=["tensor", "tuple", "dict"])
-def test_outputs_of_every_kind(wrap) -> None:
+def test_outputs_of_every_kind(wrap: Callable[[torch.Tensor], object]) -> None:
     class Wrapped(nn.Module):
         def forward(self, x: torch.Tensor) -> object:
             return wrap(x.mean(dim=(2, 3)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from oracles import given
 
-from faithmap.score import logits_of, resolve
+from faithmap.score import ScoreKind, Target, logits_of, resolve
 
 LOGITS = torch.tensor([[1.0, 2.0, 0.0], [3.0, -1.0, 0.5]])
 
@@ -32,10 +34,10 @@ def test_what_holds_no_logits_is_refused(output: object) -> None:
     [(None, [1, 0]), (2, [2, 2]), ([0, 1], [0, 1]), (torch.tensor([2, 0]), [2, 0]), (torch.tensor(1), [1, 1])],
 )
 @pytest.mark.parametrize("kind", ["probability", "logit"])
-def test_targets(target: object, classes: list[int], kind: str) -> None:
+def test_targets(target: Target, classes: list[int], kind: ScoreKind) -> None:
     score = resolve(target, LOGITS, kind, 2)
     values = LOGITS.softmax(1) if kind == "probability" else LOGITS
-    assert score.classes.tolist() == classes
+    assert given(score.classes).tolist() == classes
     expected = torch.stack([values[i, c] for i, c in enumerate(classes)])
     assert torch.equal(score(LOGITS, torch.arange(2)), expected)
 
@@ -66,14 +68,15 @@ def test_a_callable_is_a_score() -> None:
         ([[0, 1]], TypeError, "give a class index"),
     ],
 )
-def test_wrong_targets_raise(target: object, error: type[Exception], words: str) -> None:
+def test_wrong_targets_raise(target: Any, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         resolve(target, LOGITS, "logit", 2)
 
 
 def test_an_unknown_scale_is_refused() -> None:
+    wrong: Any = "odds"
     with pytest.raises(ValueError, match="'probability' or 'logit'"):
-        resolve(None, LOGITS, "odds", 2)
+        resolve(None, LOGITS, wrong, 2)
 
 
 def test_half_precision_is_scored_in_single() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from oracles import SmallNet
+from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
 from faithmap.methods.cams.cam import (
@@ -21,10 +22,10 @@ from faithmap.methods.cams.cam import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
-from faithmap.methods.cams.weightings import WEIGHTINGS
+from faithmap.methods.cams.estimators import Difference, Estimator, Expected, Integrated, Plain, Smooth
+from faithmap.methods.cams.weightings import WEIGHTINGS, WeightingName
 from faithmap.methods.references import RandomConstants, RandomNoise
-from faithmap.methods.sampling import quadrature
+from faithmap.methods.sampling import Quadrature, quadrature
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")
 
@@ -51,6 +52,8 @@ ESTIMATORS = {
     "steps": Expected(samples=6, paths=2, references=RandomNoise(), difference="increment", pool="map"),
 }
 
+WRONG: dict[str, Any] = {"quadrature": "left"}
+
 
 class Quadratic(nn.Module):
     """The layer doubles the image; the score is the weighted sum of the squares of what it returns."""
@@ -64,7 +67,8 @@ class Quadratic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a = self.layer(x)
         weights = torch.arange(1, a.shape[1] + 1).to(a).view(-1, 1, 1)
-        return (weights * a.square()).sum(dim=(1, 2, 3)).unsqueeze(1) * torch.tensor([1.0, -1.0]).to(a)
+        logits: Tensor = (weights * a.square()).sum(dim=(1, 2, 3)).unsqueeze(1) * torch.tensor([1.0, -1.0]).to(a)
+        return logits
 
 
 @pytest.fixture
@@ -85,13 +89,13 @@ def test_grad_cam_of_a_quadratic(quadratic: Quadratic, pictures: Tensor) -> None
     why = GradCAM(quadratic, target_layer="layer")(pictures, 0)
     a, c = 2 * pictures, torch.tensor([1.0, 2.0]).view(2, 1, 1)
     assert torch.allclose(why.heatmap, ((2 * c * a).mean(dim=(2, 3), keepdim=True) * a).sum(dim=1))
-    assert torch.allclose(why.score, (c * a.square()).sum(dim=(1, 2, 3)))
+    assert torch.allclose(given(why.score), (c * a.square()).sum(dim=(1, 2, 3)))
     assert torch.allclose(GradCAM(quadratic, target_layer="layer", relu=False)(pictures, 1).heatmap, -why.heatmap)
     assert not GradCAM(quadratic, target_layer="layer")(pictures[:1] + 1, 0).heatmap.eq(0).any()
 
 
 @pytest.mark.parametrize(("rule", "mean"), [("right", 0.6), ("midpoint", 0.5), ("trapezoid", 0.5)])
-def test_integrated_gradients_of_a_quadratic(quadratic: Quadratic, pictures: Tensor, rule: str, mean: float) -> None:
+def test_integrated_gradients_of_a_quadratic(quadratic: Quadratic, pictures: Tensor, rule: Quadrature, mean: float) -> None:
     """From black, A and its gradient grow with a: the gradient's mean is that of the positions, here five."""
     positions, shares = quadrature(rule, 5)
     assert (positions * shares).sum().item() == pytest.approx(mean)
@@ -127,7 +131,7 @@ def test_steps_along_a_path_are_complete_where_the_score_is_quadratic(quadratic:
 
 
 @pytest.mark.parametrize("difference", ["reference", "increment"])
-def test_the_completeness_gap_falls_as_samples_grow(small_net: SmallNet, images: Tensor, difference: str) -> None:
+def test_the_completeness_gap_falls_as_samples_grow(small_net: SmallNet, images: Tensor, difference: Difference) -> None:
     """At a layer that is linear in the image, A(x) - A(x') is as good as steps; and y is the logit, nothing else."""
     gaps = []
     for samples in (2, 8, 32, 128):
@@ -168,7 +172,7 @@ def test_expected_with_one_reference_and_dense_positions_is_integrated(small_net
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-def test_smooth_without_noise_is_plain(small_net: SmallNet, images: Tensor, weighting: str) -> None:
+def test_smooth_without_noise_is_plain(small_net: SmallNet, images: Tensor, weighting: WeightingName) -> None:
     first = CAM(small_net, target_layer="conv2", weighting=weighting, gradient=Smooth(samples=4, noise_std=0.0))(images)
     second = CAM(small_net, target_layer="conv2", weighting=weighting)(images)
     assert torch.allclose(first.heatmap, second.heatmap, rtol=1e-4, atol=1e-5 * float(second.heatmap.max()))
@@ -200,9 +204,9 @@ def test_positions_are_stratified() -> None:
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_batch_chunk_and_order_do_not_matter(name: str, weighting: str, small_net: SmallNet, images: Tensor) -> None:
+def test_batch_chunk_and_order_do_not_matter(name: str, weighting: WeightingName, small_net: SmallNet, images: Tensor) -> None:
     """Every weighting takes every estimator; an image's map is its own."""
-    settings = {"target_layer": "conv2", "weighting": weighting, "gradient": ESTIMATORS[name], "relu": False}
+    settings: dict[str, Any] = {"target_layer": "conv2", "weighting": weighting, "gradient": ESTIMATORS[name], "relu": False}
     whole = CAM(small_net, chunk_size=64, **settings)(images, [0, 1, 2])
     small = CAM(small_net, chunk_size=3, **settings)(images, [0, 1, 2])
     scale = float(whole.heatmap.abs().max()) + 1e-12
@@ -234,7 +238,7 @@ def test_passes(name: str, forward: int, backward: int, small_net: SmallNet, ima
 
 
 @pytest.mark.parametrize("method", NAMED)
-def test_nothing_is_left_behind(method: type[CAM], small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_nothing_is_left_behind(method: type[CAM], small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     small_net.conv1.weight.requires_grad_(False)
     untouched(small_net.train())
     images.requires_grad_()
@@ -246,7 +250,9 @@ def test_nothing_is_left_behind(method: type[CAM], small_net: SmallNet, images: 
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_nothing_is_left_behind_after_a_failure(fails_at: int, small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_nothing_is_left_behind_after_a_failure(
+    fails_at: int, small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     untouched(small_net)
     asked = []
 
@@ -269,7 +275,7 @@ def test_a_callable_score(small_net: SmallNet, images: Tensor) -> None:
 
 def test_the_models_own_choice_is_made_on_the_clean_image(small_net: SmallNet, images: Tensor) -> None:
     why = SmoothGradCAM(small_net, target_layer="conv2", chunk_size=2)(images)
-    assert torch.equal(why.target, small_net.eval()(images).argmax(dim=1))
+    assert torch.equal(given(why.target), small_net.eval()(images).argmax(dim=1))
     again = SmoothGradCAM(small_net, target_layer="conv2")(images, why.target)
     assert torch.allclose(why.heatmap, again.heatmap, atol=1e-5)
 
@@ -278,7 +284,7 @@ def test_cells_and_layer_are_told(small_net: SmallNet, images: Tensor) -> None:
     """The last layer that runs once: the shared relu behind it does not count. Its cells stand four pixels apart."""
     why = GradCAM(small_net)(images)
     assert why.settings["target_layer"] == why.diagnostics[0]["target_layer"] == ["conv2"]
-    assert why.rows.tolist() == why.columns.tolist() == [4.0 * j for j in range(8)]
+    assert given(why.rows).tolist() == given(why.columns).tolist() == [4.0 * j for j in range(8)]
 
 
 def test_signed_maps_on_request(small_net: SmallNet, images: Tensor) -> None:
@@ -313,11 +319,11 @@ def test_half_precision(images: Tensor, small_net: SmallNet) -> None:
         ({"gradient": Smooth(difference="path", pool="map")}, "needs a reference"),
         ({"gradient": Smooth(samples=0)}, "samples is 0; give a whole number of at least 1"),
         ({"gradient": Integrated(samples=1, quadrature="trapezoid")}, "at least 2 for the trapezoid rule"),
-        ({"gradient": Integrated(quadrature="left")}, "quadrature is 'left'; give one of right"),
+        ({"gradient": Integrated(**WRONG)}, "quadrature is 'left'; give one of right"),
         ({"gradient": Expected(samples=2, paths=3)}, "at most as many paths as samples"),
     ],
 )
-def test_settings_that_do_not_fit(settings: dict[str, object], message: str, small_net: SmallNet, images: Tensor) -> None:
+def test_settings_that_do_not_fit(settings: dict[str, Any], message: str, small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match=message):
         CAM(small_net, target_layer="conv2", **settings)(images)
 
@@ -331,7 +337,7 @@ def test_progress_counts_images(small_net: SmallNet, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("gradient", [Integrated(samples=3), Expected(samples=3, difference="path", pool="map")])
-def test_a_baseline_of_the_call_stands_instead_image_by_image(gradient, small_net: SmallNet, images: Tensor) -> None:
+def test_a_baseline_of_the_call_stands_instead_image_by_image(gradient: Estimator, small_net: SmallNet, images: Tensor) -> None:
     """One tensor for each image, or one baseline for all; the estimator's own is not asked."""
     cam = CAM(small_net, target_layer="conv2", gradient=gradient, relu=False)
     starts = torch.stack([torch.full_like(image, level) for image, level in zip(images, (0.1, 0.5, 0.9), strict=True)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from oracles import SmallNet
+from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +18,8 @@ METHODS = [ScoreCAM, AblationCAM, EigenCAM]
 
 
 def activation_of(net: SmallNet, images: Tensor) -> Tensor:
-    return net.conv2(net.relu(net.norm(net.conv1(images)))).detach()
+    activation: Tensor = net.conv2(net.relu(net.norm(net.conv1(images))))
+    return activation.detach()
 
 
 @pytest.fixture
@@ -53,8 +54,9 @@ def test_score_cam_hides_by_the_models_own_zero(net: SmallNet, images: Tensor) -
 
 
 def test_a_channel_that_is_one_value_shows_nothing(images: Tensor) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2048, 2))
-    nn.init.zeros_(model[0].weight)
+    constant = nn.Conv2d(3, 2, 1)
+    nn.init.zeros_(constant.weight)
+    model = nn.Sequential(constant, nn.Flatten(), nn.Linear(2048, 2))
     assert ScoreCAM(model, target_layer="0")(images, 0).heatmap.isfinite().all()
 
 
@@ -67,8 +69,8 @@ def test_ablation_cam_channel_by_channel(net: SmallNet, images: Tensor) -> None:
             for k in range(16):
                 without = a[i : i + 1].clone()
                 without[:, k] = 0
-                falls.append(why.score[i] - 20 * net.head(without.relu().mean(dim=(2, 3)))[0, i])
-            weights = torch.stack(falls) / why.score[i].abs()
+                falls.append(given(why.score)[i] - 20 * net.head(without.relu().mean(dim=(2, 3)))[0, i])
+            weights = torch.stack(falls) / given(why.score)[i].abs()
             assert torch.allclose(why.heatmap[i], (weights.view(-1, 1, 1) * a[i]).sum(0), atol=1e-5)
     assert [d["forward_passes"] for d in why.diagnostics] == [17] * 3
 
@@ -125,7 +127,9 @@ def test_batch_and_chunk_do_not_matter(method: type[LayerExplainer], net: SmallN
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_left_behind(method: type[LayerExplainer], small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_nothing_is_left_behind(
+    method: type[LayerExplainer], small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     untouched(small_net.train())
     with torch.no_grad():
         method(small_net, target_layer="conv2")(images)

@@ -7,7 +7,7 @@ import torch
 from oracles import SmallNet
 from torch import Tensor, nn
 
-from faithmap.methods.cams.cam import GradCAM, HiResCAM, LayerCAM, XGradCAM
+from faithmap.methods.cams.cam import CAM, GradCAM, HiResCAM, LayerCAM, XGradCAM
 from faithmap.model import Classifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
@@ -16,12 +16,13 @@ TARGETS = [0, 3, 1]
 
 
 @pytest.fixture
-def vgg() -> nn.Module:
+def vgg() -> nn.Sequential:
     """A network whose gradients differ from cell to cell, unlike those under a pooled and linear head."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), nn.Linear(32, 5)).eval()
-    nn.init.normal_(model[-1].weight, std=20)
+    head = nn.Linear(32, 5)
+    model = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(768, 32), nn.ReLU(), head).eval()
+    nn.init.normal_(head.weight, std=20)
     return model
 
 
@@ -29,7 +30,7 @@ def vgg() -> nn.Module:
     ("ours", "name"), [(GradCAM, "GradCAM"), (LayerCAM, "LayerCAM"), (XGradCAM, "XGradCAM"), (HiResCAM, "HiResCAM")]
 )
 @pytest.mark.filterwarnings("ignore")
-def test_like_grad_cam(ours, name: str, vgg: nn.Module, images: Tensor) -> None:
+def test_like_grad_cam(ours: type[CAM], name: str, vgg: nn.Sequential, images: Tensor) -> None:
     library = pytest.importorskip("pytorch_grad_cam")
     targets = [library.utils.model_targets.ClassifierOutputTarget(c) for c in TARGETS]
     with getattr(library, name)(model=vgg, target_layers=[vgg[4]]) as theirs:
@@ -45,7 +46,7 @@ def test_like_grad_cam(ours, name: str, vgg: nn.Module, images: Tensor) -> None:
 
 @pytest.mark.parametrize(("ours", "name"), [(GradCAM, "GradCAM"), (LayerCAM, "LayerCAM"), (XGradCAM, "XGradCAM")])
 @pytest.mark.filterwarnings("ignore")
-def test_like_torch_cam(ours, name: str, vgg: nn.Module, images: Tensor) -> None:
+def test_like_torch_cam(ours: type[CAM], name: str, vgg: nn.Sequential, images: Tensor) -> None:
     library = pytest.importorskip("torchcam.methods")
     with getattr(library, name)(vgg, target_layer=vgg[4], input_shape=(3, 32, 32)) as theirs:
         logits = vgg(images.clone().requires_grad_())

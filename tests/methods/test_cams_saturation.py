@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args
+
 import pytest
 import torch
-from oracles import SmallNet
+from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
 from faithmap.methods.cams.cam import GradCAM
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
+from faithmap.score import ScoreKind
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
@@ -53,14 +56,14 @@ def test_the_share_counts_from_the_image_back() -> None:
 
 def test_a_probability_saturates_where_the_logit_does_not() -> None:
     image = torch.ones(1, 1, 4, 4)
-    settings = {"target_layer": "layer", "baseline": "black", "positions": 101}
-    probability, logit = (saturation(Squares(), image, 0, score=s, **settings) for s in ("probability", "logit"))
+    settings: dict[str, Any] = {"target_layer": "layer", "baseline": "black", "positions": 101}
+    probability, logit = (saturation(Squares(), image, 0, score=s, **settings) for s in get_args(ScoreKind))
     assert logit.share().item() == pytest.approx(0.02, abs=0.011)
     assert probability.share().item() > 0.6
     assert probability.gradient_norm[0, -1] < 1e-6 < logit.gradient_norm[0, -1]
 
 
-def test_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     with torch.no_grad():
         walk = saturation(small_net, images, target_layer="conv2", positions=5)
@@ -81,7 +84,7 @@ def test_top_features_are_the_channels_that_contribute_most(small_net: SmallNet,
         features = a[i, order[i, :2]].relu()
         expected = sum(f / f.max() if f.max() > 0 else f for f in features) / 2
         assert torch.allclose(top.heatmap[i], expected, atol=1e-6)
-    assert torch.equal(top.rows, why.rows)
+    assert torch.equal(given(top.rows), given(why.rows))
 
 
 def test_what_does_not_fit(small_net: SmallNet, images: Tensor) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, grad_cam_plus_plus, xgrad_cam
+from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, WeightingName, grad_cam_plus_plus, xgrad_cam
 
 N, K, H, W = 2, 3, 4, 5
 
@@ -18,19 +18,19 @@ def evidence() -> Evidence:
     return Evidence(activation.relu(), gradient)
 
 
-def weight(name: str, a: Tensor, g: Tensor, i: int, j: int) -> Tensor | float:
+def weight(name: str, a: Tensor, g: Tensor, i: int, j: int) -> Tensor:
     """Of the cell (i, j) of one channel, whose activation and gradient are a and g."""
     cells = [(p, q) for p in range(H) for q in range(W)]
-    mass = sum(a[c] for c in cells)
+    mass = torch.stack([a[c] for c in cells]).sum()
     if name == "grad_cam":
-        return sum(g[c] for c in cells) / (H * W)
+        return torch.stack([g[c] for c in cells]).sum() / (H * W)
     if name == "grad_cam_plus_plus":
-        return sum(g[c] ** 2 / (2 * g[c] ** 2 + mass * g[c] ** 3) * max(g[c], 0) for c in cells)
+        return torch.stack([g[c] ** 2 / (2 * g[c] ** 2 + mass * g[c] ** 3) * g[c].clamp(min=0) for c in cells]).sum()
     if name == "xgrad_cam":
-        return sum(a[c] / mass * g[c] for c in cells)
+        return torch.stack([a[c] / mass * g[c] for c in cells]).sum()
     if name == "layer_cam":
-        return max(g[i, j], 0)
-    return 0 if name == "element_wise" and g[i, j] * a[i, j] <= 0 else g[i, j]
+        return g[i, j].clamp(min=0)
+    return 0 * g[i, j] if name == "element_wise" and g[i, j] * a[i, j] <= 0 else g[i, j]
 
 
 def slowly(name: str, a: Tensor, g: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def slowly(name: str, a: Tensor, g: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", WEIGHTINGS)
-def test_the_papers_equation(name: str, evidence: Evidence) -> None:
+def test_the_papers_equation(name: WeightingName, evidence: Evidence) -> None:
     maps = (WEIGHTINGS[name](evidence) * evidence.activation).sum(dim=1)
     for image in range(N):
         assert torch.allclose(maps[image], slowly(name, evidence.activation[image], evidence.gradient[image]), atol=1e-12)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from oracles import Linear, SmallNet
+from oracles import Linear, SmallNet, Untouched
 from torch import Tensor, nn
 
 from faithmap import image_generators
+from faithmap.methods.base import Explainer
 from faithmap.methods.gradients import (
     ExpectedGradients,
     Gradient,
@@ -19,10 +21,13 @@ from faithmap.methods.gradients import (
     SmoothGrad,
     VarGrad,
 )
+from faithmap.methods.gradients.gradient import Channels
 from faithmap.methods.references import ImageSet, RandomNoise
+from faithmap.methods.sampling import Quadrature
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")
 
+WRONG: dict[str, dict[str, Any]] = {"channels": {"channels": "mean"}, "quadrature": {"quadrature": "simpson"}}
 WEIGHT = torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(4))
 PICTURES = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(5))
 
@@ -36,11 +41,12 @@ class Quadratic(nn.Module):
 
 
 def test_the_gradient_of_a_linear_model_is_its_weight() -> None:
-    for channels, wanted in (
+    reductions: tuple[tuple[Channels, Tensor], ...] = (
         ("largest", WEIGHT.abs().amax(dim=0)),
         ("sum", WEIGHT.sum(dim=0)),
         ("absolute_sum", WEIGHT.abs().sum(dim=0)),
-    ):
+    )
+    for channels, wanted in reductions:
         why = Gradient(Linear(WEIGHT), channels=channels)(PICTURES, 0)
         assert torch.allclose(why.heatmap, wanted.expand(3, -1, -1))
         assert why.diagnostics[0]["backward_passes"] == 1
@@ -57,7 +63,7 @@ def test_gradient_times_input_counts_from_its_baseline() -> None:
 
 
 @pytest.mark.parametrize("quadrature", ["midpoint", "trapezoid"])
-def test_integrated_gradients_of_a_quadratic_are_exact(quadrature: str) -> None:
+def test_integrated_gradients_of_a_quadratic_are_exact(quadrature: Quadrature) -> None:
     """The gradient is linear on the path: both rules integrate it exactly, w (x^2 - b^2)."""
     explain = IntegratedGradients(Quadratic(), score="logit", samples=4, baseline=0.25, quadrature=quadrature)
     why = explain(PICTURES, 0)
@@ -151,7 +157,7 @@ def test_batch_chunk_and_order_do_not_matter(name: str, small_net: SmallNet, ima
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, untouched: Callable) -> None:
+def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     small_net.train()
     untouched(small_net)
     with torch.no_grad():
@@ -169,15 +175,17 @@ def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda m: Gradient(m, channels="mean"), "channels is 'mean'; give one of largest"),
+        (lambda m: Gradient(m, **WRONG["channels"]), "channels is 'mean'; give one of largest"),
         (lambda m: SmoothGrad(m, samples=0), "samples is 0; give a whole number of at least 1"),
         (lambda m: SmoothGrad(m, method=IntegratedGradients(m, samples=0)), "samples is 0"),
         (lambda m: IntegratedGradients(m, samples=1, quadrature="trapezoid"), "at least 2 for the trapezoid rule"),
-        (lambda m: IntegratedGradients(m, quadrature="simpson"), "quadrature is 'simpson'; give one of right"),
+        (lambda m: IntegratedGradients(m, **WRONG["quadrature"]), "quadrature is 'simpson'; give one of right"),
         (lambda m: ExpectedGradients(m, noise_std=-1.0), "noise_std is -1.0; give a number of at least 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:
+def test_settings_that_make_no_sense_are_refused(
+    make: Callable[[nn.Module], Explainer], message: str, small_net: SmallNet, images: Tensor
+) -> None:
     with pytest.raises(ValueError, match=message):
         make(small_net)(images)
 

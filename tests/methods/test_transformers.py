@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from oracles import Untouched, given
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,25 +22,49 @@ timm = pytest.importorskip("timm")
 
 
 def timm_vit() -> nn.Module:
-    size = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
-    return timm.models.vision_transformer.VisionTransformer(num_classes=4, reg_tokens=2, **size)
+    size: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
+    model: nn.Module = timm.models.vision_transformer.VisionTransformer(num_classes=4, reg_tokens=2, **size)
+    return model
 
 
 def timm_swin() -> nn.Module:
-    size = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (1, 2), "num_heads": (1, 2)}
-    return timm.models.swin_transformer.SwinTransformer(num_classes=4, **size)
+    size: dict[str, Any] = {
+        "img_size": 32,
+        "patch_size": 4,
+        "window_size": 4,
+        "embed_dim": 16,
+        "depths": (1, 2),
+        "num_heads": (1, 2),
+    }
+    model: nn.Module = timm.models.swin_transformer.SwinTransformer(num_classes=4, **size)
+    return model
 
 
 def hugging_face_vit() -> nn.Module:
     transformers = pytest.importorskip("transformers")
-    size = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "image_size": 32}
-    return transformers.ViTForImageClassification(transformers.ViTConfig(**size, patch_size=8, num_labels=4))
+    size: dict[str, Any] = {
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 32,
+    }
+    model: nn.Module = transformers.ViTForImageClassification(transformers.ViTConfig(**size, patch_size=8, num_labels=4))
+    return model
 
 
 def hugging_face_swin() -> nn.Module:
     transformers = pytest.importorskip("transformers")
-    size = {"image_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [1, 2]}
-    return transformers.SwinForImageClassification(transformers.SwinConfig(**size, num_labels=4))
+    size: dict[str, Any] = {
+        "image_size": 32,
+        "patch_size": 4,
+        "window_size": 4,
+        "embed_dim": 16,
+        "depths": [1, 2],
+        "num_heads": [1, 2],
+    }
+    model: nn.Module = transformers.SwinForImageClassification(transformers.SwinConfig(**size, num_labels=4))
+    return model
 
 
 MODELS = {
@@ -48,7 +74,7 @@ MODELS = {
     "hugging face swin": hugging_face_swin,
 }
 
-COARSE = {"resolution": 8, "iterations": 2, "baseline": "black"}
+COARSE: dict[str, Any] = {"resolution": 8, "iterations": 2, "baseline": "black"}
 METHODS: dict[str, Callable[..., fm.Explainer]] = {
     "igos": lambda model, **k: fm.IGOS(model, path_points=3, step=5.0, **COARSE, **k),
     "igos_plus_plus": lambda model, **k: IGOSPlusPlus(model, path_points=2, step=5.0, **COARSE, **k),
@@ -85,7 +111,9 @@ def lively(make: Callable[[], nn.Module]) -> nn.Module:
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("name", METHODS)
-def test_neither_batch_nor_chunk_matters_and_cells_stand_on_patches(name: str, make: Callable, untouched: Callable) -> None:
+def test_neither_batch_nor_chunk_matters_and_cells_stand_on_patches(
+    name: str, make: Callable[[], nn.Module], untouched: Untouched
+) -> None:
     model = untouched(lively(make).train())
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     signed = {"relu": False} if name in CAMS else {}
@@ -97,7 +125,7 @@ def test_neither_batch_nor_chunk_matters_and_cells_stand_on_patches(name: str, m
     assert not torch.allclose(together.heatmap[0], together.heatmap[1], atol=1e-2 * largest)
     if name in CAMS:
         assert together.resolution == (4, 4)
-        assert together.rows.tolist() == together.columns.tolist() == pytest.approx([3.5, 11.5, 19.5, 27.5])
+        assert given(together.rows).tolist() == given(together.columns).tolist() == pytest.approx([3.5, 11.5, 19.5, 27.5])
 
 
 def seer(row: int, column: int) -> nn.Module:
@@ -106,7 +134,7 @@ def seer(row: int, column: int) -> nn.Module:
     Channel 0 of a token is its patch's brightness, 1 and 2 say which patch it is; 6 and 7 are so large that the norms divide by
     a constant. Keys read channel 1, values channel 0; the MLP adds nothing.
     """
-    vit = timm.models.vision_transformer.VisionTransformer(
+    vit: Any = timm.models.vision_transformer.VisionTransformer(
         img_size=32, patch_size=8, embed_dim=8, depth=1, num_heads=1, num_classes=2
     )
     block = vit.blocks[0]
@@ -129,7 +157,8 @@ def seer(row: int, column: int) -> nn.Module:
         vit.head.weight[0, 0], vit.head.weight[1, 0] = 150, -150
         vit.head.bias[0], vit.head.bias[1] = -2.6, 2.6
         assert query.abs().sum() == 0
-    return vit
+    model: nn.Module = vit
+    return model
 
 
 WHOLE = ("gradcam", "gradcam_plus_plus", "xgradcam", "integrated_gradcam", "eigencam", "scorecam")

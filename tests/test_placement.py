@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from oracles import given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faithmap.methods.cams.cam import GradCAM
-from faithmap.placement import CellTracker, probed, tiles
+from faithmap.placement import CellTracker, Placement, probed, tiles
 
 SIZE = 65
 
@@ -23,7 +25,8 @@ class Same(nn.Module):
         self.conv = nn.Conv2d(1, 1, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        padded: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return padded
 
 
 class ChannelsLast(nn.Module):
@@ -42,7 +45,8 @@ class Block(nn.Module):
         self.down = nn.Conv2d(1, 1, 1, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.conv(x)) + self.down(x)
+        total: Tensor = F.relu(self.conv(x)) + self.down(x)
+        return total
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
@@ -82,7 +86,7 @@ def test_a_cell_stands_in_the_middle_of_what_it_sees(name: str) -> None:
     image = torch.rand(1, 1, SIZE, SIZE)
     with torch.no_grad(), (tracker := CellTracker(image)).tracking():
         output = MODELS[name]()(image)
-    rows, columns = tracker.place(output).centres(output.shape[-2:])
+    rows, columns = given(tracker.place(output)).centres((output.shape[-2], output.shape[-1]))
     row, column = output.shape[-2] // 2, output.shape[-1] // 2
     model = spread_out(MODELS[name]())
     for parameter in model.parameters():
@@ -101,7 +105,7 @@ def test_numbers_of_the_books() -> None:
         with torch.no_grad(), (tracker := CellTracker(image)).tracking():
             model.eval()(image)
         handle.remove()
-        rows, columns = tracker.place(features[0]).centres((7, 7))
+        rows, columns = given(tracker.place(features[0])).centres((7, 7))
         assert rows.tolist() == columns.tolist() == [start + 32 * j for j in range(7)]
 
 
@@ -127,32 +131,37 @@ class EveryFourth(nn.Module):
         self.head = nn.Linear(3, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.conv(x[:, :, 1::4, 2::4]).relu().mean(dim=(2, 3)))
+        logits: Tensor = self.head(self.conv(x[:, :, 1::4, 2::4]).relu().mean(dim=(2, 3)))
+        return logits
 
 
 def test_gradients_are_asked_where_the_trail_breaks() -> None:
     why = GradCAM(EveryFourth(), target_layer="conv", relu=False)(torch.rand(2, 1, 40, 24))
-    assert why.rows.tolist() == pytest.approx([4 * j + 1 for j in range(10)], abs=1e-6)
-    assert why.columns.tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
+    assert given(why.rows).tolist() == pytest.approx([4 * j + 1 for j in range(10)], abs=1e-6)
+    assert given(why.columns).tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
 
 
 def test_cells_are_put_where_they_are_asked_to_be() -> None:
     """A convolution whose weight lies in its first tap looks at 4 j, though its window is centred on 4 j + 1."""
-    model = nn.Sequential(nn.Conv2d(1, 1, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
-    nn.init.zeros_(model[0].weight)
-    model[0].weight.data[..., 0, 0] = 1
-    for placement, start in (("strides", 1.0), ("gradients", 0.0), ("tiles", 1.5)):
+    first = nn.Conv2d(1, 1, 3, stride=4)
+    nn.init.zeros_(first.weight)
+    first.weight.data[..., 0, 0] = 1
+    model = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
+    starts: tuple[tuple[Placement, float], ...] = (("strides", 1.0), ("gradients", 0.0), ("tiles", 1.5))
+    for placement, start in starts:
         why = GradCAM(model, target_layer="0", relu=False, placement=placement)(torch.rand(1, 1, 40, 40))
-        assert why.rows.tolist() == pytest.approx([start + 4 * j for j in range(10)], abs=1e-5)
+        assert given(why.rows).tolist() == pytest.approx([start + 4 * j for j in range(10)], abs=1e-5)
+    wrong: dict[str, Any] = {"placement": "middle"}
     with pytest.raises(ValueError, match="'middle'; give one of strides, gradients, tiles"):
-        GradCAM(model, placement="middle")(torch.rand(1, 1, 40, 40))
+        GradCAM(model, **wrong)(torch.rand(1, 1, 40, 40))
 
 
 def test_a_probe_finds_the_middle_of_a_symmetric_window() -> None:
     blur = torch.outer(*[torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0])] * 2).expand(1, 1, 5, 5)
     image = torch.rand(1, 1, 50, 50)
     place = probed(lambda x: F.conv2d(x, blur, stride=5), image, (10, 10))
-    assert (place.start, place.jump) == (pytest.approx((2.0, 2.0)), pytest.approx((5.0, 5.0)))
+    assert place.start == pytest.approx((2.0, 2.0))
+    assert place.jump == pytest.approx((5.0, 5.0))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +175,8 @@ def test_a_probe_finds_the_middle_of_a_symmetric_window() -> None:
 )
 def test_gradients_without_an_answer_leave_equal_tiles(blind: Callable[[Tensor], Tensor]) -> None:
     image = torch.rand(1, 1, 40, 40)
-    shape = tuple(blind(image).shape[-2:])
+    rows, columns = blind(image).shape[-2:]
+    shape = (rows, columns)
     assert probed(blind, image, shape) == tiles(shape, (40, 40))
 
 

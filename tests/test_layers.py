@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import pytest
 import torch
-from oracles import SmallNet
+from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
-from faithmap.layers import TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
+from faithmap.layers import TargetLayer, TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
 from faithmap.methods.cams.cam import GradCAM
 from faithmap.model import Classifier, plain_name
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.FaithmapWarning")
 
 
+Entry: TypeAlias = TargetLayer | Callable[[SmallNet], TargetLayer]
+
+
 @pytest.mark.parametrize(
-    "given",
+    "layer",
     ["conv2", "module.conv2", lambda net: net.conv2, ["conv1", "conv2"], lambda net: [net.conv2, "conv1"], None],
     ids=["name", "wrapped name", "module", "names", "both", "none"],
 )
-def test_layers_are_found(given, small_net: SmallNet, images: Tensor) -> None:
-    entry = given(small_net) if callable(given) else given
+def test_layers_are_found(layer: Entry, small_net: SmallNet, images: Tensor) -> None:
+    entry: TargetLayer = layer(small_net) if callable(layer) else layer
     for model in (small_net, Classifier(small_net), nn.DataParallel(small_net)):
         found = find_layers(model, entry, images)
         assert "conv2" in found
@@ -34,7 +40,7 @@ def test_names_of_wrapped_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("layer", "message"),
     [
         ("conv3", "target_layer 'conv3' is no module of the model; did you mean 'conv"),
         ("zzzzzzzz", "see model.named_modules"),
@@ -43,12 +49,12 @@ def test_names_of_wrapped_models() -> None:
         (nn.Conv2d(3, 3, 1), "target_layer Conv2d is not a module of the model"),
     ],
 )
-def test_what_is_no_layer(given, message: str, small_net: SmallNet, images: Tensor) -> None:
+def test_what_is_no_layer(layer: TargetLayer, message: str, small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match=message):
-        GradCAM(small_net, target_layer=given)(images)
+        GradCAM(small_net, target_layer=layer)(images)
 
 
-def test_a_model_without_a_picture(untouched) -> None:
+def test_a_model_without_a_picture(untouched: Untouched) -> None:
     model = untouched(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
     with pytest.raises(ValueError, match="no layer of the model has a spatial output"):
         GradCAM(model)(torch.rand(1, 3, 2, 2))
@@ -75,7 +81,7 @@ def test_tokens_in_reading_order() -> None:
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
 
-TRANSFORMERS = {
+TRANSFORMERS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, int], tuple[int, int]]] = {
     "timm vit": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=5), "blocks.11.norm1", (224, 224), (14, 14)),
     "timm deit, two prefix tokens": (
         lambda: timm.create_model("deit_tiny_distilled_patch16_224", num_classes=5),
@@ -119,8 +125,8 @@ def test_transformers_need_no_settings(name: str) -> None:
     assert why.resolution == grid
     assert why.heatmap.abs().sum() > 0
     patch = size[0] / grid[0], size[1] / grid[1]
-    assert why.rows.tolist() == pytest.approx([patch[0] * (j + 0.5) - 0.5 for j in range(grid[0])])
-    assert why.columns.tolist() == pytest.approx([patch[1] * (j + 0.5) - 0.5 for j in range(grid[1])])
+    assert given(why.rows).tolist() == pytest.approx([patch[0] * (j + 0.5) - 0.5 for j in range(grid[0])])
+    assert given(why.columns).tolist() == pytest.approx([patch[1] * (j + 0.5) - 0.5 for j in range(grid[1])])
 
 
 def test_a_patch_of_a_transformer_stands_at_its_place() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,7 +39,7 @@ def levels(drawn: Tensor) -> list[float]:
     return [round(value, 4) for value in drawn[:, 0, 0, 0].tolist()]
 
 
-DISTRIBUTIONS = {
+DISTRIBUTIONS: dict[str, References] = {
     "images": ImageSet(flat([0.1, 0.2, 0.3])),
     "tensor": flat([0.1, 0.2, 0.3]),
     "blurs": RandomBlurs(),
@@ -153,7 +155,7 @@ def test_of_a_folder_only_the_chosen_are_read() -> None:
     folder = sample_photo().parent
     asked = []
 
-    def read(path) -> Tensor:
+    def read(path: Path) -> Tensor:
         asked.append(path)
         return IMAGE
 

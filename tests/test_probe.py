@@ -1,13 +1,17 @@
-"""Phi, and questions in chunks."""
+"""The one way to run a model: with pixels, masks, or at layers; and Phi, which masks are composed by."""
 
 from __future__ import annotations
+
+import ast
+from pathlib import Path
 
 import pytest
 import torch
 from oracles import Linear, SmallNet
 
+import faithmap
 from faithmap.masking import compose, upsample
-from faithmap.probe import MaskProbe
+from faithmap.probe import InputProbe, LayerProbe, MaskProbe
 from faithmap.score import Score
 
 CLASSES = torch.tensor([0, 1, 1])
@@ -73,3 +77,56 @@ def test_no_pass_is_larger_than_a_chunk(images: torch.Tensor) -> None:
     masked.scores(torch.rand(11, 2, 2), torch.zeros(11, dtype=torch.long))
     masked.gradients(torch.rand(3, 2, 2), torch.arange(11) % 3, torch.rand(11))
     assert Counting.largest == 4
+
+
+def test_no_other_file_calls_a_model() -> None:
+    """Rules of a pass, such as precision, stand in one place."""
+    source = Path(faithmap.__file__).parent
+    callers = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", None)
+                if name == "model":
+                    callers.add(str(path.relative_to(source)))
+    assert callers == {"probe.py"}
+
+
+@pytest.mark.parametrize("chunk_size", [2, 32])
+def test_gradients_to_the_pixels_are_autograds(small_net: SmallNet, images: torch.Tensor, chunk_size: int) -> None:
+    probe = InputProbe(small_net.eval(), Score("logit", CLASSES), images, chunk_size=chunk_size)
+    index = torch.tensor([2, 0, 0, 1, 2])
+    z = images[index] + 0.1
+    pixels = z.clone().requires_grad_()
+    scores = small_net(pixels).gather(1, CLASSES[index].unsqueeze(1)).squeeze(1)
+    (expected,) = torch.autograd.grad(scores.sum(), pixels)
+    assert torch.allclose(probe.gradients(z, index), expected, atol=1e-6)
+    assert torch.allclose(probe.scores(z, index), scores, atol=1e-5)
+    assert probe.forward.tolist() == [4, 2, 4]
+    assert probe.backward.tolist() == [2, 1, 2]
+
+
+def test_a_module_inside_counts_passes_together(small_net: SmallNet, images: torch.Tensor) -> None:
+    probe = InputProbe(small_net.eval(), Score("logit", CLASSES), images)
+    probe.output(images, torch.arange(3))
+    probe.inside(small_net.conv1).output(images[:1], torch.tensor([1]))
+    assert probe.forward.tolist() == [1, 2, 1]
+
+
+def test_a_layer_probe_makes_the_target_concrete_in_the_pass_that_it_observes(
+    small_net: SmallNet, images: torch.Tensor
+) -> None:
+    small_net.eval()
+    probe = LayerProbe(
+        small_net, Score("logit"), images, {"conv2": small_net.conv2}, {"conv2": lambda values: values}, chunk_size=2
+    )
+    logits, score, results = probe.clean(None, "logit", gradient=True)
+    predicted = small_net(images).argmax(dim=1)
+    assert logits is not None
+    assert score.classes is not None
+    assert torch.equal(score.classes, predicted)
+    assert torch.allclose(results.score, logits.amax(dim=1))
+    again = probe.observe(images, torch.arange(3))
+    assert torch.allclose(again.activation["conv2"], results.activation["conv2"], atol=1e-6)
+    assert torch.allclose(again.gradient["conv2"], results.gradient["conv2"], atol=1e-6)
+    assert (probe.forward.tolist(), probe.backward.tolist()) == ([2, 2, 2], [2, 2, 2])

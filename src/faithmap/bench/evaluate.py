@@ -28,6 +28,7 @@ from faithmap.bench.store import ImageResult, encode
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
 from faithmap.model import Classifier
+from faithmap.probe import run_model
 from faithmap.seeds import derived
 
 IMAGE_FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError)
@@ -174,7 +175,7 @@ class ImageGroup:
         """Classify the images."""
         inputs = torch.cat([loaded.image for loaded in images if loaded.image is not None])
         with torch.no_grad():
-            probabilities = torch.cat([model(chunk).softmax(dim=1).cpu() for chunk in inputs.split(chunk_size)])
+            probabilities = torch.cat([run_model(model, chunk).softmax(dim=1).cpu() for chunk in inputs.split(chunk_size)])
         return cls(images, inputs, probabilities)
 
     def single(self, i: int) -> ImageGroup:

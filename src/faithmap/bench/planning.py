@@ -31,6 +31,7 @@ from faithmap.data import FileError, read_image
 from faithmap.methods.controls import RandomMap
 from faithmap.methods.settings import settings_of
 from faithmap.model import Classifier, undisturbed
+from faithmap.probe import run_model
 from faithmap.versions import dependency_versions
 from faithmap.warning_types import suppressed
 
@@ -127,7 +128,7 @@ def first_image(source: DatasetSource, dataset: ShardedDataset, model: Classifie
     for image in readable_images(source, dataset, model):
         try:
             with undisturbed(model), torch.no_grad():
-                return image, int(model(image).shape[1])
+                return image, int(run_model(model, image).shape[1])
         except IMAGE_FAILURES as error:
             raise_machine_failure(error, 1)
             problem = problem or error

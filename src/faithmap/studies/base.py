@@ -18,6 +18,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.methods.base import Progress
 from faithmap.model import Classifier
+from faithmap.probe import run_model
 from faithmap.seeds import image_generators
 from faithmap.studies.image_input import InputImage, find_files, read_input
 from faithmap.studies.outcome import ProgressDisplay, StudyDone, StudyFailed, StudyOutcome, StudyProgress, progress_part
@@ -145,7 +146,7 @@ class Study(ABC, Generic[SettingsT, ResultT]):
     @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The probabilities of all classes, on the CPU."""
-        logits = torch.cat([self.model(chunk) for chunk in images.split(self.settings.chunk)])
+        logits = torch.cat([run_model(self.model, chunk) for chunk in images.split(self.settings.chunk)])
         return logits.softmax(dim=1).cpu()
 
 

@@ -72,6 +72,13 @@ def test_an_iteration_takes_one_pass_of_each_kind(small_net: SmallNet, images: T
     assert len(report["objective"]) == 2
 
 
+def test_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
+    seen: list[tuple[int, int]] = []
+    explain = Mask(small_net, resolution=4, iterations=2, lambda1=0.1, lambda2=1.0, chunk_size=2)
+    explain(images, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(2, 6), (4, 6), (5, 6), (6, 6)]
+
+
 def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Callable[[nn.Module], nn.Module]) -> None:
     untouched(small_net.train())
     images.requires_grad_()

@@ -247,6 +247,18 @@ def test_maskers_images_and_settings_that_do_not_fit_are_refused(
             MaskerSettings(**settings)
 
 
+def test_a_training_needs_at_least_one_image_and_one_step(small_net: SmallNet, images: Tensor) -> None:
+    assert train_masker(small_net, images[:1], steps=1, settings=SMALL, every=1).done == 1
+    for photos, steps, every in ((images[:0], 1, 1), (images, 0, 1), (images, 1, 0)):
+        with pytest.raises(ValueError, match="give at least 1 of each"):
+            train_masker(small_net, photos, steps=steps, settings=SMALL, every=every)
+
+
+def test_a_masker_on_another_device_is_refused(small_net: SmallNet, images: Tensor) -> None:
+    with pytest.raises(ValueError, match="images are on cpu, the masker is on meta; move one of them"):
+        LearnedMask(small_net, masker=Masker(5, 4).to("meta"))(images)
+
+
 @pytest.fixture
 def file(small_net: SmallNet, images: Tensor, tmp_path: Path) -> Path:
     save_masker(train_masker(small_net, images, steps=1, settings=SMALL), tmp_path / "m.safetensors")

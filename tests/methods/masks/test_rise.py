@@ -74,6 +74,16 @@ def test_the_tolerance_stops_at_the_same_mask_for_any_chunks() -> None:
     assert torch.allclose(same.heatmap, sure.heatmap, atol=1e-6)
 
 
+def test_the_standard_error_of_two_masks_divides_by_one(small_net: SmallNet, images: Tensor) -> None:
+    explain = RISE(small_net, masks=2, cells=(4, 3), baseline="black")
+    report = explain(images[:1]).diagnostics[0]
+    masks = explain.draw(2, (32, 32), image_generators(0, [0])[0])
+    with torch.no_grad():
+        probabilities = small_net.eval()(torch.cat([images[:1], images[0] * masks.unsqueeze(1)])).softmax(dim=1)
+    terms = probabilities[1:, probabilities[0].argmax()].view(-1, 1, 1) * masks / 0.5
+    assert report["standard_error"] == pytest.approx(float((terms.std(dim=0) / 2**0.5).mean()), rel=1e-4)
+
+
 def test_the_estimator_of_a_logit_takes_the_level_of_the_scores_out(small_net: SmallNet, images: Tensor) -> None:
     """The second equation, with the mean over the masks added to the map; and the standard error of its terms."""
     explain = RISE(small_net, masks=60, cells=(4, 3), probability=0.3, baseline="black", score="logit")

@@ -41,6 +41,46 @@ def test_one_of_many() -> None:
         maps[3]
 
 
+def test_the_first_image_counted_from_the_end_is_the_first() -> None:
+    maps = Explanation(torch.rand(3, 2, 2), (8, 8))
+    assert torch.equal(maps[-3].heatmap, maps.heatmap[:1])
+    with pytest.raises(IndexError):
+        maps[-4]
+
+
+@pytest.mark.parametrize(("pixels", "centre"), [(8, 3.5), (5, 2.0), (1, 0.0)])
+def test_a_single_cell_is_centred_in_the_image(pixels: int, centre: float) -> None:
+    rows, columns = Explanation(torch.rand(1, 1, 3), (pixels, 9)).centres
+    assert rows.tolist() == [centre]
+    assert columns.tolist() == [0, 4, 8]
+    finer = Explanation(torch.tensor([[[1.0], [3.0]]]), (3, pixels), columns=torch.tensor([centre]))
+    assert finer.at((1, 1)).item() == pytest.approx(2), "a grid of one cell samples the middle of the image"
+
+
+def test_cells_are_resampled_if_either_axis_has_centres_of_its_own() -> None:
+    """Centres at 1 and 2 of 4 pixels: the corners' values are those of the outermost cells, the middle stays."""
+    heatmap = torch.rand(1, 3, 3)
+    aligned = Explanation(heatmap, (5, 5))
+    assert torch.equal(aligned.cells, heatmap)
+    rows = Explanation(heatmap, (5, 5), rows=torch.tensor([1.0, 2.0, 3.0]))
+    columns = Explanation(heatmap.mT, (5, 5), columns=torch.tensor([1.0, 2.0, 3.0]))
+    assert torch.allclose(rows.cells, heatmap)
+    near = Explanation(heatmap, (5, 5), rows=torch.tensor([0.0, 1.0, 4.0]))
+    assert torch.allclose(near.cells[:, 1], (2 * heatmap[:, 1] + heatmap[:, 2]) / 3)
+    across = Explanation(heatmap.mT, (5, 5), columns=torch.tensor([0.0, 1.0, 4.0]))
+    assert torch.allclose(across.cells, near.cells.mT)
+    assert torch.allclose(columns.cells, heatmap.mT)
+
+
+def test_explained_is_the_class_or_the_callable() -> None:
+    def brightness(output: torch.Tensor) -> torch.Tensor:
+        return output.mean(dim=1)
+
+    classes = torch.tensor([2])
+    assert Explanation(torch.rand(1, 2, 2), (4, 4), target=classes).explained is classes
+    assert Explanation(torch.rand(1, 2, 2), (4, 4), function=brightness).explained is brightness
+
+
 def test_arrays_of_others() -> None:
     taken = Explanation.from_array([[1, 2], [3, 4]], (4, 4), target=7)
     assert taken.heatmap.dtype == torch.float32

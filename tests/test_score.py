@@ -63,6 +63,8 @@ def test_a_callable_is_a_score() -> None:
         ([1, 2, 0], ValueError, "target has 3 entries for 2 images"),
         (3, ValueError, "class 3, but the model has classes 0 to 2"),
         (-1, ValueError, "class -1, but the model has classes 0 to 2"),
+        ([0, 3], ValueError, "class 3, but the model has classes 0 to 2"),
+        ([-1, 0], ValueError, "class -1, but the model has classes 0 to 2"),
         (0.5, TypeError, "give a class index"),
         ([True, False], TypeError, "give a class index"),
         ([[0, 1]], TypeError, "give a class index"),
@@ -82,3 +84,9 @@ def test_an_unknown_scale_is_refused() -> None:
 def test_half_precision_is_scored_in_single() -> None:
     score = resolve(0, LOGITS.half(), "probability", 2)
     assert score(LOGITS.half(), torch.arange(2)).dtype == torch.float32
+
+
+def test_only_the_probability_of_a_class_is_known_to_be_one() -> None:
+    assert resolve(1, LOGITS, "probability", 2).is_class_probability
+    assert not resolve(1, LOGITS, "logit", 2).is_class_probability
+    assert not resolve(lambda output: output[:, 0], LOGITS, "probability", 2).is_class_probability

@@ -229,6 +229,9 @@ def _as_classes(target: int | Sequence[int] | Tensor, count: int, logits: Float[
             f"target has {len(classes)} {'entry' if len(classes) == 1 else 'entries'} for {count} images; "
             "give one class per image, or an int for all"
         )
-    if int(classes.min()) < 0 or int(classes.max()) >= logits.shape[1]:
-        raise ValueError(f"target names class {int(classes.max())}, but the model has classes 0 to {logits.shape[1] - 1}")
+    lowest, highest = int(classes.min()), int(classes.max())
+    if lowest < 0 or highest >= logits.shape[1]:
+        raise ValueError(
+            f"target names class {lowest if lowest < 0 else highest}, but the model has classes 0 to {logits.shape[1] - 1}"
+        )
     return classes.long()

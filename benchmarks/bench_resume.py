@@ -22,7 +22,7 @@ from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup, T
 from faithmap.bench.run import execute
 from faithmap.bench.run_folder import RunFolder, StoredUnit
 from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
-from faithmap.bench.store import ImageResult, encode
+from faithmap.bench.store import ImageRow, encode
 
 METHODS = 10
 
@@ -57,7 +57,7 @@ def planned(units: int, shard_size: int = 16) -> BenchPlan:
 def placeholder_unit(key: str) -> bytes:
     """The file of a unit."""
     rows = [
-        ImageResult(i, f"{i}.png", values={"deletion": 0.1, "insertion": 0.9}, heatmap=np.ones((7, 7), np.float32))
+        ImageRow(i, f"{i}.png", values={"deletion": 0.1, "insertion": 0.9}, heatmap=np.ones((7, 7), np.float32))
         for i in range(16)
     ]
     same = {"model": "fake", "method": "m", "shard": 0, "device": "cpu"}

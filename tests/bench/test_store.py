@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from faithmap.bench.store import ImageResult, encode, is_intact, read_rows
+from faithmap.bench.store import ImageRow, encode, is_intact, read_rows
 
 
-def some_rows() -> list[ImageResult]:
+def some_rows() -> list[ImageRow]:
     heatmap = np.array([[1e-9, -2e-9], [0.5e-9, 0.0]], np.float32)
-    good = ImageResult(
+    good = ImageRow(
         *(0, "a/ü\n.png", "ab" * 32, (16, 20), 2, 1, "cat", 0.25, -1.5),
         values={"deletion": 0.1, "insertion": float("inf")},
         curves={"deletion_curve": [1.0, 0.5], "curve_fractions": [0.0, 1.0]},
@@ -28,10 +28,10 @@ def some_rows() -> list[ImageResult]:
         rows_at=[0.0, 15.0],
         warnings=["odd"],
     )
-    return [good, ImageResult(1, "b.png", error="broken")]
+    return [good, ImageRow(1, "b.png", error="broken")]
 
 
-def a_file(rows: list[ImageResult] | None = None) -> bytes:
+def a_file(rows: list[ImageRow] | None = None) -> bytes:
     same = {"model": "m", "method": "x", "shard": 7, "device": "cpu"}
     header = {"unit": "key", "failed": 1}
     return encode(rows or some_rows(), same, header, ["deletion", "insertion"], ["deletion_curve", "curve_fractions"])
@@ -66,7 +66,7 @@ def test_heatmaps_of_several_shapes_share_a_file() -> None:
 
 
 def test_a_file_may_hold_only_failures() -> None:
-    assert pq.read_table(io.BytesIO(a_file([ImageResult(0, "a", error="x")])))["heatmap"].null_count == 1
+    assert pq.read_table(io.BytesIO(a_file([ImageRow(0, "a", error="x")])))["heatmap"].null_count == 1
 
 
 def test_a_heatmap_of_zeros_has_scale_one() -> None:

@@ -19,7 +19,7 @@ class BenchError(ValueError):
         super().__init__(one_line(str(message)))
 
 
-class SettingError(BenchError):
+class BenchSettingError(BenchError):
     """A setting of a method or metric is invalid.
 
     Attributes:

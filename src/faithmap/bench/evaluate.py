@@ -24,7 +24,7 @@ from faithmap.bench.metric_runners import MetricInput, run_metric
 from faithmap.bench.models import ModelCache, make_explainer
 from faithmap.bench.plan import PlannedMethod, Setup, Task
 from faithmap.bench.spec import METRICS
-from faithmap.bench.store import ImageResult, encode
+from faithmap.bench.store import ImageRow, encode
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
 from faithmap.model import Classifier
@@ -204,7 +204,7 @@ class MethodRun:
     model: Classifier
     explainer: Explainer
 
-    def results(self, group: ImageGroup) -> list[ImageResult]:
+    def results(self, group: ImageGroup) -> list[ImageRow]:
         """Evaluate all images together; if that fails, one by one, so that only the failing images get an error."""
         try:
             return self._evaluate(group)
@@ -216,7 +216,7 @@ class MethodRun:
                 return [result]
         return [result for i in range(len(group.images)) for result in self.results(group.single(i))]
 
-    def _evaluate(self, group: ImageGroup) -> list[ImageResult]:
+    def _evaluate(self, group: ImageGroup) -> list[ImageRow]:
         explanation, seconds, memory = timed(self.model.device, lambda: self._explain(group))
         autocast = None if self.setup.autocast is None else getattr(torch, self.setup.autocast)
         given = MetricInput(
@@ -251,13 +251,13 @@ class MethodRun:
         numbers = [self.model.find(target) if isinstance(target, str) else target for target in wanted]
         return [guess if number is None else number for number, guess in zip(numbers, predicted, strict=True)]
 
-    def _result(self, group: ImageGroup, explanation: Explanation, i: int, columns: dict[str, Sequence[Any]]) -> ImageResult:
+    def _result(self, group: ImageGroup, explanation: Explanation, i: int, columns: dict[str, Sequence[Any]]) -> ImageRow:
         loaded, diagnostics = group.images[i], explanation.diagnostics[i] if explanation.diagnostics else {}
         assert explanation.target is not None  # noqa: S101 - a class was explained
         assert explanation.score is not None  # noqa: S101
         target = int(explanation.target[i])
         curves = {name for metric in self.setup.metrics for name in metric.curves}
-        return ImageResult(
+        return ImageRow(
             index=loaded.item.number,
             image=loaded.item.path,
             sha256=loaded.sha256,
@@ -278,10 +278,10 @@ class MethodRun:
         )
 
 
-def failed_result(loaded: LoadedImage) -> ImageResult:
+def failed_result(loaded: LoadedImage) -> ImageRow:
     """The row of an image that could not be read, classified or explained."""
     item = loaded.item
-    return ImageResult(item.number, item.path, loaded.sha256, label=item.label, warnings=loaded.warnings, error=loaded.error)
+    return ImageRow(item.number, item.path, loaded.sha256, label=item.label, warnings=loaded.warnings, error=loaded.error)
 
 
 def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float, int | None]:

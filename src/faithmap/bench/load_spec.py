@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from faithmap.bench.errors import BenchError, SettingError, not_installed
+from faithmap.bench.errors import BenchError, BenchSettingError, not_installed
 from faithmap.bench.spec import METRICS, DataSpec, MetricSpec, ModelSpec, Spec
 from faithmap.text import one_line
 
@@ -176,7 +176,7 @@ def located(locate: FieldLocator, *field: str | int, resolution: bool = False) -
     try:
         yield
     except BenchError as error:
-        setting = error.setting if isinstance(error, SettingError) else None
+        setting = error.setting if isinstance(error, BenchSettingError) else None
         if setting is not None:
             field = (*field, setting) if resolution and setting == "resolution" else (*field, "settings", setting)
         raise BenchError(f"{locate(field)}: {error}") from error

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.bench.errors import BenchError, SettingError
+from faithmap.bench.errors import BenchError, BenchSettingError
 from faithmap.bench.images import LoadedImage
 from faithmap.bench.plan import canonical
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
 from faithmap.methods.cams.saturation import saturation
-from faithmap.methods.settings import SettingError as MethodSettingError, arguments_of
+from faithmap.methods.settings import SettingError, arguments_of
 from faithmap.metrics import functional
 from faithmap.model import Classifier
 from faithmap.seeds import derived
@@ -77,13 +77,13 @@ def checked_settings(metric: MetricSpec) -> dict[str, Any]:
     """The settings of a metric as its function takes them.
 
     Raises:
-        SettingError: for a value that the metric does not accept.
+        BenchSettingError: for a value that the metric does not accept.
     """
     known = {**arguments_of(FUNCTIONS[metric.name]), **arguments_of(RUNNERS[metric.name])} if metric.settings else {}
     try:
         return {key: known[key].from_plain(value) for key, value in metric.settings.items()}
-    except MethodSettingError as error:
-        raise SettingError(error, error.setting) from error
+    except SettingError as error:
+        raise BenchSettingError(error, error.setting) from error
 
 
 def _deletion_insertion(given: MetricInput, name: str, *, resolution: int | None = None, **settings: Any) -> Columns:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from faithmap import zoo
-from faithmap.bench.errors import BenchError, SettingError
+from faithmap.bench.errors import BenchError, BenchSettingError
 from faithmap.methods.base import Explainer
 from faithmap.methods.registry import METHODS, explainer_from
-from faithmap.methods.settings import SettingError as MethodSettingError, settings_of
+from faithmap.methods.settings import SettingError, settings_of
 from faithmap.model import Classifier
 
 if TYPE_CHECKING:
@@ -91,17 +91,17 @@ def make_explainer(
         autocast: a lower precision, by name.
 
     Raises:
-        SettingError: a BenchError, for settings that the method does not have or accept.
+        BenchSettingError: a BenchError, for settings that the method does not have or accept.
     """
     own = settings_of(METHODS[name].explainer)
     for key in settings:
         if key in own and own[key].of_run:
-            raise SettingError(f"{name} has no setting {key!r}; it is a field of the specification, for all methods", key)
+            raise BenchSettingError(f"{name} has no setting {key!r}; it is a field of the specification, for all methods", key)
     run = {"resolution": resolution, "chunk_size": chunk_size, "autocast": autocast}
     given = {**settings, **{key: value for key, value in run.items() if value is not None}}
     try:
         return explainer_from(name, model, given)
-    except MethodSettingError as error:
-        raise SettingError(error, error.setting) from error
+    except SettingError as error:
+        raise BenchSettingError(error, error.setting) from error
     except (TypeError, ValueError, ModuleNotFoundError) as error:
-        raise SettingError(error) from error
+        raise BenchSettingError(error) from error

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.bench.dataset import DatasetItem, DatasetSource, ShardedDataset, open_source, with_absolute_paths
-from faithmap.bench.errors import BenchError, SettingError, setting_in
+from faithmap.bench.errors import BenchError, BenchSettingError, setting_in
 from faithmap.bench.evaluate import IMAGE_FAILURES, raise_machine_failure
 from faithmap.bench.images import LoadedImage
 from faithmap.bench.load_spec import FieldLocator, field_name, located
@@ -180,7 +180,7 @@ def _plan_method(
         passes = explainer.passes(image)
     except IMAGE_FAILURES as error:
         raise_machine_failure(error, spec.chunk_size)
-        raise SettingError(error, setting_in(str(error), {**method.settings, "resolution": resolution})) from error
+        raise BenchSettingError(error, setting_in(str(error), {**method.settings, "resolution": resolution})) from error
     of_run = {name for name, setting in settings_of(type(explainer)).items() if setting.of_run}
     settings = {key: value for key, value in explainer.settings.items() if key not in of_run}
     if "masker" in settings:
@@ -233,7 +233,7 @@ def dry_run(spec: Spec, plan: BenchPlan, models: ModelCache, locate: FieldLocato
 
 
 def _try_on_any(images: list[Tensor], start: Callable[[Tensor], None], settings: Any, model: str) -> None:
-    """Succeed if one image works; else raise SettingError for the setting that the first error names."""
+    """Succeed if one image works; else raise BenchSettingError for the setting that the first error names."""
     problem: Exception | None = None
     for image in images:
         try:
@@ -248,7 +248,7 @@ def _try_on_any(images: list[Tensor], start: Callable[[Tensor], None], settings:
             return
     if problem is not None:
         message = str(problem) or type(problem).__name__
-        raise SettingError(f"{message} (tried with {model})", setting_in(message, settings)) from problem
+        raise BenchSettingError(f"{message} (tried with {model})", setting_in(message, settings)) from problem
 
 
 def _start_method(spec: Spec, method: MethodSpec, model: Classifier, image: Float[Tensor, "1 c h w"]) -> None:

@@ -60,7 +60,7 @@ _LAST_COLUMNS = {
 
 
 @dataclass
-class ImageResult:
+class ImageRow:
     """One row of the store: an image under one method. None means unknown.
 
     Attributes:
@@ -111,7 +111,7 @@ class ImageResult:
 
 
 def encode(
-    results: Sequence[ImageResult],
+    results: Sequence[ImageRow],
     shared: Mapping[str, Any],
     header: Mapping[str, Any],
     columns: Iterable[str],
@@ -141,7 +141,7 @@ def encode(
     return _with_digest(table)
 
 
-def _column(results: Sequence[ImageResult], name: str, kind: pa.DataType, shared: Mapping[str, Any]) -> pa.Array:
+def _column(results: Sequence[ImageRow], name: str, kind: pa.DataType, shared: Mapping[str, Any]) -> pa.Array:
     values = [shared[name]] * len(results) if name in shared else [getattr(result, name) for result in results]
     if kind == pa.string():
         values = [_utf8(value) for value in values]
@@ -160,7 +160,7 @@ def _scale(heatmap: NDArray[np.float32]) -> float:
     return largest if np.isfinite(largest) and largest > 0 else 1.0
 
 
-def _heatmaps(results: Sequence[ImageResult], scales: Sequence[float | None]) -> pa.Array:
+def _heatmaps(results: Sequence[ImageRow], scales: Sequence[float | None]) -> pa.Array:
     """Tensors of one shape; lists if the shapes differ."""
     shapes = {result.heatmap.shape for result in results if result.heatmap is not None}
     maps = [

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from faithmap.bench.report.results import AREAS, Indices, MethodResults, Numbers, RunResults, difference, protocols
-from faithmap.bench.report.run_record import MethodRecord, ModelRecord, ReportedRun, Shape
+from faithmap.bench.report.run_record import ReportedRun, RunMethod, RunModel, Shape
 from faithmap.metrics.statistics import bootstrap, compare, holm, paired, summarise
 
 MANY = 2000
@@ -181,7 +181,7 @@ class ResolutionGroup:
 class ModelSection:
     """The methods of one model at all resolutions."""
 
-    model: ModelRecord
+    model: RunModel
     groups: Sequence[ResolutionGroup]
 
     @property
@@ -256,7 +256,7 @@ def _metrics_with_numbers(results: RunResults) -> list[str]:
 
 
 def _groups(
-    run: ReportedRun, results: RunResults, model: ModelRecord, metrics: list[str], directions: dict[str, bool]
+    run: ReportedRun, results: RunResults, model: RunModel, metrics: list[str], directions: dict[str, bool]
 ) -> list[ResolutionGroup]:
     """The groups of a model, the finest resolution first, as in the papers."""
     tested = [
@@ -277,7 +277,7 @@ def _groups(
     return sorted(groups.values(), key=lambda group: group.cells or (0, 0), reverse=True)
 
 
-def _unique_names(methods: Sequence[tuple[MethodRecord, Shape | None]]) -> dict[str, str]:
+def _unique_names(methods: Sequence[tuple[RunMethod, Shape | None]]) -> dict[str, str]:
     """Titles by id; the id itself if the title is that of another method of the resolution, or another method's id."""
     count = Counter((method.title, cells) for method, cells in methods)
     ids = {method.id for method, _ in methods}

@@ -30,7 +30,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True)
 
 
-class GeometryRecord(_Record):
+class RunGeometry(_Record):
     """Resizing and cropping of a model's images."""
 
     resize: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
@@ -38,12 +38,12 @@ class GeometryRecord(_Record):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
 
-class ModelRecord(_Record):
+class RunModel(_Record):
     """A model."""
 
     name: str
     digest: str = ""
-    geometry: GeometryRecord | None = None
+    geometry: RunGeometry | None = None
 
     @property
     def view(self) -> Geometry | None:
@@ -53,7 +53,7 @@ class ModelRecord(_Record):
         return Geometry(self.geometry.resize, self.geometry.crop, self.geometry.interpolation)
 
 
-class MethodRecord(_Record):
+class RunMethod(_Record):
     """A method with its settings; ``id`` is its name in rows, ``label`` its name for readers."""
 
     id: str
@@ -74,7 +74,7 @@ class MethodRecord(_Record):
         return self.label or self.name or self.id
 
 
-class MetricRecord(_Record):
+class RunMetric(_Record):
     """A metric with its settings; ``id`` is its column."""
 
     id: str
@@ -83,7 +83,7 @@ class MetricRecord(_Record):
     higher_is_better: bool | None = None
 
 
-class DataRecord(_Record):
+class RunData(_Record):
     """The data set."""
 
     model_config = ConfigDict(extra="allow")
@@ -123,16 +123,16 @@ class Published(_Record):
     tables: list[PublishedTable]
 
 
-class PlanRecord(_Record):
+class RunRecord(_Record):
     """``run.json``."""
 
     name: str = ""
     created: str | None = None
     versions: dict[str, Any] = {}
-    models: list[ModelRecord]
-    methods: list[MethodRecord]
-    metrics: list[MetricRecord] = []
-    data: DataRecord = DataRecord()
+    models: list[RunModel]
+    methods: list[RunMethod]
+    metrics: list[RunMetric] = []
+    data: RunData = RunData()
     seed: int | None = None
     units: int | None = None
     published: Published | None = None
@@ -147,7 +147,7 @@ class ReportedRun:
     """A run folder: its record, and its result files."""
 
     folder: Path
-    plan: PlanRecord
+    plan: RunRecord
     files: Sequence[Path]
     published: Published | None = None
 
@@ -158,7 +158,7 @@ def open_run(folder: Path) -> ReportedRun:
     Raises:
         RunError: if the folder is no run, or has an unknown layout.
     """
-    plan = _read(folder / "run.json", PlanRecord, has_schema=True)
+    plan = _read(folder / "run.json", RunRecord, has_schema=True)
     if plan is None:
         raise RunError(f"{folder} is no run: it has no run.json; give a folder that `faithmap bench run` wrote")
     files = unit_files(folder)

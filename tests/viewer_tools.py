@@ -43,16 +43,16 @@ def served(build: Callable[[], None]) -> Iterator[str]:
 
 
 class Tab:
-    """A page that is open; what it asked for, and what it complained of."""
+    """A page that is open; the requests that it sent, and its errors."""
 
     def __init__(self, browser: Any, url: str, *, dark: bool = False, **settings: Any) -> None:
         self.context = browser.new_context(color_scheme="dark" if dark else "light", **settings)
         self.page = self.context.new_page()
-        self.asked: list[str] = []
-        self.said: list[str] = []
+        self.requested: list[str] = []
+        self.errors: list[str] = []
         self.page.route("**/*", self._pass)
-        self.page.on("console", lambda message: self.said.append(message.text) if message.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", self._dismiss)
         self.page.set_default_timeout(8000)
         self.page.goto(url)
@@ -60,14 +60,14 @@ class Tab:
     def _pass(self, route: Any) -> None:
         """To this machine alone; what Gradio asks of other hosts goes nowhere."""
         url = route.request.url
-        self.asked.append(url)
+        self.requested.append(url)
         if "127.0.0.1" in url or url.startswith(("data:", "blob:")):
             route.continue_()
         else:
             route.abort()
 
     def _dismiss(self, dialog: Any) -> None:
-        self.said.append("dialog")
+        self.errors.append("dialog")
         dialog.dismiss()
 
     def pixels(self, selector: str, at: int = 0) -> NDArray[np.float64]:

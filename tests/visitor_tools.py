@@ -10,18 +10,18 @@ import pytest
 
 
 class Visitor:
-    """A page that is open, in a browser of its own unless one is given; what it asked for, and what it complained of."""
+    """A page that is open, in a browser of its own unless one is given; the requests that it sent, and its errors."""
 
     def __init__(self, browser: Any, address: str, context: Any = None, **settings: Any) -> None:
         self.context = context or browser.new_context(viewport={"width": 1280, "height": 900}, **settings)
         self.tab = self.context.new_page()
-        self.asked: list[str] = []
-        self.said: list[str] = []
+        self.requested: list[str] = []
+        self.errors: list[str] = []
         self.tab.set_default_timeout(60_000)
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.on("console", lambda message: self.said.extend([message.text] * (message.type == "error")))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("dialog", lambda dialog: self.said.append("dialog"))
+        self.tab.on("request", lambda request: self.requested.append(request.url))
+        self.tab.on("console", lambda message: self.errors.extend([message.text] * (message.type == "error")))
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("dialog", lambda dialog: self.errors.append("dialog"))
         self.tab.goto(address)
         self.tab.wait_for_selector("#guesses label")
 
@@ -101,8 +101,8 @@ def axe_finds_nothing(visitor: Visitor, where: str) -> None:
 
 def checked(opened: V, address: str) -> Iterator[V]:
     """Everything that it asks for comes from this machine, and nothing goes wrong."""
-    opened.asked.clear()
-    opened.said.clear()
+    opened.requested.clear()
+    opened.errors.clear()
     yield opened
-    assert [url for url in opened.asked if not url.startswith((f"{address}/", "data:", f"blob:{address}/"))] == []
-    assert opened.said == []
+    assert [url for url in opened.requested if not url.startswith((f"{address}/", "data:", f"blob:{address}/"))] == []
+    assert opened.errors == []

@@ -82,7 +82,7 @@ def test_no_part_of_the_page_takes_a_file(site: tuple[Page, AppState], tmp_path:
 
 
 @pytest.mark.parametrize("name", ["run", "run_2", "run_3", "look", "change", "begin_4"])
-def test_strange_values_get_one_line(site: tuple[Page, AppState], name: str) -> None:
+def test_strange_values_are_answered_with_one_line(site: tuple[Page, AppState], name: str) -> None:
     page, _ = site
     chosen: dict[str, list[Any]] = {
         "run": [0, None],
@@ -116,7 +116,7 @@ def test_only_tokens_of_photographs_are_kept(site: tuple[Page, AppState]) -> Non
     assert state.uploads.existing([token]) == set()
 
 
-def test_a_body_is_what_the_page_sends(site: tuple[Page, AppState]) -> None:
+def test_only_bodies_of_the_page_are_accepted(site: tuple[Page, AppState]) -> None:
     for told in (
         b'{"data": [{"token": "w", "name": "n"}, null, 1, ["a"]], "fn_index": 1}',
         b'{"event_data": {"index": 3}}',

@@ -193,19 +193,19 @@ def test_a_run_is_browsed_by_keys(typist: Typist) -> None:
     typist.go(".run-viewer .wide", 1)
 
 
-def test_passing_by_with_the_tab_key_changes_nothing(typist: Typist) -> None:
+def test_moving_the_focus_changes_nothing(typist: Typist) -> None:
     """Gradio tells of an ``input`` when a list of choices is left, whether or not something was chosen."""
     tab, keys = typist.tab, typist.tab.keyboard
     tab.locator("#guesses label").nth(2).click()
     tab.click("#explain-settings button >> nth=0")
     typist.number("explain-resolution", "9")
-    typist.asked.clear()
+    typist.requested.clear()
     tab.locator(".fm-samples button").last.focus()
     typist.go("#explain-resolution input")
     for _ in range(12):
         keys.press("Shift+Tab")
     tab.wait_for_timeout(500)
-    assert [url for url in typist.asked if "gradio_api" in url] == []
+    assert [url for url in typist.requested if "gradio_api" in url] == []
     assert tab.locator("#guesses input").nth(2).is_checked()
     assert tab.locator("#explain-resolution input").input_value() == "9"
 

@@ -52,7 +52,7 @@ def newcomer(first: Visitor, chromium: Any, site: tuple[str, AppState]) -> Itera
     opened.tab.close()
 
 
-def test_a_photograph_is_explained_and_taken_away(visitor: Visitor, tmp_path: Path) -> None:
+def test_a_photograph_is_explained_and_exported(visitor: Visitor, tmp_path: Path) -> None:
     tab = visitor.tab
     assert tab.locator("#guesses label").count() == 5
     assert tab.locator("#guesses img").count() == 0, "a class's name is text"
@@ -69,10 +69,10 @@ def test_a_photograph_is_explained_and_taken_away(visitor: Visitor, tmp_path: Pa
         assert "chelsea/result.json" in archive.namelist()
 
 
-def test_scrubbing_asks_nothing(visitor: Visitor) -> None:
+def test_the_slider_sends_no_request(visitor: Visitor) -> None:
     visitor.ask("explain")
     visitor.tab.wait_for_timeout(300)
-    before = len(visitor.asked)
+    before = len(visitor.requested)
     scrubber = visitor.tab.locator("#explain-viewer .scrubber")
     scrubber.focus()
     shown = visitor.tab.locator("#explain-viewer .share").inner_text()
@@ -80,7 +80,7 @@ def test_scrubbing_asks_nothing(visitor: Visitor) -> None:
         visitor.tab.keyboard.press("ArrowRight")
     visitor.tab.wait_for_timeout(300)
     assert visitor.tab.locator("#explain-viewer .share").inner_text() != shown
-    assert [url for url in visitor.asked[before:] if not url.startswith(("data:", "blob:"))] == []
+    assert [url for url in visitor.requested[before:] if not url.startswith(("data:", "blob:"))] == []
 
 
 def test_any_class_is_found_by_search_and_stands_instead_of_the_buttons(newcomer: Visitor) -> None:
@@ -109,7 +109,7 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     assert "--method smooth_gradcam --samples 3" in tab.locator("#explain-command").inner_text().replace("\xa0", " ")
 
 
-def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
+def test_a_number_outside_its_limits_is_refused(newcomer: Visitor) -> None:
     newcomer.tab.click("#explain-settings button >> nth=0")
     newcomer.number("explain-resolution", "999")
     assert newcomer.ask("explain") == "cells per side: 999 is not between 1 and 32; change it"
@@ -118,7 +118,7 @@ def test_a_number_that_does_not_fit_is_told(newcomer: Visitor) -> None:
     assert newcomer.ask("compare") == "cells per side: no number is given; give one from 1 to 32"
 
 
-def test_a_question_without_a_class_says_so(newcomer: Visitor) -> None:
+def test_two_equal_classes_are_refused(newcomer: Visitor) -> None:
     newcomer.open("Why this and not that")
     for side in ("this", "that"):
         newcomer.tab.locator(f"#contrast-{side} input").fill("tabby")
@@ -160,7 +160,7 @@ def test_a_bad_file_gives_one_line_and_the_page_goes_on(newcomer: Visitor) -> No
             word for word in ("\n", "Traceback", "site-packages") if word in line
         }
         newcomer.tab.evaluate("document.querySelector('.fm-refusal').textContent = ''")
-    newcomer.said[:] = [text for text in newcomer.said if "400" not in text]  # the browser's own note of the answers
+    newcomer.errors[:] = [text for text in newcomer.errors if "400" not in text]  # the browser's own note of the answers
     with newcomer.looked():
         newcomer.give("good.png", picture(3))
     assert newcomer.ask("explain").startswith("done")
@@ -180,7 +180,7 @@ def test_a_name_is_never_more_than_text(newcomer: Visitor) -> None:
     assert line.startswith("b_.png: ")
     assert newcomer.tab.locator(".fm-refusal *, #photo b").count() == 0
     assert newcomer.tab.locator("#explain-viewer .map canvas").count() >= 1, "what was shown stays"
-    newcomer.said[:] = [text for text in newcomer.said if "400" not in text]
+    newcomer.errors[:] = [text for text in newcomer.errors if "400" not in text]
 
 
 PASTE = """([numbers, size, name]) => {
@@ -201,7 +201,7 @@ def test_a_photograph_can_be_pasted(newcomer: Visitor) -> None:
 def test_a_file_that_is_too_large_is_not_even_sent(visitor: Visitor) -> None:
     visitor.tab.evaluate(PASTE, [[], 17 * 2**20, "large.png"])
     assert visitor.refusal() == "large.png: larger than the limit of 16 MB; give a smaller file"
-    assert not [url for url in visitor.asked if url.endswith("/photo")]
+    assert not [url for url in visitor.requested if url.endswith("/photo")]
 
 
 def test_another_model_brings_its_own_methods_and_classes(newcomer: Visitor) -> None:
@@ -226,7 +226,7 @@ def test_cancel_ends_the_work_and_the_page_goes_on(newcomer: Visitor) -> None:
     assert newcomer.ask("explain").startswith("done")
 
 
-def test_who_closes_the_page_ends_the_work(chromium: Any, site: tuple[str, AppState]) -> None:
+def test_closing_the_page_cancels_the_job(chromium: Any, site: tuple[str, AppState]) -> None:
     others = set(site[1]._sessions)
     visitor = Visitor(chromium, site[0])
     visitor.tab.click("#explain-settings button >> nth=0")
@@ -268,11 +268,11 @@ def test_visitors_do_not_see_each_others_photographs(chromium: Any, site: tuple[
     two.context.close()
 
 
-def test_whoever_comes_too_late_is_told(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_beyond_the_queue_are_refused_with_a_message(chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "QUEUE", 1)
     with page_open() as (address, state):
         visitor, gate = Visitor(chromium, address), threading.Event()
-        busy = threading.Thread(target=lambda: list(state.jobs.run(lambda tells: gate.wait(30))))
+        busy = threading.Thread(target=lambda: list(state.jobs.run(lambda report: gate.wait(30))))
         busy.start()
         for tab, name in (("Explain", "explain"), ("Why this and not that", "contrast"), ("Compare", "compare")):
             visitor.open(tab)
@@ -298,7 +298,7 @@ def test_axe_finds_nothing_on_any_tab(newcomer: Visitor) -> None:
         axe_finds_nothing(newcomer, name)
 
 
-def test_all_is_reached_and_used_by_keys_alone(newcomer: Visitor) -> None:
+def test_everything_can_be_used_by_keyboard(newcomer: Visitor) -> None:
     tab, keys = newcomer.tab, newcomer.tab.keyboard
     passed: list[str] = []
 

@@ -13,7 +13,7 @@ from app_tools import page_open
 from faithmap.cli import main
 
 
-def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -33,14 +33,14 @@ def test_a_port_that_is_taken_is_said(capsys: pytest.CaptureFixture[str]) -> Non
         (["--public-url", "maps.example.org"], "give an address such as https://maps.example.org"),
     ],
 )
-def test_what_cannot_be_begun_is_said_in_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_one_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["app", "--port", "0", *arguments]) == 2
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == 1
 
 
-def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_gradio_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("faithmap.app.command.REQUIRED", ("no_such_library",))
     assert main(["app"]) == 2
     assert capsys.readouterr().err == "error: the page needs Gradio; pip install 'faithmap[app]'\n"
@@ -58,7 +58,7 @@ def status_of() -> Callable[..., int]:
     return ask
 
 
-def test_a_proxy_may_show_it(status_of: Callable[..., int], one_thread: None) -> None:
+def test_a_reverse_proxy_may_serve_the_page(status_of: Callable[..., int], one_thread: None) -> None:
     with page_open(public="https://maps.example.org") as (address, _):
         assert status_of(address, "", Host="maps.example.org") == 200
         assert status_of(address, "", Host="other.example.org") == 403

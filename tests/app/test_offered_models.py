@@ -83,10 +83,10 @@ def test_settings_outside_their_limits_are_refused() -> None:
 
 
 def test_models_that_are_not_offered_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    loaded: list[str] = []
 
     def load(name: str, device: str | None = None) -> fm.Classifier:
-        asked.append(name)
+        loaded.append(name)
         return small_model(name)
 
     models = OfferedModels(["a", "b", "c"], None, load)
@@ -94,7 +94,7 @@ def test_models_that_are_not_offered_are_not_loaded(monkeypatch: pytest.MonkeyPa
         models.get("hf/evil")
     for name in ("a", "b", "a", "c", "a", "b"):
         assert models.get(name).model.name == name
-    assert asked == ["a", "b", "c", "b"], "two are kept, the latest"
+    assert loaded == ["a", "b", "c", "b"], "two are kept, the latest"
 
 
 def test_models_are_loaded_and_run_only_in_the_job_thread(tmp_path: Path) -> None:

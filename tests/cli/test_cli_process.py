@@ -29,7 +29,8 @@ assert not heavy, heavy
 """
 
 ENDLESS = """
-import sys, torch, faithmap, faithmap.studies.base
+import signal, sys, torch, faithmap, faithmap.studies.base
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start a background job with SIGINT ignored
 from faithmap.cli import main
 tiny = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
 passes = []

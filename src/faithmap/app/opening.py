@@ -155,11 +155,11 @@ def _panel(listing: RunListing, row: MethodMap, explanation: Explanation) -> Map
 def _curves(listing: RunListing, row: MethodMap, explanation: Explanation) -> DeletionInsertion | None:
     """The measured curves; None if one of them was not measured."""
     protocol, _ = _protocol(listing)
-    if any(game not in row.points for game in AREAS):
+    if any(curve not in row.points for curve in AREAS):
         return None
     made = []
-    for game in AREAS:
-        fractions, scores = (torch.from_numpy(np.array(values)) for values in row.points[game])
+    for curve in AREAS:
+        fractions, scores = (torch.from_numpy(np.array(values)) for values in row.points[curve])
         made.append(Curve(fractions, scores.unsqueeze(0)))
     cells = explanation.image_size if protocol.unit == "pixels" else row.entry.cells or explanation.resolution
     return DeletionInsertion(made[0], made[1], protocol, cells)
@@ -169,7 +169,7 @@ def _random_areas(listing: RunListing, row: MethodMap) -> PanelAreas | None:
     """Areas of the run's random map at the same resolution."""
     for entry in listing.methods.values():
         if is_control(listing.analysis.run, entry) and entry.cells == row.entry.cells:
-            deletion, insertion = (_value(entry, _prefix(listing) + game, row.image) for game in AREAS)
+            deletion, insertion = (_value(entry, _prefix(listing) + curve, row.image) for curve in AREAS)
             if deletion is not None and insertion is not None:
                 return PanelAreas(deletion, insertion)
     return None

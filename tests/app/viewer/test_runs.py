@@ -68,8 +68,8 @@ def test_images_are_sorted_and_those_without_a_number_come_last(
 
 
 def test_images_are_sorted_by_how_much_their_maps_differ(writer: RunWriter) -> None:
-    chance = {"id": "chance", "name": "random_map", "class": "RandomMap", "resolution": 4}
-    writer.start(["a", {"id": "b", "resolution": 2}, "c", chance], models=[{"name": "net", "geometry": GEOMETRY}])
+    random_map = {"id": "random", "name": "random_map", "class": "RandomMap", "resolution": 4}
+    writer.start(["a", {"id": "b", "resolution": 2}, "c", random_map], models=[{"name": "net", "geometry": GEOMETRY}])
     ramp, coarse = np.tile(np.arange(4.0), (4, 1)), np.tile([0.0, 1.0], (2, 1))
     # of image 0 all three run the same way; of image 1 one runs down; of image 2 two run across; image 3 has one map alone
     maps: dict[str, list[Any]] = {
@@ -81,7 +81,7 @@ def test_images_are_sorted_by_how_much_their_maps_differ(writer: RunWriter) -> N
         sizes: dict[str, Any] = {"heatmap_scale": 2.0}
         rows = [scored(method, i, 0.5, heatmap=heatmap, **sizes) for i, heatmap in enumerate(heatmaps)]
         writer.unit(method, rows, row_group_size=1)
-    writer.unit("chance", [scored("chance", i, 0.5, heatmap=-ramp) for i in range(4)])
+    writer.unit("random", [scored("random", i, 0.5, heatmap=-ramp) for i in range(4)])
     (listing,) = open_listings(writer.folder)
     # of three pairs none, two and two differ; ties of a ramp share their mean rank
     np.testing.assert_allclose(listing.differences, [0, 1 + 1 / 3, 2 / 3, np.nan], atol=1e-6)
@@ -123,14 +123,14 @@ def test_methods_of_one_name_are_told_apart(writer: RunWriter) -> None:
 
 
 def test_an_opened_image_has_the_stored_maps_and_curves(writer: RunWriter) -> None:
-    control = {"id": "chance", "name": "random_map", "class": "RandomMap", "label": "Random"}
+    control = {"id": "random", "name": "random_map", "class": "RandomMap", "label": "Random"}
     writer.start(["a", "b", control], models=[{"name": "net", "geometry": GEOMETRY}])
     photos(writer, "0.png", "1.png")
     heatmap = np.linspace(0, 1, 16).reshape(4, 4)
     values = {"heatmap": heatmap, "heatmap_scale": 3.0, "warnings": ["look out"], "complexity": 0.7, **CURVES}
     writer.unit("a", [scored("a", i, 0.5, **values) for i in range(2)], row_group_size=1)
     writer.unit("b", [scored("b", i, 0.5, heatmap=-heatmap) for i in range(2)])
-    writer.unit("chance", [scored("chance", i, 0.25 + i, heatmap=heatmap) for i in range(2)])
+    writer.unit("random", [scored("random", i, 0.25 + i, heatmap=heatmap) for i in range(2)])
     (listing,) = open_listings(writer.folder)
     found: Any = opened(listing, 1, ["b", "a"])
     second, first = found["panels"]
@@ -149,11 +149,11 @@ def test_an_opened_image_has_the_stored_maps_and_curves(writer: RunWriter) -> No
     assert found["window"] == [0, 0.25, 1, 0.5]
 
 
-def test_maps_are_played_at_the_resolution_of_the_games(writer: RunWriter) -> None:
-    control = {"id": "chance", "class": "RandomMap", "resolution": 4}
+def test_maps_are_ranked_at_the_resolution_of_their_curves(writer: RunWriter) -> None:
+    control = {"id": "random", "class": "RandomMap", "resolution": 4}
     writer.start([{"id": "a", "resolution": 3}, control], models=[{"name": "net", "geometry": {**GEOMETRY, "crop": [9, 9]}}])
     photos(writer, "0.png")
-    writer.unit("chance", [scored("chance", 0, 0.2, size=[9, 9])])
+    writer.unit("random", [scored("random", 0, 0.2, size=[9, 9])])
     placed = {"heatmap": np.array([[0.0, 4.0]]), "rows_at": [4.0], "columns_at": [2.0, 6.0], "size": [9, 9]}
     writer.unit("a", [scored("a", 0, 0.5, **placed, **CURVES)])
     (listing,) = open_listings(writer.folder)
@@ -175,7 +175,7 @@ def test_a_plan_that_does_not_tell_the_cut_shows_the_middle(writer: RunWriter) -
     assert words == "0.png (The record of the run does not have the model's cropping: the middle of the images is shown.)"
 
 
-def test_what_is_not_the_runs_to_show_is_refused_without_a_path(writer: RunWriter, tmp_path: Path) -> None:
+def test_files_outside_the_run_are_refused_without_a_path(writer: RunWriter, tmp_path: Path) -> None:
     writer.start(["a"])
     photos(writer, "0.png")
     (tmp_path / "secret.png").write_bytes((tmp_path / "photos" / "0.png").read_bytes())
@@ -204,10 +204,10 @@ def test_pages_stay_within_the_list(writer: RunWriter) -> None:
     writer.unit("b", [scored("b", i, 0.5) for i in range(10)])
     browsed = BrowsedRun(open_listings(writer.folder))
     assert LINES == 8
-    for asked, given in ((-3, 0), (0, 0), (1, 1), (9, 1)):
-        made, words, number = browsed.page("net", "insertion", "a", HIGHEST, ["a", "b"], asked)
+    for number, given in ((-3, 0), (0, 0), (1, 1), (9, 1)):
+        made, words, shown = browsed.page("net", "insertion", "a", HIGHEST, ["a", "b"], number)
         indices = [line["index"] for line in made["lines"]]
-        assert (indices, number) == ([10, 9, 8, 7, 6, 5, 4, 3] if given == 0 else [2, 1, 0], given)
+        assert (indices, shown) == ([10, 9, 8, 7, 6, 5, 4, 3] if given == 0 else [2, 1, 0], given)
         assert words == ("1 to 8 of 11 images", "9 to 11 of 11 images")[given]
     first = browsed.page("net", "insertion", "a", LOWEST, ["a", "b"], 0)[0]["lines"]
     assert [line["index"] for line in first] == list(range(8))
@@ -255,6 +255,6 @@ def test_the_tab_is_browsed(writer: RunWriter, chromium: Any) -> None:
         assert page.locator(".faithmap-viewer .map strong").all_text_contents() == ["Photograph", "a", "b"]
         assert page.locator(".faithmap-viewer .scrubber").get_attribute("max") == "2"
         assert page.locator(".faithmap-viewer img, .faithmap-sheet img").count() == 0
-        assert tab.said == []
-        assert not [asked for asked in tab.asked if "example.invalid" in asked]
+        assert tab.errors == []
+        assert not [url for url in tab.requested if "example.invalid" in url]
         tab.context.close()

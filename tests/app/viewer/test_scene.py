@@ -48,7 +48,7 @@ def curves(fractions: list[float], deletion: list[float], insertion: list[float]
     return DeletionInsertion(first, second, **given)
 
 
-def test_equal_cells_are_played_in_reading_order() -> None:
+def test_equal_cells_are_ranked_in_reading_order() -> None:
     panel = made(MapPanel("a", "cat", torch.tensor([[1.0, 2.0, 1.0], [2.0, 0.0, 1.0]])))["panels"][0]
     assert numbers(panel["places"], "<i4") == [2, 0, 3, 1, 5, 4]
     assert panel["ranked"] == [2, 3]
@@ -56,8 +56,8 @@ def test_equal_cells_are_played_in_reading_order() -> None:
 
 
 def test_steps_are_those_of_the_curves() -> None:
-    played = curves([0, 1 / 3, 1], [0.9, 0.5, 0.1], [0.1, 0.6, 0.9])
-    found = made(MapPanel("a", "cat", torch.rand(2, 3), curves=played, random=PanelAreas(0.5, 0.25)))
+    measured = curves([0, 1 / 3, 1], [0.9, 0.5, 0.1], [0.1, 0.6, 0.9])
+    found = made(MapPanel("a", "cat", torch.rand(2, 3), curves=measured, random=PanelAreas(0.5, 0.25)))
     panel = found["panels"][0]
     assert found["steps"] == 2
     assert panel["counts"] == [0, 2, 6]
@@ -68,7 +68,7 @@ def test_steps_are_those_of_the_curves() -> None:
     assert (deletion["random_area"], insertion["random_area"]) == (0.5, 0.25)
 
 
-def test_a_map_that_still_grows_can_be_played() -> None:
+def test_an_unfinished_map_has_steps() -> None:
     found = made(MapPanel("a", "cat", torch.rand(2, 3)))
     assert (found["steps"], found["panels"][0]["curves"]) == (50, None)
     assert found["panels"][0]["counts"] == [0, 1, 2, 3, 4, 5, 6]
@@ -85,7 +85,7 @@ def test_counts_and_places_are_those_of_the_metric() -> None:
         assert panel["counts"] == [round(cells * i / 9) for i in range(10)]
 
 
-def test_cells_that_stand_elsewhere_are_played_where_the_metric_plays_them() -> None:
+def test_cells_with_positions_are_ranked_as_in_the_metric() -> None:
     placed = Explanation(
         torch.tensor([[[0.0, 2.0, 8.0]]]), (9, 9), rows=torch.tensor([4.0]), columns=torch.tensor([1.0, 2.0, 8.0])
     )
@@ -97,15 +97,15 @@ def test_cells_that_stand_elsewhere_are_played_where_the_metric_plays_them() -> 
     assert placed.cells.flatten().tolist() == [0, 4, 8]
 
 
-def test_games_of_another_resolution_are_played_at_it() -> None:
+def test_curves_of_another_resolution_rank_the_map_at_it() -> None:
     why = Explanation(torch.tensor([[[0.0, 4.0], [2.0, 6.0]]]), SIZE)
-    played = curves([0, 1], [1, 0], [0, 1], resolution=(1, 3))
-    panel = made(MapPanel("a", "cat", why.heatmap[0], why, played))["panels"][0]
+    measured = curves([0, 1], [1, 0], [0, 1], resolution=(1, 3))
+    panel = made(MapPanel("a", "cat", why.heatmap[0], why, measured))["panels"][0]
     assert panel["ranked"] == [1, 3]
     assert numbers(panel["places"], "<i4") == [2, 1, 0]
 
 
-def test_what_the_model_saw_comes_without_loss() -> None:
+def test_the_input_of_the_model_is_lossless() -> None:
     found = made(MapPanel("a", "cat", torch.rand(2, 3)))
     assert torch.equal(pixels(found["view"]), VIEW[0].mul(255).round().byte())
     assert int(pixels(found["blurred"]).max()) == 0
@@ -128,9 +128,9 @@ def test_a_large_photograph_is_sent_small() -> None:
 
 def test_all_is_plain_data_whatever_the_numbers() -> None:
     values = torch.tensor([[math.nan, 1.0], [math.inf, 2.0]])
-    played = curves([0, 1], [math.nan, 0], [0, 1], resolution=(2, 2))
+    measured = curves([0, 1], [math.nan, 0], [0, 1], resolution=(2, 2))
     shown = [
-        MapPanel("a", "cat", values, curves=played, random=PanelAreas(math.nan, 0.5)),
+        MapPanel("a", "cat", values, curves=measured, random=PanelAreas(math.nan, 0.5)),
         MapPanel("b", "cat", torch.ones(2, 2)),
     ]
     found = made(*shown, agreement=[[1, math.nan], [math.nan, 1]])
@@ -143,7 +143,7 @@ def test_all_is_plain_data_whatever_the_numbers() -> None:
     assert found["agreement"] == [[1, None], [None, 1]]
 
 
-def test_text_is_one_line_and_nothing_else_happens_to_it() -> None:
+def test_text_becomes_one_line_and_is_otherwise_unchanged() -> None:
     panel = made(MapPanel(HOSTILE + "\n", "a\x1bb", torch.rand(2, 2), facts={"x\r": "y\0"}, warnings=["no\nline"]))["panels"][0]
     assert panel["name"] == HOSTILE + "\\n"
     assert panel["target"] == "a\\x1bb"
@@ -175,7 +175,7 @@ def test_random_maps_have_a_mean() -> None:
         ({"shown": [MapPanel("a", "b", torch.rand(2, 2), Explanation(torch.rand(1, 2, 2), (9, 9)))]}, "those of one image"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict[str, Any], words: str) -> None:
+def test_parts_that_do_not_fit_are_refused(change: dict[str, Any], words: str) -> None:
     given = {"shown": [MapPanel("a", "b", torch.rand(2, 2))], "view": VIEW, "blurred": VIEW, **change}
     with pytest.raises(ValueError, match=words):
         scene(PHOTO, None, given.pop("view"), given.pop("blurred"), given.pop("shown"), **given)

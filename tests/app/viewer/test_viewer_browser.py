@@ -24,8 +24,8 @@ ROOT = ".faithmap-viewer"
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
 
-class Watching(nn.Module):
-    """Remembers every image that it is asked about."""
+class RecordingModel(nn.Module):
+    """Records every image that it receives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,20 +38,22 @@ class Watching(nn.Module):
 
 
 @dataclass(frozen=True)
-class Played:
-    """A map's panel, and the images that the metric showed the model at each step."""
+class EvaluatedPanel:
+    """A map's panel, and the images of the metric at each step."""
 
-    shown: MapPanel
+    panel: MapPanel
     deletion: Tensor
     insertion: Tensor
 
 
-def played(name: str, why: Explanation, view: Tensor, baseline: Tensor, unit: str = "cells", steps: int = 10) -> Played:
-    model = Watching()
+def evaluated(
+    name: str, why: Explanation, view: Tensor, baseline: Tensor, unit: str = "cells", steps: int = 10
+) -> EvaluatedPanel:
+    model = RecordingModel()
     rules = Protocol("own", unit, steps, baseline, baseline)  # type: ignore[arg-type]
     proof = deletion_insertion(model, view, why, 0, protocol=rules, chunk_size=1000)
-    shown = MapPanel(name, "bright", why.heatmap[0], why, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
-    return Played(shown, *model.seen[-2:])
+    panel = MapPanel(name, "bright", why.heatmap[0], why, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
+    return EvaluatedPanel(panel, *model.seen[-2:])
 
 
 def uniform(seed: int, *shape: int) -> Tensor:
@@ -64,19 +66,19 @@ NOISE, BLURRED = uniform(1, 1, 3, *SIZE), uniform(2, 1, 3, *SIZE)
 ELSEWHERE = Explanation(
     uniform(4, 1, 3, 4), SIZE, rows=torch.tensor([3.0, 11.0, 19.0]), columns=torch.tensor([4.0, 12.0, 20.0, 28.0])
 )
-GAMES = {
-    "few cells": played("few cells", Explanation(uniform(3, 1, 5, 7), SIZE), VIEW, BASELINE),
-    "ties": played("ties", Explanation((uniform(5, 1, 6, 6) * 3).floor(), SIZE), VIEW, BASELINE),
-    "elsewhere": played("elsewhere", ELSEWHERE, VIEW, BASELINE, steps=12),
-    "pixels": played("pixels", Explanation(uniform(6, 1, 4, 4), SIZE), VIEW, BASELINE, unit="pixels"),
-    "noise": played("noise", Explanation(uniform(7, 1, 8, 8), SIZE), NOISE, BLURRED),
-    "one row": played("one row", Explanation(uniform(8, 1, 1, 5), SIZE), VIEW, BASELINE, steps=5),
+PANELS = {
+    "few cells": evaluated("few cells", Explanation(uniform(3, 1, 5, 7), SIZE), VIEW, BASELINE),
+    "ties": evaluated("ties", Explanation((uniform(5, 1, 6, 6) * 3).floor(), SIZE), VIEW, BASELINE),
+    "elsewhere": evaluated("elsewhere", ELSEWHERE, VIEW, BASELINE, steps=12),
+    "pixels": evaluated("pixels", Explanation(uniform(6, 1, 4, 4), SIZE), VIEW, BASELINE, unit="pixels"),
+    "noise": evaluated("noise", Explanation(uniform(7, 1, 8, 8), SIZE), NOISE, BLURRED),
+    "one row": evaluated("one row", Explanation(uniform(8, 1, 1, 5), SIZE), VIEW, BASELINE, steps=5),
 }
 
 
 def own_scene(name: str) -> dict[str, Any]:
     view, baseline = (NOISE, BLURRED) if name == "noise" else (VIEW, BASELINE)
-    found: dict[str, Any] = scene(Image.new("RGB", (32, 24), "grey"), None, view, baseline, [GAMES[name].shown])
+    found: dict[str, Any] = scene(Image.new("RGB", (32, 24), "grey"), None, view, baseline, [PANELS[name].panel])
     return found
 
 
@@ -91,10 +93,10 @@ def panels(*shown: MapPanel, **settings: Any) -> dict[str, Any]:
     return found
 
 
-FEW, TIES = GAMES["few cells"].shown, GAMES["ties"].shown
+FEW, TIES = PANELS["few cells"].panel, PANELS["ties"].panel
 BAD = replace(FEW, name=HOSTILE, target=HOSTILE, facts={HOSTILE: HOSTILE}, warnings=[HOSTILE])
 SCENES = {
-    **{name: own_scene(name) for name in GAMES},
+    **{name: own_scene(name) for name in PANELS},
     "two": panels(
         replace(FEW, target="cat"), replace(FEW, target="dog", heatmap=-FEW.heatmap, explanation=None), difference=True
     ),
@@ -148,12 +150,12 @@ def as_pixels(image: Tensor) -> Any:
     return image.permute(1, 2, 0).mul(255).double().numpy()
 
 
-@pytest.mark.parametrize("name", list(GAMES))
-def test_what_is_painted_is_what_the_library_showed_the_model(tab: Tab, name: str) -> None:
-    game = GAMES[name]
+@pytest.mark.parametrize("name", list(PANELS))
+def test_the_painted_images_are_those_of_the_metric(tab: Tab, name: str) -> None:
+    evaluated_panel = PANELS[name]
     show(tab, name)
-    steps = len(game.deletion) - 1
-    scores = game.shown.curves
+    steps = len(evaluated_panel.deletion) - 1
+    scores = evaluated_panel.panel.curves
     assert scores is not None
     assert tab.page.locator(f"{ROOT} .scrubber").get_attribute("max") == str(steps)
     # each picture of noise was rounded to 8 bits before they were laid over each other
@@ -161,8 +163,8 @@ def test_what_is_painted_is_what_the_library_showed_the_model(tab: Tab, name: st
     for step in (0, 1, steps // 2, steps - 1, steps):
         scrub(tab, step)
         for kind, images, curve in (
-            ("deletion", game.deletion, scores.deletion),
-            ("insertion", game.insertion, scores.insertion),
+            ("deletion", evaluated_panel.deletion, scores.deletion),
+            ("insertion", evaluated_panel.insertion, scores.insertion),
         ):
             painted = tab.pixels(f"{ROOT} canvas.{kind}")
             np.testing.assert_allclose(painted, as_pixels(images[step]), atol=tolerance)
@@ -181,10 +183,10 @@ def test_markers_stand_on_both_curves(tab: Tab) -> None:
             assert (x, y) == pytest.approx([float(part) for part in points[step].split(",")], abs=0.06)
 
 
-def test_nothing_is_asked_for_while_it_moves(tab: Tab) -> None:
+def test_no_interaction_sends_a_request(tab: Tab) -> None:
     show(tab, "two")
     tab.page.wait_for_timeout(300)
-    before = len(tab.asked)
+    before = len(tab.requested)
     page = tab.page
     page.locator(f"{ROOT} .scrubber").focus()
     for key in ("ArrowRight", "PageUp", "End", "Home", "ArrowRight"):
@@ -201,11 +203,11 @@ def test_nothing_is_asked_for_while_it_moves(tab: Tab) -> None:
     page.locator(f"{ROOT} .map canvas").nth(1).focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(300)
-    assert tab.asked[before:] == []
-    assert tab.said == [], "nothing went wrong on the way"
+    assert tab.requested[before:] == []
+    assert tab.errors == [], "nothing went wrong on the way"
 
 
-def test_one_scrubber_moves_all(tab: Tab) -> None:
+def test_one_slider_moves_all_maps(tab: Tab) -> None:
     show(tab, "four")
     scrub(tab, 5)
     counts = tab.page.locator(f"{ROOT} .count").all_text_contents()
@@ -302,11 +304,11 @@ def test_hostile_text_is_text(tab: Tab) -> None:
     assert tab.page.locator(f"{ROOT} img").count() == 0
     for selector in (".map strong", ".facts dt", ".facts dd", ".warnings li", ".agreement th"):
         assert words.locator(selector).filter(has_text=HOSTILE).count() >= 2, selector
-    assert not [url for url in tab.asked if "example.invalid" in url]
-    assert tab.said == []
+    assert not [url for url in tab.requested if "example.invalid" in url]
+    assert tab.errors == []
 
 
-def test_a_map_that_ranks_nothing_is_said_to(tab: Tab) -> None:
+def test_a_constant_map_has_a_warning(tab: Tab) -> None:
     show(tab, "flat")
     assert "one value everywhere: ranks nothing" in tab.page.locator(f"{ROOT} .warnings").text_content()
     show(tab, "growing")
@@ -331,7 +333,7 @@ def test_choices_stay_while_a_map_grows(tab: Tab) -> None:
     tab.page.locator(f"{ROOT} .opacity").fill("80")
 
 
-def test_areas_are_held_against_a_random_maps(tab: Tab) -> None:
+def test_areas_are_compared_with_those_of_a_random_map(tab: Tab) -> None:
     show(tab, "few cells")
     proof = FEW.curves
     assert proof is not None

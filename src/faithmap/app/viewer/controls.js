@@ -34,9 +34,9 @@ const evaluation = make("section", { className: "evaluation" }, make("h2", {}, "
     "If the map is faithful, the score falls fast in deletion and rises fast in insertion."),
   scrub, steps);
 const agreement = make("section", { className: "agreement" });
-const said = make("p", { className: "spoken", role: "status" });
+const readout = make("p", { className: "spoken", role: "status" });
 const empty = make("p", { className: "soft empty" }, "The map appears here.");
 const body = make("div", { className: "body" }, bar, maps, legend, evaluation, agreement);
-root.append(empty, body, said);
+root.append(empty, body, readout);
 
 let scene = null, pictures = {}, figures = [], evaluations = [], turns = 0, waiting = false, playing = null;

@@ -34,7 +34,7 @@ function walk(one, event) {
 
 function speak(one, place) {
   point(place);
-  said.textContent = reading(one.panel, scene, place);
+  readout.textContent = reading(one.panel, scene, place);
 }
 
 // Marks the same position in all figures.
@@ -68,8 +68,8 @@ function describeFigure(one, panel) {
     one.more.append(make("p", { className: "sides soft" }, make("span", {}, `more for ${second[side]}`), bar, make("span", {}, `more for ${first[side]}`)),
       make("p", { className: "soft" }, `The largest difference is ${Math.round(100 * panel.ends[1])} % of a map's scale.`));
   }
-  const cautions = [...(panel.flaw ? [`The map holds ${panel.flaw}.`] : []), ...panel.warnings];
-  if (cautions.length) one.more.append(make("ul", { className: "warnings", "aria-label": "Warnings" }, ...cautions.map((text) => make("li", {}, text))));
+  const warnings = [...(panel.flaw ? [`The map holds ${panel.flaw}.`] : []), ...panel.warnings];
+  if (warnings.length) one.more.append(make("ul", { className: "warnings", "aria-label": "Warnings" }, ...warnings.map((text) => make("li", {}, text))));
   if (panel.facts.length) {
     const pairs = panel.facts.map(([name, text]) => make("div", {}, make("dt", {}, name), make("dd", {}, text)));
     one.more.append(make("dl", { className: "facts" }, ...pairs));

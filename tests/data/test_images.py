@@ -1,4 +1,6 @@
-"""Every fixture is made here, so that its pixels are known."""
+"""Images of every format with known pixels, and hostile files."""
+
+from __future__ import annotations
 
 import gc
 import os
@@ -6,8 +8,10 @@ import struct
 import sys
 import warnings
 import zlib
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -16,12 +20,12 @@ import torch
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from faithmap.data import AnimationWarning, ImageError, read_image
+from faithmap.data import AnimationWarning, ImageError, image_size, read_image
 
 RED, GREEN, BLUE, BLACK, WHITE = [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]
 
 
-def picture(mode: str, *colours, palette: list[int] | None = None) -> Image.Image:
+def picture(mode: str, *colours: Any, palette: list[int] | None = None) -> Image.Image:
     """One row of pixels."""
     image = Image.new(mode, (len(colours), 1))
     if palette is not None:
@@ -30,7 +34,7 @@ def picture(mode: str, *colours, palette: list[int] | None = None) -> Image.Imag
     return image
 
 
-def encoded(image: Image.Image, kind: str, **options) -> bytes:
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -74,7 +78,7 @@ def grey(*values: float) -> list[list[float]]:
     return [[value] * 3 for value in values]
 
 
-EXACT = {
+EXACT: dict[str, tuple[Callable[[], bytes], Sequence[Sequence[float]]]] = {
     "rgb-png": (lambda: encoded(picture("RGB", (255, 0, 0), (0, 128, 255)), "PNG"), [RED, [0, 128 / 255, 1]]),
     "rgb-bmp": (lambda: encoded(picture("RGB", (255, 0, 0), (0, 128, 255)), "BMP"), [RED, [0, 128 / 255, 1]]),
     "rgb-tiff": (lambda: encoded(picture("RGB", (255, 0, 0), (0, 128, 255)), "TIFF"), [RED, [0, 128 / 255, 1]]),
@@ -136,7 +140,7 @@ REFUSED_BEFORE = {"premultiplied-tiff": 13}
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_pixels_are_exact(name):
+def test_pixels_are_exact(name: str) -> None:
     make, expected = EXACT[name]
     if REFUSED_BEFORE.get(name, 0) > PILLOW:
         with pytest.raises(ImageError, match="cannot be decoded"):
@@ -155,7 +159,7 @@ def test_pixels_are_exact(name):
     ],
     ids=["ycbcr", "grey", "adobe-cmyk", "adobe-cmyk-no-ink"],
 )
-def test_jpeg_colours(image, expected):
+def test_jpeg_colours(image: Image.Image, expected: list[float]) -> None:
     data = encoded(image, "JPEG", quality=100)
     assert (b"Adobe" in data) == (image.mode == "CMYK")
     torch.testing.assert_close(
@@ -182,7 +186,7 @@ SHOWN = {
     [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("JPEG", {})],
     ids=["png", "webp", "tiff", "lzw-tiff", "jpeg"],
 )
-def test_exif_orientation(orientation, kind, options):
+def test_exif_orientation(orientation: Any, kind: str, options: dict[str, Any]) -> None:
     cells = np.kron(np.array(STORED, dtype=np.uint8) * 40, np.ones((8, 8), dtype=np.uint8))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -190,14 +194,14 @@ def test_exif_orientation(orientation, kind, options):
     assert (image[0, 1, 4::8, 4::8] * 255 / 40).round().tolist() == SHOWN[orientation]
 
 
-def test_16_bit_orientation():
+def test_16_bit_orientation() -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
     image = read_image(encoded(picture("I;16", 0, 65535), "PNG", exif=exif))
     assert image[0, 0].tolist() == [[1, 0]]
 
 
-def test_result_is_contiguous_float32_that_may_be_written():
+def test_result_is_contiguous_float32_that_may_be_written() -> None:
     for data in (encoded(noise(), "PNG"), deep_png(1, 2)):
         image = read_image(data)
         assert image.dtype == torch.float32
@@ -206,14 +210,14 @@ def test_result_is_contiguous_float32_that_may_be_written():
         assert (image[0, 1] != 0.5).all()
 
 
-def test_webp_whose_size_holds_a_newline_is_recognised():
+def test_webp_whose_size_holds_a_newline_is_recognised() -> None:
     padded = (encoded(noise(size=4), "WEBP", xmp=b"x" * count) for count in range(256))
     data = next(data for data in padded if b"\n" in data[4:8])
     assert read_image(data).shape == (1, 3, 4, 4)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_first_frame_of_several_is_read_with_a_warning(kind, tmp_path):
+def test_first_frame_of_several_is_read_with_a_warning(kind: str, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     path = tmp_path / "two\nlines"
@@ -224,7 +228,7 @@ def test_first_frame_of_several_is_read_with_a_warning(kind, tmp_path):
     assert caught[0].filename == __file__
 
 
-def test_warning_made_an_error_is_not_an_image_error():
+def test_warning_made_an_error_is_not_an_image_error() -> None:
     frames = encoded(noise(), "GIF", save_all=True, append_images=[noise().rotate(90)])
     with pytest.raises(AnimationWarning):
         read_image(frames)
@@ -241,7 +245,7 @@ def hostile_text() -> PngInfo:
 
 
 NO_IMAGE = "; give a JPEG, PNG, WebP, GIF, BMP or TIFF file"
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", r"not an image that can be read \(it is empty\)" + NO_IMAGE),
     "text": (lambda: b"<html>\nno image\n</html>", r"not an image that can be read \(starts like text\)" + NO_IMAGE),
     "heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0", r"starts with b'.*ftypheic'\)" + NO_IMAGE),
@@ -266,7 +270,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusal_names_file_problem_and_remedy_in_one_line(name, tmp_path):
+def test_refusal_names_file_problem_and_remedy_in_one_line(name: str, tmp_path: Path) -> None:
     make, message = REFUSED[name]
     path = tmp_path / "cat.jpg"
     path.write_bytes(make())
@@ -277,7 +281,7 @@ def test_refusal_names_file_problem_and_remedy_in_one_line(name, tmp_path):
     assert "; give " in str(caught.value)
 
 
-def test_bomb_is_refused_before_it_is_decoded(monkeypatch):
+def test_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("pixels were decoded"))
     data = bomb()
     assert len(data) < 50_000
@@ -285,14 +289,14 @@ def test_bomb_is_refused_before_it_is_decoded(monkeypatch):
         read_image(data)
 
 
-def test_max_pixels_is_inclusive():
+def test_max_pixels_is_inclusive() -> None:
     data = encoded(noise(size=4), "PNG")
     assert read_image(data, max_pixels=16).shape == (1, 3, 4, 4)
     with pytest.raises(ImageError, match="4 x 4 pixels"):
         read_image(data, max_pixels=15)
 
 
-def test_max_bytes_is_inclusive_for_bytes_and_files(tmp_path):
+def test_max_bytes_is_inclusive_for_bytes_and_files(tmp_path: Path) -> None:
     data = encoded(noise(size=4), "PNG")
     path = tmp_path / "cat.png"
     path.write_bytes(data)
@@ -302,7 +306,7 @@ def test_max_bytes_is_inclusive_for_bytes_and_files(tmp_path):
             read_image(source, max_bytes=len(data) - 1)
 
 
-def test_oversized_file_is_not_opened(tmp_path, monkeypatch):
+def test_oversized_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "sparse.png"
     with path.open("wb") as file:
         file.truncate(2**40)
@@ -324,7 +328,7 @@ def test_oversized_file_is_not_opened(tmp_path, monkeypatch):
     ],
     ids=["jpeg", "png", "bmp", "gif", "overflowing-gif", "tiff", "webp"],
 )
-def test_limit_of_pil_does_not_count(data, size, monkeypatch):
+def test_limit_of_pil_does_not_apply(data: Any, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """PIL warns above its limit, here 64 pixels, which this run makes an error, and refuses at twice as many."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
     filters = list(warnings.filters)
@@ -341,15 +345,15 @@ if PILLOW >= 13:
 
 
 @pytest.mark.parametrize("data", LIMITED_BY_PIL.values(), ids=LIMITED_BY_PIL)
-def test_error_of_pil_becomes_a_refusal(data, monkeypatch):
+def test_error_of_pil_becomes_an_image_error(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
     with pytest.raises(ImageError, match=r"1024 pixels\) exceeds limit of 128 pixels"):
         read_image(data)
 
 
 @pytest.mark.parametrize("error", [OSError, SyntaxError, struct.error, zlib.error, EOFError, MemoryError, KeyError])
-def test_whatever_a_decoder_raises_becomes_a_refusal(error, monkeypatch):
-    def fail(self):
+def test_any_error_of_a_decoder_becomes_an_image_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: PngImageFile) -> None:
         raise error("first line\nsecond line")
 
     monkeypatch.setattr(PngImageFile, "load", fail)
@@ -358,8 +362,8 @@ def test_whatever_a_decoder_raises_becomes_a_refusal(error, monkeypatch):
     assert isinstance(caught.value.__cause__, error)
 
 
-def test_interruption_passes(monkeypatch):
-    def interrupt(self):
+def test_interruption_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: PngImageFile) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PngImageFile, "load", interrupt)
@@ -367,7 +371,7 @@ def test_interruption_passes(monkeypatch):
         read_image(encoded(noise(), "PNG"))
 
 
-def test_hostile_name_is_escaped(tmp_path):
+def test_hostile_name_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "a\n\x1b[2J\u202egpj.jpg"
     path.write_text("no image")
     for source in (path, tmp_path / "missing\r\n.jpg"):
@@ -378,7 +382,7 @@ def test_hostile_name_is_escaped(tmp_path):
         read_image(path)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"cannot be read \(it is a folder\); give the path of an image file"):
         read_image(tmp_path)
     with pytest.raises(ImageError, match=r"cannot be read \(No such file or directory\)"):
@@ -388,14 +392,14 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no name here")
-def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="it is a pipe, socket or device"):
         read_image(tmp_path / "pipe.jpg")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no list of open files")
-def test_no_file_stays_open(tmp_path):
+def test_no_file_stays_open(tmp_path: Path) -> None:
     good, cut, tiff_file = tmp_path / "good.png", tmp_path / "cut.png", tmp_path / "pages.tiff"
     good.write_bytes(encoded(noise(), "PNG"))
     cut.write_bytes(good.read_bytes()[:-200])
@@ -410,7 +414,7 @@ def test_no_file_stays_open(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_damaged_files_give_an_image_or_a_refusal(kind):
+def test_damaged_files_give_an_image_or_a_refusal(kind: str) -> None:
     random = np.random.default_rng(1)
     data = np.frombuffer(encoded(noise(size=12), kind), dtype=np.uint8)
     refusals = []
@@ -425,3 +429,16 @@ def test_damaged_files_give_an_image_or_a_refusal(kind):
             assert 0 <= image.min() <= image.max() <= 1
     assert len(refusals) > 20
     assert all(message.isprintable() for message in refusals)
+
+
+def test_size_from_the_header_is_that_of_the_upright_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        for kind in ("JPEG", "TIFF", "PNG"):
+            path = tmp_path / f"{orientation}.{kind}"
+            Image.new("RGB", (3, 5)).save(path, kind, exif=exif)
+            assert image_size(path) == tuple(read_image(path).shape[-2:])
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        image_size(tmp_path / "text")

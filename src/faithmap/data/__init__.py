@@ -1,11 +1,10 @@
-"""Images from the outside world: reading them safely, finding them, and where the objects in them are."""
+"""Untrusted image files: reading them safely, finding them in folders, and their annotations."""
 
-from faithmap.data.annotations import AnnotatedImage, AnnotatedImages, AnnotatedObject
+from faithmap.data.annotations import AnnotatedImage, AnnotatedImages, AnnotatedObject, Segmentation
 from faithmap.data.coco import COCOInstances
 from faithmap.data.files import AnnotationError, FileError, ImageError, image_files, sample_photo
 from faithmap.data.imagenet import ImageNetBoxes, imagenet_classes
 from faithmap.data.images import AnimationWarning, image_size, read_image
-from faithmap.data.segmentation import Segmentation
 from faithmap.data.voc import VOC_CLASSES, VOCBoxes
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Where images lie: the bytes of one file, the image files of a folder, the photographs that come with the library."""
+"""Files: the bytes of one file, the image files of a folder, and the sample photographs of the library."""
 
 import os
 import stat
@@ -16,33 +16,50 @@ _SAMPLES = Path(__file__).parent / "samples"
 
 
 class FileError(ValueError):
-    """A file is refused. The message is one line: which file, what is wrong with it, what to do."""
+    """A file is refused. The message is one line: the file, what is wrong with it, what to do.
+
+    >>> raise FileError("labels.txt: is empty; give a file with labels")
+    Traceback (most recent call last):
+    faithmap.data.files.FileError: labels.txt: is empty; give a file with labels
+    """
 
     kind: ClassVar[str] = "a"
 
 
 class ImageError(FileError):
-    """An image is refused. The message is one line: which file, what is wrong with it, what to do."""
+    """An image is refused. The message is one line: the file, what is wrong with it, what to do.
+
+    >>> from faithmap.data import read_image
+    >>> read_image(b"")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    faithmap.data.files.ImageError: image bytes: not an image that can be read (it is empty); give a JPEG, ...
+    """
 
     kind = "an image"
 
 
 class AnnotationError(FileError):
-    """An annotation is refused. The message is one line: which file, what is wrong with it, what to do."""
+    """An annotation is refused. The message is one line: the file, what is wrong with it, what to do.
+
+    >>> from faithmap.data import COCOInstances
+    >>> COCOInstances("images", "missing.json")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    faithmap.data.files.AnnotationError: missing.json: cannot be read (No such file or directory); give the path of ...
+    """
 
     kind = "an annotation"
 
 
 def refusal(name: str, problem: object, remedy: str, refused: type[FileError] = ImageError) -> FileError:
-    """The error to raise, its control characters escaped: a file's name and content are its author's, not ours."""
+    """The error to raise, with control characters escaped, because names and content of files are untrusted."""
     return refused(one_line(f"{name}: {problem}; {remedy}"))
 
 
 def file_bytes(path: str | os.PathLike[str], max_bytes: int, refused: type[FileError] = ImageError) -> bytes:
-    """The content of a regular file, whose size is checked before anything is read.
+    """The content of a regular file, whose size is checked before it is read.
 
     Raises:
-        FileError: of the kind given, if there is no such file, it is a folder, pipe or device, is too large or may not be
+        FileError: of the given class, if there is no such file, it is a folder, pipe or device, is too large or may not be
             read.
     """
     name = os.fspath(path)
@@ -60,29 +77,34 @@ def file_bytes(path: str | os.PathLike[str], max_bytes: int, refused: type[FileE
 
 
 def too_many_bytes(name: str, size: int, max_bytes: int, refused: type[FileError] = ImageError) -> FileError:
-    """The refusal of a file for its size."""
+    """The error for a file that is too large."""
     return refusal(name, f"{size} bytes are more than max_bytes={max_bytes}", "give a smaller file", refused)
 
 
 def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The image files that the paths stand for, each once, in the order given.
+    """The image files of the paths, each once, in the given order.
 
-    A file is taken as it is, whatever its suffix. A folder stands for the images in it and in its subfolders, sorted by
-    path. Passed over are hidden files and folders, links to folders, and suffixes other than those of JPEG, PNG, WebP,
-    GIF, BMP and TIFF.
+    A file is returned whatever its suffix. A folder stands for the images in it and in its subfolders, sorted by path, without
+    hidden files and folders, links to folders, and suffixes other than those of JPEG, PNG, WebP, GIF, BMP and TIFF.
+
+    >>> [path.name for path in image_files([sample_photo("coffee")])]
+    ['coffee.jpg']
+
+    Args:
+        paths: of files and folders.
 
     Raises:
-        ImageError: if a path does not exist, or a folder cannot be read or holds no image.
+        ImageError: if a path does not exist, or a folder cannot be read or has no image.
     """
     found = (file for path in paths for file in _expand(Path(path)))
     return list({file.absolute(): file for file in found}.values())
 
 
 def image_names(folder: Path) -> Iterator[str]:
-    """The images in a folder and its subfolders, as :func:`image_files` finds them; paths relative to it, with ``/``.
+    """The images in a folder and its subfolders, like :func:`image_files`, as relative paths with ``/``.
 
-    They come one by one, and the names of few folders are held at a time: a data set's paths would take much memory. A file
-    in the folder's place is ``.``.
+    The names are generated one by one, because all paths of a data set would take much memory. If ``folder`` is a file, its
+    name is ``.``.
 
     Raises:
         ImageError: as :func:`image_files`.
@@ -102,7 +124,10 @@ def image_names(folder: Path) -> Iterator[str]:
 
 
 def sample_photo(name: str = "chelsea") -> Path:
-    """A photograph that comes with the library, free of copyright (``samples/CREDITS.md``).
+    """The path of a photograph that is part of the library, free of copyright (``samples/CREDITS.md``).
+
+    Args:
+        name: chelsea, a cat, or coffee, a cup.
 
     >>> sample_photo("coffee").name
     'coffee.jpg'
@@ -136,21 +161,21 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Sorted part by part, as paths are; folders end in ``/`` until it is their turn."""
+    """Names sorted part by part, like paths; the names of folders that are not read yet end in ``/``."""
     waiting = [""]
     while waiting:
-        here = waiting.pop()
-        if here and not here.endswith("/"):
-            yield here
+        name = waiting.pop()
+        if name and not name.endswith("/"):
+            yield name
             continue
-        with os.scandir(folder / here) as entries:
-            found = [here + name for entry in entries if (name := _wanted(entry))]
+        with os.scandir(folder / name) as entries:
+            found = [name + child for entry in entries if (child := _image_or_folder(entry))]
         found.sort(key=lambda name: name.rstrip("/"), reverse=True)
         waiting += found
 
 
-def _wanted(entry: os.DirEntry[str]) -> str | None:
-    """The name of an image or folder that is to be looked at."""
+def _image_or_folder(entry: os.DirEntry[str]) -> str | None:
+    """The name of an image or of a folder with ``/``; None for any other entry."""
     if entry.name.startswith("."):
         return None
     if entry.is_dir():

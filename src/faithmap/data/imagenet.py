@@ -1,15 +1,15 @@
-"""ImageNet's localisation boxes (Russakovsky et al. 2015), in either form in which they are published.
+"""ImageNet's localisation boxes (Russakovsky et al. 2015), in both published formats.
 
 .. code-block:: text
 
-    Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml       PASCAL's XML, one a photograph
+    Annotations/CLS-LOC/val/ILSVRC2012_val_00000001.xml       PASCAL's XML, one per image
     LOC_val_solution.csv                                      ILSVRC2012_val_00048981,n03995372 85 1 499 272
 
-The photographs lie in one folder, or in one for each class: ``val/ILSVRC2012_val_00000001.JPEG`` or
+The images are in one folder, or in one folder per class: ``val/ILSVRC2012_val_00000001.JPEG`` or
 ``val/n01751748/ILSVRC2012_val_00000001.JPEG``.
 
-ImageNet counts pixels from 0, and the last pixel of a box is part of it (499 in a photograph 500 wide). Some boxes end a
-pixel later than their photograph, and are cut.
+ImageNet counts pixels from 0, and the last pixel of a box is part of it (499 in an image 500 wide). Some boxes end one
+pixel after their image, and are clipped.
 """
 
 from __future__ import annotations
@@ -32,22 +32,26 @@ from faithmap.data.annotations import (
 )
 from faithmap.data.files import AnnotationError, file_bytes
 from faithmap.data.images import image_size
-from faithmap.data.pascal import Annotation
+from faithmap.data.voc import PascalAnnotation
 
-MAX_BYTES = 256 * 2**20
-"""Of a table; that of the training photographs has 29 million."""
+MAX_TABLE_BYTES = 256 * 2**20
+"""Maximum size of a CSV table; that of the training images has 29 million bytes."""
 
 
 class ImageNetBoxes(AnnotatedImages):
-    """Photographs of ImageNet and the boxes in them; names are WordNet ids, indices those of ImageNet's 1000 classes.
+    """Images of ImageNet and the boxes in them; names are WordNet ids, indices those of ImageNet's 1000 classes.
+
+    .. code-block:: python
+
+        for annotated in ImageNetBoxes("val", "LOC_val_solution.csv"):
+            image, boxes = annotated.read(), annotated.boxes(annotated.classes[0])
 
     Args:
-        images: the folder of the photographs.
+        images: the folder of the images.
         annotations: the folder of the XML files, searched with its subfolders, or the CSV file.
 
     Raises:
-        AnnotationError: for annotations that cannot be read, now or later when one is asked for; also where the photograph
-            of one is missing.
+        AnnotationError: for annotations that cannot be read, also on access; on access, for a missing image.
     """
 
     def __init__(self, images: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:
@@ -61,7 +65,7 @@ class ImageNetBoxes(AnnotatedImages):
             self.ids = tuple(self._rows)
         if not self.ids:
             raise annotation_error(
-                self.annotations, "holds no annotations", "give a folder of XML files, or LOC_val_solution.csv"
+                self.annotations, "has no annotations", "give a folder of XML files, or LOC_val_solution.csv"
             )
 
     def __len__(self) -> int:
@@ -71,10 +75,10 @@ class ImageNetBoxes(AnnotatedImages):
         name = self.ids[index]
         if name in self._rows:
             return self._of_row(name)
-        annotation = Annotation(inside(self.annotations, f"{name}.xml", self.annotations))
+        annotation = PascalAnnotation(inside(self.annotations, f"{name}.xml", self.annotations))
         objects = annotation.objects(imagenet_classes(), first=0)
-        photo = self._photo(name, [item.name for item in objects], annotation.path)
-        return AnnotatedImage(photo, annotation.size, objects, annotation.path)
+        image = self._image(name, [item.name for item in objects], annotation.path)
+        return AnnotatedImage(image, annotation.size, objects, annotation.path)
 
     def _of_row(self, name: str) -> AnnotatedImage:
         words = self._rows[name].split()
@@ -82,34 +86,34 @@ class ImageNetBoxes(AnnotatedImages):
             problem = f"has {self._rows[name][:60]!r} for {name[:60]}"
             raise annotation_error(self.annotations, problem, "give a class and four numbers for each box")
         labels, numbers = words[::5], zip(*(words[i::5] for i in range(1, 5)), strict=True)
-        photo = self._photo(name, labels, self.annotations)
-        size = image_size(photo)
+        image = self._image(name, labels, self.annotations)
+        size = image_size(image)
         objects = (self._object(label, box, size) for label, box in zip(labels, numbers, strict=True))
-        return AnnotatedImage(photo, size, tuple(objects), self.annotations)
+        return AnnotatedImage(image, size, tuple(objects), self.annotations)
 
     def _object(self, label: str, box: tuple[str, ...], size: tuple[int, int]) -> AnnotatedObject:
         if not all(re.fullmatch(r"-?\d{1,9}", number, re.ASCII) for number in box):
             raise annotation_error(self.annotations, f"has the box {' '.join(box)[:60]!r}", "give four whole numbers")
         left, top, right, bottom = map(int, box)
-        place = clipped((left, top, right + 1, bottom + 1), size, self.annotations)
-        return AnnotatedObject(label, imagenet_classes().get(label), place)
+        clipped_box = clipped((left, top, right + 1, bottom + 1), size, self.annotations)
+        return AnnotatedObject(label, imagenet_classes().get(label), clipped_box)
 
-    def _photo(self, name: str, labels: list[str], source: Path) -> Path:
-        """Where the annotation lies, in one folder, or in that of one of its classes."""
+    def _image(self, name: str, labels: list[str], source: Path) -> Path:
+        """The image file of an annotation, in the folder of the images or in the folder of one of its classes."""
         plain = name.rsplit("/", 1)[-1]
         folders = [f"{label}/{plain}" for label in dict.fromkeys(labels) if re.fullmatch(r"n\d{8}", label)]
-        places = [inside(self.images, f"{place}.JPEG", source) for place in dict.fromkeys((name, plain, *folders))]
-        for path in places:
+        candidates = [inside(self.images, f"{path}.JPEG", source) for path in dict.fromkeys((name, plain, *folders))]
+        for path in candidates:
             if path.is_file():
                 return path
-        problem = f"annotates {places[0].name}, which is not in {self.images}"
-        raise annotation_error(source, problem, "give the folder that holds the photographs, or one for each class")
+        problem = f"annotates {candidates[0].name}, which is not in {self.images}"
+        raise annotation_error(source, problem, "give the folder of the images, or of one folder per class")
 
 
 def _table(path: Path) -> dict[str, str]:
-    """The text of each photograph's boxes."""
+    """Id of each image to the text of its boxes."""
     try:
-        text = file_bytes(path, MAX_BYTES, AnnotationError).decode("utf-8-sig")
+        text = file_bytes(path, MAX_TABLE_BYTES, AnnotationError).decode("utf-8-sig")
         header, *rows = list(csv.reader(text.splitlines(), strict=True)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise annotation_error(path, f"no table ({error})", "give LOC_val_solution.csv") from error

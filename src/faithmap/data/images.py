@@ -1,18 +1,24 @@
-"""Read an image file that nobody has vouched for."""
+"""Read an image file from an untrusted source as RGB values in [0, 1]."""
 
 import os
 import re
 import string
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
+import numpy as np
+import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
+from PIL.Image import Transpose
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -21,10 +27,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from faithmap.data.files import MAX_IMAGE_BYTES, file_bytes, refusal, too_many_bytes
-from faithmap.data.pixels import is_turned, to_tensor
 from faithmap.text import one_line
 
-# PIL.Image.open would hold every file to its own pixel limit, which is one for the whole program, and warn about it.
+# PIL.Image.open would apply its own pixel limit, which is global, and warn about it.
 _READERS: dict[type[ImageFile], bytes] = {
     JpegImageFile: rb"\xff\xd8\xff",
     PngImageFile: rb"\x89PNG\r\n\x1a\n",
@@ -35,9 +40,21 @@ _READERS: dict[type[ImageFile], bytes] = {
 }
 _warning_filters = threading.Lock()
 
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+_DEEP_GREY = frozenset({"F", "I", "I;16", "I;16B"})
+
 
 class AnimationWarning(UserWarning):
-    """A file holds several frames or pages, and only the first was read."""
+    """A file has several frames or pages, of which only the first was read."""
 
 
 def read_image(
@@ -48,24 +65,27 @@ def read_image(
 ) -> Float[Tensor, "1 3 h w"]:
     """Read one JPEG, PNG, WebP, GIF, BMP or TIFF file, recognised by its content, as RGB in [0, 1].
 
-    The image is turned upright (EXIF; metadata that cannot be understood is ignored), composed on white where it is
-    transparent, and converted to RGB without regard to colour profiles. Of an animation or a multi-page file the first
-    frame is read, with an `AnimationWarning`. Grey samples of 12 and 16 bits keep their precision; PIL reduces 16-bit
-    colour to its upper 8 bits. Floating-point samples must lie in [0, 1]; signed and 32-bit integers are refused, for
-    nothing says which value is white. Damage is refused as far as the decoder notices it: wrong bytes in the middle of
-    a JPEG scan may pass.
+    The image is rotated upright (EXIF; invalid metadata is ignored), composed on white if it is transparent, and converted to
+    RGB; colour profiles are ignored. Of an animation or a multi-page file the first frame is read, with an `AnimationWarning`.
+    Grey samples of 12 and 16 bits keep their precision; PIL reduces 16-bit colour to its upper 8 bits. Floating-point samples
+    must lie in [0, 1]; signed and 32-bit integers are refused, because the file does not state which value is white. Damage is
+    refused if the decoder notices it: wrong bytes in the middle of a JPEG scan may pass.
 
-    PIL's global settings are not touched, and two of them still count: TIFF and WebP files (and a GIF whose first frame
-    overflows its screen) of more than ``2 * PIL.Image.MAX_IMAGE_PIXELS`` pixels are refused even where `max_pixels` is
-    larger, and a program that sets ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` gets truncated images.
+    PIL's global settings are not changed, and two of them apply: TIFF and WebP files (and a GIF whose first frame exceeds its
+    screen) of more than ``2 * PIL.Image.MAX_IMAGE_PIXELS`` pixels are refused even if `max_pixels` is larger, and a program
+    that sets ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` gets truncated images.
+
+    >>> from faithmap.data import sample_photo
+    >>> tuple(read_image(sample_photo("chelsea")).shape)
+    (1, 3, 300, 451)
 
     Args:
         source: a path, or the content of a file.
-        max_bytes: the size of the file that is read at most.
-        max_pixels: how many pixels the header may announce; nothing is decoded if there are more.
+        max_bytes: maximum size of the file.
+        max_pixels: maximum number of pixels in the header; a larger image is not decoded.
 
     Raises:
-        ImageError: if the file cannot be read, is none of the formats, damaged or too large.
+        ImageError: if the file cannot be read, has another format, is damaged or too large.
     """
     name = "image bytes" if isinstance(source, bytes) else os.fspath(source)
     data = source if isinstance(source, bytes) else file_bytes(source, max_bytes)
@@ -80,17 +100,25 @@ def read_image(
         raise refusal(name, problem, "give a smaller image")
     with _decoding(name, reader):
         _load(image)
-        pixels = to_tensor(image)
+        pixels = _to_tensor(image)
     if animated:
         warnings.warn(one_line(f"{name}: has several frames, of which the first is read"), AnimationWarning, stacklevel=2)
     return pixels
 
 
 def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_IMAGE_BYTES) -> tuple[int, int]:
-    """(height, width) that `read_image` would give a file, by its header; nothing is decoded.
+    """(height, width) of the image that `read_image` would return, from the header; the image is not decoded.
+
+    >>> from faithmap.data import sample_photo
+    >>> image_size(sample_photo("chelsea"))
+    (300, 451)
+
+    Args:
+        path: of the file.
+        max_bytes: maximum size of the file.
 
     Raises:
-        ImageError: if the file cannot be read, or its header is none of the formats' or damaged.
+        ImageError: if the file cannot be read, has another format, or its header is damaged.
     """
     data = file_bytes(path, max_bytes)
     name = os.fspath(path)
@@ -98,7 +126,7 @@ def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_IMAGE_BYTES
     with _decoding(name, reader):
         image, _ = _open(reader, data)
         width, height = image.size
-    return (width, height) if is_turned(image) else (height, width)
+    return (width, height) if _is_rotated(image) else (height, width)
 
 
 def _reader(name: str, data: bytes) -> type[ImageFile]:
@@ -117,7 +145,7 @@ def _beginning(data: bytes) -> str:
 
 
 def _open(reader: type[ImageFile], data: bytes) -> tuple[ImageFile, bool]:
-    """Parse the header; also say whether more frames follow, as a GIF can tell only before it is decoded."""
+    """Parse the header; also return whether there are more frames, which a GIF reports only before it is decoded."""
     with _bomb_warnings_off(reader is GifImageFile):
         image = reader(BytesIO(data))
         return image, getattr(image, "is_animated", False)
@@ -132,9 +160,9 @@ def _load(image: ImageFile) -> None:
 
 @contextmanager
 def _bomb_warnings_off(needed: bool) -> Iterator[None]:
-    """Silence the warning of PIL's own pixel limit, which the readers of GIF and TIFF consult behind our back.
+    """Suppress the warning of PIL's own pixel limit, which its readers of GIF and TIFF check.
 
-    Filters of warnings belong to the whole process: the lock keeps threads of ours from restoring each other's.
+    Warning filters are global: the lock prevents threads of this module from restoring each other's.
     """
     if not needed:
         yield
@@ -146,10 +174,65 @@ def _bomb_warnings_off(needed: bool) -> Iterator[None]:
 
 @contextmanager
 def _decoding(name: str, reader: type[ImageFile]) -> Iterator[None]:
-    """Turn whatever a decoder raises over hostile bytes into a refusal."""
+    """Turn any exception of a decoder into an ImageError."""
     try:
         yield
     except Exception as error:
         reason = str(error)[:200] or type(error).__name__
         problem = f"a {reader.format} file that cannot be decoded ({reason})"
         raise refusal(name, problem, "give an intact copy, or save it again as an 8-bit PNG or JPEG") from error
+
+
+def _to_tensor(image: Image.Image) -> Float[Tensor, "1 3 h w"]:
+    """The image upright, on white and in RGB, in new memory; ValueError if the white value is unknown."""
+    image = _upright(image)
+    values = _deep_grey(image) if image.mode in _DEEP_GREY else _colour(image)
+    return torch.from_numpy(values).expand(1, 3, *values.shape[-2:]).contiguous()
+
+
+def _is_rotated(image: Image.Image) -> bool:
+    """Whether the upright image has width and height exchanged; PIL has already rotated a TIFF."""
+    return _orientation(image) in _SIDEWAYS and not isinstance(image, TiffImageFile)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation, which PIL has already applied to a TIFF."""
+    orientation = _orientation(image)
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(Base.Orientation)
+    except (KeyError, OSError, SyntaxError, TypeError, ValueError, struct.error):
+        return None
+
+
+def _colour(image: Image.Image) -> NDArray[np.float32]:
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    planes = np.asarray(image).transpose(2, 0, 1)
+    values: NDArray[np.float32] = np.divide(planes, 255, dtype=np.float32, order="C")
+    return values
+
+
+def _deep_grey(image: Image.Image) -> NDArray[np.float32]:
+    if image.mode == "I":
+        raise ValueError("signed or 32-bit integer samples")
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    (bits,) = tags.get(Base.BitsPerSample, (16,))
+    samples = np.asarray(image)
+    white = 1 if image.mode == "F" else 2**bits - 1
+    values: NDArray[np.float32] = np.divide(samples, white, dtype=np.float32)
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError("samples outside [0, 1]")
+    if tags.get(Base.PhotometricInterpretation) == 0:
+        values = 1 - values
+    if "transparency" in image.info:
+        values[samples == image.info["transparency"]] = 1
+    return values

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -18,7 +22,7 @@ def names(folder: Path, found: list[Path]) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in found]
 
 
-def test_folder_stands_for_its_images_sorted(tmp_path):
+def test_folder_stands_for_its_images_sorted(tmp_path: Path) -> None:
     images = ["a.JPG", "b.jpeg", "c.Png", "d.webp", "e.gif", "f.bmp", "g.tif", "sub/h.tiff"]
     others = ["notes.txt", "jpg", ".hidden.jpg", ".cache/x.jpg", "sub/labels.csv"]
     touch(tmp_path, *others, *reversed(images))
@@ -26,7 +30,7 @@ def test_folder_stands_for_its_images_sorted(tmp_path):
     assert names(tmp_path, image_files([tmp_path])) == images
 
 
-def test_folders_and_files_are_sorted_together_as_paths_are(tmp_path):
+def test_folders_and_files_are_sorted_together_as_paths_are(tmp_path: Path) -> None:
     images = ["a-b.png", "a/b.png", "a/c/d.png", "a/e.png", "a.png", "b/a.png", "b.png", "é/\udce9.png"]
     touch(tmp_path, *reversed(images))
     wanted = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path / name for name in images)]
@@ -34,9 +38,9 @@ def test_folders_and_files_are_sorted_together_as_paths_are(tmp_path):
     assert list(image_names(tmp_path / "b.png")) == ["."], "a file in the folder's place"
 
 
-def test_files_are_taken_as_given_and_once(tmp_path):
+def test_files_are_taken_as_given_and_once(tmp_path: Path) -> None:
     touch(tmp_path, "b.jpg", "a.jpg", "no-suffix", ".hidden.png")
-    given = [
+    given: list[str | Path] = [
         tmp_path / "no-suffix",
         str(tmp_path / "b.jpg"),
         tmp_path / ".hidden.png",
@@ -46,13 +50,13 @@ def test_files_are_taken_as_given_and_once(tmp_path):
     assert names(tmp_path, image_files(given)) == ["no-suffix", "b.jpg", ".hidden.png", "a.jpg"]
 
 
-def test_absolute_and_relative_path_are_one_file(tmp_path, monkeypatch):
+def test_absolute_and_relative_path_are_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.jpg")
     monkeypatch.chdir(tmp_path)
     assert image_files(["a.jpg", tmp_path / "a.jpg", "./a.jpg", "."]) == [Path("a.jpg")]
 
 
-def test_loops_of_links_and_dead_links_are_passed_over(tmp_path):
+def test_loops_of_links_and_dead_links_are_ignored(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.jpg")
     try:
         (tmp_path / "sub" / "up").symlink_to(tmp_path, target_is_directory=True)
@@ -64,13 +68,13 @@ def test_loops_of_links_and_dead_links_are_passed_over(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no name here")
-def test_pipe_in_a_folder_is_no_image(tmp_path):
+def test_pipe_in_a_folder_is_no_image(tmp_path: Path) -> None:
     touch(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(tmp_path, image_files([tmp_path])) == ["a.jpg"]
 
 
-def test_missing_path_and_folder_without_images_are_refused(tmp_path):
+def test_missing_path_and_folder_without_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"missing\.jpg: cannot be read .*; give the path of an image file"):
         image_files([tmp_path / "missing.jpg"])
     touch(tmp_path, "notes.txt")
@@ -79,11 +83,11 @@ def test_missing_path_and_folder_without_images_are_refused(tmp_path):
     assert image_files([]) == []
 
 
-def test_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+def test_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, "a.jpg", "sub/b.jpg")
     scandir = os.scandir
 
-    def deny(path):
+    def deny(path: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         if Path(path).name == "sub":
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
@@ -94,14 +98,14 @@ def test_folder_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "size"), [("chelsea", (300, 451)), ("coffee", (400, 600))])
-def test_sample_photos(name, size):
+def test_sample_photos(name: str, size: tuple[int, int]) -> None:
     path = sample_photo(name)
     assert path.stat().st_size < 400_000
     assert read_image(path).shape == (1, 3, *size)
     assert path.name in (path.parent / "CREDITS.md").read_text()
 
 
-def test_unknown_sample_photo_names_the_others():
+def test_unknown_sample_photo_names_the_others() -> None:
     assert sample_photo() == sample_photo("chelsea")
     with pytest.raises(ValueError, match=r"'\.\./chelsea'; give one of chelsea, coffee"):
         sample_photo("../chelsea")

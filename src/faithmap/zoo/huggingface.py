@@ -1,6 +1,6 @@
 """``hf/REPO``: image classifiers of transformers, from the Hugging Face hub or, as ``hf/./FOLDER``, from a folder.
 
-Weights are read from safetensors files, and code that comes with a model is not run.
+Weights are read from safetensors files, and code in a repository is not run.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from faithmap.geometry import Geometry
-from faithmap.zoo.errors import refusal, refusing
+from faithmap.zoo.checkpoints import state_digest
 from faithmap.zoo.hub import reachable
-from faithmap.zoo.labels import readable
-from faithmap.zoo.recipe import Recipe, Shown, Trained
-from faithmap.zoo.weights import state_digest
+from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, refusal, refusing, short_labels
 
 _WRAP = "build it with transformers and wrap it in faithmap.Classifier"
 _INTERPOLATIONS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
@@ -31,26 +29,26 @@ _TOLERANCE = 5 / 255  # on average
 
 
 def recipe(repo: str) -> Recipe:
-    """What the repository's configuration says; downloads no more than that.
+    """The recipe of a repository; downloads its configuration only.
 
     Raises:
-        ModelError: without transformers, the repository or the network, and for preprocessing that is not a resize
-            and a crop of the centre.
+        ModelError: without transformers, the repository or the network, and for preprocessing that is not a resize and a crop
+            of the centre.
     """
     full = f"hf/{repo}"
     options = {"trust_remote_code": False, "local_files_only": _local_only(full, repo)}
     transformers = _transformers(full)
-    with refusing(full, "its configuration cannot be had", "give an image classifier's repository or folder"):
+    with refusing(full, "its configuration is not available", "give an image classifier's repository or folder"):
         config = transformers.AutoConfig.from_pretrained(repo, **options)
         processor = transformers.AutoImageProcessor.from_pretrained(repo, **options)
     with refusing(full, "its image processor is not supported", _WRAP):
-        seen = shown(processor.to_dict())
-        _check(full, processor, seen)
+        preprocessing = preprocessing_of(processor.to_dict())
+        _check(full, processor, preprocessing)
     labels = _labels(config)
-    return Recipe(full, seen, labels, partial(_build, config), partial(_publish, full, repo, options, labels))
+    return Recipe(full, preprocessing, labels, partial(_build, config), partial(_publish, full, repo, options, labels))
 
 
-def shown(processor: dict[str, Any]) -> Shown:
+def preprocessing_of(processor: dict[str, Any]) -> Preprocessing:
     """Geometry and normalisation from an image processor's settings.
 
     With rescale factor r a pixel p in [0, 1] becomes (255 r p - mean) / std.
@@ -59,7 +57,7 @@ def shown(processor: dict[str, Any]) -> Shown:
     mean, std = (0.0,) * 3, (1.0,) * 3
     if processor.get("do_normalize"):
         mean, std = processor["image_mean"], processor["image_std"]
-    return Shown(tuple(m / factor for m in mean), tuple(s / factor for s in std), _geometry(processor))
+    return Preprocessing(tuple(m / factor for m in mean), tuple(s / factor for s in std), _geometry(processor))
 
 
 def _geometry(processor: dict[str, Any]) -> Geometry:
@@ -82,24 +80,24 @@ def _size(size: dict[str, int]) -> tuple[int, int]:
     return size["height"], size["width"]
 
 
-def _check(full: str, processor: Any, seen: Shown) -> None:
-    """Refuse a processor that does something else with a photograph than its settings were understood to say.
+def _check(full: str, processor: Any, preprocessing: Preprocessing) -> None:
+    """Refuse a processor whose result differs from the preprocessing that was read from its settings.
 
-    Half a pixel that it rounds to another side than `Geometry` is within the tolerance.
+    A size that it rounds differently from `Geometry` is within the tolerance.
     """
     generator = torch.Generator().manual_seed(0)
-    photo = F.interpolate(torch.rand(1, 3, 6, 8, generator=generator), (180, 240), mode="bilinear")
-    pixels = (photo[0] * 255).byte().permute(1, 2, 0).numpy()
+    image = F.interpolate(torch.rand(1, 3, 6, 8, generator=generator), (180, 240), mode="bilinear")
+    pixels = (image[0] * 255).byte().permute(1, 2, 0).numpy()
     theirs = processor(images=Image.fromarray(np.ascontiguousarray(pixels)), return_tensors="pt")["pixel_values"]
-    ours = seen.geometry(photo)
-    std, mean = (torch.tensor(values).view(-1, 1, 1) for values in (seen.std, seen.mean))
+    ours = preprocessing.geometry(image)
+    std, mean = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.std, preprocessing.mean))
     if theirs.shape != ours.shape or float((theirs * std + mean - ours).abs().mean()) > _TOLERANCE:
         raise refusal(full, f"{type(processor).__name__} does more than resize, crop the centre and normalise", _WRAP)
 
 
 def _labels(config: Any) -> tuple[str, ...] | None:
     names = [str(config.id2label[index]) for index in range(config.num_labels)]
-    return None if names == [f"LABEL_{index}" for index in range(len(names))] else readable(names)
+    return None if names == [f"LABEL_{index}" for index in range(len(names))] else short_labels(names)
 
 
 def _build(config: Any, classes: int | None) -> nn.Module:
@@ -111,15 +109,15 @@ def _build(config: Any, classes: int | None) -> nn.Module:
     return module.float()
 
 
-def _publish(full: str, repo: str, options: dict[str, Any], labels: tuple[str, ...] | None) -> Trained:
-    with refusing(full, "the weights cannot be had", "connect to the network, or give weights=FILE"):
+def _publish(full: str, repo: str, options: dict[str, Any], labels: tuple[str, ...] | None) -> TrainedModule:
+    with refusing(full, "the weights are not available", "connect to the network, or give weights=FILE"):
         module, info = _transformers(full).AutoModelForImageClassification.from_pretrained(
             repo, use_safetensors=True, output_loading_info=True, **options
         )
     if info["missing_keys"]:
         problem = f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}: it was trained for something else"
         raise refusal(full, problem, "give the repository of an image classifier")
-    return Trained(module.float(), state_digest(module), labels)
+    return TrainedModule(module.float(), state_digest(module), labels)
 
 
 def _local_only(full: str, repo: str) -> bool:

@@ -1,4 +1,4 @@
-"""``timm/NAME``: any classifier of timm, with the preprocessing that its configuration asks for."""
+"""``timm/NAME``: any classifier of timm, with the preprocessing of its configuration."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from faithmap.geometry import Geometry
-from faithmap.zoo.checkpoints import file_digest
-from faithmap.zoo.errors import refusal, refusing
+from faithmap.zoo.checkpoints import file_digest, state_digest
 from faithmap.zoo.hub import hub_file
-from faithmap.zoo.labels import imagenet, readable
-from faithmap.zoo.recipe import Recipe, Shown, Trained
-from faithmap.zoo.weights import state_digest
+from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, imagenet_labels, refusal, refusing, short_labels
 
 
 def names() -> list[str]:
-    """Classifiers with published weights, ``NAME.TAG`` where the tag says how they were trained."""
+    """Classifiers with published weights, as ``NAME.TAG``, where the tag states the training."""
     return [name for name in timm.list_models(pretrained=True) if published_config(name)["num_classes"]]
 
 
 def recipe(name: str) -> Recipe:
-    """What timm knows under that name; nothing is downloaded yet.
+    """The recipe of a model of timm, without a download.
 
     Raises:
-        ModelError: if it is unknown, or shown what no resize and crop can make.
+        ModelError: for an unknown name, or preprocessing that is not a resize and a crop.
     """
     full = f"timm/{name}"
     try:
         config = published_config(name)
     except RuntimeError as error:
         raise refusal(full, "is no model of timm", _near(name)) from error
-    return Recipe(full, shown(full, config), labels_of(config), partial(build, name), partial(_publish, full, name, config))
+    return Recipe(
+        full, preprocessing_of(full, config), labels_of(config), partial(build, name), partial(_publish, full, name, config)
+    )
 
 
 def build(name: str, classes: int | None) -> nn.Module:
@@ -48,16 +47,16 @@ def build(name: str, classes: int | None) -> nn.Module:
 
 
 def published_config(name: str) -> dict[str, Any]:
-    """What timm says about the weights; it raises a RuntimeError for a name that it does not know."""
+    """Timm's configuration of the weights; RuntimeError for an unknown name."""
     config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     return {} if config is None else asdict(config)
 
 
-def shown(full: str, config: dict[str, Any]) -> Shown:
-    """What ``timm.data.create_transform`` makes of the configuration for evaluation.
+def preprocessing_of(full: str, config: dict[str, Any]) -> Preprocessing:
+    """The preprocessing of ``timm.data.create_transform`` for evaluation.
 
     Raises:
-        ModelError: for an interpolation or a crop that `Geometry` has no word for.
+        ModelError: for an interpolation or a crop that `Geometry` does not support.
     """
     data: dict[str, Any] = resolve_data_config(pretrained_cfg=config)  # type: ignore[no-untyped-call]
     _, height, width = data["input_size"]
@@ -68,18 +67,18 @@ def shown(full: str, config: dict[str, Any]) -> Shown:
         problem = f"takes a {height} x {width} {mode} crop with {interpolation} interpolation, which is not supported"
         raise refusal(full, problem, "build it with timm and wrap it in faithmap.Classifier")
     resize = larger if mode == "squash" else larger[0]
-    return Shown(tuple(data["mean"]), tuple(data["std"]), Geometry(resize, (height, width), interpolation))
+    return Preprocessing(tuple(data["mean"]), tuple(data["std"]), Geometry(resize, (height, width), interpolation))
 
 
 def labels_of(config: dict[str, Any]) -> tuple[str, ...] | None:
     """The names in the configuration, else those of the ImageNet subset that has as many classes."""
     if names := config["label_names"]:
         described = config["label_descriptions"] or {}
-        return readable([described.get(name, name) for name in names])
+        return short_labels([described.get(name, name) for name in names])
     if config["num_classes"] == 1000:
-        return imagenet()
+        return imagenet_labels()
     subset = infer_imagenet_subset(config)
-    return readable(list(ImageNetInfo(subset).label_descriptions())) if subset else None
+    return short_labels(list(ImageNetInfo(subset).label_descriptions())) if subset else None
 
 
 def _near(name: str) -> str:
@@ -87,16 +86,16 @@ def _near(name: str) -> str:
     return f"did you mean {' or '.join(f'timm/{one}' for one in near)}?" if near else "timm.list_models() lists them"
 
 
-def _publish(full: str, name: str, config: dict[str, Any]) -> Trained:
+def _publish(full: str, name: str, config: dict[str, Any]) -> TrainedModule:
     if not config["num_classes"]:
         raise refusal(full, "was published without a classifier", "choose another model, or give weights=FILE with one")
     if not timm.is_model_pretrained(name):
         raise refusal(full, "was published without weights", "choose another model, or give weights=FILE")
-    with refusing(full, "the weights cannot be had", "connect to the network, or give weights=FILE"):
+    with refusing(full, "the weights are not available", "connect to the network, or give weights=FILE"):
         if not config["hf_hub_id"]:
             module = timm.create_model(name, pretrained=True)
-            return Trained(module, state_digest(module), labels_of(config))
+            return TrainedModule(module, state_digest(module), labels_of(config))
         file = hub_file(full, config["hf_hub_id"], config["hf_hub_filename"])
         overlay = {"file": str(file), "custom_load": False}
         module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-        return Trained(module, file_digest(file), labels_of(config))
+        return TrainedModule(module, file_digest(file), labels_of(config))

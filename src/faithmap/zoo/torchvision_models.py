@@ -1,4 +1,4 @@
-"""``torchvision/NAME``: its classifiers, with the best weights that it publishes and the preprocessing they come with."""
+"""``torchvision/NAME``: its classifiers, with their best published weights and preprocessing."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from torch import nn
 from torchvision import models
 
 from faithmap.geometry import Geometry
-from faithmap.zoo.checkpoints import read_checkpoint
-from faithmap.zoo.errors import refusal, refusing
-from faithmap.zoo.recipe import Recipe, Shown, State, Trained
-from faithmap.zoo.weights import fill
+from faithmap.zoo.checkpoints import fill, read_checkpoint
+from faithmap.zoo.recipe import ModelState, Preprocessing, Recipe, TrainedModule, refusal, refusing
 
 
 def names() -> list[str]:
@@ -26,10 +24,10 @@ def names() -> list[str]:
 
 
 def recipe(name: str) -> Recipe:
-    """What torchvision knows under that name; nothing is downloaded yet.
+    """The recipe of a classifier of torchvision, without a download.
 
     Raises:
-        ModelError: if it is unknown.
+        ModelError: for an unknown name.
     """
     full = f"torchvision/{name}"
     if name not in names():
@@ -40,16 +38,16 @@ def recipe(name: str) -> Recipe:
     geometry = Geometry(transforms.resize_size[0], (crop, crop), transforms.interpolation.value)
     return Recipe(
         full,
-        Shown(tuple(transforms.mean), tuple(transforms.std), geometry),
+        Preprocessing(tuple(transforms.mean), tuple(transforms.std), geometry),
         tuple(weights.meta["categories"]),
         partial(_build, name, crop),
         partial(_publish, full, name, weights.url),
-        _modern,
+        _current_names,
     )
 
 
 def _build(name: str, crop: int, classes: int | None) -> nn.Module:
-    """What torchvision's own builders set only when they are given weights is set here in any case."""
+    """An untrained module; settings that torchvision's builders change only with weights are always set."""
     settings: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         settings |= {"transform_input": True, "init_weights": False}
@@ -59,8 +57,8 @@ def _build(name: str, crop: int, classes: int | None) -> nn.Module:
     return module
 
 
-def _publish(full: str, name: str, url: str) -> Trained:
-    """From torch.hub's cache or the network; read here, as torch.hub would run code in the file."""
+def _publish(full: str, name: str, url: str) -> TrainedModule:
+    """Weights from torch.hub's cache or the network; read by this package, because torch.hub would run code in the file."""
     file = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
     with refusing(full, "the weights cannot be downloaded", f"connect to the network, or put {url} into weights=FILE"):
         if not file.exists():
@@ -70,8 +68,8 @@ def _publish(full: str, name: str, url: str) -> Trained:
     return fill(recipe(name), read_checkpoint(file))
 
 
-def _modern(state: State) -> State:
-    """The DenseNets' files say ``norm.1`` where modules are called ``norm1`` now."""
+def _current_names(state: ModelState) -> ModelState:
+    """The current names of modules: files of DenseNets have ``norm.1`` for ``norm1``."""
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value for key, value in state.items()}
 
 

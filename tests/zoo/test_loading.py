@@ -1,4 +1,9 @@
+from __future__ import annotations
+
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
@@ -7,23 +12,24 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from faithmap.data import read_image, sample_photo
 from faithmap.zoo import ModelError, available, load, names
-from faithmap.zoo.catalog import recipe_of
+from faithmap.zoo.loading import recipe_of
 
 TIMM = ["resnet18.a1_in1k", "vit_tiny_patch16_224", "convnext_tiny.in12k_ft_in1k_384", "tf_efficientnetv2_b3.in21k_ft_in1k"]
 TORCHVISION = ["vgg19", "mobilenet_v3_small", "efficientnet_b0", "swin_v2_t", "inception_v3", "vit_h_14"]
 
 
-def photos():
+def photos() -> list[Image.Image]:
     landscape = Image.open(sample_photo("chelsea")).convert("RGB")
     portrait = landscape.transpose(Image.Transpose.ROTATE_90).crop((0, 0, 250, 451))
     return [landscape, portrait, landscape.crop((50, 0, 350, 300)), landscape.resize((90, 70))]
 
 
-def compare(shown, transform):
+def compare(shown: Any, transform: Any) -> None:
     """What the model is shown, against the library's own transform of the PIL image."""
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (shown.mean, shown.std))
     for photo in photos():
@@ -36,18 +42,18 @@ def compare(shown, transform):
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_geometry_is_timms(name):
+def test_geometry_is_timms(name: str) -> None:
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    compare(recipe_of(f"timm/{name}").shown, timm.data.create_transform(**config, is_training=False))
+    compare(recipe_of(f"timm/{name}").preprocessing, timm.data.create_transform(**config, is_training=False))
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_geometry_is_torchvisions(name):
+def test_geometry_is_torchvisions(name: str) -> None:
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    compare(recipe_of(f"torchvision/{name}").shown, weights.transforms())
+    compare(recipe_of(f"torchvision/{name}").preprocessing, weights.transforms())
 
 
-def test_preprocess_is_the_recipes_geometry(tmp_path):
+def test_preprocess_is_the_recipes_geometry(tmp_path: Path) -> None:
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "w.pth")
     model = load("torchvision/squeezenet1_1", weights=tmp_path / "w.pth")
     photo = read_image(sample_photo("coffee"))
@@ -58,14 +64,16 @@ def test_preprocess_is_the_recipes_geometry(tmp_path):
 
 
 @pytest.fixture
-def torch_home(tmp_path, monkeypatch):
+def torch_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
 
 
-def test_torchvision_weights_come_from_the_cache(torch_home, no_network, lived_in):
+def test_torchvision_weights_come_from_the_cache(
+    torch_home: Path, no_network: None, lived_in: Callable[[nn.Module], Any]
+) -> None:
     module = lived_in(torchvision.models.mobilenet_v3_small())
     torch.save(module.state_dict(), torch_home / "mobilenet_v3_small-047dcff4.pth")
     model = load("torchvision/mobilenet_v3_small")
@@ -76,10 +84,10 @@ def test_torchvision_weights_come_from_the_cache(torch_home, no_network, lived_i
     assert model.label(967) == "espresso"
 
 
-def test_torchvision_download(torch_home, monkeypatch):
+def test_torchvision_download(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def download(url, file, hash_prefix, progress):
+    def download(url: Any, file: Any, hash_prefix: Any, progress: Any) -> None:
         asked.append((url, hash_prefix))
         torch.save(torchvision.models.squeezenet1_1().state_dict(), file)
 
@@ -89,7 +97,7 @@ def test_torchvision_download(torch_home, monkeypatch):
     assert asked == [("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", "b8a52dc0")]
 
 
-def test_torchvision_builds_as_for_published_weights():
+def test_torchvision_builds_as_for_published_weights() -> None:
     inception = recipe_of("torchvision/inception_v3").build(10)
     assert inception.transform_input
     assert recipe_of("torchvision/googlenet").build(10).transform_input
@@ -97,7 +105,7 @@ def test_torchvision_builds_as_for_published_weights():
         assert recipe_of("torchvision/vit_h_14").build(10).image_size == 518
 
 
-def test_torchvision_densenet_keys():
+def test_torchvision_densenet_keys() -> None:
     old = {"features.denseblock1.denselayer2.norm.1.weight": 0, "features.denseblock1.denselayer2.conv.2.weight": 1}
     renamed = recipe_of("torchvision/densenet121").rename({**old, "features.norm5.weight": 2})
     modern = ["features.denseblock1.denselayer2.norm1.weight", "features.denseblock1.denselayer2.conv2.weight"]
@@ -108,11 +116,11 @@ def test_torchvision_densenet_keys():
 
 
 @pytest.fixture
-def hub_cache(tmp_path, monkeypatch):
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Path], None]:
     """The hub's cache with a file in it, laid out as huggingface_hub documents."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
-    def put(repo, filename, file):
+    def put(repo: str, filename: str, file: Path) -> None:
         folder = tmp_path / "cache" / f"models--{repo.replace('/', '--')}"
         (folder / "refs").mkdir(parents=True)
         (folder / "snapshots" / "abc").mkdir(parents=True)
@@ -122,11 +130,17 @@ def hub_cache(tmp_path, monkeypatch):
     return put
 
 
-def test_timm_weights_come_from_the_cache(tmp_path, hub_cache, no_network, lived_in, monkeypatch):
+def test_timm_weights_come_from_the_cache(
+    tmp_path: Path,
+    hub_cache: Any,
+    no_network: None,
+    lived_in: Callable[[nn.Module], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     find = huggingface_hub.hf_hub_download
 
-    def without_asking(*args, local_files_only, **options):
-        assert local_files_only, "the hub's client would try six times to reach it"
+    def without_asking(*args: Any, local_files_only: bool, **options: Any) -> str:
+        assert local_files_only, "the hub's client would send six requests"
         return find(*args, local_files_only=True, **options)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", without_asking)
@@ -143,12 +157,12 @@ def test_timm_weights_come_from_the_cache(tmp_path, hub_cache, no_network, lived
     assert model.label(967) == "espresso"
 
 
-def test_timm_download(tmp_path, monkeypatch):
+def test_timm_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
     asked = []
 
-    def download(repo, filename, **options):
+    def download(repo: str, filename: str, **options: Any) -> str:
         asked.append((repo, filename, options))
         return str(file)
 
@@ -167,14 +181,15 @@ def test_timm_download(tmp_path, monkeypatch):
         ({"label_names": None, "num_classes": 512}, None),
     ],
 )
-def test_timm_labels(config, labels):
+def test_timm_labels(config: dict[str, Any], labels: tuple[str, str] | None) -> None:
     from faithmap.zoo.timm_models import labels_of
 
     assert labels_of(config) == labels
 
 
-def test_labels_of_larger_imagenets():
+def test_labels_of_larger_imagenets() -> None:
     labels = recipe_of("timm/convnext_tiny.fb_in22k").labels
+    assert labels is not None
     assert len(labels) == 21841
     assert labels[359] == "tench"
 
@@ -182,7 +197,10 @@ def test_labels_of_larger_imagenets():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("timm/resnet18", "timm/resnet18: the weights are not in the cache, and the Hugging Face hub does not answer; connect"),
+        (
+            "timm/resnet18",
+            "timm/resnet18: the weights are not in the cache, and the Hugging Face hub does not respond; connect",
+        ),
         ("torchvision/resnet18", "torchvision/resnet18: the weights cannot be downloaded (<urlopen error there is no network"),
         (
             "timm/resnt18",
@@ -206,19 +224,19 @@ def test_labels_of_larger_imagenets():
         ("a\nb", "'a\\nb': is no model; "),
     ],
 )
-def test_refusals_are_one_line(name, message, no_network, torch_home, hub_cache):
+def test_refusals_are_one_line(name: str, message: str, no_network: None, torch_home: Path, hub_cache: Any) -> None:
     with pytest.raises(ModelError) as caught:
         load(name)
     assert str(caught.value).startswith(message)
     assert str(caught.value).isprintable()
 
 
-def test_missing_repository_is_told_from_missing_network(monkeypatch):
+def test_missing_repository_is_told_from_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from faithmap.zoo import hub
 
-    def missing(repo, timeout):
+    def missing(repo: Any, timeout: Any) -> None:
         raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
 
     monkeypatch.setattr(huggingface_hub, "model_info", missing)
@@ -226,26 +244,26 @@ def test_missing_repository_is_told_from_missing_network(monkeypatch):
         hub.reachable("timm/x", "a/b")
 
 
-def test_a_repository_without_weights(monkeypatch):
+def test_a_repository_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import EntryNotFoundError
 
     from faithmap.zoo import hub
 
-    def missing(*args, **kwargs):
+    def missing(*args: Any, **kwargs: Any) -> None:
         raise EntryNotFoundError.__new__(EntryNotFoundError)
 
     monkeypatch.setattr(huggingface_hub, "model_info", lambda repo, timeout: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", missing)
-    with pytest.raises(ModelError, match=r"^x: a/b holds no model\.safetensors or pytorch_model\.bin; give weights=FILE$"):
+    with pytest.raises(ModelError, match=r"^x: a/b has no model\.safetensors or pytorch_model\.bin; give weights=FILE$"):
         hub.hub_file("x", "a/b@main", None)
 
 
-def test_device_that_is_not_there():
-    with pytest.raises(ModelError, match=r"^device 'nonsense': is not one that this computer has"):
+def test_device_that_is_not_there() -> None:
+    with pytest.raises(ModelError, match=r"^device 'nonsense': is not available on this computer"):
         load(device="nonsense")
 
 
-def test_names_and_available():
+def test_names_and_available() -> None:
     assert names() == ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
     everything = available()
     assert everything[:3] == names()

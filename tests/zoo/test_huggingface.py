@@ -1,19 +1,25 @@
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from faithmap.data import sample_photo
 from faithmap.geometry import Geometry
 from faithmap.zoo import ModelError, load
-from faithmap.zoo.huggingface import shown
+from faithmap.zoo.huggingface import preprocessing_of
 
 transformers = pytest.importorskip("transformers")
 
 
-def vit(**settings):
+def vit(**settings: Any) -> Any:
     config = transformers.ViTConfig(
         hidden_size=16,
         num_hidden_layers=1,
@@ -26,7 +32,7 @@ def vit(**settings):
     return transformers.ViTForImageClassification(config).eval()
 
 
-def resnet(**settings):
+def resnet(**settings: Any) -> Any:
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **settings)
     return transformers.ResNetForImageClassification(config).eval()
 
@@ -46,10 +52,10 @@ PROCESSORS = {
 
 
 @pytest.fixture
-def saved(tmp_path):
+def saved(tmp_path: Path) -> Callable[..., str]:
     """A repository's folder, as save_pretrained writes it."""
 
-    def save(module, processor="vit"):
+    def save(module: Any, processor: str | None = "vit") -> str:
         module.save_pretrained(tmp_path)
         if processor is not None:
             PROCESSORS[processor]().save_pretrained(tmp_path)
@@ -59,9 +65,9 @@ def saved(tmp_path):
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
-def test_geometry_is_the_processors(kind):
+def test_geometry_is_the_processors(kind: Any) -> None:
     processor = PROCESSORS[kind]()
-    mean, std, geometry = shown(processor.to_dict())
+    mean, std, geometry = preprocessing_of(processor.to_dict())
     landscape = Image.open(sample_photo("chelsea")).convert("RGB").resize((120, 90))
     for photo in (landscape, landscape.transpose(Image.Transpose.ROTATE_90), landscape.crop((0, 0, 70, 70))):
         expected = processor(images=photo, return_tensors="pt")["pixel_values"]
@@ -73,7 +79,7 @@ def test_geometry_is_the_processors(kind):
         assert float(difference.max()) < 4 / 255
 
 
-def test_model_from_a_folder(saved, no_network):
+def test_model_from_a_folder(saved: Any, no_network: None) -> None:
     module = vit(id2label={0: "tench, Tinca tinca", 1: "crane", 2: "crane, bird"})
     model = load(saved(module))
     image = model.read(sample_photo("coffee"))
@@ -85,7 +91,7 @@ def test_model_from_a_folder(saved, no_network):
     assert not model.module.training
 
 
-def test_convolutions_are_folded(saved, lived_in):
+def test_convolutions_are_folded(saved: Any, lived_in: Callable[[nn.Module], Any]) -> None:
     module = lived_in(resnet(num_labels=3))
     model = load(saved(module, "crop"))
     assert not any(isinstance(child, torch.nn.BatchNorm2d) for child in model.modules())
@@ -96,11 +102,11 @@ def test_convolutions_are_folded(saved, lived_in):
     assert model.labels is None
 
 
-def test_half_precision_weights_become_single(saved):
+def test_half_precision_weights_become_single(saved: Any) -> None:
     assert load(saved(vit(num_labels=2).half())).dtype == torch.float32
 
 
-def test_weights_from_a_file(saved, tmp_path):
+def test_weights_from_a_file(saved: Any, tmp_path: Path) -> None:
     name = saved(vit(id2label={0: "cat", 1: "dog"}))
     other = vit(num_labels=5)
     torch.save(other.state_dict(), tmp_path / "w.pth")
@@ -111,32 +117,32 @@ def test_weights_from_a_file(saved, tmp_path):
     assert model.labels is None
 
 
-def refusal(name):
+def refusal(name: str) -> str:
     with pytest.raises(ModelError) as caught:
         load(name)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
 
-def test_weights_of_another_task_are_refused(saved):
+def test_weights_of_another_task_are_refused(saved: Any) -> None:
     headless = transformers.ViTModel(vit().config)
     message = refusal(saved(headless))
     assert "its weights lack classifier.bias, classifier.weight: it was trained for something else" in message
 
 
-def test_only_safetensors_are_read(saved, tmp_path):
+def test_only_safetensors_are_read(saved: Any, tmp_path: Path) -> None:
     module = vit()
     name = saved(module)
     (tmp_path / "model.safetensors").unlink()
     torch.save(module.state_dict(), tmp_path / "pytorch_model.bin")
-    assert "the weights cannot be had" in refusal(name)
+    assert "the weights are not available" in refusal(name)
 
 
-def test_without_a_processor(saved):
-    assert "its configuration cannot be had" in refusal(saved(vit(), processor=None))
+def test_without_a_processor(saved: Any) -> None:
+    assert "its configuration is not available" in refusal(saved(vit(), processor=None))
 
 
-def test_preprocessing_that_is_something_else(saved, tmp_path):
+def test_preprocessing_that_is_something_else(saved: Any, tmp_path: Path) -> None:
     name = saved(vit())
     transformers.LevitImageProcessor().save_pretrained(tmp_path)
     assert "LevitImageProcessor does more than resize, crop the centre and normalise; build it with" in refusal(name)
@@ -144,12 +150,12 @@ def test_preprocessing_that_is_something_else(saved, tmp_path):
     assert "its image processor is not supported" in refusal(name)
 
 
-def test_missing_folder_network_and_library(tmp_path, no_network, monkeypatch):
+def test_missing_folder_network_and_library(tmp_path: Path, no_network: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     assert "there is no such folder; give one" in refusal(f"hf/{tmp_path}/nowhere")
-    assert "hf/google/nothing: its configuration cannot be had" in refusal("hf/google/nothing")
+    assert "hf/google/nothing: its configuration is not available" in refusal("hf/google/nothing")
     monkeypatch.setitem(sys.modules, "transformers", None)
     expected = f"hf/{tmp_path}: needs transformers; pip install 'faithmap[zoo]'"
     assert refusal(f"hf/{tmp_path}") == expected

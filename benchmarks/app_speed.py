@@ -91,8 +91,8 @@ def memory_of(process: int) -> float:
 
 def seconds_to_end(page: Page, server: subprocess.Popen[str]) -> float:
     """From SIGTERM to the end of the process, while it computes."""
-    asked = page.explain(2000)  # held: a visitor who hangs up is not computed for
-    next(asked)
+    request = page.explain(2000)  # held: a visitor who hangs up is not computed for
+    next(request)
     began = time.perf_counter()
     server.send_signal(signal.SIGTERM)
     server.wait()

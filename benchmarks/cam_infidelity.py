@@ -33,19 +33,19 @@ def main() -> None:
     for name, explain in explainers.items():
         values = []
         for image in images.split(1):
-            why = explain(image)
-            played = infidelity(
+            explanation = explain(image)
+            result = infidelity(
                 model,
                 image,
-                why,
-                why.target,
+                explanation,
+                explanation.target,
                 perturbation=options.perturbation,
                 draws=options.draws,
                 seed=options.seed,
                 chunk_size=options.chunk,
                 autocast=autocast(options),
             )
-            values.append(float(played.unexplained))
+            values.append(float(result.unexplained))
         found[name] = values
         print(f"{name} done", file=sys.stderr)
     rows = [[name, with_error(v), "" if name == "gradcam" else difference(v, found["gradcam"])] for name, v in found.items()]

@@ -57,13 +57,13 @@ def measure(bench: Bench, name: str, explain: Explain, resolutions: list[int]) -
         if not wanted:
             continue
         start = time.perf_counter()
-        why = explain(image)
+        explanation = explain(image)
         seconds = time.perf_counter() - start
         for resolution in wanted:
-            cells = why.at((resolution, resolution))
-            played = fm.deletion_insertion(bench.model, image, cells, why.target, chunk_size=bench.chunk)
-            areas = played.deletion.area.item(), played.insertion.area.item()
-            passes = (why.diagnostics[0][f"{kind}_passes"] for kind in ("forward", "backward"))
+            cells = explanation.at((resolution, resolution))
+            curves = fm.deletion_insertion(bench.model, image, cells, explanation.target, chunk_size=bench.chunk)
+            areas = curves.deletion.area.item(), curves.insertion.area.item()
+            passes = (explanation.diagnostics[0][f"{kind}_passes"] for kind in ("forward", "backward"))
             bench.results.add(Row(photo, name, resolution, *areas, seconds, *passes))
     print(f"{name} done", file=sys.stderr)
 
@@ -75,7 +75,7 @@ def report(results: Results, photos: list[str], names: list[str], resolution: in
     lines = []
     for name, found in rows.items():
         values = [row.difference for row in found]
-        areas = [with_error([getattr(row, game) for row in found]) for game in ("deletion", "insertion")]
+        areas = [with_error([getattr(row, curve) for row in found]) for curve in ("deletion", "insertion")]
         paired = "" if name == reference else difference(values, ours)
         lines.append([name, *areas, with_error(values), paired, f"{sum(row.forward for row in found) / len(found):.0f}"])
     return table(["method", "deletion", "insertion", "ins - del", f"to {reference}", "forwards"], lines)

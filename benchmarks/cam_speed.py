@@ -74,7 +74,7 @@ def main() -> None:
     expected = fm.CAM(model, gradient=Expected(samples=options.samples), **settings)
     rows = []
     for count in (1, len(images)):
-        shown = images[:count]
+        batch = images[:count]
         rivals: dict[str, tuple[int, Callable[[Tensor], object]]] = {
             "Grad-CAM": (1, fm.GradCAM(model, **settings)),
             f"Expected, {options.samples} samples": (options.samples + 1, expected),
@@ -82,7 +82,7 @@ def main() -> None:
         }
         for name, (passes, explain) in rivals.items():
             ours, ratio = against_bare(
-                partial(explain, shown), partial(bare, model, shown, passes, options.chunk, dtype), options
+                partial(explain, batch), partial(bare, model, batch, passes, options.chunk, dtype), options
             )
             rows.append([name, f"{count}", f"{passes}", f"{ours / count:.4f}", f"{ratio:.2f}"])
     print(f"{options.model} on {options.device}, {options.layer}, {torch.get_num_threads()} threads\n")

@@ -128,13 +128,15 @@ class Results:
 
 def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution: int) -> fm.Explanation:
     """Grad-CAM of the last layer, stretched over the image and resampled: a rival, as everybody draws it."""
-    why = stretched(fm.GradCAM(model)(images))
-    return fm.Explanation(why.at((resolution, resolution)), why.image_size, target=why.target, method=why.method)
+    explanation = stretched(fm.GradCAM(model)(images))
+    return fm.Explanation(
+        explanation.at((resolution, resolution)), explanation.image_size, target=explanation.target, method=explanation.method
+    )
 
 
-def stretched(why: fm.Explanation) -> fm.Explanation:
+def stretched(explanation: fm.Explanation) -> fm.Explanation:
     """The same map with its corners on the image's, wherever its cells stand."""
-    return replace(why, rows=None, columns=None)
+    return replace(explanation, rows=None, columns=None)
 
 
 def random_map(images: Float[Tensor, "n 3 h w"], resolution: int, seed: int) -> fm.Explanation:

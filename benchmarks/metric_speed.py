@@ -102,9 +102,12 @@ def main() -> None:
     rows = []
     for count in sorted({1, len(photos)}):
         images = photos[:count]
-        why = fm.GradCAM(model)(images)
-        assert why.target is not None
-        works = {**ours(images, why.heatmap, options), **quantus(images, why.heatmap, why.target, options)}
+        explanation = fm.GradCAM(model)(images)
+        assert explanation.target is not None
+        works = {
+            **ours(images, explanation.heatmap, options),
+            **quantus(images, explanation.heatmap, explanation.target, options),
+        }
         rows += [row(name, work, model, images, options) for name, work in works.items() if options.only in name]
     print(f"{options.model} on {options.device}, autocast {options.autocast}, {torch.get_num_threads()} threads\n")
     print(table(["metric", "images", "forwards an image", "seconds an image", "ratio to the bare forwards"], rows))

@@ -105,12 +105,12 @@ def rows_of_solvers(
         middle = flat_fill(images, removed)
         shifted = images - middle
         exact = linear_imputation(shifted.double(), removed, tolerance=1e-10)
-        gone = removed.unsqueeze(1)
+        removed_pixels = removed.unsqueeze(1)
 
-        def close(x: Images, exact: Tensor = exact, gone: Tensor = gone) -> bool:
-            return bool(((x - exact) * gone).abs().max() < TOLERANCE)
+        def close(x: Images, exact: Tensor = exact, removed_pixels: Tensor = removed_pixels) -> bool:
+            return bool(((x - exact) * removed_pixels).abs().max() < TOLERANCE)
 
-        pyramid = pyramid_fill(shifted, (~gone).to(images.dtype))
+        pyramid = pyramid_fill(shifted, (~removed_pixels).to(images.dtype))
         starts = {"conjugate gradients": torch.zeros_like(images), "the same from a pyramid": pyramid}
         solvers: dict[str, tuple[int, Callable[[], object]]] = {
             "multigrid": (multigrid_iterations(images, removed), partial(imputed, images, removed, options.chunk))
@@ -136,13 +136,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     model = fm.load(options.model, device=options.device)
     _, images = load_photos(options, model)
-    dtype, why = autocast(options), fm.GradCAM(model)(images)
+    dtype, explanation = autocast(options), fm.GradCAM(model)(images)
     print(f"{options.model} on {options.device}, {len(images)} photographs, {torch.get_num_threads()} threads\n")
     header = ["removed", "solver", "iterations", "seconds an imputation", "ratio to a forward"]
-    print(table(header, rows_of_solvers(model, images, cell_ranks(why.at()), options, dtype)))
+    print(table(header, rows_of_solvers(model, images, cell_ranks(explanation.at()), options, dtype)))
     passes = 1 + 2 * len(FRACTIONS)
     bare = partial(forward, model, images.repeat_interleave(passes, dim=0), options.chunk, dtype)
-    whole = partial(road, model, images, why, chunk_size=options.chunk, autocast=dtype)
+    whole = partial(road, model, images, explanation, chunk_size=options.chunk, autocast=dtype)
     pairs = [(seconds(whole, options.device), seconds(bare, options.device)) for _ in range(options.repeat + 1)][1:]
     ours, ratio = (statistics.median(v) for v in ((mine / len(images) for mine, _ in pairs), (a / b for a, b in pairs)))
     print(f"\nROAD, {passes} passes an image: {ours:.2f} seconds an image, {ratio:.2f} times its bare forward passes")

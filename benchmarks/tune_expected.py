@@ -99,7 +99,7 @@ def main() -> None:
             measure(bench, name, fm.ExpectedGradCAM(bench.model, **shared, **change), [RESOLUTION])
             rows = [row for photo in bench.photos if (row := bench.results.get(photo, name, RESOLUTION))]
             found = [row.difference for row in rows]
-            areas = [with_error([getattr(row, game) for row in rows]) for game in ("deletion", "insertion")]
+            areas = [with_error([getattr(row, curve) for row in rows]) for curve in ("deletion", "insertion")]
             maps = fm.ExpectedGradCAM(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
             shapes = [f"{float(measured(maps).mean()):.3f}" for measured in (gini, entropy)]
             lines.append([value, *areas, with_error(found), difference(found, ours), *shapes])

@@ -181,11 +181,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 def _modules(model: nn.Module) -> list[nn.Module]:
     """Every module once. ``model.modules()`` also makes their names, which takes longer than all else around a pass."""
-    found, seen = [model], {model}
+    found, visited = [model], {model}
     for module in found:
         for child in module._modules.values():
-            if child is not None and child not in seen:
-                seen.add(child)
+            if child is not None and child not in visited:
+                visited.add(child)
                 found.append(child)
     return found
 

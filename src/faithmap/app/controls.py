@@ -63,8 +63,8 @@ def make_controls(offered: OfferedModel, name: str) -> MethodControls:
 
 
 def _control(setting: str, offered: OfferedModel, elem_id: str) -> Any:
-    shown = setting in offered.methods[offered.default]
-    common: dict[str, Any] = {"label": LABELS[setting], "visible": shown, "elem_id": elem_id, "min_width": 150}
+    offers_setting = setting in offered.methods[offered.default]
+    common: dict[str, Any] = {"label": LABELS[setting], "visible": offers_setting, "elem_id": elem_id, "min_width": 150}
     if setting in NUMBERS:
         return gr.Number(default_number(offered.default, setting), precision=0, placeholder="default", **common)
     return gr.Dropdown(choices_of(setting, offered), value=DEFAULT, **common)
@@ -100,11 +100,11 @@ def fitting(offered: OfferedModel, method: str | None) -> list[Any]:
     name = offered.default if method is None or method not in offered.methods else method
     updates: list[Any] = [gr.update(choices=fits, value=name), about_method(name)]
     for setting in LABELS:
-        shown = setting in offered.methods[name]
+        offers_setting = setting in offered.methods[name]
         if setting in NUMBERS:
-            updates.append(gr.update(visible=shown, value=default_number(name, setting)))
+            updates.append(gr.update(visible=offers_setting, value=default_number(name, setting)))
         else:
-            updates.append(gr.update(visible=shown, value=DEFAULT, choices=choices_of(setting, offered)))
+            updates.append(gr.update(visible=offers_setting, value=DEFAULT, choices=choices_of(setting, offered)))
     return updates
 
 

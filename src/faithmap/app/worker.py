@@ -142,11 +142,11 @@ class JobThread:
 
 def _progress(report: JobReporter) -> Iterator[JobProgress]:
     """Progress until the job is finished, with a pause after each."""
-    shown = None
+    last_shown = None
     while (progress := report.wait()) is not None:
         yield progress
-        report.cancelled.wait(PAUSE if progress.unfinished is shown else MAP_PAUSE)
-        shown = progress.unfinished
+        report.cancelled.wait(PAUSE if progress.unfinished is last_shown else MAP_PAUSE)
+        last_shown = progress.unfinished
 
 
 def _run(job: Callable[[JobReporter], T], report: JobReporter) -> T:

@@ -223,16 +223,16 @@ def inside(folder: Path, name: str, source: Path) -> Path:
     Raises:
         AnnotationError: for a name that leads out of the folder, or is invalid.
     """
-    shown = repr(name[:100])
+    quoted = repr(name[:100])
     if not name.isprintable() or re.match(r"$|/|[A-Za-z]:", name) or "\\" in name or ".." in name.split("/"):
-        raise annotation_error(source, f"names a file {shown}", "give plain names of files in the data set's folder")
+        raise annotation_error(source, f"names a file {quoted}", "give plain names of files in the data set's folder")
     path = folder / name
     try:
         leaves = not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError) as error:
-        raise annotation_error(source, f"names a file {shown} that cannot be found ({error})", "repair the links") from error
+        raise annotation_error(source, f"names a file {quoted} that cannot be found ({error})", "repair the links") from error
     if leaves:
-        raise annotation_error(source, f"names a file {shown} that is a link out of {folder}", "copy the file into the folder")
+        raise annotation_error(source, f"names a file {quoted} that is a link out of {folder}", "copy the file into the folder")
     return path
 
 

@@ -186,6 +186,6 @@ class PascalAnnotation:
     def _number(self, element: ET.Element, tag: str) -> float:
         text = element.findtext(tag)
         if not re.fullmatch(r"\s*-?\d{1,9}(\.\d*)?\s*", text or "", re.ASCII):
-            shown = "nothing" if text is None else repr(text[:40])
-            raise annotation_error(self.path, f"has {shown} in <{element.tag}> as {tag}", "give a number")
+            quoted = "nothing" if text is None else repr(text[:40])
+            raise annotation_error(self.path, f"has {quoted} in <{element.tag}> as {tag}", "give a number")
         return float(text or "")

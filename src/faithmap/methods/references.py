@@ -79,8 +79,8 @@ class ImageSet(Distribution):
         """
         batches = (batch if isinstance(batch, Tensor) else batch[0] for batch in loader)
         kept: list[Tensor] = []
-        for seen, image in enumerate(itertools.chain.from_iterable(batches)):
-            place = seen if seen < count else int(torch.randint(seen + 1, (), generator=generator))
+        for number, image in enumerate(itertools.chain.from_iterable(batches)):
+            place = number if number < count else int(torch.randint(number + 1, (), generator=generator))
             if place < count:
                 kept[place : place + 1] = [image.detach().clone()]
         if not kept:

@@ -95,34 +95,34 @@ def decimals(values: Iterable[float]) -> int:
 
 def areas(section: ModelSection, metrics: Sequence[str], reach: SpreadText, prefix: str = "") -> ReportTable | None:
     """The papers' table: methods by resolutions, deletion / insertion; the prefix selects the protocol."""
-    shown = [prefix + area for area in AREAS if prefix + area in metrics]
-    if not shown:
+    displayed = [prefix + area for area in AREAS if prefix + area in metrics]
+    if not displayed:
         return None
     names = dict.fromkeys(entry.name for entry in section.entries)
-    cells = {(e.name, group.resolution): _scores(group, e, shown, reach) for group in section.groups for e in group.entries}
+    cells = {(e.name, group.resolution): _scores(group, e, displayed, reach) for group in section.groups for e in group.entries}
     rows = [
         [TableCell(name), *(cells.get((name, group.resolution), TableCell(NONE)) for group in section.groups)] for name in names
     ]
-    title = " / ".join(f"{metric} {_arrow(section.groups[0], metric)}" for metric in shown)
+    title = " / ".join(f"{metric} {_arrow(section.groups[0], metric)}" for metric in displayed)
     return ReportTable(title, ["method", *(group.resolution for group in section.groups)], rows)
 
 
 def others(section: ModelSection, metrics: Sequence[str], reach: SpreadText) -> ReportTable | None:
     """All other metrics: methods and resolutions by metrics."""
     in_areas = {prefix + area for prefix in protocols(metrics) for area in AREAS}
-    shown = [metric for metric in metrics if metric not in in_areas]
-    if not shown:
+    displayed = [metric for metric in metrics if metric not in in_areas]
+    if not displayed:
         return None
     digits = {
         metric: decimals(score.mean for entry in section.entries if (score := entry.scores.get(metric)) is not None)
-        for metric in shown
+        for metric in displayed
     }
     rows = []
     for group in section.groups:
         for entry in group.entries:
-            scores = [_scores(group, entry, [metric], reach, digits[metric]) for metric in shown]
+            scores = [_scores(group, entry, [metric], reach, digits[metric]) for metric in displayed]
             rows.append([TableCell(entry.name), TableCell(group.resolution), *scores])
-    arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in shown]
+    arrows = [f"{metric} {_arrow(section.groups[0], metric)}".strip() for metric in displayed]
     return ReportTable("Other metrics" if in_areas else "Metrics", ["method", "resolution", *arrows], rows)
 
 

@@ -175,9 +175,9 @@ class LIME(Surrogate):
     def _library(self, scores: Callable[[Tensor], Tensor], solver: LeastSquares) -> Any:
         return captum().Lime(scores, interpretable_model=solver, similarity_func=self.nearness)
 
-    def nearness(self, image: Tensor, shown: Tensor, parts: Float[Tensor, "1 parts"], **more: Any) -> Float[Tensor, " 1"]:
+    def nearness(self, image: Tensor, subsets: Tensor, parts: Float[Tensor, "1 parts"], **more: Any) -> Float[Tensor, " 1"]:
         r""":math:`\pi(v)`, with the parameters that captum gives."""
-        del image, shown, more
+        del image, subsets, more
         distance = 1 - parts.double().mean(dim=1).sqrt()
         nearness: Tensor = torch.exp(-distance.square() / (2 * self.kernel_width**2))
         return nearness
@@ -221,12 +221,12 @@ class LeastSquares:
 
     def fit(self, loader: Iterable[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float]:
         """Fit to samples, scores and weights, in one batch or several; captum calls this."""
-        shown, scores, weights = (torch.cat(parts).double() for parts in zip(*loader, strict=True))
+        subsets, scores, weights = (torch.cat(parts).double() for parts in zip(*loader, strict=True))
         share = (weights / weights.sum()).unsqueeze(1)
-        middle, level = (share * shown).sum(dim=0), (share.squeeze(1) * scores).sum()
-        rows, values = shown - middle, scores - level
+        middle, level = (share * subsets).sum(dim=0), (share.squeeze(1) * scores).sum()
+        rows, values = subsets - middle, scores - level
         root = weights.sqrt().unsqueeze(1)
-        ridge = torch.eye(shown.shape[1], dtype=torch.float64, device=shown.device) * self.penalty**0.5
+        ridge = torch.eye(subsets.shape[1], dtype=torch.float64, device=subsets.device) * self.penalty**0.5
         left = torch.cat([root * rows, ridge])
         right = torch.cat([root * values.unsqueeze(1), ridge.new_zeros(len(ridge), 1)])
         self.coefficients = torch.linalg.lstsq(left, right).solution.squeeze(1)

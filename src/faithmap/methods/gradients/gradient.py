@@ -211,7 +211,7 @@ class SmoothGrad(GradientExplainer):
         """Mean and variance of the attributions, by sums of differences from the first: their squares do not cancel."""
         stream = Stream(part.images, [self._samples(generator) for generator in part.generators])
         total, square, first = (torch.zeros_like(at_least_single(part.images)) for _ in range(3))
-        seen = torch.zeros(len(part.images), dtype=torch.bool)
+        filled = torch.zeros(len(part.images), dtype=torch.bool)
         for passes in torch.arange(len(stream)).split(part.probe.chunk_size):
             of = stream.image[passes]
             index = of.to(part.images.device)
@@ -219,8 +219,8 @@ class SmoothGrad(GradientExplainer):
             copies = replace(part, images=stream.perturbed(passes), numbers=part.numbers[index], generators=generators)
             values = self._method.attribute(copies)
             for row, i in enumerate(of.tolist()):
-                if not seen[i]:
-                    first[i], seen[i] = values[row], True
+                if not filled[i]:
+                    first[i], filled[i] = values[row], True
             apart = values - first[index]
             total.index_add_(0, index, apart)
             square.index_add_(0, index, apart.square())

@@ -347,8 +347,8 @@ class ExtremalPerturbation(Explainer):
             request.progress(self.iterations * int(index[0]) + done * len(index), self.iterations * len(request.images))
 
         masks = self._ascend(probe, areas, progress)
-        everyone = torch.arange(len(masks), device=index.device)
-        kept, removed = _probability(probe, masks, everyone), _probability(probe, 1 - masks, everyone)
+        every_image = torch.arange(len(masks), device=index.device)
+        kept, removed = _probability(probe, masks, every_image), _probability(probe, 1 - masks, every_image)
         clean = request.kept[index].repeat_interleave(count)
         enough = removed <= (1 - self.share) * clean if self.variant == "delete" else kept >= self.share * clean
         extremal = [self._extremal_area(row) for row in enough.view(-1, count).tolist()]

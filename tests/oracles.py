@@ -20,6 +20,16 @@ def given(value: T | None) -> T:
     return value
 
 
+def fails_from(first: int) -> Callable[[int, int], None]:
+    """A progress callback that raises as soon as ``first`` passes are done."""
+
+    def fails(done: int, total: int) -> None:
+        if done >= first:
+            raise ZeroDivisionError
+
+    return fails
+
+
 class Linear(nn.Module):
     """Two classes whose logits are +-w.x: everything about it has a closed form."""
 

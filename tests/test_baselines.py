@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -72,7 +73,7 @@ def test_noise_has_its_seed() -> None:
         (float("nan"), "NaN"),
     ],
 )
-def test_what_is_no_baseline(baseline: object, words: str) -> None:
+def test_an_unknown_name_a_shape_that_does_not_fit_and_nan_are_no_baseline(baseline: Any, words: str) -> None:
     with pytest.raises((ValueError, RuntimeError), match=words):
         make_baseline(baseline, torch.rand(2, 3, 4, 4))
 

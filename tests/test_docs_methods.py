@@ -35,7 +35,7 @@ class Row(NamedTuple):
 def rows() -> dict[str, Row]:
     lines = [line for line in TABLE.read_text().splitlines() if line.startswith("| [`")]
     cells = (Row(*(cell.strip() for cell in line.strip("|").split(" | "))) for line in lines)
-    return {re.match(r"\[`(\w+)`]", row.name)[1]: row for row in cells}
+    return {re.findall(r"^\[`(\w+)`]", row.name)[0]: row for row in cells}
 
 
 ROWS = rows()
@@ -68,11 +68,11 @@ def value(node: ast.expr) -> Any:
     """Of a literal, or of a public name called with literals."""
     if isinstance(node, ast.Call):
         assert isinstance(node.func, ast.Name)
-        return getattr(fm, node.func.id)(**{word.arg: value(word.value) for word in node.keywords})
+        return getattr(fm, node.func.id)(**{str(word.arg): value(word.value) for word in node.keywords})
     return ast.literal_eval(node)
 
 
-def default(field: Field) -> Any:
+def default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 

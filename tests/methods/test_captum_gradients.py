@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from oracles import Linear
+from oracles import Linear, given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap import CompletenessWarning
+from faithmap import CompletenessWarning, Explainer
 from faithmap.methods.captum_methods import LRP, DeconvNet, DeepLIFT, GuidedBackprop
+from faithmap.score import ScoreKind
 
 attr = pytest.importorskip("captum.attr")
 pytestmark = [
@@ -36,7 +38,8 @@ class Hookable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool(self.two(self.relu1(self.one(x))))
-        return self.head(self.relu2(self.three(x)).flatten(1))
+        logits: Tensor = self.head(self.relu2(self.three(x)).flatten(1))
+        return logits
 
 
 class Unhookable(Hookable):
@@ -44,7 +47,8 @@ class Unhookable(Hookable):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.two(F.relu(self.one(x), inplace=True)), 2)
-        return self.head(torch.flatten(self.three(x).relu_(), 1))
+        logits: Tensor = self.head(torch.flatten(self.three(x).relu_(), 1))
+        return logits
 
 
 class Residual(nn.Module):
@@ -55,7 +59,7 @@ class Residual(nn.Module):
         torch.manual_seed(5)
         self.one, self.two, self.three = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1)
         self.norm, self.act, self.head = nn.BatchNorm2d(6), activation, nn.Linear(6, 4)
-        nn.init.normal_(self.norm.running_mean, std=0.1)
+        nn.init.normal_(given(self.norm.running_mean), std=0.1)
         self.double().eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +67,8 @@ class Residual(nn.Module):
         x = self.act(self.two(x) + x)
         y = self.three(x)
         y += x
-        return self.head(self.act(y).mean(dim=(2, 3))) * 20
+        logits: Tensor = self.head(self.act(y).mean(dim=(2, 3))) * 20
+        return logits
 
 
 class Gated(Residual):
@@ -71,7 +76,8 @@ class Gated(Residual):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self.one(x))
-        return self.head((x * torch.sigmoid(4 * self.two(x))).mean(dim=(2, 3))) * 20
+        logits: Tensor = self.head((x * torch.sigmoid(4 * self.two(x))).mean(dim=(2, 3))) * 20
+        return logits
 
 
 def test_of_a_linear_model_all_have_closed_forms() -> None:
@@ -80,8 +86,9 @@ def test_of_a_linear_model_all_have_closed_forms() -> None:
     for method in (GuidedBackprop, DeconvNet):
         assert torch.allclose(method(model)(PICTURES, 0).heatmap, WEIGHT.clamp(min=0).sum(dim=0))
         assert torch.allclose(method(model)(PICTURES, 1).heatmap, (-WEIGHT).clamp(min=0).sum(dim=0))
-    for channels, wanted in (("largest", WEIGHT.clamp(min=0).amax(dim=0)), ("sum", WEIGHT.clamp(min=0).sum(dim=0))):
-        assert torch.allclose(GuidedBackprop(model, channels=channels)(PICTURES, 0).heatmap, wanted)
+    largest = GuidedBackprop(model, channels="largest")(PICTURES, 0).heatmap
+    assert torch.allclose(largest, WEIGHT.clamp(min=0).amax(dim=0))
+    assert torch.allclose(GuidedBackprop(model, channels="sum")(PICTURES, 0).heatmap, WEIGHT.clamp(min=0).sum(dim=0))
     why = DeepLIFT(model, baseline=0.25)(PICTURES, 1)
     assert torch.allclose(why.heatmap, -(WEIGHT * (PICTURES - 0.25)).sum(dim=1))
     assert torch.allclose(DeepLIFT(model)(PICTURES, 0, baseline=0.5).heatmap, (WEIGHT * (PICTURES - 0.5)).sum(dim=1))
@@ -103,7 +110,7 @@ def test_a_rectifier_with_a_ceiling_is_closed_above_it() -> None:
     assert torch.allclose(lifted.heatmap, (WEIGHT * (8 * PICTURES).clamp(max=6)).sum(dim=1))
 
 
-CAPTUM: dict[str, tuple[Callable, Callable]] = {
+CAPTUM: dict[str, tuple[Callable[[nn.Module], Explainer], Callable[[nn.Module, Tensor, Tensor], Tensor]]] = {
     "guided": (GuidedBackprop, lambda m, x, t: attr.GuidedBackprop(m).attribute(x, t)),
     "deconv": (DeconvNet, lambda m, x, t: attr.Deconvolution(m).attribute(x, t)),
     "deeplift": (
@@ -137,15 +144,15 @@ def test_parity_with_captum_on_a_net_that_it_can_hook(name: str) -> None:
         (nn.PReLU(), "logit"),
     ],
 )
-def test_deeplift_is_complete(activation: nn.Module, score: str) -> None:
+def test_deeplift_is_complete(activation: nn.Module, score: ScoreKind) -> None:
     why = DeepLIFT(Residual(activation), score=score, baseline="blur")(PICTURES)
     assert max(d["completeness_gap"] for d in why.diagnostics) < (1e-9 if score == "logit" else 1e-3)
     model = Residual(activation)
     blurred = DeepLIFT(model, score=score)(PICTURES, baseline=PICTURES.flip(-1))
     outputs = model(PICTURES.flip(-1)).detach()
     outputs = outputs if score == "logit" else outputs.softmax(dim=1)
-    start = outputs.gather(1, blurred.target.unsqueeze(1)).squeeze(1)
-    assert torch.allclose(blurred.heatmap.sum(dim=(1, 2)), blurred.score - start, atol=1e-4)
+    start = outputs.gather(1, given(blurred.target).unsqueeze(1)).squeeze(1)
+    assert torch.allclose(blurred.heatmap.sum(dim=(1, 2)), given(blurred.score) - start, atol=1e-4)
 
 
 def test_deeplift_follows_a_callable_score_that_is_not_linear() -> None:
@@ -159,7 +166,7 @@ def test_deeplift_says_where_it_is_not_complete() -> None:
     model = Gated(nn.ReLU())
     with pytest.warns(CompletenessWarning, match="DeepLIFT has no rule for a part of this model"):
         why = DeepLIFT(model, baseline=0.0)(PICTURES)
-    change = why.score - model(torch.zeros_like(PICTURES)).gather(1, why.target.unsqueeze(1)).squeeze(1)
+    change = given(why.score) - model(torch.zeros_like(PICTURES)).gather(1, given(why.target).unsqueeze(1)).squeeze(1)
     gap = (why.heatmap.sum(dim=(1, 2)) - change).abs() / change.abs()
     assert [d["completeness_gap"] for d in why.diagnostics] == pytest.approx(gap.tolist())
     assert any("no rule" in words for d in why.diagnostics for words in d["warnings"])
@@ -191,7 +198,9 @@ def test_overlapping_windows_of_max_pooling_add_up() -> None:
         (lambda m: LRP(m, rule="gamma"), Residual(nn.ReLU()), "no layer with weights between two rectifiers"),
     ],
 )
-def test_models_that_a_method_does_not_do_right_are_refused(make: Callable, model: nn.Module, message: str) -> None:
+def test_models_that_a_method_does_not_do_right_are_refused(
+    make: Callable[[nn.Module], Explainer], model: nn.Module, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         make(model.double().eval())(PICTURES)
 
@@ -206,31 +215,36 @@ def test_models_whose_calls_are_out_of_sight_are_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             x = self.one(x)
             x.relu_()
-            return self.head(self.pool(x).flatten(1))
+            logits: Tensor = self.head(self.pool(x).flatten(1))
+            return logits
 
     with pytest.raises(ValueError, match="returns other scores when its calls are intercepted"):
         DeepLIFT(Drops())(PICTURES)
 
-    class Names(Hookable):
+    class Names(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = Hookable()
+
         def forward(self, x: Tensor) -> dict[str, Tensor]:
-            return {"seen": super().forward(x)}
+            return {"logits": self.model(x)}
 
     with pytest.raises(TypeError, match="the model returns dict"):
-        DeepLIFT(Names())(PICTURES, lambda output: output["seen"][:, 0])
-    guided = GuidedBackprop(Names())(PICTURES, lambda output: output["seen"][:, 0])
+        DeepLIFT(Names())(PICTURES, lambda output: output["logits"][:, 0])
+    guided = GuidedBackprop(Names())(PICTURES, lambda output: output["logits"][:, 0])
     assert torch.allclose(guided.heatmap, GuidedBackprop(Hookable())(PICTURES, 0).heatmap)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("method", "settings", "message"),
     [
-        (lambda m: DeepLIFT(m, eps=0.0), "eps is 0.0"),
-        (lambda m: LRP(m, rule="flat"), "rule is 'flat'; give one of epsilon, gamma"),
-        (lambda m: LRP(m, epsilon=0.0), "epsilon is .*; give a number above 0"),
-        (lambda m: LRP(m, gamma=-1.0), "gamma is .*; give a number of at least 0"),
-        (lambda m: GuidedBackprop(m, channels="mean"), "channels is 'mean'"),
+        (DeepLIFT, {"eps": 0.0}, "eps is 0.0"),
+        (LRP, {"rule": "flat"}, "rule is 'flat'; give one of epsilon, gamma"),
+        (LRP, {"epsilon": 0.0}, "epsilon is .*; give a number above 0"),
+        (LRP, {"gamma": -1.0}, "gamma is .*; give a number of at least 0"),
+        (GuidedBackprop, {"channels": "mean"}, "channels is 'mean'"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make: Callable, message: str) -> None:
+def test_settings_outside_their_range_are_refused(method: type[Explainer], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make(Hookable())(PICTURES)
+        method(Hookable(), **settings)(PICTURES)

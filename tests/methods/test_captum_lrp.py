@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from faithmap import Classifier
 from faithmap.methods.captum_methods import LRP
+from faithmap.methods.captum_methods.lrp import Rule
 
 attr = pytest.importorskip("captum.attr")
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")
@@ -28,13 +29,13 @@ class Net(nn.Module):
         self.double()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.relu2(self.two(self.relu1(self.one(x))))).flatten(1))
+        logits: Tensor = self.head(self.pool(self.relu2(self.two(self.relu1(self.one(x))))).flatten(1))
+        return logits
 
 
 @pytest.mark.parametrize("rule", ["gamma", "alpha1_beta0"])
-def test_a_rule_between_two_rectifiers_is_captum_s(rule: str) -> None:
-    from captum.attr._utils import lrp_rules
-
+def test_a_rule_between_two_rectifiers_is_captum_s(rule: Rule) -> None:
+    lrp_rules = pytest.importorskip("captum.attr._utils.lrp_rules")
     model = Net()
     target = model(PICTURES).argmax(dim=1)
     ours = LRP(model, rule=rule, gamma=0.5)(PICTURES, target).heatmap
@@ -57,7 +58,8 @@ def test_a_rule_by_hand() -> None:
             return torch.cat([3 * h, -h], dim=1)
 
     image = torch.tensor([[[[0.6, 0.4]]]]).double()
-    for rule, wanted in (("epsilon", (1.2, -0.4)), ("gamma", (2.4, -0.4)), ("alpha1_beta0", (1.2, 0.0))):
+    shares: dict[Rule, tuple[float, float]] = {"epsilon": (1.2, -0.4), "gamma": (2.4, -0.4), "alpha1_beta0": (1.2, 0.0)}
+    for rule, wanted in shares.items():
         share = torch.tensor(wanted).double()
         why = LRP(Tiny(), rule=rule, gamma=1.0)(image, 0)
         assert torch.allclose(why.heatmap[0, 0], 3 * 0.8 * share / share.sum()), rule
@@ -96,7 +98,8 @@ def test_additions_products_with_constants_and_means_are_crossed() -> None:
             y = 2 * x
             y -= self.two(x).relu_()
             pooled = torch.cat([y.mean(dim=(2, 3)), y.amax(dim=(2, 3))], dim=1)
-            return -self.head(pooled * 2.5)
+            logits: Tensor = -self.head(pooled * 2.5)
+            return logits
 
     model = Everything()
     images = PICTURES.clone().requires_grad_()
@@ -119,7 +122,8 @@ def test_what_relevance_cannot_cross_is_refused(layer: nn.Module) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.layer(x.flatten(1, 2)).view_as(x) if isinstance(self.layer, nn.TransformerEncoderLayer) else self.layer(x)
-            return Linear(WEIGHT)(x)
+            logits: Tensor = Linear(WEIGHT)(x)
+            return logits
 
     with pytest.raises(ValueError, match="captum's LRP does not hold on this model"):
         LRP(Around().double().eval())(PICTURES, 0)

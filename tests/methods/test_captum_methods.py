@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
-from oracles import SmallNet
+from oracles import SmallNet, Untouched
 from torch import Tensor, nn
 
 import faithmap as fm
@@ -28,6 +29,11 @@ EXPLAINERS: dict[str, Callable[..., fm.Explainer]] = {
     "lime": lambda m, **k: LIME(m, cells=3, samples=12, **k),
     "kernelshap": lambda m, **k: KernelSHAP(m, cells=3, samples=12, **k),
     "gradientshap": lambda m, **k: GradientSHAP(m, samples=4, references=RandomNoise(), noise_std=0.02, **k),
+}
+
+LRP_RULES: dict[str, Callable[..., fm.Explainer]] = {
+    "gamma": lambda m, **k: LRP(m, rule="gamma", **k),
+    "alpha1_beta0": lambda m, **k: LRP(m, rule="alpha1_beta0", **k),
 }
 
 
@@ -53,10 +59,13 @@ def everything(model: nn.Module) -> list[tuple[set[str], list[int], list[list[in
 
 
 @pytest.mark.parametrize("name", [*EXPLAINERS, "gamma"])
-def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, untouched: Callable) -> None:
-    make = EXPLAINERS.get(name, lambda m: LRP(fm.Classifier(m), rule="alpha1_beta0"))
+def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+    def alpha1_beta0(model: nn.Module) -> fm.Explainer:
+        return LRP(fm.Classifier(model), rule="alpha1_beta0")
+
+    make = EXPLAINERS.get(name, alpha1_beta0)
     if name == "gamma":
-        small_net.norm = nn.Identity()
+        small_net.set_submodule("norm", nn.Identity())
     small_net.train()
     small_net.relu.register_forward_hook(lambda module, inputs, output: None)
     untouched(small_net)
@@ -99,7 +108,7 @@ def test_a_model_that_fails_under_captum_s_hooks_is_left_as_it_was(name: str, sm
             return x
 
     for n in (1, 2, 3):
-        small_net.drop = Fails(n)
+        small_net.set_submodule("drop", Fails(n))
         before = everything(small_net)
         with pytest.raises(RuntimeError, match="a layer that fails"):
             EXPLAINERS[name](small_net)(images[:1])
@@ -109,7 +118,7 @@ def test_a_model_that_fails_under_captum_s_hooks_is_left_as_it_was(name: str, sm
 @pytest.mark.parametrize("name", ["guided_backprop", "deeplift", "lrp"])
 def test_a_compiled_model_gets_the_map_of_the_plain_one(name: str, small_net: SmallNet, images: Tensor) -> None:
     plain = EXPLAINERS[name](small_net)(images[:1]).heatmap
-    compiled = torch.compile(small_net, backend="eager")
+    compiled = cast(nn.Module, torch.compile(small_net, backend="eager"))
     assert torch.allclose(EXPLAINERS[name](compiled)(images[:1]).heatmap, plain, rtol=1e-4, atol=1e-5)
     assert torch.allclose(EXPLAINERS[name](fm.Classifier(compiled))(images[:1]).heatmap, plain, rtol=1e-4, atol=1e-5)
 
@@ -121,8 +130,8 @@ def test_lower_precision_stays_near(name: str, small_net: SmallNet, images: Tens
         small_net.conv1.weight *= 4  # so that scores differ by more than is rounded away
         small_net.conv2.weight *= 4
         images[:, :, 8:20, 10:24] *= 0.2
-    settings = {"cells": 3, "samples": 60, "score": "logit"} if name == "lime" else {}
-    make = LIME if name == "lime" else EXPLAINERS[name]
+    settings: dict[str, Any] = {"cells": 3, "samples": 60, "score": "logit"} if name == "lime" else {}
+    make: Callable[..., fm.Explainer] = LIME if name == "lime" else EXPLAINERS[name]
     single = make(fm.Classifier(small_net), **settings)(images, 0).heatmap
     lower = make(fm.Classifier(small_net), autocast=torch.bfloat16, **settings)(images, 0).heatmap
     assert float((lower - single).norm() / single.norm()) < 0.1
@@ -142,18 +151,18 @@ def lite0() -> fm.Classifier:
     return fm.load("efficientnet_lite0")
 
 
-@pytest.mark.parametrize("name", [*sorted(set(EXPLAINERS) - {"deconvnet", "deeplift_probability"}), "gamma", "alpha1_beta0"])
-def test_the_embedded_model_is_explained(name: str, lite0: fm.Classifier, untouched: Callable) -> None:
+@pytest.mark.parametrize("name", [*sorted(set(EXPLAINERS) - {"deconvnet", "deeplift_probability"}), *LRP_RULES])
+def test_the_embedded_model_is_explained(name: str, lite0: fm.Classifier, untouched: Untouched) -> None:
     """Its ReLU6 are functions' work, its additions in place, and its convolutions pad by themselves."""
     untouched(lite0)
     photo = lite0.read(fm.sample_photo())[:, :, 80:144, 80:144]
-    make = EXPLAINERS.get(name, lambda m: LRP(m, rule=name))
+    make: Callable[..., fm.Explainer] = {**EXPLAINERS, **LRP_RULES}[name]
     why = make(lite0)(photo)
     assert bool(why.heatmap.isfinite().all())
     assert float(why.heatmap.min()) < 0 < float(why.heatmap.max())
     if name.startswith("deeplift") or name == "kernelshap":
         assert why.diagnostics[0]["completeness_gap"] < 1e-3
-    if name in ("gamma", "alpha1_beta0"):
+    if name in LRP_RULES:
         assert why.diagnostics[0]["completeness_gap"] < 10, "no division by something near 0"
 
 

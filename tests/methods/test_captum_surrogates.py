@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from oracles import Linear, SmallNet
 from torch import Tensor, nn
 
-from faithmap import image_generators
+from faithmap import Explainer, image_generators
 from faithmap.methods.captum_methods import LIME, GradientSHAP, KernelSHAP
 from faithmap.methods.captum_methods.base import drawing
 from faithmap.methods.gradients import ExpectedGradients
@@ -47,7 +48,7 @@ def shapley(game: nn.Module, players: int, show: Callable[[tuple[int, ...]], Ten
 
 
 @pytest.mark.parametrize("make", [lambda m, **k: LIME(m, penalty=0.0, **k), KernelSHAP])
-def test_of_a_linear_model_each_part_has_what_it_adds(make: Callable) -> None:
+def test_of_a_linear_model_each_part_has_what_it_adds(make: Callable[..., Explainer]) -> None:
     """The sum of w (x - b) over a cell, or over a segment."""
     change = (WEIGHT * (PICTURES - 0.25)).sum(dim=1)
     why = make(Linear(WEIGHT), cells=(4, 2), samples=40, baseline=0.25, score="logit")(PICTURES, 1)
@@ -97,7 +98,7 @@ def test_kernelshap_finds_shapley_values() -> None:
 def test_a_narrow_kernel_of_lime_looks_at_the_whole_image_and_a_penalty_shrinks() -> None:
     """Beside the whole image b shows what it adds to a; far from it, half of that."""
     image = torch.full((1, 1, 8, 6), 0.9)
-    settings = {"cells": 2, "samples": 600, "baseline": 0.0, "score": "logit", "chunk_size": 600}
+    settings: dict[str, Any] = {"cells": 2, "samples": 600, "baseline": 0.0, "score": "logit", "chunk_size": 600}
     wide = LIME(Game(), kernel_width=100.0, penalty=0.0, **settings)(image, 0).heatmap[0]
     narrow = LIME(Game(), kernel_width=0.06, penalty=0.0, **settings)(image, 0).heatmap[0]
     assert float(wide[0, 3]) == pytest.approx(4 * 0.405, rel=0.1)
@@ -108,27 +109,25 @@ def test_a_narrow_kernel_of_lime_looks_at_the_whole_image_and_a_penalty_shrinks(
 
 def test_nearness_is_the_cosine_of_what_is_shown_to_all() -> None:
     """One part of four: the cosine is 1/2, and so is the distance."""
-    from captum.attr._core.lime import get_exp_kernel_similarity_function
-
+    captum_lime = pytest.importorskip("captum.attr._core.lime")
     lime, parts = LIME(nn.Identity(), kernel_width=0.5), torch.tensor([[0, 1, 0, 0]])
     found = float(lime.nearness(parts, parts, parts))
     assert found == pytest.approx(math.exp(-0.5))
-    assert found == pytest.approx(get_exp_kernel_similarity_function("cosine", 0.5)(torch.ones(4), parts[0], None))
+    assert found == pytest.approx(captum_lime.get_exp_kernel_similarity_function("cosine", 0.5)(torch.ones(4), parts[0], None))
     assert float(lime.nearness(parts, parts, torch.ones(1, 4))) == 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_parity_with_captum_of_the_same_draws(small_net: SmallNet, images: Tensor) -> None:
     pytest.importorskip("sklearn")
-    from captum._utils.models.linear_model import SkLearnRidge
-
+    linear_model = pytest.importorskip("captum._utils.models.linear_model")
     small_net.eval()
     target = int(small_net(images[:1]).argmax())
     (mask,) = (torch.arange(32) * 3 // 32,)
     mask = (mask.unsqueeze(1) * 3 + mask).expand(1, 1, -1, -1)
     ours = LIME(small_net, cells=3, samples=60, score="logit", kernel_width=0.5, penalty=2.0)
     with drawing(image_generators(0, [0])[0]):
-        lime = attr.Lime(small_net, SkLearnRidge(alpha=2.0), similarity_func=ours.nearness)
+        lime = attr.Lime(small_net, linear_model.SkLearnRidge(alpha=2.0), similarity_func=ours.nearness)
         theirs = lime.attribute(images[:1], target=target, feature_mask=mask, n_samples=60, perturbations_per_eval=32)
     assert torch.allclose(ours(images).heatmap[0], theirs[0, 0], atol=1e-3)
     with drawing(image_generators(0, [0])[0]):
@@ -186,7 +185,9 @@ def test_gradientshap_comes_to_expected_gradients(small_net: SmallNet, images: T
         (lambda m: GradientSHAP(m, noise_std=-0.1), "noise_std is -0.1; give a number of at least 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make: Callable, message: str, small_net: SmallNet, images: Tensor) -> None:
+def test_settings_outside_their_range_are_refused(
+    make: Callable[[nn.Module], Explainer], message: str, small_net: SmallNet, images: Tensor
+) -> None:
     with pytest.raises(ValueError, match=message):
         make(small_net)(images)
 

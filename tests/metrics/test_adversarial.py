@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from oracles import Linear, SmallNet
+from oracles import Linear, SmallNet, Untouched, fails_from, given
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
 from faithmap.methods import IGOS
 from faithmap.metrics import AdversarialDifference
 from faithmap.metrics.functional import Curve, adversarial_check, fraction_needed, insertion, mi_fgsm
+from faithmap.score import Target
+from faithmap.seeds import Generators
 from faithmap.warning_types import FaithmapWarning
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +37,16 @@ class Evidence:
         self.asked: list[list[int]] = []
         self.drawn: list[list[float]] = []
 
-    def __call__(self, images, target=None, *, generator=None, progress=None) -> Explanation:
+    def __call__(
+        self,
+        images: Tensor,
+        target: Target = None,
+        *,
+        generator: Generators = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Explanation:
+        assert isinstance(target, Tensor)
+        assert isinstance(generator, list)
         sign = 1 - 2 * target.view(-1, 1, 1).to(images)
         self.asked.append(target.tolist())
         self.drawn.append([float(torch.rand((), generator=one)) for one in generator])
@@ -53,7 +66,8 @@ class Grey(nn.Module):
         self.linear = Linear(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x - 0.5)
+        logits: Tensor = self.linear(x - 0.5)
+        return logits
 
 
 @pytest.fixture
@@ -101,13 +115,13 @@ def test_curves_are_those_of_insertion(small_net: SmallNet, images: Tensor) -> N
     ):
         assert torch.equal(curve.scores, insertion(small_net, x, why, protocol="rise", steps=8).scores)
     assert check.protocol.name == "rise"
-    assert torch.equal(check.clean.target, check.attack.clean_class)
-    assert torch.equal(check.adversarial.target, check.attack.adversarial_class)
+    assert torch.equal(given(check.clean.target), check.attack.clean_class)
+    assert torch.equal(given(check.adversarial.target), check.attack.adversarial_class)
 
 
 def test_the_attack_is_mi_fgsm_with_these_settings(small_net: SmallNet, images: Tensor) -> None:
     explainer = Evidence(small_net, torch.rand(3, 16, 16))
-    settings = {"radius": 0.2, "steps": 3, "decay": 0.5, "step_size": 0.1, "targeted": True}
+    settings: dict[str, Any] = {"radius": 0.2, "steps": 3, "decay": 0.5, "step_size": 0.1, "targeted": True}
     check = adversarial_check(explainer, images, 3, early_stop=False, insertion_steps=2, **settings)
     assert torch.equal(check.attack.images, mi_fgsm(small_net, images, 3, **settings).images)
     assert check.attack.targeted
@@ -128,7 +142,7 @@ def test_both_maps_are_made_with_the_same_random_numbers(small_net: SmallNet, im
 
 def test_no_image_has_a_say_in_anothers_check(small_net: SmallNet, images: Tensor) -> None:
     explainer = Evidence(small_net.double(), torch.rand(3, 16, 16).double(), noise=0.01)
-    settings = {"radius": 0.3, "insertion_steps": 8}
+    settings: dict[str, Any] = {"radius": 0.3, "insertion_steps": 8}
     generators = [torch.Generator().manual_seed(i) for i in range(3)]
     together = adversarial_check(explainer, images.double(), generator=generators, **settings)
     one = adversarial_check(
@@ -163,16 +177,18 @@ def test_fractions_needed() -> None:
         fraction_needed(Curve(at, -scores), 0.5)
 
 
-def test_igos_is_such_an_explainer_and_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_the_model_of_igos_is_left_unchanged_also_after_an_error(
+    small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     untouched(small_net.train())
     explainer = IGOS(small_net, resolution=4, iterations=2, path_points=2)
     told: list[tuple[int, int]] = []
-    settings = {"radius": 0.3, "insertion_steps": 4}
+    settings: dict[str, Any] = {"radius": 0.3, "insertion_steps": 4}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FaithmapWarning)
         check = adversarial_check(explainer, images, progress=lambda done, total: told.append((done, total)), **settings)
         with pytest.raises(ZeroDivisionError):
-            adversarial_check(explainer, images, progress=lambda done, total: 1 // (done < 300), **settings)
+            adversarial_check(explainer, images, progress=fails_from(300), **settings)
     assert check.resolution == (4, 4)
     assert told == sorted(told)
     assert told[-1] == (1000, 1000)
@@ -189,8 +205,9 @@ def test_what_cannot_be_checked(small_net: SmallNet, images: Tensor) -> None:
     ):
         with pytest.raises(ValueError, match=words):
             adversarial_check(explainer, images, **settings)
+    no_explainer: Any = lambda images, target: None  # noqa: E731
     with pytest.raises(TypeError, match="function has no model that could be attacked"):
-        adversarial_check(lambda images, target: None, images)
+        adversarial_check(no_explainer, images)
 
 
 def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNet, images: Tensor) -> None:
@@ -210,8 +227,9 @@ def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNe
     assert torch.allclose(metric.compute(), wanted.difference[wanted.valid].mean())
     assert metric.higher_is_better
     assert not list(metric.parameters())
+    unknown: dict[str, Any] = {"epsilon": 1}
     with pytest.raises(TypeError, match=r"no setting 'epsilon'; its settings are .*radius"):
-        AdversarialDifference(explainer, epsilon=1)
+        AdversarialDifference(explainer, **unknown)
 
 
 def test_settings_hold_for_both_maps(weight: Tensor, blot: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from faithmap.explanation import Explanation
 from faithmap.metrics import SSIM, Spearman, TopKOverlap
+from faithmap.metrics.base import HeatmapMetric
 from faithmap.metrics.functional import agreement_matrix, spearman, ssim, top_k_overlap
 from faithmap.metrics.functional.agreement import on_one_grid
 
@@ -73,7 +75,9 @@ def test_ssim_is_that_of_torchmetrics(size: tuple[int, int]) -> None:
     first, second = (maps.double() * 2 - 0.5 for maps in pair(3, *size))
 
     def theirs(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-        return structural_similarity_index_measure(a.unsqueeze(1), b.unsqueeze(1), data_range=data_range, reduction="none")
+        value = structural_similarity_index_measure(a.unsqueeze(1), b.unsqueeze(1), data_range=data_range, reduction="none")
+        assert isinstance(value, Tensor)
+        return value
 
     assert torch.allclose(ssim(first, second, data_range=2.0), theirs(first, second, 2.0), atol=1e-9)
 
@@ -91,7 +95,7 @@ def test_ssim_knows_no_unit_unless_it_is_told() -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_each_pair_counts_alone_and_both_ways(measure) -> None:
+def test_each_pair_counts_alone_and_both_ways(measure: Callable[[Tensor | Explanation, Tensor | Explanation], Tensor]) -> None:
     first, second = pair(4, 8, 8)
     together = measure(first, second)
     assert 0 < together.min() < together.max() < 1
@@ -107,7 +111,7 @@ def test_each_pair_counts_alone_and_both_ways(measure) -> None:
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_what_cannot_be_compared(measure) -> None:
+def test_what_cannot_be_compared(measure: Callable[[Tensor | Explanation, Tensor | Explanation], Tensor]) -> None:
     maps = torch.rand(2, 8, 8)
     with pytest.raises(ValueError, match=r"shapes \(2, 8, 8\) and \(2, 8, 9\)"):
         measure(maps, torch.rand(2, 8, 9))
@@ -182,7 +186,12 @@ def test_classes_are_those_of_the_functions() -> None:
     collection = MetricCollection([Spearman(), TopKOverlap(5), SSIM(data_range=2.0)])
     for a, b in zip(first.split([1, 2]), second.split([1, 2]), strict=True):
         collection.update(a, b)
-    assert torch.allclose(collection["Spearman"].per_image(), spearman(first, second))
-    assert torch.allclose(collection["TopKOverlap"].per_image(), top_k_overlap(first, second, 5))
-    assert torch.allclose(collection["SSIM"].per_image(), ssim(first, second, data_range=2.0))
+    for name, values in (
+        ("Spearman", spearman(first, second)),
+        ("TopKOverlap", top_k_overlap(first, second, 5)),
+        ("SSIM", ssim(first, second, data_range=2.0)),
+    ):
+        metric = collection[name]
+        assert isinstance(metric, HeatmapMetric)
+        assert torch.allclose(metric.per_image(), values)
     assert Spearman.higher_is_better is TopKOverlap.higher_is_better is SSIM.higher_is_better is None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import pytest
 import torch
-from oracles import Linear, SmallNet
+from oracles import Linear, SmallNet, Untouched, fails_from
 from torch import Tensor, nn
 
 from faithmap.metrics.functional import Attack, mi_fgsm
@@ -148,7 +149,8 @@ class Shifted(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model(x - 0.5)
+        logits: Tensor = self.model(x - 0.5)
+        return logits
 
 
 def test_stopping_early_leaves_an_image_at_the_first_step_that_fools() -> None:
@@ -184,7 +186,9 @@ def test_probabilities_are_the_models(small_net: SmallNet, images: Tensor) -> No
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 4e-3)])
-def test_half_precision_stays_within_its_spacing_of_the_ball(small_net: SmallNet, images: Tensor, dtype, tolerance) -> None:
+def test_half_precision_stays_within_its_spacing_of_the_ball(
+    small_net: SmallNet, images: Tensor, dtype: torch.dtype, tolerance: float
+) -> None:
     half = images.to(dtype)
     attack = mi_fgsm(small_net.to(dtype), half, radius=0.3)
     assert attack.images.dtype == dtype
@@ -203,14 +207,14 @@ def test_progress_counts_every_image_and_step(small_net: SmallNet, images: Tenso
     assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
 
 
-def test_model_and_images_come_back_as_they_were(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_model_and_images_come_back_as_they_were(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     before = images.clone()
     images.requires_grad_()
     with torch.no_grad():
         mi_fgsm(small_net, images)
     with pytest.raises(ZeroDivisionError):
-        mi_fgsm(small_net, images, progress=lambda done, total: 1 // 0)
+        mi_fgsm(small_net, images, progress=fails_from(0))
     assert images.grad is None
     assert torch.equal(images, before)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="no_grad"):
@@ -246,7 +250,7 @@ def test_a_gradient_that_is_not_finite(images: Tensor) -> None:
         ({"target": 5}, "classes 0 to 4"),
     ],
 )
-def test_what_cannot_be_attacked(small_net: SmallNet, images: Tensor, settings: dict, words: str) -> None:
+def test_what_cannot_be_attacked(small_net: SmallNet, images: Tensor, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         mi_fgsm(small_net, images, **settings)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from oracles import Patch, SmallNet
+from oracles import Patch, SmallNet, Untouched
 from torch import Tensor
 from torchmetrics import MetricCollection
 
 from faithmap.explanation import Explanation
 from faithmap.metrics import AverageDrop, AverageGain, IncreaseInConfidence
+from faithmap.metrics.base import HeatmapMetric
 from faithmap.metrics.functional import Confidence, confidence
 from faithmap.metrics.functional.confidence import scaled
 from faithmap.model import Classifier
@@ -140,7 +143,7 @@ def test_torch_cam_agrees(images: Tensor) -> None:
     assert found.increase.mean().item() == pytest.approx(100 * theirs["conf_increase"], abs=1e-3)
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched) -> None:
+def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     confidence(small_net, images, maps)
     with pytest.raises(ValueError, match=r"scores range from 2 to 2; give a target in \[0, 1\]"):
@@ -157,7 +160,9 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, map
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_measured(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict, words: str) -> None:
+def test_what_cannot_be_measured(
+    small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         confidence(small_net, images, maps, **options)
 
@@ -178,7 +183,9 @@ READINGS = ["AverageDrop", "IncreaseInConfidence", "AverageGain"]
 
 
 @pytest.mark.parametrize("groups", [True, [READINGS]])
-def test_the_classes_are_the_functions_means(small_net: SmallNet, images: Tensor, maps: Tensor, groups: bool | list) -> None:
+def test_the_classes_are_the_functions_means(
+    small_net: SmallNet, images: Tensor, maps: Tensor, groups: bool | list[list[str]]
+) -> None:
     """A collection in which they form a group asks the model for the first of them alone."""
     wanted = confidence(small_net, images, maps)
     asked: list[int] = []
@@ -192,7 +199,9 @@ def test_the_classes_are_the_functions_means(small_net: SmallNet, images: Tensor
     found = collection.compute()
     for name, values in zip(READINGS, (wanted.drop, wanted.increase, wanted.gain), strict=True):
         assert float(found[name]) == pytest.approx(float(values.mean()), abs=1e-4)
-        assert torch.allclose(collection[name].per_image(), values, atol=1e-4)
+        metric = collection[name]
+        assert isinstance(metric, HeatmapMetric)
+        assert torch.allclose(metric.per_image(), values, atol=1e-4)
     assert len(asked) == (18 if groups is True else 6)
     assert [collection[name].higher_is_better for name in READINGS] == [False, True, True]
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from oracles import Linear, Patch, SmallNet
+from oracles import Linear, Patch, SmallNet, Untouched, fails_from
 from torch import Tensor
 
 from faithmap.baselines import Blur, Constant
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.metrics.functional import PROTOCOLS, Curve, Protocol, deletion_insertion
+from faithmap.metrics.functional.curves import ProtocolName
 from faithmap.model import Classifier
 
 BLACK = Protocol("black", "cells", 100, "black", "black")
@@ -91,7 +94,9 @@ def test_equal_cells_go_in_reading_order() -> None:
 
 @pytest.mark.parametrize("protocol", ["igos", "rise"])
 @pytest.mark.parametrize("chunk_size", [1, 7, 64])
-def test_no_image_has_a_say_in_anothers_score(small_net: SmallNet, images: Tensor, protocol: str, chunk_size: int) -> None:
+def test_the_scores_of_an_image_do_not_depend_on_the_other_images(
+    small_net: SmallNet, images: Tensor, protocol: ProtocolName, chunk_size: int
+) -> None:
     maps = Explanation(torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(3)), (32, 32))
     together = deletion_insertion(small_net, images, maps, protocol=protocol)
     alone = deletion_insertion(small_net, images[1:2], maps[1], protocol=protocol, chunk_size=chunk_size)
@@ -135,18 +140,18 @@ def test_the_target_is_the_explanations(small_net: SmallNet, images: Tensor) -> 
 
 def test_one_of_many(small_net: SmallNet, images: Tensor) -> None:
     played = deletion_insertion(small_net, images, torch.rand(3, 5, 5))
-    assert [one.difference.item() for one in played] == played.difference.tolist()
+    assert [played[i].difference.item() for i in range(len(played))] == played.difference.tolist()
     assert torch.equal(played[-1].insertion.scores, played.insertion.scores[2:])
     assert played[0].protocol == played.protocol
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     small_net.head.weight.requires_grad_(False)
     small_net.head.weight.requires_grad_(True)
     deletion_insertion(small_net, images, torch.rand(3, 5, 5))
     with pytest.raises(ZeroDivisionError):
-        deletion_insertion(small_net, images, torch.rand(3, 5, 5), progress=lambda done, total: 1 // 0)
+        deletion_insertion(small_net, images, torch.rand(3, 5, 5), progress=fails_from(0))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, unt
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict, words: str) -> None:
+def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         deletion_insertion(small_net, images, maps, **options)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from faithmap.metrics.functional import linear_imputation, multigrid, noisy_linear_imputation
-from faithmap.metrics.functional.multigrid import cycle, down, hierarchy, up
+from faithmap.metrics.functional.multigrid import GridLevel, cycle, down, hierarchy, up
 
 NEIGHBOURS = {(y, x): 1 / 12 if y and x else 1 / 6 for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x}
 
@@ -49,8 +51,7 @@ def test_it_solves_the_papers_system(size: tuple[int, int]) -> None:
 
 def test_a_sparse_direct_solver_agrees_on_a_wide_hole() -> None:
     """Single precision at the default tolerance, where conjugate gradients alone would need over a hundred steps."""
-    sparse = pytest.importorskip("scipy.sparse")
-    from scipy.sparse.linalg import spsolve
+    sparse, linalg = pytest.importorskip("scipy.sparse"), pytest.importorskip("scipy.sparse.linalg")
 
     side = 96
     image = torch.rand(1, 1, side, side, generator=seeded())
@@ -69,7 +70,7 @@ def test_a_sparse_direct_solver_agrees_on_a_wide_hole() -> None:
     means = sparse.diags(1 / total.flatten().numpy()) @ sums
     gone = removed.flatten().numpy()
     system = sparse.identity(int(gone.sum())) - means[gone][:, gone]
-    wanted = spsolve(system.tocsc(), means[gone][:, ~gone] @ image.flatten().double().numpy()[~gone])
+    wanted = linalg.spsolve(system.tocsc(), means[gone][:, ~gone] @ image.flatten().double().numpy()[~gone])
     filled = linear_imputation(image, removed).flatten()[removed.flatten()]
     assert torch.allclose(filled.double(), torch.from_numpy(wanted), atol=3e-5, rtol=0)
 
@@ -124,7 +125,7 @@ def test_the_tolerance_is_one_of_the_solution(monkeypatch: pytest.MonkeyPatch) -
     """A finer one costs cycles and buys accuracy; the number of cycles hardly grows with the hole."""
     cycles = []
 
-    def counted(levels: list[multigrid.Level], r: Tensor) -> Tensor:
+    def counted(levels: list[GridLevel], r: Tensor) -> Tensor:
         cycles.append(r.shape[-1])
         return cycle(levels, r)
 
@@ -241,6 +242,6 @@ def test_a_tolerance_that_cannot_be_met_is_said() -> None:
         (torch.zeros(2, 4, 4, dtype=torch.bool), {"tolerance": 0.0}, "tolerance is 0.0"),
     ],
 )
-def test_what_cannot_be_imputed(removed: Tensor, options: dict, words: str) -> None:
+def test_what_cannot_be_imputed(removed: Tensor, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         linear_imputation(torch.rand(2, 3, 4, 4), removed, **options)

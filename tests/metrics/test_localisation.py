@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracles import given
 from torch import Tensor
 
 from faithmap.explanation import Explanation
@@ -213,7 +214,7 @@ def test_the_definitions_on_a_photograph_that_was_cropped(size: tuple[int, int])
     mask[0, 3:14, 8:20] = True
     window = geometry.window(size)
     placed = torch.full(size, math.nan, dtype=torch.float64)
-    rows, columns = explanation.rows, torch.linspace(0, 19, 5)
+    rows, columns = given(explanation.rows), torch.linspace(0, 19, 5)
     for y in range(size[0]):
         for x in range(size[1]):
             v = (y + 0.5 - window.top) / window.height
@@ -254,7 +255,7 @@ def test_the_highest_pixel_of_a_crop_is_where_it_was_on_the_photograph() -> None
 def test_what_the_model_never_saw_is_left_out() -> None:
     geometry = Geometry(crop=(10, 10))
     uniform, half, outside = torch.ones(1, 10, 10), torch.tensor([[0, 0, 10, 20]]), torch.tensor([[0, 0, 3, 3]])
-    known = {"image_sizes": [(20, 20)], "geometry": geometry}
+    known: dict[str, Any] = {"image_sizes": [(20, 20)], "geometry": geometry}
     assert float(energy_pointing_game(uniform, half, **known)) == 0.5
     assert float(relevance_rank(uniform, half, **known)) == 0.5
     assert float(energy_pointing_game(uniform, outside, **known)) == 0
@@ -439,7 +440,8 @@ def test_the_class_comes_from_the_explanation_or_must_be_given() -> None:
     assert list(metric.per_class()) == [4, 6]
     with pytest.raises(ValueError, match="evaluated per class; give a target"):
         metric.update(one_hot(0, 0), box)
-    for wrong in ([1, 2], [0.5]):
+    wrong_targets: list[Any] = [[1, 2], [0.5]]
+    for wrong in wrong_targets:
         with pytest.raises(ValueError, match="give one class per image"):
             metric.update(one_hot(0, 0), box, wrong)
     assert len(metric.values) == len(metric.classes) == 2, "a refused batch leaves nothing"

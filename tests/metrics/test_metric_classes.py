@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,9 +70,10 @@ def test_most_and_least_of_a_constant_map_are_one(small_net: SmallNet, images: T
 
 def test_a_collection_never_takes_two_metrics_for_one() -> None:
     """They agree on the first batch, and torchmetrics merges metrics whose states agree there."""
-    collection = MetricCollection({"one": Given(), "other": Given()})
+    one = Given()
+    collection = MetricCollection({"one": one, "other": Given()})
     collection.update(values=torch.zeros(2))
-    collection["one"].values.append(torch.ones(2))
+    one.values.append(torch.ones(2))
     collection.update(values=torch.zeros(1))
     assert {name: float(value) for name, value in collection.compute().items()} == pytest.approx({"one": 0.4, "other": 0.0})
 
@@ -87,8 +89,9 @@ def test_a_collection_asks_by_keyword(small_net: SmallNet, images: Tensor, maps:
 
 
 def test_settings_are_checked_when_they_are_given(small_net: SmallNet) -> None:
+    misspelt: dict[str, Any] = {"stepz": 3}
     with pytest.raises(TypeError, match=r"no setting 'stepz'; its settings are .*steps"):
-        Deletion(small_net, stepz=3)
+        Deletion(small_net, **misspelt)
 
 
 def test_the_model_stays_outside(small_net: SmallNet) -> None:

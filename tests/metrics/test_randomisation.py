@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import pytest
 import torch
-from oracles import Linear, SmallNet
+from oracles import Linear, SmallNet, Untouched, fails_from, given
 from torch import Tensor, nn
 
-from faithmap.explanation import Explanation
 from faithmap.metrics import ModelRandomisation
 from faithmap.metrics.functional import Randomisation, randomisation, spearman
-from faithmap.metrics.functional.randomisation import TrainedState, randomise_layer
+from faithmap.metrics.functional.randomisation import RandomisationMode, TrainedState, WeightDraw, randomise_layer
 from faithmap.model import Classifier
 from faithmap.seeds import derived, image_generators
 from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
+
+MapFunction: TypeAlias = Callable[[nn.Module, Tensor, Any], Tensor]
+"""Heatmaps, from a model, images and a target."""
 
 
 class Explains:
     """An explainer made of a function of model, images and target."""
 
-    def __init__(self, model: nn.Module, function) -> None:
-        self.model, self.function, self.targets = model, function, []
+    def __init__(self, model: nn.Module, function: MapFunction) -> None:
+        self.model, self.function = model, function
+        self.targets: list[Any] = []
 
-    def __call__(self, images: Tensor, target: object = None) -> Tensor | Explanation:
+    def __call__(self, images: Tensor, target: object = None) -> Tensor:
         self.targets.append(target)
         return self.function(self.model, images, target)
 
@@ -37,14 +42,14 @@ def brightness(model: nn.Module, images: Tensor, target: object) -> Tensor:
 def gradient(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
     model(images).gather(1, target.view(-1, 1)).sum().backward(inputs=images)
-    return images.grad.abs().sum(dim=1)
+    return given(images.grad).abs().sum(dim=1)
 
 
-def own(layer: str):
+def own(layer: str) -> MapFunction:
     """The weights of a layer as a map of every image."""
 
     def weights(model: nn.Module, images: Tensor, target: object) -> Tensor:
-        weight = model.get_submodule(layer).weight.detach().clone()
+        weight = model.get_parameter(f"{layer}.weight").detach().clone()
         return weight.flatten()[:1024].view(1, 32, 32).expand(len(images), -1, -1)
 
     return weights
@@ -76,7 +81,8 @@ class Everything(nn.Module):
         x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
         x = x + self.attention(x, x, x, need_weights=False)[0]
         x = self.low(x.bfloat16()).float()
-        return self.head(self.tied(self.shared(self.norm(x))).mean(dim=1))
+        logits: Tensor = self.head(self.tied(self.shared(self.norm(x))).mean(dim=1))
+        return logits
 
 
 @pytest.fixture
@@ -93,7 +99,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     return {name.removeprefix("module.") for name, value in after.items() if not torch.equal(value, before[name])}
 
 
-def watching(model: nn.Module, images: Tensor, **settings) -> tuple[Randomisation, list[dict[str, Tensor]]]:
+def watching(model: nn.Module, images: Tensor, **settings: Any) -> tuple[Randomisation, list[dict[str, Tensor]]]:
     """The check, and what the model held at every stage."""
     states: list[dict[str, Tensor]] = []
 
@@ -106,7 +112,9 @@ def watching(model: nn.Module, images: Tensor, **settings) -> tuple[Randomisatio
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
 @pytest.mark.parametrize("draw", ["initialiser", "permutation"])
-def test_a_map_that_ignores_the_model_stays_as_it_is(small_net, images, untouched, mode: str, draw: str) -> None:
+def test_a_map_that_ignores_the_model_stays_as_it_is(
+    small_net: SmallNet, images: Tensor, untouched: Untouched, mode: RandomisationMode, draw: WeightDraw
+) -> None:
     checked = randomisation(Explains(untouched(small_net.train()), brightness), images, mode=mode, draw=draw)
     assert checked.layers == ("head", "conv2", "norm", "conv1")
     assert torch.equal(checked.spearman, torch.ones(3, 4))
@@ -116,7 +124,9 @@ def test_a_map_that_ignores_the_model_stays_as_it_is(small_net, images, untouche
 
 @pytest.mark.parametrize("draw", ["initialiser", "permutation"])
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
-def test_a_map_that_is_a_layers_weights_changes_when_these_do(small_net, images, untouched, mode: str, draw: str) -> None:
+def test_a_map_that_is_a_layers_weights_changes_when_these_do(
+    small_net: SmallNet, images: Tensor, untouched: Untouched, mode: RandomisationMode, draw: WeightDraw
+) -> None:
     """Until then Spearman is 1; then it is that of what is drawn from the layer's own seed; alone, they come back."""
     forgetful = copy.deepcopy(small_net)
     randomise_layer("conv2", forgetful.conv2, 3, draw)
@@ -133,7 +143,7 @@ def test_values_are_those_of_the_layers_own_initialiser(small_net: SmallNet) -> 
     fresh = nn.Conv2d(8, 16, 3, stride=2, padding=1)
     randomise_layer("conv2", small_net.conv2, 7, "initialiser")
     assert torch.equal(small_net.conv2.weight, fresh.weight)
-    assert torch.equal(small_net.conv2.bias, fresh.bias)
+    assert torch.equal(given(small_net.conv2.bias), given(fresh.bias))
     randomise_layer("conv2", small_net.conv2, 8, "initialiser")
     assert not torch.equal(small_net.conv2.weight, fresh.weight)
 
@@ -146,10 +156,12 @@ def test_half_precision_gets_the_same_numbers_rounded(small_net: SmallNet) -> No
         assert torch.equal(half.conv2.weight, small_net.conv2.weight.bfloat16())
 
 
-def test_cascading_ends_in_a_random_model_and_independent_forgets_one_layer_at_a_time(small_net, images, untouched) -> None:
+def test_cascading_ends_in_a_random_model_and_independent_forgets_one_layer_at_a_time(
+    small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     with torch.no_grad():
         small_net.norm.weight.uniform_()
-        small_net.norm.running_var.uniform_()
+        given(small_net.norm.running_var).uniform_()
     before = values(untouched(small_net))
     checked, (first, *states) = watching(small_net, images)
     _, (_, *alone) = watching(small_net, images, mode="independent")
@@ -169,7 +181,7 @@ def test_cascading_ends_in_a_random_model_and_independent_forgets_one_layer_at_a
     assert torch.equal(states[-1]["norm.running_var"], torch.ones(8))
 
 
-def test_every_kind_of_parameter_is_reached(everything: Everything, images: Tensor, untouched) -> None:
+def test_every_kind_of_parameter_is_reached(everything: Everything, images: Tensor, untouched: Untouched) -> None:
     before = values(untouched(everything))
     checked, (_, *states) = watching(everything, images)
     assert changed(before, states[-1]) == before.keys() - {"norm.bias", "seen"}, "0 before and after; no parameter"
@@ -201,15 +213,16 @@ def test_an_initialiser_that_makes_new_parameters_leaves_the_old_ones_in_place(i
             self.weight = nn.Parameter(torch.full_like(self.weight, 3.0))
             self.made = "anew"
 
-    net = nn.Sequential(nn.Flatten(), Made(3072, 2))
-    nn.init.normal_(net[1].weight)
-    net[1].made = "once"
-    weight = net[1].weight
+    layer = Made(3072, 2)
+    net = nn.Sequential(nn.Flatten(), layer)
+    nn.init.normal_(layer.weight)
+    layer.made = "once"
+    weight = layer.weight
     _, (_, state) = watching(net, images)
     assert bool((state["1.weight"] == 3).all())
-    assert net[1].weight is weight
-    assert net[1].made == "once"
-    assert not bool((weight == 3).any())
+    assert layer.weight is weight
+    assert layer.made == "once"
+    assert not (weight == torch.tensor(3.0)).any()
 
 
 def test_what_an_initialiser_leaves_out_is_permuted() -> None:
@@ -228,9 +241,9 @@ def test_what_an_initialiser_leaves_out_is_permuted() -> None:
 
 def test_a_stage_is_a_layer_or_a_block_by_name_or_as_a_module(everything: Everything, images: Tensor) -> None:
     explainer = Explains(Classifier(everything), brightness)
-    given = ["patch", everything.attention, "module.head"]
-    checked = randomisation(explainer, images, layers=given)
-    assert checked.layers == ("head", "attention", "patch")
+    layers: Sequence[str | nn.Module] = ["patch", everything.attention, "module.head"]
+    checked = randomisation(explainer, images, layers=layers)
+    assert list(checked.layers) == ["head", "attention", "patch"]
     before = values(explainer.model)
     _, (_, *states) = watching(explainer.model, images, layers=["attention", everything])
     assert "attention.out_proj.weight" in changed(before, states[0 if checked.layers[0] == "attention" else 1])
@@ -272,7 +285,14 @@ def test_a_linear_model(images: Tensor) -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("moment", [0, 1, 3])
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
-def test_the_model_comes_back_whatever_happens(everything, images, untouched, error, moment: int, mode: str) -> None:
+def test_the_model_comes_back_whatever_happens(
+    everything: Everything,
+    images: Tensor,
+    untouched: Untouched,
+    error: type[BaseException],
+    moment: int,
+    mode: RandomisationMode,
+) -> None:
     everything.train().patch.eval()
     everything.head.weight.requires_grad_(False)
     untouched(everything)
@@ -291,20 +311,23 @@ def test_the_model_comes_back_whatever_happens(everything, images, untouched, er
     randomisation(Explains(everything, brightness), images, mode=mode)
 
 
-def test_also_where_progress_or_an_initialiser_fails(small_net, images, untouched) -> None:
+def test_also_where_progress_or_an_initialiser_fails(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net)
     with pytest.raises(ZeroDivisionError):
-        randomisation(Explains(small_net, brightness), images, progress=lambda done, total: 1 // (3 - done))
+        randomisation(Explains(small_net, brightness), images, progress=fails_from(3))
 
     class Broken(nn.Linear):
+        armed = False
+
         def reset_parameters(self) -> None:
-            if hasattr(self, "weight") and self.weight.shape == (2, 3072) and hasattr(self, "armed"):
+            if self.armed:
                 nn.init.zeros_(self.weight)
                 raise ZeroDivisionError
 
-    net = nn.Sequential(nn.Flatten(), Broken(3072, 2))
-    nn.init.ones_(net[1].weight)
-    net[1].armed = True
+    layer = Broken(3072, 2)
+    net = nn.Sequential(nn.Flatten(), layer)
+    nn.init.ones_(layer.weight)
+    layer.armed = True
     untouched(net)
     with pytest.raises(ZeroDivisionError):
         randomisation(Explains(net, brightness), images)
@@ -326,10 +349,10 @@ def test_an_earlier_graph_of_the_user_is_still_good(small_net: SmallNet, images:
     randomisation(Explains(small_net, brightness), images)
     loss.backward()
     again = torch.autograd.grad(small_net(images).sum(), small_net.conv1.weight)[0]
-    assert torch.equal(small_net.conv1.weight.grad, again)
+    assert torch.equal(given(small_net.conv1.weight.grad), again)
 
 
-def test_a_caller_without_gradients_and_a_model_in_training(small_net, images, untouched) -> None:
+def test_a_caller_without_gradients_and_a_model_in_training(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     modes = []
 
     def asks(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
@@ -341,9 +364,9 @@ def test_a_caller_without_gradients_and_a_model_in_training(small_net, images, u
     assert modes == [False] * 5
 
 
-def test_a_compiled_model(small_net, images, untouched) -> None:
+def test_a_compiled_model(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     plain = randomisation(Explains(untouched(small_net.eval()), gradient), images)
-    compiled = torch.compile(small_net, backend="eager")
+    compiled = cast(nn.Module, torch.compile(small_net, backend="eager"))
     compiled(images)
     checked = randomisation(Explains(compiled, gradient), images)
     assert checked.layers == plain.layers
@@ -429,21 +452,24 @@ def test_stages_are_kept_and_told_of(small_net: SmallNet, images: Tensor) -> Non
         ({"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_checked(small_net, images, untouched, settings: dict, words: str) -> None:
+def test_what_cannot_be_checked(
+    small_net: SmallNet, images: Tensor, untouched: Untouched, settings: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         randomisation(Explains(untouched(small_net), brightness), images, **settings)
 
 
-def test_explainers_that_are_none(small_net, images, untouched) -> None:
+def test_explainers_that_are_none(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+    no_explainer: Any = lambda images, target: images[:, 0]  # noqa: E731
     with pytest.raises(TypeError, match="function is no explainer; give a callable with the attribute model"):
-        randomisation(lambda images, target: images[:, 0], images)
+        randomisation(no_explainer, images)
     with pytest.raises(ValueError, match="has no parameters"):
         randomisation(Explains(nn.Flatten(), brightness), images)
     with pytest.raises(ValueError, match="NaN"):
         randomisation(Explains(untouched(small_net), lambda m, x, t: x.mean(dim=1) * torch.nan), images)
 
 
-def test_the_class_asks_a_wholly_random_model(small_net, images, untouched) -> None:
+def test_the_class_asks_a_wholly_random_model(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     whole = randomisation(Explains(untouched(small_net), gradient), images).spearman[:, -1]
     metric = ModelRandomisation(Explains(small_net, gradient))
     for part in images.split(1):
@@ -458,16 +484,16 @@ def test_the_class_asks_a_wholly_random_model(small_net, images, untouched) -> N
 
 
 def test_an_image_gets_its_own_generator_in_every_batch(small_net: SmallNet, images: Tensor) -> None:
-    drawn = []
+    drawn: list[Tensor] = []
 
     class Noisy(Explains):
         seed = 5
 
-        def __call__(self, images: Tensor, target: object = None, *, generator: object = None) -> Tensor:
+        def __call__(self, images: Tensor, target: object = None, *, generator: Sequence[torch.Generator] = ()) -> Tensor:
             drawn.append(torch.stack([torch.rand(8, 8, generator=one) for one in generator]))
             return drawn[-1]
 
-    metric = ModelRandomisation(Noisy(small_net, None))
+    metric = ModelRandomisation(Noisy(small_net, brightness))
     metric.update(images[:1])
     metric.update(images[1:])
     wanted = torch.stack([torch.rand(8, 8, generator=one) for one in image_generators(5, range(3))])
@@ -475,13 +501,13 @@ def test_an_image_gets_its_own_generator_in_every_batch(small_net: SmallNet, ima
     assert torch.equal(torch.cat(drawn[1::2]), wanted), "each stage draws what the first one drew"
 
 
-def test_a_zoo_model_with_its_normalisation_folded(images: Tensor, untouched) -> None:
+def test_a_zoo_model_with_its_normalisation_folded(images: Tensor, untouched: Untouched) -> None:
     from faithmap.methods.cams import GradCAM
     from faithmap.zoo.folding import fold_batch_norm
 
     plain = SmallNet()
     with torch.no_grad():
-        plain.norm.running_mean.normal_(0, 0.1)
+        given(plain.norm.running_mean).normal_(0, 0.1)
         plain.norm.bias.uniform_()
     folded = Classifier(untouched(fold_batch_norm(plain, (3, 32, 32))))
     assert isinstance(folded.module.norm, nn.Identity)
@@ -495,7 +521,7 @@ def test_a_zoo_model_with_its_normalisation_folded(images: Tensor, untouched) ->
     assert checked.layers == fresh.layers == ("head", "conv2", "conv1")
     assert torch.equal(checked.spearman, fresh.spearman), "what an explainer remembers of a layer is not its weights"
     assert torch.equal(before, after)
-    assert torch.equal(checked.original.target, folded(images).argmax(dim=1))
+    assert torch.equal(given(checked.original.target), folded(images).argmax(dim=1))
 
 
 def test_values_are_put_back_in_place(small_net: SmallNet) -> None:

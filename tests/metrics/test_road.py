@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import pytest
 import torch
-from oracles import Linear, Patch, SmallNet
+from oracles import Linear, Patch, SmallNet, Untouched, fails_from
 from torch import Tensor
 
 from faithmap.explanation import Explanation
@@ -160,15 +161,16 @@ def test_exact_counts_on_a_sparse_map() -> None:
 def test_grad_cams_curve_agrees(small_net: SmallNet, images: Tensor) -> None:
     """Its percentile is what stays, and its noise cannot be seeded: compared without."""
     library = pytest.importorskip("pytorch_grad_cam.metrics.road")
-    from pytorch_grad_cam.metrics.perturbation_confidence import PerturbationConfidenceMetric, RemoveMostRelevantFirst
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
+    peer = pytest.importorskip("pytorch_grad_cam.metrics.perturbation_confidence")
+    targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
 
     maps, net = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2)), small_net.eval()
     played = road(net, images, maps, 1, fractions=[0.25, 0.75], noise_std=0)
     for k, percentile in enumerate((75, 25)):
         for curve, order in ((played.most, maps), (played.least, 1 - maps)):
-            theirs = PerturbationConfidenceMetric(RemoveMostRelevantFirst(percentile, library.NoisyLinearImputer(noise=0)))
-            scores = theirs(images, order.numpy(), [ClassifierOutputSoftmaxTarget(1)] * 3, net, return_diff=False)
+            removal = peer.RemoveMostRelevantFirst(percentile, library.NoisyLinearImputer(noise=0))
+            theirs = peer.PerturbationConfidenceMetric(removal)
+            scores = theirs(images, order.numpy(), [targets.ClassifierOutputSoftmaxTarget(1)] * 3, net, return_diff=False)
             assert curve.scores[:, k].tolist() == pytest.approx(scores.tolist(), abs=1e-4)
 
 
@@ -182,11 +184,11 @@ def test_half_precision(small_net: SmallNet, images: Tensor, maps: Tensor) -> No
     assert (lower.most.scores - single.most.scores).abs().max() > 1e-4
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched) -> None:
+def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     road(small_net, images, maps, fractions=[0.5])
     with pytest.raises(ZeroDivisionError):
-        road(small_net, images, maps, fractions=[0.5], progress=lambda done, total: 1 // 0)
+        road(small_net, images, maps, fractions=[0.5], progress=fails_from(0))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +205,7 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, map
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict, words: str) -> None:
+def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         road(small_net, images, maps, **options)
 
@@ -215,5 +217,6 @@ def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNe
     metric.update(images[1:], maps[1:])
     assert torch.allclose(metric.per_image(), wanted, atol=1e-5)
     assert metric.higher_is_better
+    unknown: dict[str, Any] = {"generator": None}
     with pytest.raises(TypeError, match="no setting 'generator'"):
-        ROAD(small_net, generator=None)
+        ROAD(small_net, **unknown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,8 @@ def explain(small_net: SmallNet) -> SmoothGradCAM:
 
 
 def test_infidelity_is_the_functions_however_it_is_batched(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
-    for settings in ({}, {"seed": 3, "perturbation": Square((30, 100)), "score": "logit", "scaled": False}):
+    other: dict[str, Any] = {"seed": 3, "perturbation": Square((30, 100)), "score": "logit", "scaled": False}
+    for settings in ({}, other):
         wanted = infidelity(small_net, images, maps, draws=6, **settings).value
         metric = Infidelity(small_net, draws=6, **settings)
         metric.update(images[:2], maps[:2])
@@ -85,10 +87,12 @@ def test_the_explainer_stays_outside(small_net: SmallNet, images: Tensor) -> Non
 
 
 def test_settings_are_checked_when_they_are_given(small_net: SmallNet) -> None:
+    unknown: dict[str, Any] = {"generator": torch.Generator()}
     with pytest.raises(TypeError, match="no setting 'generator'"):
-        Infidelity(small_net, generator=torch.Generator())
+        Infidelity(small_net, **unknown)
+    misspelt: dict[str, Any] = {"radios": 3}
     with pytest.raises((TypeError, ValueError), match="radios"):
-        MaxSensitivity(small_net, radios=3)
+        MaxSensitivity(small_net, **misspelt)
 
 
 @pytest.mark.parametrize("page", ["infidelity", "sensitivity"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from oracles import Linear, SmallNet
+from oracles import Linear, SmallNet, Untouched, fails_from
 from torch import Tensor, nn
 
 from faithmap import GradCAM, Smooth, SmoothGradCAM
@@ -66,14 +68,19 @@ def test_disturbed_images_stay_in_the_ball_and_in_the_range(images: Tensor) -> N
     images[0] = (images[0] > 0.5).float()
     images[1, 0, 0, 0] = 1.0005
     seen: list[Tensor] = []
-    sensitivity(lambda x: seen.append(x) or x, images, radius=0.1, draws=4)
+
+    def explain(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    sensitivity(explain, images, radius=0.1, draws=4)
     clean, disturbed = seen[0], seen[1].view(3, 4, *images.shape[1:])
     assert torch.equal(clean, images)
     assert (disturbed - images.unsqueeze(1)).abs().max() <= 0.1 + 1e-6
     assert disturbed.min() >= 0
     assert disturbed.max() <= 1.0005
     assert (disturbed[1, :, 0, 0, 0] > 0.9).all()
-    sensitivity(lambda x: seen.append(x) or x, images, radius=0.1, draws=4, limits=None)
+    sensitivity(explain, images, radius=0.1, draws=4, limits=None)
     free = seen[3].view(3, 4, *images.shape[1:]) - images.unsqueeze(1)
     assert seen[3].min() < -0.09
     assert seen[3].max() > 1.09
@@ -119,7 +126,7 @@ def test_an_explainer_that_draws_draws_the_same_on_both_sides(small_net: SmallNe
     assert float(sensitivity(explain, images, radius=0, draws=3).maximum.max()) < 1e-5
 
 
-def sensitivity_seen(explain, images: Tensor) -> Tensor:
+def sensitivity_seen(explain: Callable[..., Any], images: Tensor) -> Tensor:
     """The clean maps that the metric saw."""
     seen: list[Tensor] = []
 
@@ -197,7 +204,12 @@ def test_a_module_is_known_by_its_forward(images: Tensor) -> None:
 
 def test_the_callers_graph_is_left_alone(images: Tensor) -> None:
     seen: list[Tensor] = []
-    sensitivity(lambda x: seen.append(x) or x, images.requires_grad_(), draws=2)
+
+    def explain(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    sensitivity(explain, images.requires_grad_(), draws=2)
     assert [x.requires_grad for x in seen] == [False, False]
 
 
@@ -218,13 +230,13 @@ def test_progress_counts_disturbed_maps(images: Tensor) -> None:
     assert seen == [(8, 15), (15, 15)]
 
 
-def test_everything_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched) -> None:
+def test_everything_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     before = images.clone()
     explain = GradCAM(small_net, target_layer="conv2")
     sensitivity(explain, images, draws=2)
     with pytest.raises(ZeroDivisionError):
-        sensitivity(explain, images, draws=2, progress=lambda done, total: 1 // 0)
+        sensitivity(explain, images, draws=2, progress=fails_from(0))
     assert torch.equal(images, before)
     assert not images.requires_grad
 
@@ -246,7 +258,7 @@ def test_everything_comes_back_as_it_was(small_net: SmallNet, images: Tensor, un
         (lambda images: images.log() if len(images) > 3 else images, {"radius": 1.0}, "or NaN"),
     ],
 )
-def test_what_cannot_be_asked(images: Tensor, explain, options: dict, words: str) -> None:
+def test_what_cannot_be_asked(images: Tensor, explain: Callable[..., Any], options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         sensitivity(explain, images, **options)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def test_bootstrap_does_not_depend_on_how_much_is_drawn_at_once(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("settings", [{"level": 1.0}, {"level": 0.0}, {"resamples": 0}])
-def test_bootstrap_refuses(settings: dict[str, float]) -> None:
+def test_bootstrap_refuses_a_level_outside_0_to_1_and_no_resamples(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="give a level between 0 and 1"):
         bootstrap(torch.ones(3), **settings)
 

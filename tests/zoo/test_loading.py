@@ -11,7 +11,10 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from oracles import given
 from PIL import Image
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -43,8 +46,8 @@ def compare(shown: Any, transform: Any) -> None:
 
 @pytest.mark.parametrize("name", TIMM)
 def test_geometry_is_timms(name: str) -> None:
-    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    compare(recipe_of(f"timm/{name}").preprocessing, timm.data.create_transform(**config, is_training=False))
+    config = resolve_data_config(pretrained_cfg=given(timm.get_pretrained_cfg(name)).to_dict())
+    compare(recipe_of(f"timm/{name}").preprocessing, create_transform(**config, is_training=False))
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
@@ -106,8 +109,8 @@ def test_torchvision_builds_as_for_published_weights() -> None:
 
 
 def test_torchvision_densenet_keys() -> None:
-    old = {"features.denseblock1.denselayer2.norm.1.weight": 0, "features.denseblock1.denselayer2.conv.2.weight": 1}
-    renamed = recipe_of("torchvision/densenet121").rename({**old, "features.norm5.weight": 2})
+    old = [f"features.denseblock1.denselayer2.{layer}.weight" for layer in ("norm.1", "conv.2")]
+    renamed = recipe_of("torchvision/densenet121").rename(dict.fromkeys([*old, "features.norm5.weight"], torch.ones(1)))
     modern = ["features.denseblock1.denselayer2.norm1.weight", "features.denseblock1.denselayer2.conv2.weight"]
     assert list(renamed) == [*modern, "features.norm5.weight"]
     state = torchvision.models.densenet121().state_dict()
@@ -141,7 +144,8 @@ def test_timm_weights_come_from_the_cache(
 
     def without_asking(*args: Any, local_files_only: bool, **options: Any) -> str:
         assert local_files_only, "the hub's client would send six requests"
-        return find(*args, local_files_only=True, **options)
+        path: str = find(*args, local_files_only=True, **options)
+        return path
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", without_asking)
     module = lived_in(timm.create_model("resnet18"))

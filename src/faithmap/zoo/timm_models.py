@@ -58,7 +58,7 @@ def preprocessing_of(full: str, config: dict[str, Any]) -> Preprocessing:
     Raises:
         ModelError: for an interpolation or a crop that `Geometry` does not support.
     """
-    data: dict[str, Any] = resolve_data_config(pretrained_cfg=config)  # type: ignore[no-untyped-call]
+    data: dict[str, Any] = resolve_data_config(pretrained_cfg=config)
     _, height, width = data["input_size"]
     interpolation, mode = data["interpolation"], data["crop_mode"]
     larger = math.floor(height / data["crop_pct"]), math.floor(width / data["crop_pct"])

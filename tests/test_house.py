@@ -128,3 +128,13 @@ def test_the_core_needs_torch_alone() -> None:
 
 def test_an_unknown_name_is_said() -> None:
     assert not hasattr(faithmap, "gradcam")
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    """No two classes of the library have the same name, with or without a leading underscore."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    assert not {name: lines for name, lines in places.items() if len(lines) > 1}

@@ -13,7 +13,7 @@ from faithmap.data import read_image
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import DeletionInsertion
 from faithmap.viz import save_figure, save_image, show
-from faithmap.viz.figure import Picture, to_bytes
+from faithmap.viz.figure import InlineFigure, to_bytes
 
 
 def test_all_levels_are_preserved_by_a_file(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_only_png_is_written(tmp_path: Path, image: Tensor, explanation: Explana
 
 def test_notebook_displays_a_figure(image: Tensor, explanation: Explanation) -> None:
     figure = show(image, explanation)
-    assert isinstance(figure, Picture)
+    assert isinstance(figure, InlineFigure)
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from faithmap.explanation import Explanation
 from faithmap.viz.captions import class_name, subtitle_of
 from faithmap.viz.curves import frame, line_of
-from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
 from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def insertion_curves(check: AdversarialCheck, ax: Axes | None = None) -> Axes:
     """
     if len(check) != 1:
         raise ValueError(f"the check has {len(check)} images; give that of one, such as check[i]")
-    ax = Picture(figsize=(4.4, 3.4), layout="constrained").add_subplot() if ax is None else ax
+    ax = InlineFigure(figsize=(4.4, 3.4), layout="constrained").add_subplot() if ax is None else ax
     sides = (
         ("clean", check.clean_insertion, check.clean_needed, _CLEAN, "-"),
         ("adversarial", check.adversarial_insertion, check.adversarial_needed, _ADVERSARIAL, "--"),
@@ -182,13 +182,13 @@ def _subtitle(check: AdversarialCheck, clean: Tensor, changed: Tensor) -> str:
     return text + f"insertion by the {check.protocol.name} protocol"
 
 
-def _sheet(image: Tensor, texts: tuple[str, str]) -> tuple[Picture, list[Axes]]:
+def _sheet(image: Tensor, texts: tuple[str, str]) -> tuple[InlineFigure, list[Axes]]:
     """A figure with its heading, and its axes: three pictures, and below them two pictures and a plot."""
     wide = _HEIGHT * min(max(image.shape[-1] / image.shape[-2], 0.6), 2.0)
     last = _PLOT_GAP + max(wide, 2.7)
     width = 2 * _SIDE + 2 * (wide + _GAP) + last
     heading = Heading.of(*texts, width - 2 * _SIDE)
-    figure = Picture(figsize=(width, heading.height + 2 * (_HEIGHT + _BELOW)))
+    figure = InlineFigure(figsize=(width, heading.height + 2 * (_HEIGHT + _BELOW)))
     heading.write(figure, _SIDE)
     axes = []
     for row in range(2):

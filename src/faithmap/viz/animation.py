@@ -23,7 +23,7 @@ from faithmap.baselines import Baseline, make_baseline
 from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.viz.curves import frame, line_of
-from faithmap.viz.figure import Picture, axes_at, check_explained, one_image, to_bytes
+from faithmap.viz.figure import InlineFigure, axes_at, check_explained, one_image, to_bytes
 from faithmap.viz.removal_steps import COLOURS, KINDS, CurveKind, composed_images, step_masks
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class FrameRenderer:
         height, width = size
         self.size = size
         across, down = 2 * width + 3 * _MARGIN, _CAPTION + height + _MARGIN + _PLOT + _BELOW
-        figure = Picture(figsize=(across / _DPI, down / _DPI), dpi=_DPI)
+        figure = InlineFigure(figsize=(across / _DPI, down / _DPI), dpi=_DPI)
         self.canvas = cast("Any", FigureCanvasAgg(figure))  # matplotlib has no types for it
         plot = _CAPTION + height + _MARGIN
         ax = axes_at(figure, *(x / _DPI for x in (_LEFT, plot, across - _LEFT - _RIGHT, _PLOT)))

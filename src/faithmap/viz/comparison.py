@@ -12,7 +12,7 @@ from torch import Tensor
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.viz.captions import title_of
-from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
 from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
 from faithmap.viz.removal_steps import KINDS
 
@@ -71,7 +71,7 @@ def compare(
     across = -(-cells // down)
     width = 2 * _SIDE + across * (wide + _GAP) - _GAP
     heading = Heading.of(*texts, width - 2 * _SIDE)
-    figure = Picture(figsize=(width, heading.height + down * (_HEIGHT + _BELOW)))
+    figure = InlineFigure(figsize=(width, heading.height + down * (_HEIGHT + _BELOW)))
     heading.write(figure, _SIDE)
     positions = [(i % across, i // across) for i in range(cells)]
     axes = [

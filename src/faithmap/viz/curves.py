@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from faithmap.deprecation import renamed_parameters
-from faithmap.viz.figure import Picture
+from faithmap.viz.figure import InlineFigure
 from faithmap.viz.removal_steps import COLOURS
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def curves(
     ):
         ours, theirs = (f"{p.protocol.name} at {p.resolution[0]} x {p.resolution[1]}" for p in (evidence, reference))
         raise ValueError(f"the evidence was evaluated as {ours}, the reference as {theirs}; use one protocol and resolution")
-    ax = Picture(figsize=(4.4, 3.4), layout="constrained").add_subplot() if ax is None else ax
+    ax = InlineFigure(figsize=(4.4, 3.4), layout="constrained").add_subplot() if ax is None else ax
     _line(ax, evidence.insertion, "insertion", COLOURS["insertion"], linewidth=2)
     _line(ax, evidence.deletion, "deletion", COLOURS["deletion"], linewidth=2)
     if reference is not None:
@@ -115,7 +115,7 @@ def saturation_curves(saturation: Saturation, ax: Axes | None = None, *, toleran
     """
     if len(saturation.score) != 1:
         raise ValueError(f"the saturation has {len(saturation.score)} images; give that of one")
-    ax = Picture(figsize=(5.2, 3.6), layout="constrained").add_subplot() if ax is None else ax
+    ax = InlineFigure(figsize=(5.2, 3.6), layout="constrained").add_subplot() if ax is None else ax
     at = saturation.positions.cpu().double().numpy()
     share = float(saturation.share(tolerance)[0])
     ax.axvspan(1 - share, 1, color="0.9", zorder=0, label=f"saturated, {100 * share:.0f} % of the path")

@@ -38,7 +38,7 @@ _LINE, _SMALL_LINE = 0.25, 0.18
 _BOLD, _PLAIN = FontProperties(size=13, weight="bold"), FontProperties(size=9.5)
 
 
-class Picture(Figure):
+class InlineFigure(Figure):
     """A matplotlib figure that a notebook displays like a figure of pyplot."""
 
     def _repr_png_(self) -> bytes:

@@ -18,7 +18,7 @@ from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.viz.captions import subtitle_of, title_of
 from faithmap.viz.curves import curves
-from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
 from faithmap.viz.overlay import COLORMAP, OPACITY, SATURATION, flaw, limits, overlay, placed
 
 if TYPE_CHECKING:
@@ -127,13 +127,13 @@ def draw_cells(ax: Axes, explanation: Explanation, ends: tuple[float, float], co
     bar.ax.tick_params(labelsize=8)
 
 
-def _sheet(photo: Tensor, image: Tensor, texts: tuple[str, str], *, with_curves: bool) -> tuple[Picture, list[Axes]]:
+def _sheet(photo: Tensor, image: Tensor, texts: tuple[str, str], *, with_curves: bool) -> tuple[InlineFigure, list[Axes]]:
     """A figure with its heading, and its axes, as wide as their contents."""
     wide, view = (_HEIGHT * min(max(x.shape[-1] / x.shape[-2], 0.6), 2.0) for x in (photo, image))
     slots = [(_SIDE, wide), (_GAP, view), (_BAR_GAP, wide)] + [(_CURVES_GAP, _CURVES)] * with_curves
     width = sum(gap + slot for gap, slot in slots) + _SIDE
     heading = Heading.of(*texts, width - 2 * _SIDE)
-    figure = Picture(figsize=(width, heading.height + _HEIGHT + _BOTTOM))
+    figure = InlineFigure(figsize=(width, heading.height + _HEIGHT + _BOTTOM))
     heading.write(figure, _SIDE)
     axes, at = [], 0.0
     for i, (gap, slot) in enumerate(slots):

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from faithmap.text import duration
-from faithmap.viz.figure import Heading, Picture, axes_at
+from faithmap.viz.figure import Heading, InlineFigure, axes_at
 
 _ROW, _SIDE, _PLOT, _AXIS, _GAP = 0.26, 0.25, 4.6, 0.65, 0.15
 _COLUMNS = (("forward", 0.75), ("backward", 1.55), ("per image", 2.35))
@@ -141,7 +141,7 @@ def ranking(choice: RankedMethods, *, title: str = "Methods") -> Figure:
     width = 2 * _SIDE + names + _PLOT + _COST
     heading = Heading.of(title, _subtitle(choice), width - 2 * _SIDE)
     height = (rows + 0.6) * _ROW
-    figure = Picture(figsize=(width, heading.height + height + _AXIS))
+    figure = InlineFigure(figsize=(width, heading.height + height + _AXIS))
     heading.write(figure, _SIDE)
     ax = axes_at(figure, _SIDE + names, heading.height, _PLOT, height)
     for row, method in enumerate(choice.ranking):

@@ -21,7 +21,7 @@ from faithmap.model import Classifier, check_images, undisturbed
 from faithmap.probe import MaskProbe, clean_scores
 from faithmap.score import Score, Target
 from faithmap.viz.captions import class_and_score, class_name, subtitle_of
-from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, one_image
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, one_image
 from faithmap.viz.overlay import flaw
 
 CurveKind: TypeAlias = Literal["deletion", "insertion"]
@@ -141,7 +141,7 @@ def _sheet(
     wide = _HEIGHT * min(max(pictures.shape[-1] / pictures.shape[-2], 0.6), 2.0)
     width = _LEFT + len(shares) * (wide + _GAP) - _GAP + _SIDE
     heading = Heading.of(*texts, width - 2 * _SIDE)
-    figure = Picture(figsize=(width, heading.height + len(KINDS) * (_HEIGHT + _BELOW) + 0.1))
+    figure = InlineFigure(figsize=(width, heading.height + len(KINDS) * (_HEIGHT + _BELOW) + 0.1))
     heading.write(figure, _SIDE)
     for i, (picture, score) in enumerate(zip(pictures, scores.tolist(), strict=True)):
         row, column = divmod(i, len(shares))

@@ -16,7 +16,7 @@ from torch import Tensor
 from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.viz.captions import class_name, subtitle_of
-from faithmap.viz.figure import Heading, Picture, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
 from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def sanity(
     wide = _HEIGHT * min(max(images.shape[-1] / images.shape[-2], 0.6), 2.0)
     plot = _SIDE + (1 + len(drawn)) * (wide + _GAP) + _CURVES_GAP
     heading = Heading.of(*_texts(result, title), plot + _CURVES - _SIDE)
-    figure = Picture(figsize=(plot + _CURVES + _SIDE, heading.height + len(pictures) * (_HEIGHT + _BELOW) + _LEGEND))
+    figure = InlineFigure(figsize=(plot + _CURVES + _SIDE, heading.height + len(pictures) * (_HEIGHT + _BELOW) + _LEGEND))
     heading.write(figure, _SIDE)
     low = min(0.0, float(result.spearman.min()), float(result.ssim.min()))
     for row, picture in enumerate(pictures):

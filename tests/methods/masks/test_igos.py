@@ -18,7 +18,7 @@ from faithmap.baselines import Blur
 from faithmap.masking import compose, upsample
 from faithmap.methods.masks.base import Regulariser
 from faithmap.methods.masks.igos import IGOSObjective, PathNoise
-from faithmap.methods.masks.steps import Evaluate, Step
+from faithmap.methods.masks.steps import Evaluate, StepResult
 from faithmap.probe import MaskProbe
 from faithmap.score import Score, ScoreKind
 
@@ -101,7 +101,7 @@ def test_one_point_and_no_noise_is_the_plain_gradient(small_net: SmallNet) -> No
 @pytest.mark.parametrize("lambdas", [(0.0, 0.0), (0.1, 2.0), (1.0, 20.0)])
 def test_every_accepted_step_satisfies_equation_8(small_net: SmallNet, images: Tensor, lambdas: tuple[float, float]) -> None:
     class Checked(LineSearch):
-        def take(self, evaluate: Evaluate, masks: Tensor, gradient: Tensor, objective: Tensor, index: Tensor) -> Step:
+        def take(self, evaluate: Evaluate, masks: Tensor, gradient: Tensor, objective: Tensor, index: Tensor) -> StepResult:
             step = super().take(evaluate, masks, gradient, objective, index)
             assert torch.allclose(objective, evaluate(masks, index), atol=1e-5), "F(M) of the last step is F(M) of this one"
             moved = (masks - step.size.view(-1, 1, 1) * gradient).clamp(0, 1)
@@ -111,7 +111,7 @@ def test_every_accepted_step_satisfies_equation_8(small_net: SmallNet, images: T
             taken.append(step)
             return step
 
-    taken: list[Step] = []
+    taken: list[StepResult] = []
     lambda1, lambda2 = lambdas
     explanation = IGOS(small_net, resolution=8, iterations=6, lambda1=lambda1, lambda2=lambda2, step=Checked(), average=False)(
         images

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faithmap.methods.masks.steps import FixedStep, LineSearch, Nesterov, Step, descend
+from faithmap.methods.masks.steps import FixedStep, LineSearch, Nesterov, StepResult, descend
 
 
 def quadratic(masks: Tensor, index: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def quadratic(masks: Tensor, index: Tensor) -> Tensor:
     return (masks - 0.5).square().sum(dim=(1, 2)) * (1 + index)
 
 
-def search(rule: LineSearch, images: int = 2) -> Step:
+def search(rule: LineSearch, images: int = 2) -> StepResult:
     masks = torch.ones(images, 3, 3, dtype=torch.float64)
     index = torch.arange(images)
     return rule.take(quadratic, masks, torch.ones_like(masks), quadratic(masks, index), index)

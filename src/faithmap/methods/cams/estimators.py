@@ -306,13 +306,13 @@ class Expectation:
                 gradient = self.probe.observe(z, self.numbers[index], keep=False).gradient
                 yield Terms(blocks(self.stream.image[passes]), self.stream.share[passes].to(index.device), gradient, {})
                 continue
-            window = _Window.of(passes, self.probe.observe(z, self.numbers[index]), earlier)
+            window = _PassWindow.of(passes, self.probe.observe(z, self.numbers[index]), earlier)
             self._add_start_scores(passes[self.stream.share[passes] == 0], window)
             yield self._differences(passes[self.stream.share[passes] > 0], window)
             last = passes[-1]
             earlier = window.at(torch.stack([self.stream.start[last], last]))
 
-    def _differences(self, passes: Int[Tensor, " m"], window: _Window) -> Terms:
+    def _differences(self, passes: Int[Tensor, " m"], window: _PassWindow) -> Terms:
         """The terms of the passes, with g and Delta of each."""
         index = self.stream.image[passes].to(self.numbers.device)
         here = window.at(passes)
@@ -328,7 +328,7 @@ class Expectation:
             difference = {name: a - start.activation[name] for name, a in end.items()}
         return Terms(blocks(self.stream.image[passes]), self.stream.share[passes].to(index.device), gradient, difference)
 
-    def _add_start_scores(self, passes: Int[Tensor, " k"], window: _Window) -> None:
+    def _add_start_scores(self, passes: Int[Tensor, " k"], window: _PassWindow) -> None:
         """Add the scores of references to the mean of their image."""
         image = self.stream.image[passes]
         paths = self.stream.image[self.stream.share == 0].bincount(minlength=len(self.numbers))
@@ -337,7 +337,7 @@ class Expectation:
 
 
 @dataclass(frozen=True, eq=False)
-class _Window:
+class _PassWindow:
     """The results of a chunk of passes and of two passes before it: the start of the last path, and the last pass.
 
     With both, every pass of the chunk finds the start of its path and the pass before it.
@@ -351,7 +351,7 @@ class _Window:
     first: int
 
     @classmethod
-    def of(cls, passes: Int[Tensor, " m"], results: Pass, earlier: Pass | None) -> _Window:
+    def of(cls, passes: Int[Tensor, " m"], results: Pass, earlier: Pass | None) -> _PassWindow:
         """The window of a chunk; ``earlier`` has the two passes before it, None for the first chunk."""
         if earlier is None:
             return cls(results, int(passes[0]))

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from faithmap.methods.captum_methods.stages import check_watchable
-from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
+from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.score import Score, ScoreKind, logits_of
 from faithmap.seeds import seeded
 
@@ -81,15 +81,15 @@ class CaptumExplainer(GradientExplainer):
         check_watchable(self.model)
 
 
-def counted_model(part: Part, model: nn.Module) -> Callable[[Tensor], Any]:
+def counted_model(chunk: ImageChunk, model: nn.Module) -> Callable[[Tensor], Any]:
     """The model as a function of images whose passes are counted; they are one or several copies of the part's images."""
-    probe = part.probe.inside(model)
-    return lambda z: probe.output(z, rows_of(part, len(z)))
+    probe = chunk.probe.inside(model)
+    return lambda z: probe.output(z, rows_of(chunk, len(z)))
 
 
-def rows_of(part: Part, count: int) -> Int[Tensor, " k"]:
+def rows_of(chunk: ImageChunk, count: int) -> Int[Tensor, " k"]:
     """The explained image that each row of several copies of a part was made from."""
-    return part.numbers.repeat(count // len(part.numbers))
+    return chunk.numbers.repeat(count // len(chunk.numbers))
 
 
 def tensor_of(output: Any, score: Score) -> Tensor:
@@ -106,9 +106,9 @@ def tensor_of(output: Any, score: Score) -> Tensor:
     return output
 
 
-def check_same(part: Part, scores: Float[Tensor, " m"]) -> None:
+def check_same(chunk: ImageChunk, scores: Float[Tensor, " m"]) -> None:
     """Raise ValueError if the model returns other scores when its calls are intercepted."""
-    if not torch.allclose(scores.detach(), part.request.clean[part.numbers], rtol=1e-2, atol=1e-3):
+    if not torch.allclose(scores.detach(), chunk.request.clean[chunk.numbers], rtol=1e-2, atol=1e-3):
         raise ValueError(
             "the model returns other scores when its calls are intercepted; use the result of every in-place call in it, "
             "or give another method"

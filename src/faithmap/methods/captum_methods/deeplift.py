@@ -39,7 +39,7 @@ from faithmap.methods.captum_methods.base import (
 )
 from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
-from faithmap.methods.gradients.gradient import Part
+from faithmap.methods.gradients.gradient import ImageChunk
 from faithmap.model import normalised_zero
 from faithmap.warning_types import CompletenessWarning
 
@@ -128,20 +128,20 @@ class DeepLIFT(CaptumExplainer):
         del image
         return Passes(5, 2)
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The attribution of each pixel's every channel."""
-        return self._attributed(part)[0]
+        return self._attributed(chunk)[0]
 
-    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
-        baselines = self._baselines(part)
-        at_once = max(1, part.probe.chunk_size // 2)
-        found = [self._lifted(_some(part, rows), baselines[rows]) for rows in torch.arange(len(part.images)).split(at_once)]
+    def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        baselines = self._baselines(chunk)
+        at_once = max(1, chunk.probe.chunk_size // 2)
+        found = [self._lifted(_some(chunk, rows), baselines[rows]) for rows in torch.arange(len(chunk.images)).split(at_once)]
         attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
         gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
-        rounding = 16 * self._precision * part.request.clean[part.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
+        rounding = 16 * self._precision * chunk.request.clean[chunk.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
         for i in ((gap > FAR_OFF * change.abs()) & (gap > rounding)).nonzero().flatten().tolist():
-            part.request.warn(
-                int(part.numbers[i]),
+            chunk.request.warn(
+                int(chunk.numbers[i]),
                 f"the attributions sum to {float(attribution[i].sum()):.4g}, the score changes by {float(change[i]):.4g}: "
                 "DeepLIFT has no rule for a part of this model; integrated_gradients needs none",
                 CompletenessWarning,
@@ -154,32 +154,34 @@ class DeepLIFT(CaptumExplainer):
         floating = (p.dtype for p in self.model.parameters() if p.is_floating_point())
         return torch.finfo(self.autocast or next(floating, torch.float32)).eps
 
-    def _lifted(self, part: Part, baselines: Float[Tensor, "m c h w"]) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
+    def _lifted(
+        self, chunk: ImageChunk, baselines: Float[Tensor, "m c h w"]
+    ) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
         """Attributions, and the change of the score from the baselines to the images."""
-        score = part.probe.score
+        score = chunk.probe.score
         weights = torch.empty(0)
         staged = Staged(
-            counted_model(part, self.model), Rescaled(), lambda output: weighted_sum(weights, tensor_of(output, score))
+            counted_model(chunk, self.model), Rescaled(), lambda output: weighted_sum(weights, tensor_of(output, score))
         )
-        output = tensor_of(staged.record(torch.cat([part.images, baselines])), score).detach()
-        scores, rows = score(output, rows_of(part, len(output))), rows_of(part, len(part.images))
+        output = tensor_of(staged.record(torch.cat([chunk.images, baselines])), score).detach()
+        scores, rows = score(output, rows_of(chunk, len(output))), rows_of(chunk, len(chunk.images))
         end, start = scores.chunk(2)
-        check_same(part, end)
+        check_same(chunk, end)
         z, z0 = output.chunk(2)
         weights = mean_slope(score, rows, z0, z).repeat(2, *[1] * (z.ndim - 1))
         with silent():
             lift = captum().DeepLift(staged, eps=self.eps)
-            attribution = lift.attribute(part.images.detach().clone().requires_grad_(), baselines)
-        part.probe.count_backward(rows_of(part, len(output)))
+            attribution = lift.attribute(chunk.images.detach().clone().requires_grad_(), baselines)
+        chunk.probe.count_backward(rows_of(chunk, len(output)))
         return attribution.detach(), end - start
 
-    def _baselines(self, part: Part) -> Float[Tensor, "m c h w"]:
-        chosen = part.request.baseline_for(part.numbers, self.baseline)
+    def _baselines(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
+        chosen = chunk.request.baseline_for(chunk.numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        return make_baseline(chosen, part.images)
+        return make_baseline(chosen, chunk.images)
 
 
-def _some(part: Part, rows: Tensor) -> Part:
-    generators = [part.generators[i] for i in rows.tolist()]
-    index = rows.to(part.images.device)
-    return Part(part.images[index], part.numbers[index], part.probe, generators, part.request)
+def _some(chunk: ImageChunk, rows: Tensor) -> ImageChunk:
+    generators = [chunk.generators[i] for i in rows.tolist()]
+    index = rows.to(chunk.images.device)
+    return ImageChunk(chunk.images[index], chunk.numbers[index], chunk.probe, generators, chunk.request)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import captum, drawing, silent
-from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
+from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.methods.references import RandomBlurs, References, draw_references
 from faithmap.methods.settings import AlsoNamed
 from faithmap.score import ScoreKind
@@ -61,41 +61,41 @@ class GradientSHAP(GradientExplainer):
         super()._check(size)
         captum()
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The attribution of each pixel's every channel."""
-        return self._attributed(part)[0]
+        return self._attributed(chunk)[0]
 
-    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
-        attributions, gaps = zip(*(self._one(part, i) for i in range(len(part.images))), strict=True)
+    def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        attributions, gaps = zip(*(self._one(chunk, i) for i in range(len(chunk.images))), strict=True)
         return torch.cat(attributions), {"completeness_gap": torch.cat(gaps)} if self.completeness else {}
 
-    def _one(self, part: Part, image: int) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, " 1"]]:
+    def _one(self, chunk: ImageChunk, image: int) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, " 1"]]:
         """One image: captum draws all its samples at once, and the gradients are computed in chunks."""
-        index, x = part.numbers[image : image + 1], part.images[image : image + 1]
+        index, x = chunk.numbers[image : image + 1], chunk.images[image : image + 1]
 
         def scores(z: Tensor) -> Tensor:
-            return part.probe.scores(z, index.expand(len(z)))
+            return chunk.probe.scores(z, index.expand(len(z)))
 
         def gradients(forward: Any, inputs: tuple[Tensor], target: Any = None, more: Any = None) -> tuple[Tensor]:
             del forward, target, more
             with torch.enable_grad():  # captum calls this inside no_grad
-                return (part.probe.gradients(inputs[0], index.expand(len(inputs[0]))),)
+                return (chunk.probe.gradients(inputs[0], index.expand(len(inputs[0]))),)
 
         shap = captum().GradientShap(scores)
         shap.gradient_func = gradients
-        references = self._references(part, image)
+        references = self._references(chunk, image)
         settings = {"n_samples": self.samples, "stdevs": float(self.noise_std), "return_convergence_delta": self.completeness}
-        with silent(), drawing(part.generators[image]):
+        with silent(), drawing(chunk.generators[image]):
             found = shap.attribute(x.detach().clone().requires_grad_(), references, **settings)
         attribution, delta = found if self.completeness else (found, x.new_zeros(1))
         attribution, gap = attribution.detach(), delta.detach().mean().reshape(1)
         return attribution, gap.abs() / (attribution.sum().reshape(1) - gap).abs()
 
-    def _references(self, part: Part, image: int) -> Float[Tensor, "k c h w"]:
-        x, given = part.images[image : image + 1], self.references
-        if part.request.baseline is not None:
-            number = int(part.numbers[image])
-            given = part.request.baseline_for(slice(number, number + 1), part.request.baseline)
+    def _references(self, chunk: ImageChunk, image: int) -> Float[Tensor, "k c h w"]:
+        x, given = chunk.images[image : image + 1], self.references
+        if chunk.request.baseline is not None:
+            number = int(chunk.numbers[image])
+            given = chunk.request.baseline_for(slice(number, number + 1), chunk.request.baseline)
         several = isinstance(given, Tensor) and given.ndim == 4
         count = len(given) if isinstance(given, Tensor) and several else self.samples
-        return draw_references(given, x, count, part.generators[image]).contiguous()
+        return draw_references(given, x, count, chunk.generators[image]).contiguous()

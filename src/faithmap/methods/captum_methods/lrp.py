@@ -45,7 +45,7 @@ from faithmap.methods.captum_methods.base import (
 )
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
 from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
-from faithmap.methods.gradients.gradient import Part
+from faithmap.methods.gradients.gradient import ImageChunk
 from faithmap.model import Classifier
 
 Rule: TypeAlias = Literal["epsilon", "gamma", "alpha1_beta0"]
@@ -199,13 +199,13 @@ class LRP(CaptumExplainer):
         del image
         return Passes(6, 2) if (self.rule, self.epsilon) == ("epsilon", SMALL) else Passes(9, 3)
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The relevance of each pixel's every channel."""
-        return self._attributed(part)[0]
+        return self._attributed(chunk)[0]
 
-    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
-        gradient, output = self._by_gradient(part)
-        relevance = self._relevance(part, _Relevance("epsilon", SMALL, self.gamma), output)
+    def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        gradient, output = self._by_gradient(chunk)
+        relevance = self._relevance(chunk, _Relevance("epsilon", SMALL, self.gamma), output)
         apart = relative((relevance - gradient).flatten(1).norm(dim=1), gradient.flatten(1).norm(dim=1))
         if not bool((apart < TOLERANCE).all()):  # also for NaN
             raise ValueError(
@@ -214,42 +214,42 @@ class LRP(CaptumExplainer):
                 "give another method"
             )
         if (self.rule, self.epsilon) != ("epsilon", SMALL):
-            relevance = self._relevance(part, _Relevance(self.rule, self.epsilon, self.gamma), output)
-        clean = part.request.clean[part.numbers]
+            relevance = self._relevance(chunk, _Relevance(self.rule, self.epsilon, self.gamma), output)
+        clean = chunk.request.clean[chunk.numbers]
         return relevance, {"completeness_gap": relative((relevance.sum(dim=(1, 2, 3)) - clean).abs(), clean)}
 
-    def _pixels(self, part: Part) -> tuple[nn.Module, Float[Tensor, "m c h w"]]:
+    def _pixels(self, chunk: ImageChunk) -> tuple[nn.Module, Float[Tensor, "m c h w"]]:
         """The module whose inputs get relevance, and these inputs."""
         model = self.model
         if not isinstance(model, Classifier):
-            return model, part.images
-        normalised = (part.images - model.mean.to(part.images)) / model.std.to(part.images)
+            return model, chunk.images
+        normalised = (chunk.images - model.mean.to(chunk.images)) / model.std.to(chunk.images)
         return model.module, normalised.to(model.dtype)
 
-    def _by_gradient(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Tensor]:
+    def _by_gradient(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Tensor]:
         """The image times the gradient, with f(z) / z in place of derivatives, and the model's output."""
-        score = part.probe.score
-        model, pixels = self._pixels(part)
+        score = chunk.probe.score
+        model, pixels = self._pixels(chunk)
         weights = torch.empty(0)
         read = partial(tensor_of, score=score)
-        staged = Staged(counted_model(part, model), _Ratios(), lambda z: weighted_sum(weights, read(z)))
+        staged = Staged(counted_model(chunk, model), _Ratios(), lambda z: weighted_sum(weights, read(z)))
         output = tensor_of(staged.record(pixels), score).detach()
-        check_same(part, score(output, part.numbers))
-        weights = self._weights(part, output)
+        check_same(chunk, score(output, chunk.numbers))
+        weights = self._weights(chunk, output)
         pixels = pixels.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(staged(pixels).sum(), pixels)
-        part.probe.count_backward(part.numbers)
+        chunk.probe.count_backward(chunk.numbers)
         return (pixels * slope).detach(), output
 
-    def _weights(self, part: Part, output: Tensor) -> Tensor:
-        return mean_slope(part.probe.score, part.numbers, torch.zeros_like(output), output)
+    def _weights(self, chunk: ImageChunk, output: Tensor) -> Tensor:
+        return mean_slope(chunk.probe.score, chunk.numbers, torch.zeros_like(output), output)
 
-    def _relevance(self, part: Part, plan: _Relevance, output: Tensor) -> Float[Tensor, "m c h w"]:
+    def _relevance(self, chunk: ImageChunk, plan: _Relevance, output: Tensor) -> Float[Tensor, "m c h w"]:
         """The relevance by captum, with new stages: captum removes the rules from them at the end."""
-        score = part.probe.score
-        model, pixels = self._pixels(part)
-        last = _with(_WeightedSum(self._weights(part, output)), captum("captum.attr._utils.lrp_rules").EpsilonRule(SMALL))
-        staged = Staged(counted_model(part, model), plan, lambda z: last(tensor_of(z, score).clone()))
+        score = chunk.probe.score
+        model, pixels = self._pixels(chunk)
+        last = _with(_WeightedSum(self._weights(chunk, output)), captum("captum.attr._utils.lrp_rules").EpsilonRule(SMALL))
+        staged = Staged(counted_model(chunk, model), plan, lambda z: last(tensor_of(z, score).clone()))
         staged.record(pixels)
         if plan.rule != "epsilon" and not plan.between:
             raise ValueError(
@@ -259,5 +259,5 @@ class LRP(CaptumExplainer):
         staged.stages.append(last)
         with silent():
             relevance: Tensor = captum().LRP(staged).attribute(pixels.detach().clone().requires_grad_())
-        part.probe.count_backward(part.numbers)
+        chunk.probe.count_backward(chunk.numbers)
         return relevance.detach()

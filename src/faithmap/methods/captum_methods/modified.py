@@ -24,7 +24,7 @@ from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import CaptumExplainer, captum, check_same, counted_model, rows_of, silent
 from faithmap.methods.captum_methods.calls import CURVED, Call, bounds
 from faithmap.methods.captum_methods.stages import Blind, Staged
-from faithmap.methods.gradients.gradient import Part
+from faithmap.methods.gradients.gradient import ImageChunk
 
 
 class _Below(nn.Module):
@@ -69,16 +69,16 @@ class ModifiedGradient(CaptumExplainer):
         del image
         return Passes(3, 1)
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """One gradient for each image, after a pass that finds the rectifiers."""
-        score, model = part.probe.score, counted_model(part, self.model)
-        staged = Staged(model, Rectifiers(), lambda output: score(output, rows_of(part, len(part.images))))
-        check_same(part, score(staged.record(part.images), part.numbers))
+        score, model = chunk.probe.score, counted_model(chunk, self.model)
+        staged = Staged(model, Rectifiers(), lambda output: score(output, rows_of(chunk, len(chunk.images))))
+        check_same(chunk, score(staged.record(chunk.images), chunk.numbers))
         if not staged.names:
             raise ValueError("the model has no ReLU, whose derivative this method changes; give another method")
         with silent():
-            gradient: Tensor = getattr(captum(), self.library)(staged).attribute(part.images.detach().clone().requires_grad_())
-        part.probe.count_backward(part.numbers)
+            gradient: Tensor = getattr(captum(), self.library)(staged).attribute(chunk.images.detach().clone().requires_grad_())
+        chunk.probe.count_backward(chunk.numbers)
         return gradient.detach()
 
 

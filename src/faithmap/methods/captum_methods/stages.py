@@ -19,7 +19,7 @@ from faithmap.intercept import Operation, intercept_calls
 from faithmap.methods.captum_methods.calls import Call
 
 
-class Plan(Protocol):
+class StagePlan(Protocol):
     """Which calls a method sends to stages, and what these are."""
 
     def takes(self, call: Call) -> bool:
@@ -59,7 +59,7 @@ class Staged(nn.Module):
         read: from the output to one number per image.
     """
 
-    def __init__(self, ask: Callable[[Tensor], Any], plan: Plan, read: Callable[[Any], Tensor]) -> None:
+    def __init__(self, ask: Callable[[Tensor], Any], plan: StagePlan, read: Callable[[Any], Tensor]) -> None:
         super().__init__()
         self.ask, self.plan, self.read = ask, plan, read
         self.stages = nn.ModuleList()

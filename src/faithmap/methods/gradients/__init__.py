@@ -1,7 +1,7 @@
 """Methods that attribute a score to pixels by gradients, and excitation backprop."""
 
 from faithmap.methods.gradients.excitation import MWP, ContrastiveExcitationBackprop, ContrastiveMWP, ExcitationBackprop
-from faithmap.methods.gradients.gradient import Gradient, GradientExplainer, GradientTimesInput, Part, SmoothGrad, VarGrad
+from faithmap.methods.gradients.gradient import Gradient, GradientExplainer, GradientTimesInput, ImageChunk, SmoothGrad, VarGrad
 from faithmap.methods.gradients.paths import ExpectedGradients, IntegratedGradients
 
 __all__ = [
@@ -13,8 +13,8 @@ __all__ = [
     "Gradient",
     "GradientExplainer",
     "GradientTimesInput",
+    "ImageChunk",
     "IntegratedGradients",
-    "Part",
     "SmoothGrad",
     "VarGrad",
 ]

@@ -242,15 +242,15 @@ def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | N
 def _passed_by_all(top: Value) -> set[Value | None]:
     """The values that every path from the image to the top passes."""
     found: set[Value | None] = set()
-    waiting, order = {top.step: {top}}, [(-top.step.serial, top.step)]
+    waiting, order = {top.operation: {top}}, [(-top.operation.serial, top.operation)]
     while order:
-        _, step = heapq.heappop(order)
-        values = waiting.pop(step)
+        _, operation = heapq.heappop(order)
+        values = waiting.pop(operation)
         if not order and len(values) == 1:
             found |= values
-        for value in step.inputs:
-            if value.step not in waiting:
-                waiting[value.step] = set()
-                heapq.heappush(order, (-value.step.serial, value.step))
-            waiting[value.step].add(value)
+        for value in operation.inputs:
+            if value.operation not in waiting:
+                waiting[value.operation] = set()
+                heapq.heappush(order, (-value.operation.serial, value.operation))
+            waiting[value.operation].add(value)
     return found

@@ -75,7 +75,7 @@ class Value:
             a layer that may be negative need not be one of units.
     """
 
-    step: Step
+    operation: RecordedOperation
     output: int
     shape: torch.Size
     units: Tensor | None = None
@@ -83,7 +83,7 @@ class Value:
 
 
 @dataclass(eq=False)
-class Step:
+class RecordedOperation:
     """A recorded operation, in the form that writes into no argument.
 
     Attributes:
@@ -153,7 +153,7 @@ class Recorder:
     def cut(self, tensor: Tensor) -> Value:
         """Start anew at a tensor: a value of units, without the operations that made it."""
         self._serial += 1
-        value = Value(Step("", self._serial, outputs=[tensor.shape]), 0, tensor.shape)
+        value = Value(RecordedOperation("", self._serial, outputs=[tensor.shape]), 0, tensor.shape)
         self._values[tensor] = value
         self._keep(value, tensor)
         value.free = (tensor < 0).flatten(1).any(dim=1).view(-1, *[1] * (tensor.ndim - 1))
@@ -162,11 +162,11 @@ class Recorder:
     def value(self, tensor: Tensor) -> Value | None:
         """The value of a tensor; None if it does not depend on the image."""
         value, written = self._values.get(tensor), self._written.get(_storage(tensor)) if self._written else None
-        if written is None or written[0].expired() or (value is not None and value.step.serial >= written[1]):
+        if written is None or written[0].expired() or (value is not None and value.operation.serial >= written[1]):
             return value
         self._serial += 1
         name = "a tensor that shares its memory and was changed in place"
-        return Value(Step(name, self._serial, where=self._where, outputs=[tensor.shape]), 0, tensor.shape)
+        return Value(RecordedOperation(name, self._serial, where=self._where, outputs=[tensor.shape]), 0, tensor.shape)
 
     @property
     def _where(self) -> str:
@@ -204,34 +204,34 @@ class Recorder:
         if not any(isinstance(leaf, Value) for leaf in tree_leaves((args, kwargs))):
             return operation.run()
         self._serial += 1
-        step = Step(operation.name, self._serial, operation.pure, args, kwargs, self._where)
-        if step.name == "as_strided" and _same_strides(*operation.args, **operation.kwargs):
-            step.name = "alias"
-        if step.name in TAKES_UNITS:
+        recorded = RecordedOperation(operation.name, self._serial, operation.pure, args, kwargs, self._where)
+        if recorded.name == "as_strided" and _same_strides(*operation.args, **operation.kwargs):
+            recorded.name = "alias"
+        if recorded.name in TAKES_UNITS:
             self._keep_inputs((list(operation.args), dict(operation.kwargs)), (args, kwargs))
         written = [_storage(tensor) for tensor in operation.written]
         for value in list(self._units):
             if value.units is not None and _storage(value.units) in written:
                 value.units = value.units.clone()
         result = operation.run()
-        self._note(step, result)
+        self._note(recorded, result)
         for tensor in operation.written:
-            self._written[_storage(tensor)] = (StorageWeakRef(tensor.untyped_storage()), step.serial)
+            self._written[_storage(tensor)] = (StorageWeakRef(tensor.untyped_storage()), recorded.serial)
         return result
 
     def _followed(self, leaf: Any) -> Any:
         found = self.value(leaf) if isinstance(leaf, Tensor) else None
         return leaf if found is None else found
 
-    def _note(self, step: Step, result: Any) -> None:
+    def _note(self, operation: RecordedOperation, result: Any) -> None:
         results = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [tensor for tensor in results if isinstance(tensor, Tensor)]
-        step.outputs = [tensor.shape for tensor in tensors]
-        step.indices = next((tensor for tensor in tensors if tensor.dtype == torch.int64), None)
+        operation.outputs = [tensor.shape for tensor in tensors]
+        operation.indices = next((tensor for tensor in tensors if tensor.dtype == torch.int64), None)
         for i, tensor in enumerate(tensors):
-            if tensor.is_floating_point() and step.name not in CONSTANT:
-                self._values[tensor] = value = Value(step, i, tensor.shape)
-                if step.name in MAKES_UNITS:
+            if tensor.is_floating_point() and operation.name not in CONSTANT:
+                self._values[tensor] = value = Value(operation, i, tensor.shape)
+                if operation.name in MAKES_UNITS:
                     self._keep(value, tensor)
 
     def _keep_inputs(self, arguments: Any, values: Any) -> None:

@@ -37,7 +37,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from faithmap.methods.gradients.excitation_graph import FACTORS, MAKES_UNITS, NORMS, TAKES_UNITS, UNCHANGED, Step, Value
+from faithmap.methods.gradients.excitation_graph import (
+    FACTORS,
+    MAKES_UNITS,
+    NORMS,
+    TAKES_UNITS,
+    UNCHANGED,
+    RecordedOperation,
+    Value,
+)
 from faithmap.score import at_least_single
 
 Excitation = Callable[[Value, bool], Tensor | None]
@@ -51,68 +59,69 @@ class Rule(ABC):
     """How excitation and mass pass one kind of operation."""
 
     @abstractmethod
-    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+    def excitation(self, operation: RecordedOperation, output: int, up: bool, of: Excitation) -> Tensor | None:
         """The excitation of a result, up or down, from that of the inputs."""
 
     @abstractmethod
-    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+    def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """The shares of the inputs in the mass of the results."""
 
 
 class Moved(Rule):
     """Rule of operations that move numbers: each result is one of the inputs' numbers."""
 
-    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+    def excitation(self, operation: RecordedOperation, output: int, up: bool, of: Excitation) -> Tensor | None:
         """The excitation of the inputs, moved as they are."""
-        found = [of(value, up) for value in step.inputs]
+        found = [of(value, up) for value in operation.inputs]
         known = next((tensor for tensor in found if tensor is not None), None)
         if known is None:
             return None
-        return self._moved(step, [_zeros(v, known) if e is None else e for v, e in zip(step.inputs, found, strict=True)])[
-            output
-        ]
+        excitations = [_zeros(v, known) if e is None else e for v, e in zip(operation.inputs, found, strict=True)]
+        return self._moved(operation, excitations)[output]
 
-    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+    def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """The mass, moved back."""
         del of
         known = next(mass for mass in masses if mass is not None)
-        leaves = [_zeros(value, known).requires_grad_() for value in step.inputs]
+        leaves = [_zeros(value, known).requires_grad_() for value in operation.inputs]
         with torch.enable_grad():
-            moved = self._moved(step, leaves)
+            moved = self._moved(operation, leaves)
         pairs = [(result, mass) for result, mass in zip(moved, masses, strict=False) if mass is not None]
-        for value, mass in zip(step.inputs, _transposed(pairs, leaves), strict=True):
+        for value, mass in zip(operation.inputs, _transposed(pairs, leaves), strict=True):
             yield value, up, mass
 
-    def _moved(self, step: Step, tensors: list[Tensor]) -> list[Tensor]:
-        if step.name in ("view", "_unsafe_view"):
-            return [tensors[0].reshape(step.outputs[0])]
-        if step.name in UNCHANGED:
+    def _moved(self, operation: RecordedOperation, tensors: list[Tensor]) -> list[Tensor]:
+        if operation.name in ("view", "_unsafe_view"):
+            return [tensors[0].reshape(operation.outputs[0])]
+        if operation.name in UNCHANGED:
             return tensors
-        if step.indices is not None:
-            winners = tensors[0].flatten(-2).gather(-1, step.indices.flatten(-2))
-            return [winners.view(step.outputs[0])]
-        constants = tree_map(lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else leaf, (step.args, step.kwargs))
-        cleared = Step(step.name, step.serial, step.func, *constants)
-        return cleared.run(tensors, {"value": 0} if step.name == "constant_pad_nd" else {})
+        if operation.indices is not None:
+            winners = tensors[0].flatten(-2).gather(-1, operation.indices.flatten(-2))
+            return [winners.view(operation.outputs[0])]
+        constants = tree_map(
+            lambda leaf: torch.zeros_like(leaf) if _floating(leaf) else leaf, (operation.args, operation.kwargs)
+        )
+        cleared = RecordedOperation(operation.name, operation.serial, operation.func, *constants)
+        return cleared.run(tensors, {"value": 0} if operation.name == "constant_pad_nd" else {})
 
 
 class Scaled(Rule):
     """Rule of s x + t, with s independent of the image."""
 
-    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+    def excitation(self, operation: RecordedOperation, output: int, up: bool, of: Excitation) -> Tensor | None:
         """The excitation times s; where s is negative, that of the other sign times -s."""
         del output
-        (value,), scale, total = step.inputs, _scale(step), None
+        (value,), scale, total = operation.inputs, _scale(operation), None
         for sign in (True, False):
             part, excites = (scale if sign == up else -scale).clamp(min=0), of(value, sign)
             if excites is not None and bool((part > 0).any()):
                 total = part * excites if total is None else total + part * excites
         return total
 
-    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+    def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """The whole mass; 0 where s is 0."""
         del of
-        (value,), scale, (mass, *_) = step.inputs, _scale(step), masses
+        (value,), scale, (mass, *_) = operation.inputs, _scale(operation), masses
         assert mass is not None  # noqa: S101 - only steps with a mass are passed
         for sign in (True, False):
             part = (scale if sign == up else -scale) > 0
@@ -123,57 +132,57 @@ class Scaled(Rule):
 class Summed(Rule):
     """Rule of sums of inputs with factors, and of constants."""
 
-    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+    def excitation(self, operation: RecordedOperation, output: int, up: bool, of: Excitation) -> Tensor | None:
         """The sum of the terms' excitations."""
         del output
         total = None
-        for value, factor in self._terms(step):
+        for value, factor in self._terms(operation):
             excites = of(value, up == (factor > 0))
             if excites is not None:
-                more = abs(factor) * excites.broadcast_to(step.outputs[0])
+                more = abs(factor) * excites.broadcast_to(operation.outputs[0])
                 total = more if total is None else total + more
         return total
 
-    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+    def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """In proportion to the terms' excitation; the whole mass to a single term."""
-        mass, terms = masses[0], self._terms(step)
+        mass, terms = masses[0], self._terms(operation)
         assert mass is not None  # noqa: S101 - only steps with a mass are passed
         if len(terms) == 1:
             ((value, factor),) = terms
             yield value, up == (factor > 0), mass.sum_to_size(value.shape)
             return
-        total = self.excitation(step, 0, up, of)
+        total = self.excitation(operation, 0, up, of)
         quotient = None if total is None else _quotient(mass, total)
         for value, factor in terms:
             excites = of(value, up == (factor > 0))
             if excites is not None and quotient is not None:
                 yield value, up == (factor > 0), (abs(factor) * excites * quotient).sum_to_size(value.shape)
 
-    def _terms(self, step: Step) -> list[tuple[Value, float]]:
-        if step.name == "neg":
-            return [(step.inputs[0], -1.0)]
-        alpha = float(step.argument("alpha", 1))
-        first, second = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[step.name]
-        pairs = ((step.argument("self"), first), (step.argument("other"), second))
+    def _terms(self, operation: RecordedOperation) -> list[tuple[Value, float]]:
+        if operation.name == "neg":
+            return [(operation.inputs[0], -1.0)]
+        alpha = float(operation.argument("alpha", 1))
+        first, second = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[operation.name]
+        pairs = ((operation.argument("self"), first), (operation.argument("other"), second))
         return [(value, factor) for value, factor in pairs if isinstance(value, Value) and factor != 0]
 
 
 class Mixed(Rule):
     """Rule of weighted sums of units, and of averages, whose weights are positive."""
 
-    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+    def excitation(self, operation: RecordedOperation, output: int, up: bool, of: Excitation) -> Tensor | None:
         """Responses times weights of the right sign."""
         del output
-        (value,), total = step.inputs, None
+        (value,), total = operation.inputs, None
         for sign in (True, False):
             response = of(value, sign)
-            part = None if response is None else self._half(step, response, sign == up)
+            part = None if response is None else self._half(operation, response, sign == up)
             total = part if total is None else total if part is None else total + part
         return total
 
-    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+    def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """Eq. 2, by the operation and its transpose with the weights of one sign."""
-        (value,), mass = step.inputs, masses[0]
+        (value,), mass = operation.inputs, masses[0]
         assert mass is not None  # noqa: S101 - only steps with a mass are passed
         leaves: dict[bool, Tensor] = {}
         parts: list[Tensor] = []
@@ -182,7 +191,7 @@ class Mixed(Rule):
             if response is not None:
                 with torch.enable_grad():
                     leaf = response.detach().requires_grad_()
-                    part = self._half(step, leaf, sign == up)
+                    part = self._half(operation, leaf, sign == up)
                 if part is not None:
                     leaves[sign], parts = leaf, [*parts, part]
         if leaves:
@@ -192,47 +201,47 @@ class Mixed(Rule):
             for (sign, leaf), share in zip(leaves.items(), back, strict=True):
                 yield value, sign, leaf.detach() * share
 
-    def _half(self, step: Step, response: Tensor, positive: bool) -> Tensor | None:
+    def _half(self, operation: RecordedOperation, response: Tensor, positive: bool) -> Tensor | None:
         """The operation with the positive part of its weights, or the negative part without its sign; None for no weights."""
-        if step.name not in FACTORS:
-            return step.run([response])[0] if positive else None
-        first, second = FACTORS[step.name]
-        name = second if isinstance(step.argument(first), Value) else first
-        weight = step.argument(name).to(response.dtype)
+        if operation.name not in FACTORS:
+            return operation.run([response])[0] if positive else None
+        first, second = FACTORS[operation.name]
+        name = second if isinstance(operation.argument(first), Value) else first
+        weight = operation.argument(name).to(response.dtype)
         changed: dict[str, Tensor | None] = {name: weight.relu() if positive else (-weight).relu()}
-        if step.name == "addmm":
+        if operation.name == "addmm":
             changed["self"] = response.new_zeros(1)
-        elif step.name in ("convolution", "linear"):
+        elif operation.name in ("convolution", "linear"):
             changed["bias"] = None
-        return step.run([response], changed)[0]
+        return operation.run([response], changed)[0]
 
 
 class Rectified(Rule):
     """Rule of rectifications. Their outputs are units, whose responses are their excitation."""
 
-    def excitation(self, step: Step, output: int, up: bool, of: Excitation) -> Tensor | None:
+    def excitation(self, operation: RecordedOperation, output: int, up: bool, of: Excitation) -> Tensor | None:
         """Never needed: the response itself is known."""
         raise NotImplementedError
 
-    def shares(self, step: Step, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
+    def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """The whole mass."""
         del of
         mass = masses[0]
-        if mass is not None and (up or step.name == "leaky_relu"):
-            yield step.inputs[0], up, mass
+        if mass is not None and (up or operation.name == "leaky_relu"):
+            yield operation.inputs[0], up, mass
 
 
-def _scale(step: Step) -> Tensor:
+def _scale(operation: RecordedOperation) -> Tensor:
     """The factor s of the input."""
-    if step.name in NORMS:
-        mean, variance = step.argument("running_mean"), step.argument("running_var")
-        epsilon = step.argument("eps", step.argument("epsilon", 1e-5))
-        weight = step.argument("weight")
+    if operation.name in NORMS:
+        mean, variance = operation.argument("running_mean"), operation.argument("running_var")
+        epsilon = operation.argument("eps", operation.argument("epsilon", 1e-5))
+        weight = operation.argument("weight")
         scale: Tensor = at_least_single(torch.ones_like(mean) if weight is None else weight) * (variance + epsilon).rsqrt()
-        return scale.view(-1, *[1] * (len(step.inputs[0].shape) - 2))
-    own, other = step.argument("self"), step.argument("other")
+        return scale.view(-1, *[1] * (len(operation.inputs[0].shape) - 2))
+    own, other = operation.argument("self"), operation.argument("other")
     factor = torch.as_tensor(other if isinstance(own, Value) else own)
-    return factor.reciprocal() if step.name == "div" else factor
+    return factor.reciprocal() if operation.name == "div" else factor
 
 
 def _quotient(mass: Tensor, excitation: Tensor) -> Tensor:
@@ -274,62 +283,66 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 """By the operation's name in torch's dispatcher, without its overload."""
 
 
-def rule_for(step: Step) -> Rule:
+def rule_for(operation: RecordedOperation) -> Rule:
     """The rule of an operation.
 
     Raises:
         ValueError: where there is none; names the operation and the module that calls it.
     """
-    rule = RULES.get(step.name)
-    if rule is None or step.func is None:
+    rule = RULES.get(operation.name)
+    if rule is None or operation.func is None:
         problem: str | None = "it is neither a weighted sum nor a rectification of units"
     else:
-        problem = _CHECKS[step.name](step) if step.name in _CHECKS else None
+        problem = _CHECKS[operation.name](operation) if operation.name in _CHECKS else None
     if rule is None or problem is not None:
         raise ValueError(
-            f"excitation backprop cannot pass {step.name} in {step.where}: {problem}; "
+            f"excitation backprop cannot pass {operation.name} in {operation.where}: {problem}; "
             "give a target_layer behind it, or take another method"
         )
     return rule
 
 
-def _weights_vary(step: Step) -> str | None:
-    one = len(step.inputs) == 1 and any(isinstance(step.argument(name), Value) for name in FACTORS[step.name])
+def _weights_vary(operation: RecordedOperation) -> str | None:
+    one = len(operation.inputs) == 1 and any(isinstance(operation.argument(name), Value) for name in FACTORS[operation.name])
     return None if one else "it multiplies two tensors that both depend on the image, or adds another to them"
 
 
-def _factor_varies(step: Step) -> str | None:
-    if len(step.inputs) != 1:
+def _factor_varies(operation: RecordedOperation) -> str | None:
+    if len(operation.inputs) != 1:
         return "it multiplies two tensors that both depend on the image"
-    divides = step.name == "div" and (
-        step.argument("rounding_mode") is not None or not isinstance(step.argument("self"), Value)
+    divides = operation.name == "div" and (
+        operation.argument("rounding_mode") is not None or not isinstance(operation.argument("self"), Value)
     )
     return "it divides by a tensor that depends on the image, or rounds" if divides else None
 
 
-def _normalises_the_batch(step: Step) -> str | None:
-    fixed = step.argument("running_mean") is not None and not step.argument("training", False) and len(step.inputs) == 1
+def _normalises_the_batch(operation: RecordedOperation) -> str | None:
+    fixed = (
+        operation.argument("running_mean") is not None
+        and not operation.argument("training", False)
+        and len(operation.inputs) == 1
+    )
     return None if fixed else "it normalises by the batch's own statistics"
 
 
-def _is_no_rectification(step: Step) -> str | None:
+def _is_no_rectification(operation: RecordedOperation) -> str | None:
     low, high = {
-        "hardtanh": (step.argument("min_val", -1), step.argument("max_val", 1)),
-        "clamp": (step.argument("min"), step.argument("max")),
-        "clamp_min": (step.argument("min"), None),
-        "threshold": (step.argument("threshold") or step.argument("value"), None),
-        "leaky_relu": (min(step.argument("negative_slope", 0.01), 0), None),
-    }[step.name]
+        "hardtanh": (operation.argument("min_val", -1), operation.argument("max_val", 1)),
+        "clamp": (operation.argument("min"), operation.argument("max")),
+        "clamp_min": (operation.argument("min"), None),
+        "threshold": (operation.argument("threshold") or operation.argument("value"), None),
+        "leaky_relu": (min(operation.argument("negative_slope", 0.01), 0), None),
+    }[operation.name]
     numbers = isinstance(low, (int, float)) and (high is None or isinstance(high, (int, float)))
     rectifies = numbers and low == 0 and (high is None or high > 0)
     return None if rectifies else "it does not rectify at 0"
 
 
-def _reads_other_bits(step: Step) -> str | None:
-    return "it reads the numbers as another type" if step.argument("dtype") is not None else None
+def _reads_other_bits(operation: RecordedOperation) -> str | None:
+    return "it reads the numbers as another type" if operation.argument("dtype") is not None else None
 
 
-_CHECKS: Mapping[str, Callable[[Step], str | None]] = MappingProxyType(
+_CHECKS: Mapping[str, Callable[[RecordedOperation], str | None]] = MappingProxyType(
     {
         **dict.fromkeys(FACTORS, _weights_vary),
         **dict.fromkeys(("mul", "div"), _factor_varies),
@@ -355,7 +368,7 @@ class Walk:
         key = (value, up)
         if key not in self._excitation:
             if value.units is None:
-                self._excitation[key] = rule_for(value.step).excitation(value.step, value.output, up, self.excitation)
+                self._excitation[key] = rule_for(value.operation).excitation(value.operation, value.output, up, self.excitation)
             else:
                 response = (at_least_single(value.units) * (1 if up else -1)).relu()
                 self._excitation[key] = response if bool((response > 0).any()) else None
@@ -368,18 +381,18 @@ class Walk:
             ValueError: for an operation between the two that has no rule.
         """
         masses: dict[Value, Mass] = {top: dict(start)}
-        waiting = {top.step: {top.output: top}}
-        order = [(-top.step.serial, top.step)]
+        waiting = {top.operation: {top.output: top}}
+        order = [(-top.operation.serial, top.operation)]
         while order:
-            _, step = heapq.heappop(order)
-            outputs = waiting.pop(step)
+            _, operation = heapq.heappop(order)
+            outputs = waiting.pop(operation)
             if stop in outputs.values():
                 return masses[stop]
-            for value, mass in self._shares(step, {i: masses.pop(v) for i, v in outputs.items()}):
-                if value.step not in waiting:
-                    waiting[value.step] = {}
-                    heapq.heappush(order, (-value.step.serial, value.step))
-                waiting[value.step][value.output] = value
+            for value, mass in self._shares(operation, {i: masses.pop(v) for i, v in outputs.items()}):
+                if value.operation not in waiting:
+                    waiting[value.operation] = {}
+                    heapq.heappush(order, (-value.operation.serial, value.operation))
+                waiting[value.operation][value.output] = value
                 held = masses.setdefault(value, {})
                 for up, more in mass.items():
                     more = self._of_a_response(value, up, more)  # noqa: PLW2901 - a part of it
@@ -394,11 +407,11 @@ class Walk:
         can_win = torch.zeros_like(mass, dtype=torch.bool) if response is None else response > 0
         return mass.where(can_win if value.free is None else can_win | value.free, 0)
 
-    def _shares(self, step: Step, masses: dict[int, Mass]) -> Iterable[tuple[Value, Mass]]:
-        if not step.name:
+    def _shares(self, operation: RecordedOperation, masses: dict[int, Mass]) -> Iterable[tuple[Value, Mass]]:
+        if not operation.name:
             return
         for up in (True, False):
-            of_outputs = [masses.get(i, {}).get(up) for i in range(len(step.outputs))]
+            of_outputs = [masses.get(i, {}).get(up) for i in range(len(operation.outputs))]
             if any(mass is not None for mass in of_outputs):
-                for value, sign, mass in rule_for(step).shares(step, of_outputs, up, self.excitation):
+                for value, sign, mass in rule_for(operation).shares(operation, of_outputs, up, self.excitation):
                     yield value, {sign: mass}

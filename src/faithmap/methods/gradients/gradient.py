@@ -56,8 +56,9 @@ class GradientExplainer(Explainer):
         probe = InputProbe(self.model, request.score, request.images, **settings)
         maps, found = [], []
         for numbers in torch.arange(count, device=device).split(self.chunk_size):
-            part = Part(request.images[numbers], numbers, probe, [request.generators[i] for i in numbers.tolist()], request)
-            attribution, diagnostics = self._attributed(part)
+            generators = [request.generators[i] for i in numbers.tolist()]
+            chunk = ImageChunk(request.images[numbers], numbers, probe, generators, request)
+            attribution, diagnostics = self._attributed(chunk)
             maps.append(reduced(attribution, self.channels))
             found.append(diagnostics)
             request.progress(int(numbers[-1]) + 1, count)
@@ -67,16 +68,16 @@ class GradientExplainer(Explainer):
         return RawHeatmap(torch.cat(maps), [{name: values[i] for name, values in lists.items()} for i in range(count)])
 
     @abstractmethod
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The attribution of each image, one number for every channel of every pixel."""
 
-    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+    def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         """The attribution of each image, and its diagnostics."""
-        return self.attribute(part), {}
+        return self.attribute(chunk), {}
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ImageChunk:
     """A chunk of images, as a gradient method gets them.
 
     Attributes:
@@ -121,9 +122,9 @@ class Gradient(GradientExplainer):
         del image
         return Passes(2, 1)
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """One pass with gradient."""
-        return part.probe.gradients(part.images, part.numbers)
+        return chunk.probe.gradients(chunk.images, chunk.numbers)
 
 
 @dataclass(eq=False)
@@ -153,11 +154,11 @@ class GradientTimesInput(GradientExplainer):
         del image
         return Passes(2, 1)
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """One pass with gradient."""
-        chosen = part.request.baseline_for(part.numbers, self.baseline)
+        chosen = chunk.request.baseline_for(chunk.numbers, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
-        return (part.images - make_baseline(chosen, part.images)) * part.probe.gradients(part.images, part.numbers)
+        return (chunk.images - make_baseline(chosen, chunk.images)) * chunk.probe.gradients(chunk.images, chunk.numbers)
 
 
 @dataclass(eq=False)
@@ -202,21 +203,21 @@ class SmoothGrad(GradientExplainer):
         inner = self._method.passes(image)
         return None if inner is None else Passes(1 + self.samples * (inner.forward - 1), self.samples * inner.backward)
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The mean attribution of the copies."""
-        mean, _ = self._moments(part)
+        mean, _ = self._moments(chunk)
         return mean
 
-    def _moments(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]:
+    def _moments(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, "m c h w"]]:
         """Mean and variance of the attributions, by sums of differences from the first: their squares do not cancel."""
-        stream = Stream(part.images, [self._samples(generator) for generator in part.generators])
-        total, square, first = (torch.zeros_like(at_least_single(part.images)) for _ in range(3))
-        filled = torch.zeros(len(part.images), dtype=torch.bool)
-        for passes in torch.arange(len(stream)).split(part.probe.chunk_size):
+        stream = Stream(chunk.images, [self._samples(generator) for generator in chunk.generators])
+        total, square, first = (torch.zeros_like(at_least_single(chunk.images)) for _ in range(3))
+        filled = torch.zeros(len(chunk.images), dtype=torch.bool)
+        for passes in torch.arange(len(stream)).split(chunk.probe.chunk_size):
             of = stream.image[passes]
-            index = of.to(part.images.device)
-            generators = [part.generators[i] for i in of.tolist()]
-            copies = replace(part, images=stream.perturbed(passes), numbers=part.numbers[index], generators=generators)
+            index = of.to(chunk.images.device)
+            generators = [chunk.generators[i] for i in of.tolist()]
+            copies = replace(chunk, images=stream.perturbed(passes), numbers=chunk.numbers[index], generators=generators)
             values = self._method.attribute(copies)
             for row, i in enumerate(of.tolist()):
                 if not filled[i]:
@@ -244,7 +245,7 @@ class VarGrad(SmoothGrad):
     True
     """
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The variance of the attributions of the copies."""
-        _, variance = self._moments(part)
+        _, variance = self._moments(chunk)
         return variance

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.methods.base import Passes
-from faithmap.methods.gradients.gradient import Channels, GradientExplainer, Part
+from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
 from faithmap.methods.settings import AlsoNamed
@@ -40,43 +40,43 @@ class PathGradients(GradientExplainer):
     channels: Channels = "sum"
     completeness: bool = True
 
-    def attribute(self, part: Part) -> Float[Tensor, "m c h w"]:
+    def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The mean over the passes of gradient times difference."""
-        return self._mean(part, self._stream(part))
+        return self._mean(chunk, self._stream(chunk))
 
-    def _attributed(self, part: Part) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
-        stream = self._stream(part)
-        attribution = self._mean(part, stream)
+    def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
+        stream = self._stream(chunk)
+        attribution = self._mean(chunk, stream)
         if not self.completeness:
             return attribution, {}
-        change = part.request.clean[part.numbers] - self._start(part, stream)
+        change = chunk.request.clean[chunk.numbers] - self._start(chunk, stream)
         return attribution, {"completeness_gap": (attribution.sum(dim=(1, 2, 3)) - change).abs() / change.abs()}
 
-    def _stream(self, part: Part) -> Stream:
-        return Stream(part.images, [self._samples(part, i) for i in range(len(part.images))])
+    def _stream(self, chunk: ImageChunk) -> Stream:
+        return Stream(chunk.images, [self._samples(chunk, i) for i in range(len(chunk.images))])
 
-    def _mean(self, part: Part, stream: Stream) -> Float[Tensor, "m c h w"]:
-        total = torch.zeros_like(at_least_single(part.images))
-        for passes in torch.arange(len(stream)).split(part.probe.chunk_size):
-            index = stream.image[passes].to(part.images.device)
-            share = stream.share[passes].to(part.images).view(-1, 1, 1, 1)
-            slope = part.probe.gradients(stream.perturbed(passes), part.numbers[index])
+    def _mean(self, chunk: ImageChunk, stream: Stream) -> Float[Tensor, "m c h w"]:
+        total = torch.zeros_like(at_least_single(chunk.images))
+        for passes in torch.arange(len(stream)).split(chunk.probe.chunk_size):
+            index = stream.image[passes].to(chunk.images.device)
+            share = stream.share[passes].to(chunk.images).view(-1, 1, 1, 1)
+            slope = chunk.probe.gradients(stream.perturbed(passes), chunk.numbers[index])
             total.index_add_(0, index, slope.mul_(stream.differences(passes)).mul_(share))
         return total
 
-    def _start(self, part: Part, stream: Stream) -> Float[Tensor, " m"]:
+    def _start(self, chunk: ImageChunk, stream: Stream) -> Float[Tensor, " m"]:
         """The mean score of each image's references, weighted as their paths are."""
         means = []
         for i, samples in enumerate(stream.samples):
             references = samples.references
             assert references is not None  # noqa: S101 - every path has one
-            scores = part.probe.scores(references, part.numbers[i].expand(len(references)))
+            scores = chunk.probe.scores(references, chunk.numbers[i].expand(len(references)))
             weight = torch.zeros(len(references)).index_add_(0, samples.path, samples.share)
             means.append(scores @ weight.to(scores))
         return torch.stack(means)
 
     @abstractmethod
-    def _samples(self, part: Part, image: int) -> Samples:
+    def _samples(self, chunk: ImageChunk, image: int) -> Samples:
         """The passes for one image."""
 
 
@@ -112,11 +112,11 @@ class IntegratedGradients(PathGradients):
         paths = len(self.baseline) if isinstance(self.baseline, Tensor) and self.baseline.ndim == 4 else 1
         return Passes(1 + paths * (self.samples + self.completeness), paths * self.samples)
 
-    def _samples(self, part: Part, image: int) -> Samples:
-        given = _given(part, image, self.baseline)
+    def _samples(self, chunk: ImageChunk, image: int) -> Samples:
+        given = _given(chunk, image, self.baseline)
         paths = len(given) if isinstance(given, Tensor) and given.ndim == 4 else 1
         several = ImageSet(given) if paths > 1 and isinstance(given, Tensor) else given
-        references = draw_references(several, part.images[image : image + 1], paths, part.generators[image])
+        references = draw_references(several, chunk.images[image : image + 1], paths, chunk.generators[image])
         position, share = (values.repeat(paths) for values in quadrature(self.quadrature, self.samples))
         path = torch.arange(paths).repeat_interleave(self.samples)
         return Samples(references, path, position, share / paths, torch.zeros_like(path), torch.zeros(len(path)))
@@ -149,9 +149,9 @@ class ExpectedGradients(PathGradients):
         del image
         return Passes(1 + self.samples * (1 + self.completeness), self.samples)
 
-    def _samples(self, part: Part, image: int) -> Samples:
-        generator, given = part.generators[image], _given(part, image, self.references)
-        references = draw_references(given, part.images[image : image + 1], self.samples, generator)
+    def _samples(self, chunk: ImageChunk, image: int) -> Samples:
+        generator, given = chunk.generators[image], _given(chunk, image, self.references)
+        references = draw_references(given, chunk.images[image : image + 1], self.samples, generator)
         jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu()
         share = torch.full((self.samples,), 1 / self.samples)
         seed, noise = noise_of_passes(self.samples, self.noise_std, True, generator)
@@ -159,9 +159,9 @@ class ExpectedGradients(PathGradients):
         return Samples(references, path, (path + jitter) / self.samples, share, seed, noise)
 
 
-def _given(part: Part, image: int, own: References) -> References:
+def _given(chunk: ImageChunk, image: int, own: References) -> References:
     """The references of one image: the baseline of the call, else the method's own."""
-    if part.request.baseline is None:
+    if chunk.request.baseline is None:
         return own
-    number = int(part.numbers[image])
-    return part.request.baseline_for(slice(number, number + 1), part.request.baseline)
+    number = int(chunk.numbers[image])
+    return chunk.request.baseline_for(slice(number, number + 1), chunk.request.baseline)

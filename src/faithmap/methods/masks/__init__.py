@@ -11,7 +11,7 @@ from faithmap.methods.masks.mask import Mask
 from faithmap.methods.masks.masker import LearnedMask, Masker
 from faithmap.methods.masks.occlusion import Occlusion
 from faithmap.methods.masks.rise import RISE
-from faithmap.methods.masks.steps import FixedStep, LineSearch, Nesterov, Step, StepRule
+from faithmap.methods.masks.steps import FixedStep, LineSearch, Nesterov, StepResult, StepRule
 
 __all__ = [
     "IGOS",
@@ -30,7 +30,7 @@ __all__ = [
     "Occlusion",
     "Pyramid",
     "Regulariser",
-    "Step",
+    "StepResult",
     "StepRule",
     "Trace",
 ]

@@ -34,7 +34,7 @@ Evaluate: TypeAlias = Callable[[Float[Tensor, "m ..."], Int[Tensor, " m"]], Floa
 """The plain objective of masks, given the image that each belongs to."""
 
 
-class Step(NamedTuple):
+class StepResult(NamedTuple):
     """The result of one iteration for each image.
 
     Attributes:
@@ -77,7 +77,7 @@ class StepRule(ABC):
         gradient: Float[Tensor, "n ..."],
         objective: Float[Tensor, " n"],
         index: Int[Tensor, " n"],
-    ) -> Step:
+    ) -> StepResult:
         """Step from each image's masks along ``-gradient``, all images together.
 
         Args:
@@ -146,9 +146,9 @@ class LineSearch(StepRule):
         gradient: Float[Tensor, "n ..."],
         objective: Float[Tensor, " n"],
         index: Int[Tensor, " n"],
-    ) -> Step:
+    ) -> StepResult:
         """The largest step that satisfies Eq. 8; no step where none does."""
-        step = Step(
+        step = StepResult(
             torch.zeros_like(objective, dtype=torch.bool), torch.zeros_like(objective), masks.clone(), objective.clone()
         )
         slope = self.beta * gradient.flatten(1).square().sum(dim=1)
@@ -204,11 +204,11 @@ class FixedStep(StepRule):
         gradient: Float[Tensor, "n ..."],
         objective: Float[Tensor, " n"],
         index: Int[Tensor, " n"],
-    ) -> Step:
+    ) -> StepResult:
         """The fixed step; always accepted."""
         moved = descend(masks, gradient, self.size)
         accepted = torch.ones_like(index, dtype=torch.bool)
-        return Step(accepted, torch.full_like(objective, self.size), moved, evaluate(moved, index))
+        return StepResult(accepted, torch.full_like(objective, self.size), moved, evaluate(moved, index))
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class Nesterov(StepRule):
         gradient: Float[Tensor, "n ..."],
         objective: Float[Tensor, " n"],
         index: Int[Tensor, " n"],
-    ) -> Step:
+    ) -> StepResult:
         """A step of size alpha from Y; always accepted."""
         alpha = self.size_for(masks.shape[-2] * masks.shape[-1])
         return FixedStep(alpha).take(evaluate, masks, gradient, objective, index)

@@ -71,16 +71,17 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         (place / "nginx.conf").write_text(configuration(place, port, page))
         with subprocess.Popen([NGINX, "-c", place / "nginx.conf", "-e", place / "error.log"]) as nginx:
             try:
-                wait_for(port)
+                wait_for(port, nginx)
                 yield public
             finally:
                 nginx.terminate()
 
 
-def wait_for(port: int) -> None:
-    for _ in range(100):
-        with socket.socket() as there:
-            if there.connect_ex(("127.0.0.1", port)) == 0:
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Return when the server accepts connections; fail when it has ended."""
+    while server.poll() is None:
+        with socket.socket() as connection:
+            if connection.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
     raise AssertionError("nginx did not start")

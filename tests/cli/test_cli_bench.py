@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def test_failures_are_printed_and_can_be_repeated(faith: Cli, spec: Path, photo:
     assert "error" not in again.out
 
 
-def test_plurals_and_rates(faith: Cli, spec: Path, tmp_path: Path) -> None:
+def test_plurals_and_rates(faith: Cli, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faith("bench", "run", spec, "--out", "r")
     unit = next((tmp_path / "r" / "units").glob("gradient-00000-*"))
     unit.write_bytes(b"x")
@@ -125,7 +124,8 @@ def test_plurals_and_rates(faith: Cli, spec: Path, tmp_path: Path) -> None:
     (tmp_path / "photos" / "1.png").rename(tmp_path / "1.png")
     planned = faith("bench", "plan", spec, "--passes-per-second", 10)
     assert "2 units, 1 image, " in planned.out
-    fast = RunProgress(1000, 0, done=500, images=8000, began=time.monotonic() - 2)
+    monkeypatch.setattr(RunProgress, "seconds", 2.0)
+    fast = RunProgress(1000, 0, done=500, images=8000)
     assert line_of(fast).startswith("500 of 1000 units, 250 units/s, 4,0")
 
 

@@ -26,14 +26,20 @@ REFERENCE_SIZE = 224
 
 @dataclass(frozen=True)
 class Blur:
-    """Gaussian blur with mirrored borders.
+    """Gaussian blur with mirrored borders. The defaults are those of both public I-GOS codes.
 
     Args:
-        kernel_size: in pixels at 224; odd. None keeps three sigmas on either side, or all that the image has.
-        sigma: in pixels at 224.
+        kernel_size: side of the kernel, in pixels at 224; an odd number of at least 1. None for a kernel of three sigmas on
+            either side, or as large as the image allows.
+        sigma: standard deviation of the Gaussian, in pixels at 224, above 0.
 
     Raises:
-        ValueError: for a kernel without a pixel, or a sigma that is not above 0.
+        ValueError: for a kernel_size below 1, or a sigma that is not above 0.
+
+    >>> dot = torch.zeros(1, 1, 1, 5)
+    >>> dot[..., 2] = 1
+    >>> Blur(sigma=224.0)(dot)  # scaled to this image, a kernel of one pixel
+    tensor([[[[0., 0., 1., 0., 0.]]]])
     """
 
     kernel_size: int | None = 51
@@ -46,7 +52,7 @@ class Blur:
             raise ValueError(f"sigma is {self.sigma}; give a number of pixels above 0")
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The images, blurred."""
+        """The blurred images."""
         scale = min(images.shape[-2:]) / REFERENCE_SIZE
         wanted = 3 * self.sigma if self.kernel_size is None else self.kernel_size // 2
         radius = min(round(wanted * scale), min(images.shape[-2:]) - 1)
@@ -60,14 +66,20 @@ class Blur:
 
 @dataclass(frozen=True)
 class MedianBlur:
-    """Median filter, then :class:`Blur`: the median takes out the edges that a blur only spreads.
+    """Median filter, then :class:`Blur`: the median removes thin lines and edges, which a blur only spreads.
 
     Args:
-        window: side of the median's square, in pixels at 224; odd.
-        blur: what follows.
+        window: side of the square whose median is taken, in pixels at 224; an odd number of at least 1. At the default of 11,
+            lines of up to 5 pixels disappear.
+        blur: the blur after the median filter.
 
     Raises:
-        ValueError: for a window without a pixel.
+        ValueError: for a window below 1.
+
+    >>> line = torch.zeros(1, 1, 224, 224)
+    >>> line[..., 112] = 1
+    >>> MedianBlur()(line).max()
+    tensor(0.)
     """
 
     window: int = 11
@@ -78,7 +90,7 @@ class MedianBlur:
             raise ValueError(f"window is {self.window}; give an odd number of pixels, 1 or more")
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The images, filtered and blurred."""
+        """The filtered and blurred images."""
         radius = round(self.window // 2 * min(images.shape[-2:]) / REFERENCE_SIZE)
         medians = [
             _windows(F.pad(plane[None, None], (radius,) * 4, mode="reflect"), radius).median(dim=1).values
@@ -93,33 +105,48 @@ def _windows(plane: Float[Tensor, "1 1 h w"], radius: int) -> Float[Tensor, "1 k
 
 @dataclass(frozen=True)
 class Constant:
-    """One value everywhere, or one for each channel."""
+    """One value for all pixels, or one value for each channel.
+
+    Args:
+        value: in the units of the images, [0, 1] for a Classifier; one number, or one for each channel. The default is a medium
+            grey.
+
+    >>> Constant((0.1, 0.2, 0.3))(torch.zeros(1, 3, 1, 1)).flatten()
+    tensor([0.1000, 0.2000, 0.3000])
+    """
 
     value: float | tuple[float, ...] = 0.5
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The constant, in the images' shape."""
+        """The constant, in the shape of the images."""
         values = torch.as_tensor(self.value, device=images.device, dtype=images.dtype)
         return values.view(-1, 1, 1).expand(images.shape[1:]).expand(images.shape).clone()
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Each image's own mean colour."""
+    """The mean colour of each image.
+
+    >>> Mean()(torch.tensor([[[[0.0, 1.0]]]]))
+    tensor([[[[0.5000, 0.5000]]]])
+    """
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Each image's mean, in its shape."""
+        """The mean of each channel, in the shape of the images."""
         return images.mean(dim=(2, 3), keepdim=True).expand(images.shape).clone()
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Gaussian noise, cut to [0, 1]; one draw for all images, so that a batch has no say in it.
+    """Gaussian noise, clipped to [0, 1]. All images have the same noise, so that it does not depend on the batch.
 
     Args:
-        mean: in pixel units.
-        std: in pixel units.
-        seed: of the draw.
+        mean: mean of the noise, in pixel values; the default is the middle of [0, 1].
+        std: standard deviation, in pixel values, at least 0. At the default, few values are clipped.
+        seed: seed of the random numbers.
+
+    >>> Noise(std=0.0)(torch.zeros(1, 1, 1, 2))
+    tensor([[[[0.5000, 0.5000]]]])
     """
 
     mean: float = 0.5
@@ -127,7 +154,7 @@ class Noise:
     seed: int = 0
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """The draw, in the images' shape."""
+        """The noise, in the shape of the images."""
         generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(images.shape[1:], generator=generator).mul(self.std).add(self.mean).clamp(0, 1)
         return noise.to(images).expand(images.shape).clone()

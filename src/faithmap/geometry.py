@@ -30,9 +30,16 @@ class Geometry:
     """Resize, then crop the centre.
 
     Args:
-        resize: the length of the shorter side, or an exact (height, width); None keeps the size.
-        crop: the (height, width) cut out of the centre, padded with black where the image is smaller; None keeps all.
-        interpolation: of the resize, always antialiased.
+        resize: length of the shorter side in pixels, or (height, width); None keeps the size.
+        crop: (height, width) of the centre that is cut out, in pixels, padded with black where the image is smaller; None keeps
+            the whole image.
+        interpolation: interpolation of the resize, with antialiasing.
+
+    >>> geometry = Geometry(resize=256, crop=(224, 224))
+    >>> geometry(torch.zeros(1, 3, 300, 400)).shape
+    torch.Size([1, 3, 224, 224])
+    >>> geometry.resized((300, 400))
+    (256, 341)
     """
 
     resize: int | tuple[int, int] | None = None

@@ -155,6 +155,9 @@ def _unchanged(activation: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k h w"]
 def channels_first(activation: Float[Tensor, "n h w k"]) -> Float[Tensor, "n k h w"]:
     """Move channels from the end to the front, as for a Swin transformer's blocks in timm and torchvision.
 
+    Args:
+        activation: output of the layer, (images, rows, columns, channels).
+
     >>> channels_first(torch.zeros(1, 7, 7, 96)).shape
     torch.Size([1, 96, 7, 7])
     """

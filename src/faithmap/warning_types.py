@@ -8,23 +8,42 @@ from contextlib import contextmanager
 
 
 class FaithmapWarning(UserWarning):
-    """What all warnings of this library are."""
+    """Base of all warnings of this library.
+
+    >>> warnings.filterwarnings("error", category=FaithmapWarning)  # a doubtful map is an error from now on
+    """
 
 
 class LowConfidenceWarning(FaithmapWarning):
-    """The model hardly believes in the explained class, or prefers another: maps are known to fail there."""
+    """The explained class is improbable, or the model predicts another class: such a map can mislead.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", LowConfidenceWarning)  # for classes that are improbable on purpose
+    """
 
 
 class BaselineWarning(FaithmapWarning):
-    """The model still recognises the explained class in the baseline, so that removing pixels removes little."""
+    """The model still recognises the explained class in the baseline, so that the removal of pixels changes little.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", BaselineWarning)  # stop, and give a stronger baseline
+    """
 
 
 class EmptyHeatmapWarning(FaithmapWarning):
-    """A heatmap holds one value everywhere, or values that are not finite: it ranks nothing."""
+    """A heatmap has one value everywhere, or values that are not finite: it ranks no pixel.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", EmptyHeatmapWarning)  # stop at the first empty map
+    """
 
 
 class CompletenessWarning(FaithmapWarning):
-    """Attributions that should sum to the change of the score are far from it."""
+    """The attributions of a method should sum to the change of the score, and do not.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", CompletenessWarning)  # stop, and give the method more samples
+    """
 
 
 @contextmanager

@@ -47,6 +47,19 @@ class COCOInstances(AnnotatedImages):
 
     Raises:
         AnnotationError: for a file that cannot be read or is no such JSON; on access, for an annotation that is refused.
+
+    >>> import json, tempfile
+    >>> content = {
+    ...     "images": [{"id": 7, "file_name": "a.jpg", "height": 4, "width": 6}],
+    ...     "categories": [{"id": 18, "name": "dog"}],
+    ...     "annotations": [{"image_id": 7, "category_id": 18, "iscrowd": 0, "bbox": [1, 1, 2, 3]}],
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "instances.json")
+    ...     _ = file.write_text(json.dumps(content))
+    ...     data = COCOInstances(folder, file)
+    ...     data.classes, data[0].size, data[0].boxes("dog").tolist()
+    (('dog',), (4, 6), [[1.0, 1.0, 3.0, 4.0]])
     """
 
     def __init__(self, images: str | os.PathLike[str], annotations: str | os.PathLike[str], *, max_bytes: int = 2**30) -> None:

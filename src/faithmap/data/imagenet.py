@@ -39,7 +39,7 @@ MAX_TABLE_BYTES = 256 * 2**20
 
 
 class ImageNetBoxes(AnnotatedImages):
-    """Images of ImageNet and the boxes in them; names are WordNet ids, indices those of ImageNet's 1000 classes.
+    r"""Images of ImageNet and the boxes in them; names are WordNet ids, indices those of ImageNet's 1000 classes.
 
     .. code-block:: python
 
@@ -52,6 +52,13 @@ class ImageNetBoxes(AnnotatedImages):
 
     Raises:
         AnnotationError: for annotations that cannot be read, also on access; on access, for a missing image.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = Path(folder, "LOC_val_solution.csv")
+    ...     _ = table.write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01751748 111 108 441 193")
+    ...     ImageNetBoxes(folder, table).ids
+    ('ILSVRC2012_val_00000001',)
     """
 
     def __init__(self, images: str | os.PathLike[str], annotations: str | os.PathLike[str]) -> None:

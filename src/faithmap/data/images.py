@@ -54,7 +54,12 @@ _DEEP_GREY = frozenset({"F", "I", "I;16", "I;16B"})
 
 
 class AnimationWarning(UserWarning):
-    """A file has several frames or pages, of which only the first was read."""
+    """A file has several frames or pages, of which only the first was read.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", AnimationWarning)  # refuse animations
+    """
 
 
 def read_image(

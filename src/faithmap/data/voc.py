@@ -91,6 +91,18 @@ class VOCBoxes(AnnotatedImages):
 
     Raises:
         AnnotationError: for a list that cannot be read; on access, for an annotation that is refused.
+
+    >>> import tempfile
+    >>> xml = (
+    ...     "<annotation><filename>000001.jpg</filename><size><width>6</width><height>4</height></size><object><name>dog</name>"
+    ...     "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object></annotation>"
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, text in {"ImageSets/Main/test.txt": "000001", "Annotations/000001.xml": xml}.items():
+    ...         Path(folder, name).parent.mkdir(parents=True)
+    ...         _ = Path(folder, name).write_text(text)
+    ...     VOCBoxes(folder)[0].boxes("dog").tolist()
+    [[1.0, 1.0, 3.0, 4.0]]
     """
 
     def __init__(self, root: str | os.PathLike[str], split: str = "test") -> None:

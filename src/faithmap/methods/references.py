@@ -151,6 +151,10 @@ class EvenBlurs(RandomBlurs):
     Their order is that of the multiples of the golden section, a low-discrepancy sequence: together with rising positions on a
     path, strengths and positions cover their plane evenly.
 
+    Args:
+        weakest: smallest sigma of a Gaussian, in pixels at 224.
+        strongest: largest sigma, likewise.
+
     >>> image = torch.rand(1, 3, 8, 8)
     >>> torch.equal(EvenBlurs()(image, 4, torch.Generator()), EvenBlurs()(image, 4, torch.Generator()))
     True

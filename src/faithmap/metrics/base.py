@@ -35,6 +35,8 @@ from faithmap.seeds import image_generators
 class MetricSettings(TypedDict, total=False):
     """Settings of every torchmetrics ``Metric``.
 
+    >>> settings: MetricSettings = {"sync_on_compute": False}
+
     Attributes:
         compute_on_cpu: move the state to the CPU after each update.
         compute_with_cache: compute once for the same state; True by default.

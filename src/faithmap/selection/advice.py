@@ -14,6 +14,9 @@ MAX_NAMED = 5
 def advice(choice: Choice) -> Iterator[str]:
     r"""The best method, its cost, the methods indistinguishable from it, and how many images would distinguish them.
 
+    Args:
+        choice: the ranking of the methods.
+
     >>> import torch
     >>> from faithmap.methods.base import Passes
     >>> rows = [Ranked(name, False, torch.full((9,), score), Passes(1, 1), 0.1) for name, score in (("a", 0.5), ("b", 0.25))]

@@ -36,7 +36,17 @@ class DetectionTarget(ImageTarget):
         label: that a detection must have; None for any.
         overlap: ``product`` is IoU times score, the largest over the detections, as in D-RISE; ``best`` the score of the
             detection that overlaps the box best.
-        minimum: IoU below which a detection does not count.
+        minimum: IoU below which a detection does not count; in [0, 1).
+
+    Raises:
+        ValueError: for a box whose left is not less than its right, or its top not less than its bottom, a label below 0, an
+            unknown overlap, or a minimum outside [0, 1).
+
+    >>> detections = [{
+    ...     "boxes": torch.tensor([[0.0, 0.0, 4.0, 4.0]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.9])
+    ... }]
+    >>> DetectionTarget((0, 0, 4, 2), label=1)(detections, torch.tensor([0]))  # IoU 0.5 times score 0.9
+    tensor([0.4500])
     """
 
     box: Sequence[float] | Tensor

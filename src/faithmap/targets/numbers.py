@@ -89,11 +89,17 @@ class BinaryTarget(ImageTarget):
 
 @dataclass(frozen=True, eq=False)
 class RegressionTarget(ImageTarget):
-    """One of the numbers that a model returns, (n, k) or (n,).
+    """One of the numbers that a model returns for an image, in an output of shape (n, k) or (n,).
 
     Args:
-        output: which of the k.
-        sign: -1 explains what makes the number small.
+        output: index of the number, from 0; one index for all images, or one for each image.
+        sign: 1 explains what makes the number large, -1 what makes it small.
+
+    Raises:
+        ValueError: for an index below 0, or another sign.
+
+    >>> RegressionTarget(1, sign=-1)(torch.tensor([[0.2, 3.0]]), torch.tensor([0]))
+    tensor([-3.])
     """
 
     output: Number = 0

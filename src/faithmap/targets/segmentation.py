@@ -41,6 +41,15 @@ class SegmentationTarget(ImageTarget):
         score: of each pixel: ``probability`` among the classes (of a single one, its sigmoid); ``sigmoid``, for classes that do
             not exclude each other; or ``logit``, which does not saturate and suits class activation maps.
         reduce: the mean over the region, in the units of the pixels' score, or the sum.
+
+    Raises:
+        ValueError: for a label below 0, a region without a pixel, or an unknown score or reduction.
+
+    >>> logits = torch.tensor([[[[0.0, 0.0]], [[1.0, 3.0]]]])  # one image, two classes, 1 x 2 pixels
+    >>> SegmentationTarget(1, score="logit")(logits, torch.tensor([0]))
+    tensor([2.])
+    >>> SegmentationTarget(1, region=torch.tensor([[0.0, 1.0]]), score="logit")(logits, torch.tensor([0]))
+    tensor([3.])
     """
 
     label: Number

@@ -43,6 +43,9 @@ _ROUNDING = 16
 def flaw(heatmap: Float[Tensor, "*shape"]) -> str | None:
     """Why the cells of a heatmap have no order, as a text for a figure; None if they have one.
 
+    Args:
+        heatmap: values of one map, in any shape.
+
     >>> flaw(torch.tensor([0.0, 1.0])), flaw(torch.zeros(2))
     (None, 'one value everywhere: ranks nothing')
     """
@@ -58,6 +61,9 @@ def flaw(heatmap: Float[Tensor, "*shape"]) -> str | None:
 
 def limits(heatmap: Float[Tensor, "*shape"]) -> tuple[float, float]:
     """The ends of the colour scale, by the rule of the module; NaN, outside the model's window, is ignored.
+
+    Args:
+        heatmap: values of one map, in any shape.
 
     >>> limits(torch.tensor([-1.0, 0.5, 2.0, torch.nan]))
     (0.0, 2.0)
@@ -96,6 +102,10 @@ def scaled(heatmap: Float[Tensor, "*shape"], ends: tuple[float, float] | None = 
 
 def colourise(values: Float[Tensor, "n h w"], colormap: str = COLORMAP) -> Float[Tensor, "n 3 h w"]:
     """RGB of values in [0, 1], with matplotlib's rounding, as in its colour bars.
+
+    Args:
+        values: maps scaled to [0, 1]; other values get the colour of the nearer end.
+        colormap: name of a colormap of matplotlib.
 
     >>> colourise(torch.zeros(1, 1, 1), "gray").flatten()
     tensor([0., 0., 0.])

@@ -149,6 +149,9 @@ def state_digest(module: nn.Module) -> str:
 
     It does not depend on the device and the memory format.
 
+    Args:
+        module: the module, on any device.
+
     >>> state_digest(nn.Flatten()) == state_digest(nn.ReLU())
     True
     """

@@ -90,6 +90,9 @@ def names() -> list[str]:
 def available(prefix: str | None = None) -> list[str]:
     """All names that start with the prefix, without those of the Hugging Face hub.
 
+    Args:
+        prefix: start of the names, such as ``timm/resnet``; None for all names.
+
     >>> available("torchvision/vgg16")
     ['torchvision/vgg16', 'torchvision/vgg16_bn']
     """

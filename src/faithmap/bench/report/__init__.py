@@ -34,7 +34,18 @@ HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
 @dataclass(frozen=True)
 class WrittenReport:
-    """Folder of a report, and what it covers."""
+    """Folder of a report, and what it covers.
+
+    Attributes:
+        folder: folder of the report.
+        images: number of images in the report.
+        methods: number of methods.
+        failures: number of rows with an error, which are not part of the means.
+        bytes: size of the HTML page.
+
+    >>> WrittenReport(Path("run/report"), images=20, methods=3, failures=0, bytes=80_000).images
+    20
+    """
 
     folder: Path
     images: int
@@ -62,6 +73,11 @@ def write_report(
 
     Raises:
         RunError: a ValueError; if the folder is no run, is damaged or has an unknown schema, or the report cannot be written.
+
+    >>> write_report(Path("no-run"))
+    Traceback (most recent call last):
+        ...
+    faithmap.bench.errors.RunError: no-run is no run: it has no run.json; give a folder that `faithmap bench run` wrote
     """
     if shown < 0:
         raise ValueError(f"shown is {shown}; give 0 or more images")

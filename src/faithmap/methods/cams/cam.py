@@ -67,6 +67,19 @@ class LayerExplainer(Explainer):
         placement: centres of the cells. ``strides``: of the windows that they see, by strides and paddings. ``tiles``: of equal
             parts of the image, to which trained networks can be closer (docs/cams.md). ``gradients``: of the network's
             gradients to the pixels.
+
+    A method of your own, the mean activation of all channels:
+
+    >>> from faithmap.methods.cams.estimators import weighted
+    >>> class MeanActivation(LayerExplainer):
+    ...     def _explain(self, request):
+    ...         activation = request.kept.results.activation
+    ...         maps = {layer: weighted(torch.ones_like(a) / a.shape[1], a) for layer, a in activation.items()}
+    ...         return self._raw(request, maps)
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> MeanActivation(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.2, 0.2], [0.2, 0.2]]]])).heatmap
+    tensor([[[0.1000, 0.3000],
+             [0.5000, 0.3000]]])
     """
 
     score: ScoreKind = "logit"

@@ -32,6 +32,10 @@ class Saturation:
         similarity: cosine between the activations and those of the image itself, in [-1, 1].
         gradient_norm: Euclidean norm over all channels and cells.
         target_layer: name of the layer.
+
+    >>> path = torch.tensor([[0.0, 0.9, 1.0]])
+    >>> Saturation(torch.linspace(0, 1, 3), score=path, similarity=path, gradient_norm=path, target_layer="layer4").share(0.2)
+    tensor([0.5000])
     """
 
     positions: Float[Tensor, " p"]
@@ -142,6 +146,13 @@ def top_features(
 
     Raises:
         ValueError: for another method's explanation, several layers, or more channels than are named.
+
+    >>> from faithmap.methods.cams import GradCAM
+    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
+    >>> top_features(model, image, GradCAM(model)(image), count=1).heatmap
+    tensor([[[0.0000, 0.5000],
+             [1.0000, 0.5000]]])
     """
     named = [diagnostics.get("top_channels", {}) for diagnostics in explanation.diagnostics]
     if not named or any(len(layers) != 1 for layers in named):

@@ -41,10 +41,22 @@ Channels: TypeAlias = Literal["largest", "sum", "absolute_sum"]
 class GradientExplainer(Explainer):
     """Base of the methods that take gradients to the pixels. Maps have the image's own resolution.
 
+    A subclass overrides ``attribute``. The images are explained in chunks, and the passes are counted.
+
     Args:
         score: logit or probability of the target class.
         channels: one number per pixel out of the attributions of its channels: the ``largest`` absolute value, their ``sum``,
             or the ``absolute_sum``, the sum of their absolute values.
+
+    A method of your own, the gradient times the image:
+
+    >>> class TimesImage(GradientExplainer):
+    ...     def attribute(self, chunk):
+    ...         return chunk.images * chunk.probe.gradients(chunk.images, chunk.numbers)
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2, 2, bias=False))
+    >>> _ = torch.nn.init.eye_(model[1].weight)
+    >>> TimesImage(model)(torch.tensor([[[[0.3, 0.9]]]]), 1).heatmap
+    tensor([[[0.0000, 0.9000]]])
     """
 
     score: ScoreKind = "logit"
@@ -78,14 +90,18 @@ class GradientExplainer(Explainer):
 
 @dataclass(frozen=True, eq=False)
 class ImageChunk:
-    """A chunk of images, as a gradient method gets them.
+    """The argument of :meth:`GradientExplainer.attribute`: a chunk of images and what belongs to them.
 
     Attributes:
         images: explained images, or noisy copies of them.
-        numbers: number of the explained image that each was made from.
-        probe: of the model.
-        generators: one for each image.
-        request: of the call.
+        numbers: index of the explained image that each one was made from.
+        probe: runs the model; ``probe.gradients`` and ``probe.scores`` take images and their numbers.
+        generators: one random generator for each image.
+        request: all images of the call, with target, clean scores and baseline.
+
+    >>> class Doubled(GradientExplainer):
+    ...     def attribute(self, chunk: ImageChunk):
+    ...         return 2 * chunk.probe.gradients(chunk.images, chunk.numbers)
     """
 
     images: Float[Tensor, "m c h w"]

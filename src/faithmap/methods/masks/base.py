@@ -145,9 +145,18 @@ class Trace:
 
     Args:
         objective: F.
-        iterations: at most.
-        masks: at the start.
+        iterations: maximum number of iterations.
+        masks: the masks at the start.
         values: F of these masks.
+
+    >>> from faithmap.score import Score
+    >>> ones = torch.ones(1, 1, 1, 2)
+    >>> probe = MaskProbe(torch.nn.Flatten(), Score("logit", classes=torch.tensor([1])), ones, 0 * ones)
+    >>> objective, mask, index = Objective(probe, Regulariser(1.0, 0.0)), torch.ones(1, 1, 2), torch.tensor([0])
+    >>> trace = Trace(objective, 1, mask, objective(mask, index))
+    >>> trace.record(1, index, 0.5 * mask, objective(0.5 * mask, index))
+    >>> trace.as_dicts()[0]["size"]
+    [0.0, 0.5]
     """
 
     def __init__(

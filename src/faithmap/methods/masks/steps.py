@@ -42,6 +42,10 @@ class StepResult(NamedTuple):
         size: alpha; 0 where no step was accepted.
         masks: after the step.
         objective: F of these masks.
+
+    >>> one = torch.ones(1)
+    >>> StepResult(accepted=one.bool(), size=0.5 * one, masks=one.view(1, 1, 1), objective=one).size
+    tensor([0.5000])
     """
 
     accepted: Bool[Tensor, " n"]
@@ -51,7 +55,18 @@ class StepResult(NamedTuple):
 
 
 class StepRule(ABC):
-    """Base of the step rules."""
+    """Base of the step rules. A subclass says how many ``passes`` an iteration takes, and overrides ``take``.
+
+    >>> class Halve(StepRule):
+    ...     passes = 1
+    ...
+    ...     def take(self, evaluate, masks, gradient, objective, index):
+    ...         masks = masks / 2
+    ...         return StepResult(index >= 0, torch.ones_like(objective), masks, evaluate(masks, index))
+    >>> ones = torch.ones(1, 1, 1)
+    >>> Halve().take(lambda masks, index: masks.sum(dim=(1, 2)), ones, ones, torch.ones(1), torch.tensor([0])).objective
+    tensor([0.5000])
+    """
 
     @property
     @abstractmethod

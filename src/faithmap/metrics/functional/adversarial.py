@@ -256,6 +256,14 @@ class AdversarialCheck:
         protocol: of both curves.
         resolution: (rows, columns) of the cells that were inserted.
         share: of the full image's score that the insertion has to reach.
+
+    >>> from faithmap import Gradient
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    >>> _ = nn.init.eye_(model[1].weight)
+    >>> image = torch.tensor([[[[0.6, 0.5], [0.5, 0.5]]]])
+    >>> check = adversarial_check(Gradient(model), image, radius=0.1)
+    >>> check.attack.clean_class, check.attack.adversarial_class, check.fooled
+    (tensor([0]), tensor([1]), tensor([True]))
     """
 
     attack: Attack

@@ -36,6 +36,12 @@ from faithmap.score import Target
 class DeletionInsertion:
     """Both curves of n images, with their protocol and the resolution that was ranked.
 
+    Attributes:
+        deletion: the score as the highest cells are removed first; a low area is good.
+        insertion: the score as the highest cells are inserted first; a high area is good.
+        protocol: baseline, steps and order of the test.
+        resolution: (rows, columns) of the cells that were ranked.
+
     >>> fractions = torch.tensor([0.0, 0.5, 1.0])
     >>> falling, rising = Curve(fractions, torch.tensor([[1.0, 0.0, 0.0]])), Curve(fractions, torch.tensor([[0.0, 1.0, 1.0]]))
     >>> protocol = Protocol("mine", "cells", 2, "blur", "blur")
@@ -64,6 +70,12 @@ class DeletionInsertion:
 @dataclass(frozen=True, eq=False)
 class MostLeast:
     """Two deletion curves of n images: the most relevant cells first (MoRF), the least relevant first (LeRF) (Samek 2017).
+
+    Attributes:
+        most: the score as the highest cells are removed first.
+        least: the score as the lowest cells are removed first.
+        protocol: baseline, steps and order of the test.
+        resolution: (rows, columns) of the cells that were ranked.
 
     >>> fractions = torch.tensor([0.0, 0.5, 1.0])
     >>> most, least = Curve(fractions, torch.tensor([[1.0, 0.0, 0.0]])), Curve(fractions, torch.tensor([[1.0, 1.0, 0.0]]))

@@ -76,6 +76,12 @@ class Randomisation:
         mode: cascading or independent.
         draw: how the random values were drawn.
         absolute: whether absolute values were compared.
+
+    >>> from faithmap import Gradient
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(192, 5))
+    >>> result = randomisation(Gradient(model), torch.rand(2, 3, 8, 8))
+    >>> result.layers, result.spearman.shape
+    (('1',), torch.Size([2, 1]))
     """
 
     layers: tuple[str, ...]

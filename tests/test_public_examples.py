@@ -1,0 +1,77 @@
+"""Every public class and function has an example that runs, and describes each of its parameters.
+
+The examples are doctests: pytest runs them with ``--doctest-modules``. Here it is checked that they exist.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+MODULES = (
+    "faithmap",
+    "faithmap.bench.report",
+    "faithmap.data",
+    "faithmap.methods.cams",
+    "faithmap.methods.captum_methods",
+    "faithmap.methods.gradients",
+    "faithmap.methods.masks",
+    "faithmap.metrics",
+    "faithmap.metrics.functional",
+    "faithmap.selection",
+    "faithmap.targets",
+    "faithmap.viz",
+    "faithmap.zoo",
+)
+"""The modules that a user imports from."""
+
+
+def public() -> dict[str, Callable[..., Any]]:
+    """All public classes and functions, by their full names; one that several modules export is listed once."""
+    found: dict[Callable[..., Any], str] = {}
+    for module in map(importlib.import_module, MODULES):
+        for name in getattr(module, "__all__"):  # noqa: B009
+            item = getattr(module, name)
+            if inspect.isclass(item) or inspect.isroutine(item):
+                found.setdefault(item, f"{module.__name__}.{name}")
+    return {name: item for item, name in sorted(found.items(), key=lambda entry: entry[1])}
+
+
+PUBLIC = public()
+
+
+def parameters(item: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function, or of the constructor of a class; none for exceptions, dicts and protocols."""
+    if getattr(item, "_is_protocol", False) or (isinstance(item, type) and issubclass(item, (BaseException, dict))):
+        return []
+    return list(inspect.signature(item).parameters.values())
+
+
+def described(docstring: str) -> set[str]:
+    """The names with an entry below ``Args:`` or ``Attributes:``."""
+    sections = re.findall(r"(?:Args|Attributes):\n((?:[ \t]+\S.*\n?)+)", docstring)
+    return {name for section in sections for name in re.findall(r"(?m)^\s+\*{0,2}(\w+):", section)}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_has_an_example(name: str) -> None:
+    assert ">>> " in (PUBLIC[name].__doc__ or "")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_parameter_of_a_public_name_is_described(name: str) -> None:
+    names = {parameter.name for parameter in parameters(PUBLIC[name])}
+    assert names <= described(inspect.getdoc(PUBLIC[name]) or "")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_signature_spells_its_settings_out(name: str) -> None:
+    """No ``**settings: Any``: keywords are those of a TypedDict, whose keys are known."""
+    for parameter in parameters(PUBLIC[name]):
+        assert parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+        assert parameter.kind is not inspect.Parameter.VAR_KEYWORD or str(parameter.annotation).startswith("Unpack[")

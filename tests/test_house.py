@@ -51,6 +51,8 @@ BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve Del
 EmptyHeatmapWarning Explainer Explanation
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
 DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov RankDescent
+Distribution Estimator FixedStep GradientExplainer ImageChunk LayerExplainer MaskOptimiser Objective Passes RawHeatmap
+Regulariser Request Samples StepResult StepRule Trace
 __version__ deletion_insertion image_files image_generators load read_image sample_photo show
 """
 

@@ -29,10 +29,17 @@ from .methods import (
     LineSearch as LineSearch,
     Mask as Mask,
 )
+from .methods.base import (
+    Passes as Passes,
+    RawHeatmap as RawHeatmap,
+    Request as Request,
+)
 from .methods.cams import (
     CAM as CAM,
     AblationCAM as AblationCAM,
+    Distribution as Distribution,
     EigenCAM as EigenCAM,
+    Estimator as Estimator,
     EvenBlurs as EvenBlurs,
     Expected as Expected,
     ExpectedGradCAM as ExpectedGradCAM,
@@ -43,6 +50,7 @@ from .methods.cams import (
     Integrated as Integrated,
     IntegratedGradCAM as IntegratedGradCAM,
     LayerCAM as LayerCAM,
+    LayerExplainer as LayerExplainer,
     Mixture as Mixture,
     Plain as Plain,
     RandomBlurs as RandomBlurs,
@@ -75,7 +83,9 @@ from .methods.gradients import (
     ExcitationBackprop as ExcitationBackprop,
     ExpectedGradients as ExpectedGradients,
     Gradient as Gradient,
+    GradientExplainer as GradientExplainer,
     GradientTimesInput as GradientTimesInput,
+    ImageChunk as ImageChunk,
     IntegratedGradients as IntegratedGradients,
     SmoothGrad as SmoothGrad,
     VarGrad as VarGrad,
@@ -83,15 +93,25 @@ from .methods.gradients import (
 from .methods.masks import (
     RISE as RISE,
     ExtremalPerturbation as ExtremalPerturbation,
+    FixedStep as FixedStep,
     IGOSPlus as IGOSPlus,
     IGOSPlusPlus as IGOSPlusPlus,
     LearnedMask as LearnedMask,
     Masker as Masker,
+    MaskOptimiser as MaskOptimiser,
     Nesterov as Nesterov,
+    Objective as Objective,
     Occlusion as Occlusion,
+    Regulariser as Regulariser,
+    StepResult as StepResult,
+    StepRule as StepRule,
+    Trace as Trace,
 )
 from .methods.masks.rank_descent import (
     RankDescent as RankDescent,
+)
+from .methods.sampling import (
+    Samples as Samples,
 )
 from .metrics import (
     Curve as Curve,

@@ -50,6 +50,13 @@ class Request:
         progress: called with the number of steps done and the total.
         kept: what the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.
+
+    A call of an explainer makes it. Made by hand, for one image:
+
+    >>> score = Score("logit", classes=torch.tensor([1]))
+    >>> request = Request(torch.zeros(1, 3, 2, 2), score, torch.ones(1), None, [torch.Generator()], lambda done, total: None)
+    >>> request.baseline_for(slice(0, 1), own="blur")
+    'blur'
     """
 
     images: Float[Tensor, "n c h w"]
@@ -80,6 +87,10 @@ class Request:
 class Passes(NamedTuple):
     """Passes of the model for one image; the forward pass that belongs to a backward pass is counted as well.
 
+    Attributes:
+        forward: number of forward passes.
+        backward: number of backward passes.
+
     >>> Passes(forward=25, backward=24)
     Passes(forward=25, backward=24)
     """
@@ -98,6 +109,9 @@ class RawHeatmap:
             that finds the target.
         rows: pixel row of each row of cells; None if the corners of the map are those of the image.
         columns: pixel column of each column of cells.
+
+    >>> RawHeatmap(torch.ones(1, 2, 2), [{"forward_passes": 1, "backward_passes": 0}]).heatmap.shape
+    torch.Size([1, 2, 2])
     """
 
     heatmap: Float[Tensor, "n r c"]

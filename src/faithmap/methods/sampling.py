@@ -30,6 +30,13 @@ class Samples:
             compared with it. The weight of a step along a path is that of the pass at its end.
         seed: of each pass's noise.
         noise: standard deviation of each pass's noise, with a sign.
+
+    Two images on the path from black, without noise:
+
+    >>> zeros, half = torch.zeros(2, dtype=torch.long), torch.full((2,), 0.5)
+    >>> samples = Samples(torch.zeros(1, 1, 1, 1), zeros, torch.tensor([0.5, 1.0]), half, zeros, zeros.float())
+    >>> perturbed(torch.ones(1, 1, 1, 1), samples, torch.arange(2)).flatten()
+    tensor([0.5000, 1.0000])
     """
 
     references: Float[Tensor, "r c h w"] | None

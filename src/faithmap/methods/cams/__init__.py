@@ -14,9 +14,10 @@ from faithmap.methods.cams.cam import (
     SmoothGradCAMPlusPlus,
     XGradCAM,
 )
-from faithmap.methods.cams.estimators import Expected, Integrated, Plain, Smooth
+from faithmap.methods.cams.estimators import Estimator, Expected, Integrated, Plain, Smooth, Weighted, weighted
 from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
+from faithmap.methods.cams.weightings import Evidence
 from faithmap.methods.references import Distribution, EvenBlurs, ImageSet, Mixture, RandomBlurs, RandomConstants, RandomNoise
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "AblationCAM",
     "Distribution",
     "EigenCAM",
+    "Estimator",
     "EvenBlurs",
+    "Evidence",
     "Expected",
     "ExpectedGradCAM",
     "GradCAM",
@@ -46,8 +49,10 @@ __all__ = [
     "SmoothGradCAM",
     "SmoothGradCAMPlusPlus",
     "TokenGrid",
+    "Weighted",
     "XGradCAM",
     "channels_first",
     "saturation",
     "top_features",
+    "weighted",
 ]

@@ -76,6 +76,15 @@ class Estimator:
         pool: mean over the passes: of the ``gradient``; of each channel's ``contribution`` g * difference; of the ``slope``, a
             channel's contribution divided by its difference; or of the ``map`` of each pass.
         relu_each: with ``pool="map"``, set negative values of each map to 0 before the mean.
+
+    A subclass is a frozen dataclass that overrides ``draw``. An estimator of your own, the gradient at two darker images:
+
+    >>> class Darker(Estimator):
+    ...     def draw(self, image, generator):
+    ...         zeros, half = torch.zeros(2, dtype=torch.long), torch.full((2,), 0.5)
+    ...         return Samples(torch.zeros_like(image), zeros, torch.tensor([0.5, 0.8]), half, zeros, zeros.float())
+    >>> Darker().draw(torch.ones(1, 1, 1, 1), torch.Generator()).position
+    tensor([0.5000, 0.8000])
     """
 
     difference: Difference = "none"
@@ -435,13 +444,31 @@ class LayerPool:
 
 
 class Weighted(NamedTuple):
-    """Weights times activation, summed over the channels (a map), and over the cells (contributions of the channels)."""
+    """Weights times activation, summed over the channels and over the cells.
+
+    Attributes:
+        heatmap: the sum over the channels, a map.
+        channel: the sum over the cells, the contribution of each channel.
+
+    >>> activation = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+    >>> weighted(torch.tensor([[[[1.0]], [[0.0]]]]), activation).channel
+    tensor([[3., 0.]])
+    """
 
     heatmap: Float[Tensor, "n h w"]
     channel: Float[Tensor, "n k"]
 
 
 def weighted(weights: Float[Tensor, "n k #h #w"], activation: Float[Tensor, "n k h w"]) -> Weighted:
-    """The map of these weights, and the contribution of each channel to it."""
+    """The map of these weights, and the contribution of each channel to it.
+
+    Args:
+        weights: one for each channel, (n, k, 1, 1), or one for each of its cells.
+        activation: of the layer.
+
+    >>> activation = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])
+    >>> weighted(torch.tensor([[[[1.0]], [[0.0]]]]), activation).heatmap
+    tensor([[[1., 2.]]])
+    """
     parts = weights * activation
     return Weighted(parts.sum(dim=1), parts.sum(dim=(2, 3)))

@@ -35,6 +35,10 @@ class Evidence:
         gradient: g, or its mean.
         mean_square: mean of the squares of g; None for one pass, where it is the square of g.
         mean_cube: mean of the cubes of g; None likewise.
+
+    >>> import torch
+    >>> Evidence(torch.ones(1, 1, 1, 2), gradient=torch.tensor([[[[2.0, 3.0]]]])).square
+    tensor([[[[4., 9.]]]])
     """
 
     activation: Float[Tensor, "n k h w"]

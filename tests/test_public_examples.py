@@ -69,6 +69,30 @@ def test_every_parameter_of_a_public_name_is_described(name: str) -> None:
     assert names <= described(inspect.getdoc(PUBLIC[name]) or "")
 
 
+def method_descriptions(kind: type, method: str) -> set[str]:
+    """The parameters that the docstring of a method describes, or that of a base with the same method."""
+    functions = (inspect.unwrap(getattr(base, method)) for base in kind.__mro__ if method in vars(base))
+    return {name for function in functions for name in described(inspect.getdoc(function) or "")}
+
+
+@pytest.mark.parametrize("name", [name for name, item in PUBLIC.items() if isinstance(item, type)])
+def test_the_parameters_of_public_methods_are_described(name: str) -> None:
+    """Of methods with several; the only parameter of a method may be plain from its name and type."""
+    kind = PUBLIC[name]
+    assert isinstance(kind, type)
+    for method, function in vars(kind).items():
+        if method != "__call__" and (method.startswith("_") or not callable(getattr(kind, method))):
+            continue
+        names = [
+            parameter.name
+            for parameter in inspect.signature(getattr(kind, method)).parameters.values()
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name != "self"
+        ]
+        if isinstance(function, property) or len(names) < 2:
+            continue
+        assert set(names) <= method_descriptions(kind, method), method
+
+
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_signature_spells_its_settings_out(name: str) -> None:
     """No ``**settings: Any``: keywords are those of a TypedDict, whose keys are known."""

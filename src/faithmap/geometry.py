@@ -47,7 +47,11 @@ class Geometry:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __call__(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
-        """The model's view of the photographs; values stay in [0, 1]."""
+        """The model's view of the photographs; values stay in [0, 1].
+
+        Args:
+            photo: in [0, 1], of any size.
+        """
         size = self.resized(photo.shape[-2:])
         if size != tuple(photo.shape[-2:]):
             photo = F.interpolate(photo, size, mode=self.interpolation, antialias=True, align_corners=False).clamp(0, 1)
@@ -58,7 +62,11 @@ class Geometry:
         return F.pad(photo, (-left, left + width - size[1], -top, top + height - size[0]))
 
     def resized(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
-        """The size of a photograph after the resize, before the crop."""
+        """The size of a photograph after the resize, before the crop.
+
+        Args:
+            size: (height, width) of the photograph, in pixels.
+        """
         height, width = size
         if self.resize is None:
             return height, width
@@ -68,7 +76,11 @@ class Geometry:
         return (self.resize, longer) if height <= width else (longer, self.resize)
 
     def window(self, size: tuple[int, int] | torch.Size) -> Window:
-        """Where on a photograph of that size the model looked."""
+        """The part of a photograph that the model saw.
+
+        Args:
+            size: (height, width) of the photograph, in pixels.
+        """
         height, width = self.resized(size)
         crop = self.crop or (height, width)
         top, left = self._offset((height, width), crop)
@@ -76,7 +88,12 @@ class Geometry:
         return Window(top * down, left * across, crop[0] * down, crop[1] * across)
 
     def place(self, heatmap: Float[Tensor, "n h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "n H W"]:
-        """A heatmap of the model's view, put on the photograph; NaN where the model never looked."""
+        """A heatmap of the model's input, placed on the photograph; NaN outside the part that the model saw.
+
+        Args:
+            heatmap: values at the pixels of the model's input.
+            size: (height, width) of the photograph, in pixels.
+        """
         top, left, height, width = self.window(size)
         rows = (torch.arange(size[0], device=heatmap.device) + 0.5 - top) / height
         columns = (torch.arange(size[1], device=heatmap.device) + 0.5 - left) / width

@@ -190,7 +190,11 @@ class TokenGrid:
         self.prefix = prefix
 
     def __call__(self, activation: Float[Tensor, "n t k"]) -> Float[Tensor, "n k h w"]:
-        """The grid of the patches, without the prefix."""
+        """The grid of the patches, without the prefix.
+
+        Args:
+            activation: tokens of the layer, with the prefix.
+        """
         patches: Tensor = activation[:, self.prefix :].unflatten(1, self.grid)
         return patches.movedim(-1, 1)
 

@@ -86,17 +86,28 @@ class Classifier(nn.Module):
         return next(floating, self.mean.dtype)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Any:
-        """Logits (n, classes) of [0, 1] images, in single precision or better; or the module's whole output."""
+        """Logits (n, classes) of [0, 1] images, in single precision or better; or the module's whole output.
+
+        Args:
+            images: in [0, 1], on the model's device, of the size that the module takes.
+        """
         normalised = (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
         output = self.module(normalised.to(self.dtype))
         return output if self.whole_output else at_least_single(logits_of(output))
 
     def preprocess(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
-        """Resize and crop images for the model; still in [0, 1], on the model's device."""
+        """Resize and crop images for the model; still in [0, 1], on the model's device.
+
+        Args:
+            photo: RGB in [0, 1], of any size.
+        """
         return self.geometry(photo.to(self.device))
 
     def read(self, path: str | os.PathLike[str]) -> Float[Tensor, "1 3 h w"]:
         """Read an image and preprocess it.
+
+        Args:
+            path: an image file, in any format that :func:`faithmap.read_image` reads.
 
         Raises:
             faithmap.data.ImageError: for a file that is no image, or cannot be read safely.
@@ -106,11 +117,18 @@ class Classifier(nn.Module):
         return self.preprocess(read_image(path))
 
     def label(self, index: int) -> str:
-        """The name of a class, or ``class 7`` without names."""
+        """The name of a class, or ``class 7`` without names.
+
+        Args:
+            index: of the class, from 0.
+        """
         return self.labels[index] if self.labels and index < len(self.labels) else f"class {index}"
 
     def find(self, name: str) -> int:
         """The class of that name, in any letter case, or of that index.
+
+        Args:
+            name: name of a class, or its index as text.
 
         Raises:
             ValueError: if there is none, with the nearest names, or if there are several.

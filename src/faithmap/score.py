@@ -42,10 +42,19 @@ class ImageTarget(ABC):
 
     @abstractmethod
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """One number per row of the output; ``index`` is the image that each row was made from."""
+        """One number for each row of the output.
+
+        Args:
+            output: the model's output for the rows, of any type.
+            index: for each row, the index of the image that it was made from, in the call.
+        """
 
     def of(self, images: Int[Tensor, " m"]) -> ImageTarget:
-        """The target of some of the images, renumbered from 0."""
+        """The target of some of the images, renumbered from 0.
+
+        Args:
+            images: indices of these images, in the new order; an image can be named several times.
+        """
         return _Some(self, images)
 
 

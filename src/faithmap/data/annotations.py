@@ -58,7 +58,10 @@ class Segmentation:
     outline: Any
 
     def mask(self, size: tuple[int, int]) -> Bool[Tensor, "h w"]:
-        """The pixels inside the outline, on an image of that (height, width).
+        """The pixels inside the outline.
+
+        Args:
+            size: (height, width) of the image, in pixels.
 
         Raises:
             ValueError: for an outline that does not fit the image; the message is a predicate without a subject.

@@ -72,14 +72,25 @@ class Request:
         self.warnings = [[] for _ in self.images]
 
     def baseline_for(self, images: Tensor | slice, own: Baseline) -> Baseline:
-        """The baseline given to the call, else the method's; of a tensor with one baseline per image, those of these images."""
+        """The baseline given to the call, else the method's; of a tensor with one baseline per image, those of these images.
+
+        Args:
+            images: indices of the images, or a slice.
+            own: the method's setting.
+        """
         given = own if self.baseline is None else self.baseline
         if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(self.images):
             return given[images]
         return given
 
     def warn(self, image: int, message: str, category: type[Warning]) -> None:
-        """Warn the user about one image, and record the message in its diagnostics."""
+        """Warn the user about one image, and record the message in its diagnostics.
+
+        Args:
+            image: index of the image.
+            message: without the index.
+            category: class of the warning.
+        """
         self.warnings[image].append(message)
         warnings.warn(f"image {image}: {message}", category, stacklevel=6)
 
@@ -199,6 +210,9 @@ class Explainer(ABC):
     def check(self, images: Float[Tensor, "n c h w"]) -> None:
         """Check settings and images, as every call does first; the model is not run.
 
+        Args:
+            images: (n, channels, height, width), on the model's device.
+
         Raises:
             ValueError: for invalid images or settings; the message says what is expected.
             ModuleNotFoundError: if the method needs a library that is not installed.
@@ -207,7 +221,11 @@ class Explainer(ABC):
         self._check((images.shape[-2], images.shape[-1]))
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes | None:
-        """Estimated passes for an image of that size; None if unknown. Runs the model at most once."""
+        """Estimated passes for an image of that size; None if unknown. Runs the model at most once.
+
+        Args:
+            image: an image of the size that is to be explained.
+        """
         del image
         return None
 

@@ -36,7 +36,13 @@ class Distribution(ABC):
 
     @abstractmethod
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
-        """``count`` references for an image, in random order."""
+        """``count`` references for an image, in random order.
+
+        Args:
+            image: the explained image.
+            count: number of references, at least 1.
+            generator: of this image; the only source of random numbers.
+        """
 
 
 References: TypeAlias = Distribution | Baseline

@@ -204,4 +204,10 @@ class ModelMetric(HeatmapMetric):
     def measure(
         self, images: Float[Tensor, "n c h w"], heatmaps: Explanation | Float[Tensor, "n r c"], target: Target
     ) -> Float[Tensor, " n"]:
-        """The value of each image."""
+        """The value of each image.
+
+        Args:
+            images: as for ``update``.
+            heatmaps: as for ``update``.
+            target: as for ``update``.
+        """

@@ -74,7 +74,13 @@ class _Localisation(HeatmapMetric):
 
     @abstractmethod
     def measure(self, heatmaps: Maps, objects: Objects, image_sizes: Sequence[Size] | None) -> Float[Tensor, " n"]:
-        """The value of each image."""
+        """The value of each image.
+
+        Args:
+            heatmaps: as for ``update``.
+            objects: as for ``update``.
+            image_sizes: as for ``update``.
+        """
 
     def per_class(self) -> dict[int, Summary]:
         """Mean, standard error and number of images of each class.

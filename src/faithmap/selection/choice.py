@@ -84,7 +84,11 @@ class Ranked:
         return bootstrap(self.scores) if len(self.scores) > 1 else None
 
     def to(self, other: Ranked) -> Interval | None:
-        """Interval of the mean difference per image, this method minus the other; None for a single image."""
+        """Interval of the mean difference per image, this method minus the other; None for a single image.
+
+        Args:
+            other: another method, evaluated on the same images.
+        """
         return bootstrap(self.scores - other.scores) if len(self.scores) > 1 else None
 
 
@@ -156,11 +160,21 @@ class Choice:
         return math.comb(len(self.ranking), 2)
 
     def differ(self, first: str, second: str) -> bool:
-        """Whether the difference of two methods is significant."""
+        """Whether the difference of two methods is significant.
+
+        Args:
+            first: name of a method.
+            second: name of another one.
+        """
         return self.p(first, second) < LEVEL
 
     def p(self, first: str, second: str) -> float:
-        """The corrected p of a pair; 1 for a method with itself."""
+        """The corrected p of a pair; 1 for a method with itself.
+
+        Args:
+            first: name of a method.
+            second: name of another one.
+        """
         found = (c.corrected_p for c in self.comparisons if {c.first, c.second} == {first, second})
         return next(found, 1.0)
 
@@ -195,7 +209,12 @@ class Choice:
         return len(self) >= self.images_needed
 
     def images_to_distinguish(self, first: Ranked, second: Ranked) -> int | None:
-        """Estimated number of similar images that would distinguish two methods; None for fewer than 3, or equal means."""
+        """Estimated number of similar images that would distinguish two methods; None for fewer than 3, or equal means.
+
+        Args:
+            first: a method of the ranking.
+            second: another one.
+        """
         differences = (first.scores - second.scores).double()
         if len(differences) < 3 or float(differences.mean()) == 0:
             return None

@@ -77,7 +77,15 @@ class DetectionTarget(ImageTarget):
         minimum: float = 0.0,
         chunk_size: int = 8,
     ) -> Self:
-        """The box and label of each clean image's detection of that rank by score, 0 the surest.
+        """A target for the box and label that the model detects on each clean image.
+
+        Args:
+            model: a detector that returns a dict with boxes, labels and scores for each image.
+            images: the clean images, on the model's device.
+            rank: of the detection by its score, from 0, the highest.
+            overlap: as for the class.
+            minimum: as for the class.
+            chunk_size: maximum number of images in one pass.
 
         Raises:
             ValueError: where there are not so many.

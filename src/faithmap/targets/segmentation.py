@@ -82,7 +82,15 @@ class SegmentationTarget(ImageTarget):
         reduce: Literal["mean", "sum"] = "mean",
         chunk_size: int = 8,
     ) -> Self:
-        """The region where the model predicts the class on the clean image.
+        """A target for the region where the model predicts the class on each clean image.
+
+        Args:
+            model: a segmentation model.
+            images: the clean images, on the model's device.
+            label: index of the class; one for all images, or one for each image.
+            score: as for the class.
+            reduce: as for the class.
+            chunk_size: maximum number of images in one pass.
 
         Raises:
             ValueError: where it predicts it nowhere.

@@ -111,12 +111,21 @@ class Estimator:
             )
 
     def starting_from(self, baseline: References) -> Estimator:
-        """The same estimator with other references; itself if it has none."""
+        """The same estimator with other references; itself if it has none.
+
+        Args:
+            baseline: the references given to the call.
+        """
         del baseline
         return self
 
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
-        """The passes for one image."""
+        """The passes for one image.
+
+        Args:
+            image: the explained image.
+            generator: of this image; the only source of random numbers.
+        """
         raise NotImplementedError
 
 

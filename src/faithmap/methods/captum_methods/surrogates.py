@@ -176,7 +176,14 @@ class LIME(Surrogate):
         return captum().Lime(scores, interpretable_model=solver, similarity_func=self.nearness)
 
     def nearness(self, image: Tensor, subsets: Tensor, parts: Float[Tensor, "1 parts"], **more: Any) -> Float[Tensor, " 1"]:
-        r""":math:`\pi(v)`, with the parameters that captum gives."""
+        r""":math:`\pi(v)`, with the parameters that captum gives.
+
+        Args:
+            image: the explained image; not used.
+            subsets: the image with some parts removed; not used.
+            parts: 1 for each part that is kept, 0 for each part that is removed.
+            more: further arguments of captum; not used.
+        """
         del image, subsets, more
         distance = 1 - parts.double().mean(dim=1).sqrt()
         nearness: Tensor = torch.exp(-distance.square() / (2 * self.kernel_width**2))

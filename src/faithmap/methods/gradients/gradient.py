@@ -81,7 +81,11 @@ class GradientExplainer(Explainer):
 
     @abstractmethod
     def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
-        """The attribution of each image, one number for every channel of every pixel."""
+        """The attribution of each image, one number for every channel of every pixel.
+
+        Args:
+            chunk: the images, the probe that runs the model on them, and their generators.
+        """
 
     def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         """The attribution of each image, and its diagnostics."""

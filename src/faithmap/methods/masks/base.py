@@ -111,28 +111,56 @@ class Objective:
         self.probe, self.regulariser = probe, regulariser
 
     def __call__(self, masks: Float[Tensor, "m ..."], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """F, without noise."""
+        """F, without noise.
+
+        Args:
+            masks: to be evaluated.
+            index: index of the image that each mask belongs to.
+        """
         return self.score(masks, index) + self.penalty(self.final_mask(masks), index)
 
     def initial_masks(self, shape: tuple[int, int]) -> Float[Tensor, "n ..."]:
-        """The masks at the start: ones, which keep all of each image."""
+        """The masks at the start: ones, which keep all of each image.
+
+        Args:
+            shape: (rows, columns) of a mask.
+        """
         return self.probe.images.new_ones(len(self.probe.images), *shape)
 
     def final_mask(self, masks: Float[Tensor, "m ..."]) -> Float[Tensor, "m r c"]:
-        """M, which the heatmap shows."""
+        """M, which the heatmap shows.
+
+        Args:
+            masks: what the method optimises.
+        """
         return masks
 
     def score(self, masks: Float[Tensor, "m ..."], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """The terms of F that the model is run for."""
+        """The terms of F that the model is run for.
+
+        Args:
+            masks: to be evaluated.
+            index: index of the image that each mask belongs to.
+        """
         return self.probe.scores(masks, index)
 
     def penalty(self, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """g(M) of final masks."""
+        """g(M) of final masks.
+
+        Args:
+            mask: final masks.
+            index: index of the image that each mask belongs to.
+        """
         del index
         return self.regulariser(mask)
 
     def penalty_gradient(self, mask: Float[Tensor, "m r c"], index: Int[Tensor, " m"]) -> Float[Tensor, "m r c"]:
-        """The gradient of g; that of :math:`|1 - M|` is taken as 0 at its kink, M = 1."""
+        """The gradient of g; that of :math:`|1 - M|` is taken as 0 at its kink, M = 1.
+
+        Args:
+            mask: final masks.
+            index: index of the image that each mask belongs to.
+        """
         mask = mask.detach().requires_grad_()
         with torch.enable_grad():
             return torch.autograd.grad(self.penalty(mask, index).sum(), mask)[0]

@@ -130,7 +130,12 @@ class IGOS(MaskOptimiser):
         return self.step if isinstance(self.step, StepRule) else FixedStep(self.step)
 
     def objective(self, probe: MaskProbe, noise: PathNoise) -> IGOSObjective:
-        """The objective that the masks of these images descend."""
+        """The objective whose minimum the masks of these images approach.
+
+        Args:
+            probe: runs the model on masked versions of a chunk of images.
+            noise: the points of the path and the noise of the gradient.
+        """
         return IGOSObjective(probe, self.regulariser, self.path_points, noise)
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:

@@ -71,13 +71,23 @@ class Masker(nn.Module):
         self.head = nn.Conv2d(channels, 1, 1)
 
     def forward(self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]) -> Float[Tensor, "n r c"]:
-        """The mask of each image for its class, in [0, 1], 1 where the class is."""
+        """The mask of each image for its class, in [0, 1], 1 where the class is.
+
+        Args:
+            images: in [0, 1].
+            classes: one for each image.
+        """
         return self.masks_and_odds(images, classes)[0]
 
     def masks_and_odds(
         self, images: Float[Tensor, "n c h w"], classes: Int[Tensor, " n"]
     ) -> tuple[Float[Tensor, "n r c"], Float[Tensor, " n"]]:
-        """The masks, and the log-odds that the class is present."""
+        """The masks, and the log-odds that the class is present.
+
+        Args:
+            images: in [0, 1].
+            classes: one for each image.
+        """
         x = torch.cat([images * 2 - 1, _positions(images)], dim=1)
         finer = []
         for block in self.down:

@@ -51,7 +51,10 @@ class Occlusion(Explainer):
         return {**super().settings, "baseline": describe_baseline(self.baseline)}
 
     def cost(self, size: tuple[int, int]) -> int:
-        """Forward passes for an image of that (height, width): one for each patch, and one for the clean image.
+        """Forward passes for an image: one for each patch, and one for the clean image.
+
+        Args:
+            size: (height, width) of the image, in pixels.
 
         >>> Occlusion(torch.nn.Identity(), patch=32, stride=8).cost((224, 224))
         626

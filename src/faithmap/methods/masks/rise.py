@@ -120,7 +120,13 @@ class RISE(Explainer):
         return heatmap.float(), error, sums.count
 
     def draw(self, count: int, size: tuple[int, int], generator: torch.Generator) -> Float[Tensor, "m h w"]:
-        """Random masks of that (height, width), drawn one after the other: the result does not depend on ``count``."""
+        """Random masks, drawn one after the other: the first ones do not depend on ``count``.
+
+        Args:
+            count: number of masks.
+            size: (height, width) of the masks, in pixels.
+            generator: source of the random numbers.
+        """
         rows, columns = self._grid
         draws = [torch.rand(rows * columns + 2, generator=generator, device=generator.device) for _ in range(count)]
         numbers = torch.stack(draws)

@@ -255,6 +255,9 @@ class Nesterov(StepRule):
     def size_for(self, cells: int) -> float:
         """Alpha for masks of that number of cells.
 
+        Args:
+            cells: number of cells.
+
         >>> Nesterov().size_for(14 * 14)
         2.0
         """

@@ -240,7 +240,14 @@ class AttackableExplainer(typing.Protocol):
         generator: Generators = None,
         progress: Progress | None = None,
     ) -> Explanation:
-        """One heatmap per image, for its target."""
+        """One heatmap per image, for its target.
+
+        Args:
+            images: the images that are explained.
+            target: the class of each image.
+            generator: one random generator for each image.
+            progress: called with the number of steps done and the total.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,11 @@ class Curve:
         return torch.trapezoid(self.scores, self.fractions, dim=1)
 
     def of(self, image: int) -> Curve:
-        """The curve of one image, still with a leading dimension of 1."""
+        """The curve of one image, still with a leading dimension of 1.
+
+        Args:
+            image: index of the image.
+        """
         return replace(self, scores=self.scores[image].unsqueeze(0))
 
 

@@ -83,7 +83,11 @@ class Perturbation(ABC):
 
     @abstractmethod
     def prepare(self, images: Float[Tensor, "n c h w"]) -> list[PerturbationSampler]:
-        """One sampler per image."""
+        """One sampler per image.
+
+        Args:
+            images: the clean images.
+        """
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,12 @@ class ModelExplainer(Protocol):
         """The model whose weights are randomised."""
 
     def __call__(self, images: Tensor, target: Any, /) -> Explanation | Tensor:
-        """One map per image."""
+        """One map per image.
+
+        Args:
+            images: the images that are explained.
+            target: the target of the call, a class for each image where it was None.
+        """
 
 
 @dataclass(frozen=True, eq=False)

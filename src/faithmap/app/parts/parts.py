@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
-from faithmap.app.part import PagePart
+from faithmap.app.part import PagePart, PartSettings
 from faithmap.app.shelf import MAX_UPLOAD_BYTES, SAMPLES
 from faithmap.data import sample_photo
 
@@ -23,8 +23,10 @@ class ScriptedPart(PagePart):
     script: ClassVar[str]
     html: ClassVar[str]
 
-    def __init__(self, value: Value = None, **settings: Any) -> None:
-        super().__init__(value, html_template=self.html, js_on_load=_text(self.script), padding=False, **settings)
+    def __init__(
+        self, value: Value = None, *, constants: Mapping[str, Any] | None = None, **settings: Unpack[PartSettings]
+    ) -> None:
+        super().__init__(value, html_template=self.html, js_on_load=_text(self.script), constants=constants, **settings)
 
 
 class Header(ScriptedPart):
@@ -68,9 +70,9 @@ class Picker(ScriptedPart):
         '<p class="fm-refusal" role="alert"></p></div>'
     )
 
-    def __init__(self, **settings: Any) -> None:
-        samples = {name: _thumbnail(name) for name in SAMPLES}
-        super().__init__({"token": SAMPLES[0], "name": SAMPLES[0]}, samples=samples, limit=MAX_UPLOAD_BYTES, **settings)
+    def __init__(self, **settings: Unpack[PartSettings]) -> None:
+        constants = {"samples": {name: _thumbnail(name) for name in SAMPLES}, "limit": MAX_UPLOAD_BYTES}
+        super().__init__({"token": SAMPLES[0], "name": SAMPLES[0]}, constants=constants, **settings)
 
     def preprocess(self, payload: Any) -> str:
         """The token that the browser sends."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Unpack
 
-from faithmap.app.part import PagePart
+from faithmap.app.part import PagePart, PartSettings
 from faithmap.viz.browser import script
 
 _SCRIPTS = ("look.js", "doubt.js", "controls.js", "figures.js", "scrubber.js", "viewer.js")
@@ -21,10 +21,13 @@ class Viewer(PagePart):
 
     Args:
         value: the first scene.
-        settings: of ``gradio.HTML``, such as ``elem_id`` and ``visible``.
+        settings: of ``gradio.HTML``, see :class:`~faithmap.app.part.PartSettings`.
+
+    >>> Viewer(elem_id="maps", visible=False).elem_id
+    'maps'
     """
 
-    def __init__(self, value: Mapping[str, object] | None = None, **settings: Any) -> None:
+    def __init__(self, value: Mapping[str, object] | None = None, **settings: Unpack[PartSettings]) -> None:
         super().__init__(
             value,
             html_template='<div class="faithmap-viewer"></div>',

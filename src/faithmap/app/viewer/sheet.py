@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Unpack
 
-from faithmap.app.part import PagePart
+from faithmap.app.part import PagePart, PartSettings
 from faithmap.viz.browser import script
 
 
@@ -15,10 +15,10 @@ class Sheet(PagePart):
 
     Args:
         value: the first lines.
-        settings: of ``gradio.HTML``.
+        settings: of ``gradio.HTML``, see :class:`~faithmap.app.part.PartSettings`.
     """
 
-    def __init__(self, value: Mapping[str, object] | None = None, **settings: Any) -> None:
+    def __init__(self, value: Mapping[str, object] | None = None, **settings: Unpack[PartSettings]) -> None:
         text = {name: (files("faithmap.app.viewer") / name).read_text(encoding="utf-8") for name in ("sheet.css", "sheet.js")}
         super().__init__(
             value,

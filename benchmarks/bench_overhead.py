@@ -24,8 +24,7 @@ from faithmap.bench.load_spec import parse_spec
 from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import execute
-from faithmap.bench.run_folder import RunFolder
-from faithmap.bench.store import read_rows
+from faithmap.bench.run_folder import RunFolder, read_rows
 
 CASES = {
     "gradcam": ("gradcam", "", "[]"),

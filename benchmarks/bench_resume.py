@@ -20,9 +20,8 @@ from faithmap.bench.evaluate import FinishedUnit
 from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup, Task
 from faithmap.bench.run import execute
-from faithmap.bench.run_folder import RunFolder, StoredUnit
+from faithmap.bench.run_folder import ImageRow, RunFolder, StoredUnit, encode
 from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
-from faithmap.bench.store import ImageRow, encode
 
 METHODS = 10
 

@@ -11,8 +11,8 @@ from oracles import given
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from faithmap.capture import CellTracker, Placement, probed, tiles
 from faithmap.methods.cams.cam import GradCAM
-from faithmap.placement import CellTracker, Placement, probed, tiles
 
 SIZE = 65
 

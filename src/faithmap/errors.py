@@ -1,10 +1,14 @@
-"""User errors: what a user can correct, in one line; and the exit codes of the program. Free of torch."""
+"""How a command ends: errors that a user can correct, exit codes, and SIGTERM, which is handled like Ctrl-C. Free of torch."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from faithmap.text import one_line
 
@@ -68,3 +72,25 @@ def os_reason(error: OSError) -> str:
     'No such file or directory'
     """
     return error.strerror or str(error) or type(error).__name__
+
+
+class Terminated(KeyboardInterrupt):
+    """The process received SIGTERM."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise :class:`Terminated` on SIGTERM inside the block. Does nothing outside the main thread, which alone gets signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    del number, frame
+    raise Terminated

@@ -16,10 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.capture import Capture
-from faithmap.intercept import note_outputs
+from faithmap.capture import Activate, Capture, CellTracker, Placement, note_outputs, probed, tiles
 from faithmap.model import Classifier, plain_name
-from faithmap.placement import Activate, CellTracker, Placement, probed, tiles
 from faithmap.probe import LayerProbe, run_model
 from faithmap.score import Score, ScoreKind
 

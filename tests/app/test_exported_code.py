@@ -17,7 +17,7 @@ from faithmap.app.shelf import Upload
 from faithmap.cli import make_app
 from faithmap.cli.explain import ExplainArguments
 from faithmap.methods.registry import METHODS
-from faithmap.studies.explainers import make_explainer
+from faithmap.studies.base import make_explainer
 from faithmap.studies.settings import ExplainSettings
 
 

@@ -12,10 +12,9 @@ import torch
 from bench.tiny_bench import ALL_METRICS, Bench, Rows, rows, tiny_model
 
 import faithmap as fm
-from faithmap.bench.dataset import DatasetItem
+from faithmap.bench.dataset import DatasetItem, LoadedImage, grouped_by_shape
 from faithmap.bench.engines import LocalEngine
 from faithmap.bench.evaluate import timed
-from faithmap.bench.images import LoadedImage, grouped_by_shape
 from faithmap.bench.load_spec import parse_spec
 from faithmap.bench.metric_runners import RUNNERS
 from faithmap.bench.models import ModelCache, make_explainer

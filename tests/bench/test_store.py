@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from faithmap.bench.store import ImageRow, encode, is_intact, read_rows
+from faithmap.bench.run_folder import ImageRow, encode, is_intact, read_rows
 
 
 def some_rows() -> list[ImageRow]:

@@ -191,7 +191,7 @@ def rows(out: Path) -> Rows:
     """All rows of a run with their heatmaps, without times; sorted."""
     import pyarrow.parquet as pq
 
-    from faithmap.bench.store import unit_files
+    from faithmap.bench.run_folder import unit_files
 
     found: Rows = []
     for path in unit_files(out):

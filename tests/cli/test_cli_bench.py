@@ -15,7 +15,7 @@ pytest.importorskip("pydantic")
 pytest.importorskip("pyarrow")
 
 from faithmap.bench.run import RunProgress
-from faithmap.cli.bench_progress import line_of
+from faithmap.cli.bench_run import line_of
 
 SPEC = """
 name = "tiny"

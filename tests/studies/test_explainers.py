@@ -12,7 +12,7 @@ from cli_tools import Cli, WriteImage, record_in
 import faithmap
 from faithmap.cli.explain import ExplainArguments
 from faithmap.methods.registry import ALIASES, METHODS
-from faithmap.studies.explainers import make_explainer
+from faithmap.studies.base import make_explainer
 from faithmap.studies.settings import ExplainSettings
 
 pytestmark = pytest.mark.usefixtures("loads", "sketches")

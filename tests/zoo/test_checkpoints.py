@@ -15,8 +15,8 @@ from oracles import given
 from torch import Tensor, nn
 
 from faithmap.zoo import ModelError, load, state_digest
-from faithmap.zoo.checkpoints import read_checkpoint
 from faithmap.zoo.loading import recipe_of
+from faithmap.zoo.recipe import read_checkpoint
 
 NAME = "torchvision/squeezenet1_1"
 

@@ -12,8 +12,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import Parameter, Token
 from cyclopts.types import NonNegativeInt
 
-from faithmap.errors import TERMINATED, UserError, user_errors
-from faithmap.signals import Terminated
+from faithmap.errors import TERMINATED, Terminated, UserError, user_errors
 
 REQUIRED = ("gradio", "uvicorn", "fastapi")
 

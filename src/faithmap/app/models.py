@@ -17,7 +17,7 @@ from faithmap.errors import UserError
 from faithmap.layers import find_layers
 from faithmap.methods.registry import METHODS
 from faithmap.model import Classifier
-from faithmap.studies.explainers import make_explainer, options_of
+from faithmap.studies.base import make_explainer, options_of
 from faithmap.studies.settings import ExplainSettings, SaturationSettings
 from faithmap.warning_types import suppressed
 from faithmap.zoo import load as load_model, names

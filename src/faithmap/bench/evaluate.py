@@ -17,14 +17,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.bench.dataset import open_source
+from faithmap.bench.dataset import ImageReader, LoadedImage, grouped_by_shape, image_warnings, open_source
 from faithmap.bench.errors import BenchError
-from faithmap.bench.images import ImageReader, LoadedImage, grouped_by_shape, image_warnings
 from faithmap.bench.metric_runners import MetricInput, run_metric
 from faithmap.bench.models import ModelCache, make_explainer
 from faithmap.bench.plan import PlannedMethod, Setup, Task
+from faithmap.bench.run_folder import ImageRow, encode
 from faithmap.bench.spec import METRICS
-from faithmap.bench.store import ImageRow, encode
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
 from faithmap.model import Classifier

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.bench.dataset import LoadedImage
 from faithmap.bench.errors import BenchError, BenchSettingError
-from faithmap.bench.images import LoadedImage
 from faithmap.bench.plan import canonical
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer

@@ -19,10 +19,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.bench.dataset import DatasetItem, DatasetSource, ShardedDataset, open_source, with_absolute_paths
+from faithmap.bench.dataset import DatasetItem, DatasetSource, LoadedImage, ShardedDataset, open_source, with_absolute_paths
 from faithmap.bench.errors import BenchError, BenchSettingError, setting_in
 from faithmap.bench.evaluate import IMAGE_FAILURES, raise_machine_failure
-from faithmap.bench.images import LoadedImage
 from faithmap.bench.load_spec import FieldLocator, field_name, located
 from faithmap.bench.metric_runners import MetricInput, checked_settings, run_metric
 from faithmap.bench.models import ModelCache, make_explainer
@@ -32,7 +31,7 @@ from faithmap.methods.controls import RandomMap
 from faithmap.methods.settings import settings_of
 from faithmap.model import Classifier, undisturbed
 from faithmap.probe import run_model
-from faithmap.versions import dependency_versions
+from faithmap.studies.result_record import dependency_versions
 from faithmap.warning_types import suppressed
 
 if TYPE_CHECKING:

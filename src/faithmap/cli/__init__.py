@@ -25,8 +25,7 @@ from faithmap.cli.models import models
 from faithmap.cli.report import make_console, print_error
 from faithmap.cli.saturation import saturation
 from faithmap.cli.train_masker import train_masker
-from faithmap.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, UserError, os_reason
-from faithmap.signals import Terminated, terminable
+from faithmap.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, Terminated, UserError, os_reason, terminable
 from faithmap.text import one_line
 
 __all__ = ["main", "make_app"]

@@ -23,7 +23,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics.utilities.data import dim_zero_cat
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.metrics.base import HeatmapMetric, MetricSettings
@@ -35,6 +34,7 @@ from faithmap.metrics.functional.localisation import (
     relevance_rank,
 )
 from faithmap.metrics.statistics import Interval, Paired, Summary, paired, per_class
+from faithmap.warning_types import renamed_parameters
 
 Maps: TypeAlias = Explanation | Float[Tensor, "n r c"]
 Classes: TypeAlias = int | Sequence[int] | Int[Tensor, " n"] | None

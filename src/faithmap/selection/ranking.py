@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
 from faithmap.score import Target
@@ -26,6 +25,7 @@ from faithmap.selection.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
 from faithmap.selection.evaluation import ImageResult, MapEvaluation
 from faithmap.selection.timing import Clock, PassTimes, clock_of
 from faithmap.text import counted, duration
+from faithmap.warning_types import renamed_parameters
 
 Progress: TypeAlias = Callable[[float, str], None]
 """Called with the number of methods done, which includes fractions of the current method, and a description of the work."""

@@ -19,8 +19,7 @@ from faithmap.methods import Explainer
 from faithmap.metrics.functional import AdversarialCheck, Curve, adversarial_check
 from faithmap.model import Classifier
 from faithmap.seeds import image_generators
-from faithmap.studies.base import Study
-from faithmap.studies.explainers import make_explainer
+from faithmap.studies.base import Study, make_explainer
 from faithmap.studies.image_input import InputImage
 from faithmap.studies.outcome import StudyProgress
 from faithmap.studies.result_record import ClassProbability, ClassRecord, CurvePoints, ImageStudyRecord

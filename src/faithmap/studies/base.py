@@ -1,4 +1,4 @@
-"""Study: one model, settings, and images that are studied one batch after another."""
+"""Study: one model, settings, the explainer that they stand for, and images that are studied one batch after another."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.data import ImageError, sample_photo
-from faithmap.errors import memory_errors, user_errors
+from faithmap.errors import UserError, memory_errors, user_errors
 from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.methods.base import Progress
+from faithmap.methods.registry import METHODS, assigned, explainer_from
+from faithmap.methods.settings import SettingError, find_setting, settings_of
 from faithmap.model import Classifier
 from faithmap.probe import run_model
 from faithmap.seeds import image_generators
@@ -24,7 +26,7 @@ from faithmap.studies.image_input import InputImage, find_files, read_input
 from faithmap.studies.outcome import ProgressDisplay, StudyDone, StudyFailed, StudyOutcome, StudyProgress, progress_part
 from faithmap.studies.result_folder import ImageJob, check_folders, new_result, output_folder, plan_jobs, write_record
 from faithmap.studies.result_record import StudyRecord
-from faithmap.studies.settings import StudySettings, TrainMaskerSettings
+from faithmap.studies.settings import ExplainSettings, StudySettings, TrainMaskerSettings
 from faithmap.warning_types import suppressed
 from faithmap.zoo import load
 
@@ -241,3 +243,64 @@ def run_study(
             with display(len(jobs)) as progress:
                 outcomes = study.process(jobs[start : start + study.batch_size], progress_part(progress, start))
             yield from outcomes
+
+
+_SHORT = {
+    "resolution": ("resolution",),
+    "target_layer": ("target_layer",),
+    "iterations": ("iterations",),
+    "samples": ("samples", "masks"),
+    "masker": ("masker",),
+    "baseline": ("baseline", "references"),
+    "score": ("score",),
+}
+"""Settings that have an option of their own, and their names in the methods."""
+
+
+def has_resolution(name: str) -> bool:
+    """Whether the resolution of a method's map is a setting."""
+    return "resolution" in settings_of(METHODS[name].explainer)
+
+
+def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:
+    """The method with the given settings; all others are the method's defaults.
+
+    Raises:
+        UserError: for a setting that the method does not have, or that is missing.
+        SettingError: a ValueError, for a value that the method does not accept.
+    """
+    method = settings.method
+    given = assigned(settings.set, [method])[method]
+    for option in _SHORT:
+        value = getattr(settings, option)
+        if value is not None:
+            given[_name_in(method, option)] = _plain(option, value)
+    if "masker" in METHODS[method].needs and settings.masker is None:
+        made = "'faithmap train-masker' makes one, and 'faithmap explain' takes it as --masker FILE"
+        raise UserError(f"{method} needs a network that was trained for the model; {made}")
+    return explainer_from(method, model, {**given, "chunk_size": settings.chunk, "seed": settings.seed})
+
+
+def options_of(method: str) -> frozenset[str]:
+    """The settings of a method that have an option of their own."""
+    return frozenset(option for option in _SHORT if any(_has(method, name) for name in _SHORT[option]))
+
+
+def _name_in(method: str, option: str) -> str:
+    """The method's name for a setting that has an option of its own."""
+    for name in _SHORT[option]:
+        if _has(method, name):
+            return name
+    raise UserError(f"--{option.replace('_', '-')} is no setting of {method}; leave it out")
+
+
+def _has(method: str, name: str) -> bool:
+    try:
+        find_setting(METHODS[method].explainer, name)
+    except SettingError:
+        return False
+    return True
+
+
+def _plain(option: str, value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if option == "target_layer" else value

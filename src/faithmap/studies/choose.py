@@ -19,10 +19,16 @@ from faithmap.studies.base import find_class, load_model
 from faithmap.studies.image_input import InputImage, find_files, read_input
 from faithmap.studies.outcome import ProgressDisplay, StudyDone, StudyFailed, StudyOutcome
 from faithmap.studies.result_folder import ImageJob, check_folders, new_result, output_folder, write_record
-from faithmap.studies.result_record import ClassRecord, ImageFileRecord, ModelRecord, PassCounts, StudyRecord
+from faithmap.studies.result_record import (
+    ClassRecord,
+    ImageFileRecord,
+    ModelRecord,
+    PassCounts,
+    StudyRecord,
+    dependency_versions,
+)
 from faithmap.studies.settings import ChooseSettings
 from faithmap.text import duration
-from faithmap.versions import dependency_versions
 from faithmap.viz import ranking, save_figure
 
 CLOSING_SECONDS, CLOSING_SHARE = 3.0, 0.05

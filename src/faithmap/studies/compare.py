@@ -16,8 +16,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import EXPLAIN_SHARE, MethodProgress, Study, explained_class
-from faithmap.studies.explainers import has_resolution, make_explainer
+from faithmap.studies.base import EXPLAIN_SHARE, MethodProgress, Study, explained_class, has_resolution, make_explainer
 from faithmap.studies.image_input import InputImage
 from faithmap.studies.outcome import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord, PassCounts, ProtocolRecord

@@ -16,8 +16,7 @@ from faithmap.data.files import MAX_IMAGE_BYTES, file_bytes
 from faithmap.model import Classifier
 from faithmap.studies.outcome import StudyFailed
 from faithmap.studies.result_folder import ImageJob, is_result
-from faithmap.studies.result_record import ImageFileRecord, ImageSource, ModelRecord, SeedRecord
-from faithmap.versions import dependency_versions
+from faithmap.studies.result_record import ImageFileRecord, ImageSource, ModelRecord, SeedRecord, dependency_versions
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
-"""Records: the content of result.json, as dataclasses whose fields are its keys."""
+"""Records: the content of result.json, as dataclasses whose fields are its keys, and the versions of the software."""
 
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap._version import __version__
 from faithmap.baselines import describe_baseline
 from faithmap.metrics import Curve, DeletionInsertion
 from faithmap.model import Classifier, describe
@@ -221,3 +224,20 @@ class ImageStudyRecord(StudyRecord):
         document = super().document()
         source = document.pop("source")
         return {"schema": document.pop("schema"), **source, **document}
+
+
+def dependency_versions() -> dict[str, str | None]:
+    """The versions of faithmap, Python, torch and timm; None for a package that is not installed.
+
+    >>> list(dependency_versions())
+    ['faithmap', 'python', 'torch', 'timm']
+    """
+    packages = {name: _package_version(name) for name in ("torch", "timm")}
+    return {"faithmap": __version__, "python": sys.version.split()[0], **packages}
+
+
+def _package_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -12,8 +12,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods.cams import LayerExplainer, Saturation, saturation, top_features
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import MethodProgress, Study, explained_class
-from faithmap.studies.explainers import make_explainer
+from faithmap.studies.base import MethodProgress, Study, explained_class, make_explainer
 from faithmap.studies.image_input import InputImage
 from faithmap.studies.outcome import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord

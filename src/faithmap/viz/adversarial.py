@@ -13,9 +13,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.viz.captions import class_name, subtitle_of
 from faithmap.viz.curves import frame, line_of
-from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import (
+    Heading,
+    InlineFigure,
+    axes_at,
+    check_explained,
+    class_name,
+    draw,
+    draw_message,
+    one_image,
+    subtitle_of,
+)
 from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
 
 if TYPE_CHECKING:

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.captions import title_of
-from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.curves import KINDS
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image, title_of
 from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
-from faithmap.viz.removal_steps import KINDS
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import DeletionInsertion

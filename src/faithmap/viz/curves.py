@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.viz.figure import InlineFigure
-from faithmap.viz.removal_steps import COLOURS
+from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:
     from faithmap.methods.cams.saturation import Saturation
     from faithmap.metrics.functional import Curve, DeletionInsertion
+
+CurveKind: TypeAlias = Literal["deletion", "insertion"]
+
+KINDS: tuple[CurveKind, CurveKind] = ("deletion", "insertion")
+
+COLOURS: dict[CurveKind, str] = {"deletion": "#d55e00", "insertion": "#0072b2"}
+"""Vermilion and blue, distinguishable with every common colour blindness (Okabe and Ito 2008)."""
 
 _REFERENCE = "0.55"
 

@@ -1,4 +1,4 @@
-"""Figures: matplotlib without pyplot, the checks of their inputs, and PNG files.
+"""Figures: matplotlib without pyplot, the checks of their inputs, their captions, and PNG files.
 
 No figure is registered or stays open, no backend is chosen for the user's program, and a file has the same bytes whenever it is
 written.
@@ -25,6 +25,12 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.explanation import Explanation
+
+if TYPE_CHECKING:
+    from faithmap.metrics.functional import DeletionInsertion
+from typing import TYPE_CHECKING
+
+from jaxtyping import Int
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import DeletionInsertion
@@ -58,7 +64,13 @@ def to_bytes(image: Float[Tensor, "1 3 h w"]) -> NDArray[np.uint8]:
     >>> to_bytes(torch.tensor([0.0, 0.499, 1.0]).view(1, 3, 1, 1)).tolist()
     [[[0, 127, 255]]]
     """
-    levels = image[0].permute(1, 2, 0).clamp(0, 1).mul(255).round()
+    pixels: NDArray[np.uint8] = all_to_bytes(image)[0]
+    return pixels
+
+
+def all_to_bytes(images: Float[Tensor, "n 3 h w"]) -> NDArray[np.uint8]:
+    """The same for several images of one size: (n, h, w, 3)."""
+    levels = images.permute(0, 2, 3, 1).clamp(0, 1).mul(255).round()
     pixels: NDArray[np.uint8] = levels.to("cpu", torch.uint8).numpy()
     return pixels
 
@@ -200,3 +212,45 @@ def _png_path(path: str | os.PathLike[str]) -> Path:
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"{os.fspath(path)!r} does not end in .png; figures and images are written as PNG")
     return Path(path)
+
+
+_LONGEST = 90
+"""Maximum number of characters of a class name, so that there is room for its probability."""
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def class_name(target: Int[Tensor, " 1"] | None, labels: Sequence[str] | None) -> str | None:
+    """Name of the explained class; None for a callable target."""
+    if target is None:
+        return None
+    index = int(target[0])
+    return labels[index] if labels is not None and index < len(labels) else f"class {index}"
+
+
+def class_and_score(name: str | None, kind: str, value: float | None) -> str:
+    """The class and its score on the clean image.
+
+    >>> class_and_score("otter", "probability", 0.8912)
+    'otter, probability 0.891'
+    """
+    name = name if name is None or len(name) <= _LONGEST else name[: _LONGEST - 2].rstrip(" ,;") + " …"
+    if value is None:
+        return name or "heatmap"
+    return f"explained score {value:.3f}" if name is None else f"{name}, {kind} {value:.3f}"
+
+
+def title_of(explanation: Explanation, evidence: DeletionInsertion | None, labels: Sequence[str] | None) -> str:
+    """The class and its score, if known: the probability of the evidence, or else the explained score."""
+    name = class_name(explanation.target, labels)
+    if evidence is not None:
+        return class_and_score(name, "probability", float(evidence.deletion.scores[0, 0]))
+    kind = str(explanation.settings.get("score", "probability"))
+    return class_and_score(name, kind, None if explanation.score is None else float(explanation.score[0]))
+
+
+def subtitle_of(explanation: Explanation, evidence: DeletionInsertion | None = None) -> str:
+    """The method and the resolution, and the protocol of the evidence."""
+    method = "given map" if explanation.method == "array" else explanation.method
+    text = f"{method}, {explanation.resolution[0]} {_TIMES} {explanation.resolution[1]} cells"
+    return text if evidence is None else f"{text}; deletion and insertion by the {evidence.protocol.name} protocol"

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from torch import Tensor
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
+from faithmap.warning_types import renamed_parameters
 
 COLORMAP = "plasma"
 """Perceptually uniform, distinguishable with every common colour blindness, and never close to white, grey or black."""

@@ -13,13 +13,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.captions import subtitle_of, title_of
 from faithmap.viz.curves import curves
-from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import (
+    Heading,
+    InlineFigure,
+    axes_at,
+    check_explained,
+    draw,
+    draw_message,
+    one_image,
+    subtitle_of,
+    title_of,
+)
 from faithmap.viz.overlay import COLORMAP, OPACITY, SATURATION, flaw, limits, overlay, placed
+from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import DeletionInsertion

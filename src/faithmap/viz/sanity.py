@@ -13,11 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 from torch import Tensor
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
-from faithmap.viz.captions import class_name, subtitle_of
-from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image
+from faithmap.viz.figure import (
+    Heading,
+    InlineFigure,
+    axes_at,
+    check_explained,
+    class_name,
+    draw,
+    draw_message,
+    one_image,
+    subtitle_of,
+)
 from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
+from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import Randomisation

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from faithmap.zoo.checkpoints import fill, read_checkpoint
-from faithmap.zoo.recipe import ModelState, Recipe, TrainedModule, refusal
+from faithmap.zoo.recipe import ModelState, Recipe, TrainedModule, fill, read_checkpoint, refusal
 
 
 class _LiteWeights(NamedTuple):

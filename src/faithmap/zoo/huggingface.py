@@ -18,9 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from faithmap.geometry import Geometry
-from faithmap.zoo.checkpoints import state_digest
 from faithmap.zoo.hub import reachable
-from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, refusal, refusing, short_labels
+from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, refusal, refusing, short_labels, state_digest
 
 _WRAP = "build it with transformers and wrap it in faithmap.Classifier"
 _INTERPOLATIONS: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}  # PIL's numbers

@@ -11,9 +11,8 @@ import torch
 from faithmap.geometry import Geometry
 from faithmap.model import Classifier
 from faithmap.zoo import embedded
-from faithmap.zoo.checkpoints import fill, read_checkpoint
 from faithmap.zoo.folding import fold_batch_norm as folded
-from faithmap.zoo.recipe import ModelError, Recipe, refusal
+from faithmap.zoo.recipe import ModelError, Recipe, fill, read_checkpoint, refusal
 
 _LIBRARIES = {
     "timm": "faithmap.zoo.timm_models",

@@ -14,9 +14,18 @@ from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from faithmap.geometry import Geometry
-from faithmap.zoo.checkpoints import file_digest, state_digest
 from faithmap.zoo.hub import hub_file
-from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, imagenet_labels, refusal, refusing, short_labels
+from faithmap.zoo.recipe import (
+    Preprocessing,
+    Recipe,
+    TrainedModule,
+    file_digest,
+    imagenet_labels,
+    refusal,
+    refusing,
+    short_labels,
+    state_digest,
+)
 
 
 def names() -> list[str]:

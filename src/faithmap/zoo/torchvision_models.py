@@ -14,8 +14,7 @@ from torch import nn
 from torchvision import models
 
 from faithmap.geometry import Geometry
-from faithmap.zoo.checkpoints import fill, read_checkpoint
-from faithmap.zoo.recipe import ModelState, Preprocessing, Recipe, TrainedModule, refusal, refusing
+from faithmap.zoo.recipe import ModelState, Preprocessing, Recipe, TrainedModule, fill, read_checkpoint, refusal, refusing
 
 
 def names() -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt,
 
 from faithmap.bench.errors import RunError
 from faithmap.bench.plan import SCHEMA
-from faithmap.bench.store import unit_files
+from faithmap.bench.run_folder import unit_files
 from faithmap.geometry import Geometry
 
 Shape = tuple[int, int]

@@ -3,7 +3,7 @@ r"""CAM: any weighting of a layer's channels with any estimate of their gradient
 .. math:: L = relu\Bigl(\sum_k w_k A^k\Bigr)
 
 with :math:`A^k` channel k of the layer's activation. Weights w: :mod:`faithmap.methods.cams.weightings`. Gradients:
-:mod:`faithmap.methods.cams.estimators`. The map has the layer's own cells, centred as :mod:`faithmap.placement` says.
+:mod:`faithmap.methods.cams.estimators`. The map has the layer's own cells, centred as :mod:`faithmap.capture` says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.capture import Placement
 from faithmap.explanation import interpolation_matrix
 from faithmap.layers import LayerContext, ReshapeTransform, TargetLayer, target_layers
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
@@ -34,7 +35,6 @@ from faithmap.methods.cams.estimators import (
 )
 from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
 from faithmap.methods.sampling import Stream
-from faithmap.placement import Placement
 from faithmap.probe import LayerProbe, Pass
 from faithmap.score import Score, ScoreKind, Target
 

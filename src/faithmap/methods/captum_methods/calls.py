@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from faithmap.intercept import Operation
+from faithmap.capture import Operation
 
 Place: TypeAlias = int | str
 """Of an argument: its position, or its keyword."""

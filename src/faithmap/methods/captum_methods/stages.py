@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.intercept import Operation, intercept_calls
+from faithmap.capture import Operation, intercept_calls
 from faithmap.methods.captum_methods.calls import Call
 
 

@@ -24,8 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.capture import Capture
-from faithmap.intercept import note_outputs
+from faithmap.capture import Capture, note_outputs
 from faithmap.layers import TargetLayer, find_layers, target_layers
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.gradients.excitation_graph import Recorder, Value

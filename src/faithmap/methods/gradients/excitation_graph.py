@@ -20,7 +20,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from faithmap.intercept import Operation, intercept_operations
+from faithmap.capture import Operation, intercept_operations
 from faithmap.model import plain_name
 
 TAKES_UNITS = frozenset(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Constant
 from faithmap.explanation import Explanation
-from faithmap.metrics.functional.prepared_inputs import prepared_inputs
+from faithmap.metrics.functional.curves import prepared_inputs
 from faithmap.probe import MaskProbe
 from faithmap.score import Target, at_least_single
 

@@ -41,8 +41,7 @@ from torch import Tensor, nn
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, make_baseline
 from faithmap.explanation import Explanation
-from faithmap.metrics.functional.curves import Progress
-from faithmap.metrics.functional.prepared_inputs import PreparedInputs, prepared_inputs
+from faithmap.metrics.functional.curves import PreparedInputs, Progress, prepared_inputs
 from faithmap.probe import run_model
 from faithmap.score import ScoreKind, Target, at_least_single
 from faithmap.seeds import Generators, chunked_draws, normal_draws, resolve_generators, uniform_draws

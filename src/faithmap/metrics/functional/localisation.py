@@ -25,12 +25,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from faithmap.deprecation import renamed_parameters
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.metrics.functional.annotated_regions import AnnotatedRegions, Objects, Size, annotated_regions
 from faithmap.score import at_least_single
-from faithmap.warning_types import EmptyHeatmapWarning
+from faithmap.warning_types import EmptyHeatmapWarning, renamed_parameters
 
 Label = TypeVar("Label", int, str)
 

@@ -32,11 +32,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from faithmap.capture import uncompiled
 from faithmap.explanation import Explanation
-from faithmap.intercept import uncompiled
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
-from faithmap.metrics.functional.curves import Progress
-from faithmap.metrics.functional.prepared_inputs import as_explanation
+from faithmap.metrics.functional.curves import Progress, as_explanation
 from faithmap.model import check_images, plain_name, undisturbed
 from faithmap.probe import clean_scores
 from faithmap.score import Target

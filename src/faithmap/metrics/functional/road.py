@@ -35,9 +35,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation, cell_ranks
-from faithmap.metrics.functional.curves import Curve, Progress
+from faithmap.metrics.functional.curves import Curve, PreparedInputs, Progress, prepared_inputs
 from faithmap.metrics.functional.multigrid import neighbours, solve
-from faithmap.metrics.functional.prepared_inputs import PreparedInputs, prepared_inputs
 from faithmap.probe import run_model
 from faithmap.score import Target, at_least_single
 from faithmap.seeds import Generators, resolve_generators

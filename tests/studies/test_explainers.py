@@ -70,6 +70,58 @@ def test_any_setting_of_the_method_can_be_given(faith: Cli, photo: WriteImage, t
     assert record_in(tmp_path / "faithmap-results" / "cat")["method"]["settings"]["lambda1"] == 0.5
 
 
+def settings_in(folder: Path, method: str) -> dict[str, Any]:
+    found: dict[str, Any] = record_in(folder)["methods"][method]["settings"]
+    return found
+
+
+def test_a_setting_is_one_of_every_compared_method_that_has_it(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
+    photo("cat.png")
+    given = ("iterations=2", "mask.iterations=3", "igos.resolution=5")
+    assignments = [part for text in given for part in ("--set", text)]
+    assert faith("compare", "cat.png", "--methods", "igos,mask,gradient", "--resolution", 7, *assignments).code == 0
+    folder = tmp_path / "faithmap-comparison" / "cat"
+    assert (settings_in(folder, "igos")["iterations"], settings_in(folder, "mask")["iterations"]) == (2, 3)
+    assert (settings_in(folder, "igos")["resolution"], settings_in(folder, "mask")["resolution"]) == (5, 7)
+    assert "iterations" not in settings_in(folder, "gradient")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("explain", "--method", "igos"),
+        ("compare", "--methods", "igos,gradcam"),
+        ("adversarial", "--method", "igos"),
+        ("choose", "--methods", "igos,gradcam"),
+        ("saturation", "--methods", "gradcam"),
+    ],
+)
+def test_every_study_refuses_a_setting_that_no_method_has(command: tuple[str, ...], faith: Cli, photo: WriteImage) -> None:
+    photo("cat.png")
+    run = faith(command[0], "cat.png", *command[1:], "--set", "lambda9=1")
+    assert run.code == 2
+    assert "has no setting 'lambda9'" in run.complaint
+
+
+def test_choose_takes_settings_of_a_method(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
+    photo("cat.png")
+    passes = []
+    for iterations in (1, 4):
+        out = tmp_path / str(iterations)
+        setting = ("--set", f"rank_descent.iterations={iterations}")
+        arguments = ("--methods", "rank_descent", "--resolution", 3, "--budget", "1h", "--out", out)
+        assert faith("choose", "cat.png", *arguments, *setting).code == 0
+        ranking = {method["name"]: method["passes"] for method in record_in(out)["ranking"]}
+        passes.append(ranking["rank_descent"]["backward"])
+    assert passes[0] < passes[1]
+
+
+def test_a_setting_is_given_once(faith: Cli, photo: WriteImage) -> None:
+    photo("cat.png")
+    run = faith("explain", "cat.png", "--method", "igos", "--iterations", 3, "--set", "iterations=4")
+    assert (run.code, run.complaint) == (2, "iterations is given twice, by an option of its own and by --set; give it once")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_explains(name: str, faith: Cli, photo: WriteImage, tmp_path: Path, sketches: None) -> None:
     if "captum" in METHODS[name].needs:

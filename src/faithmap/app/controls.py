@@ -67,14 +67,14 @@ def _control(setting: str, offered: OfferedModel, elem_id: str) -> Any:
     common: dict[str, Any] = {"label": LABELS[setting], "visible": offers_setting, "elem_id": elem_id, "min_width": 150}
     if setting in NUMBERS:
         return gr.Number(default_number(offered.default, setting), precision=0, placeholder="default", **common)
-    return gr.Dropdown(choices_of(setting, offered), value=DEFAULT, **common)
+    return gr.Dropdown(choices_of(setting, offered, offered.default), value=DEFAULT, **common)
 
 
-def choices_of(setting: str, offered: OfferedModel) -> list[tuple[str, str]]:
-    """The choices for a setting; the first one is the method's default."""
+def choices_of(setting: str, offered: OfferedModel, method: str) -> list[tuple[str, str]]:
+    """The choices for a setting of a method; the first one is the method's default."""
     values: dict[str, list[str]] = {
         "baseline": list(get_args(BaselineName)),
-        "score": ["probability", "logit"],
+        "score": method_settings(METHODS[method].explainer)["score"].choices,
         "target_layer": list(offered.layers),
     }
     labels = [value.replace("_", " ") if setting == "baseline" else value for value in values[setting]]
@@ -104,7 +104,7 @@ def fitting(offered: OfferedModel, method: str | None) -> list[Any]:
         if setting in NUMBERS:
             updates.append(gr.update(visible=offers_setting, value=default_number(name, setting)))
         else:
-            updates.append(gr.update(visible=offers_setting, value=DEFAULT, choices=choices_of(setting, offered)))
+            updates.append(gr.update(visible=offers_setting, value=DEFAULT, choices=choices_of(setting, offered, name)))
     return updates
 
 

@@ -23,6 +23,9 @@ _BOX = Parameter(group=Group("Class, model, results and run", sort_key=1))
 Flag: TypeAlias = Annotated[bool, Parameter(negative="", show_default=False)]
 """A flag that is off unless it is given."""
 
+Assignments: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", metavar="NAME=VALUE", show_default=False)]
+"""Settings of methods."""
+
 Out: TypeAlias = Annotated[Path, _BOX]
 """The folder for the results, whose default differs from study to study."""
 
@@ -43,6 +46,7 @@ class CommonArguments(StudySettings):
     seed: Annotated[int, _BOX] = StudySettings.seed
     device: Annotated[str | None, _BOX] = None
     chunk: Annotated[PositiveInt, _BOX] = StudySettings.chunk
+    set: Assignments = ()
     json: Annotated[Flag, _BOX] = False
 
 
@@ -112,5 +116,4 @@ MethodNames: TypeAlias = Annotated[
 OptionalResolution: TypeAlias = Annotated[
     Resolution | None, Parameter(converter=parse_resolution, n_tokens=1, negative="", metavar="CELLS")
 ]
-Assignments: TypeAlias = Annotated[tuple[str, ...], Parameter(negative="", metavar="NAME=VALUE")]
 Fraction: TypeAlias = Annotated[float, Parameter(converter=parse_fraction, n_tokens=1, negative="")]

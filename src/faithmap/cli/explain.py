@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.arguments import Assignments, CommonArguments, MethodName, OptionalResolution, Out
+from faithmap.cli.arguments import CommonArguments, MethodName, OptionalResolution, Out
 from faithmap.cli.report import report_all
 from faithmap.studies.outcome import ProgressDisplay, StudyOutcome
 from faithmap.studies.settings import ExplainSettings
@@ -26,7 +26,6 @@ class ExplainArguments(ExplainSettings, CommonArguments):
     resolution: OptionalResolution = None
     iterations: PositiveInt | None = None
     samples: PositiveInt | None = None
-    set: Assignments = ()
     animation: Annotated[Literal["gif", "webp"] | None, Parameter(negative_none="no-")] = ExplainSettings.animation
 
 

@@ -5,7 +5,7 @@ A new method is a file of its own, and one entry here (docs/methods/adding.md). 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -367,7 +367,7 @@ def explainer_from(name: str, model: nn.Module, settings: Mapping[str, Any]) -> 
     return kind(model, **plain_settings(kind, given, name))
 
 
-def assigned(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def assigned(texts: Sequence[str], methods: Collection[str]) -> dict[str, dict[str, Any]]:
     """Settings in plain form of each method, from texts such as ``lambda1=0.5``, or ``igos.lambda1=0.5`` for one method alone.
 
     >>> assigned(["iterations=20", "igos.lambda1=0.5"], ["igos", "mask", "gradcam"])
@@ -431,6 +431,6 @@ def _named_object(setting: Setting, value: Any, model: nn.Module) -> Any:
         return getattr(torch, value)
     if setting.accepts(Explainer):
         name, given = (value.get("kind"), value) if isinstance(value, Mapping) else (value, {})
-        if isinstance(name, str) and name in METHODS and not setting.is_choice(name):
+        if isinstance(name, str) and name in METHODS and name not in setting.choices:
             return explainer_from(name, model, {key: item for key, item in given.items() if key != "kind"})
     return value

@@ -149,9 +149,14 @@ class Setting:
         """Whether an object of this class, or of a subclass, is a value."""
         return any(isinstance(part, type) and issubclass(part, kind) for part in _parts(self.annotation))
 
-    def is_choice(self, value: Any) -> bool:
-        """Whether the value is one of a fixed list of choices."""
-        return any(value in get_args(part) for part in _parts(self.annotation) if get_origin(part) is Literal)
+    @property
+    def choices(self) -> list[Any]:
+        """The values of a fixed list; empty if there is none.
+
+        >>> Setting("score", Literal["probability", "logit"] | None).choices
+        ['probability', 'logit']
+        """
+        return [value for part in _parts(self.annotation) if get_origin(part) is Literal for value in get_args(part)]
 
     def check(self, value: Any) -> None:
         """Raise SettingError if the value has another type or is out of range."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +10,8 @@ from torch import Tensor, nn
 from faithmap.methods.base import Explainer
 from faithmap.methods.controls import Control
 from faithmap.methods.masks.masker import Masker
-from faithmap.methods.registry import METHODS
+from faithmap.methods.registry import METHODS, explainer_from
+from faithmap.methods.settings import settings_of
 from faithmap.model import check_images
 from faithmap.score import ImageTarget, Target
 from faithmap.selection.choice import SCORES
@@ -25,8 +25,9 @@ def explainers_for(
     chunk_size: int = 32,
     seed: int = 0,
     masker: Masker | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Explainer]:
-    """Methods of the registry with their defaults; maps of any number of cells have the given resolution.
+    """Methods of the registry; maps whose resolution is a setting have the given one.
 
     >>> explainers_for(nn.Sequential(nn.Flatten(), nn.Linear(48, 5)), ["gradient"]).keys() >= {"gradient", "random_map"}
     True
@@ -37,10 +38,11 @@ def explainers_for(
         resolution: cells per side.
         chunk_size: maximum number of images per pass.
         seed: of the run.
-        masker: a network that was trained for the model, for the learned mask; without one, that method is left out.
+        masker: a network that was trained for the model, for the learned mask; without one, that method cannot be used.
+        settings: of a method, by its name, in plain form (:mod:`faithmap.methods.settings`); all others are its defaults.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, a setting that a method does not have, or a value that it does not accept.
     """
     for name in names or ():
         if name not in METHODS:
@@ -48,10 +50,11 @@ def explainers_for(
     controls = [name for name, method in METHODS.items() if issubclass(method.explainer, Control)]
     made: dict[str, Explainer] = {}
     for name in METHODS if names is None else dict.fromkeys([*names, *controls]):
-        explainer: Any = METHODS[name].explainer
-        given = {"resolution": resolution, "masker": masker}
-        settings = {setting.name: given[setting.name] for setting in fields(explainer) if setting.name in given}
-        made[name] = explainer(model, chunk_size=chunk_size, seed=seed, **settings)
+        method, kind = METHODS[name], METHODS[name].explainer
+        common = {"resolution": resolution, "masker": masker, "chunk_size": chunk_size, "seed": seed}
+        given = {key: value for key, value in common.items() if key in settings_of(kind)} | dict((settings or {}).get(name, {}))
+        untrained = "masker" in method.needs and given["masker"] is None
+        made[name] = kind(model) if untrained else explainer_from(name, model, given)  # an untrained one says so when called
     return made
 
 

@@ -64,7 +64,11 @@ class AdversarialStudy(Study[AdversarialSettings, AdversarialResult]):
     def for_model(cls, settings: AdversarialSettings, model: Classifier, target: int | None) -> AdversarialStudy:
         """Prepare the method for a model that is already loaded."""
         method = ExplainSettings(
-            method=settings.method, resolution=settings.resolution, chunk=settings.chunk, seed=settings.seed
+            method=settings.method,
+            resolution=settings.resolution,
+            chunk=settings.chunk,
+            seed=settings.seed,
+            set=settings.set,
         )
         with user_errors():
             return cls(settings, model, target, make_explainer(model, method))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -270,12 +270,38 @@ def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:
         SettingError: a ValueError, for a value that the method does not accept.
     """
     method = settings.method
-    given = assigned(settings.set, [method])[method]
-    for option in _SHORT:
-        value = getattr(settings, option)
-        if value is not None:
-            given[_name_in(method, option)] = _plain(option, value)
-    if "masker" in METHODS[method].needs and settings.masker is None:
+    options, given = _options(settings), _assigned(settings.set, [method])[method]
+    if twice := options.keys() & given.keys():
+        raise UserError(f"{min(twice)} is given twice, by an option of its own and by --set; give it once")
+    return _explainer(model, settings, {**options, **given})
+
+
+def make_explainers(model: Classifier, settings: Sequence[ExplainSettings]) -> dict[str, Explainer]:
+    """Several methods by name, with the same ``set``, whose values go before those of the options.
+
+    Raises:
+        UserError: for a setting that a method does not have, or that is missing.
+        SettingError: a ValueError, for a setting in ``set`` that no method has, or a value that it does not accept.
+    """
+    given = _assigned(settings[0].set if settings else (), [one.method for one in settings])
+    return {one.method: _explainer(model, one, {**_options(one), **given[one.method]}) for one in settings}
+
+
+def _options(settings: ExplainSettings) -> dict[str, Any]:
+    """The settings that have an option of their own, in plain form, by the method's full names."""
+    given = {option: getattr(settings, option) for option in _SHORT}
+    return {_name_in(settings.method, option): _plain(option, value) for option, value in given.items() if value is not None}
+
+
+def _assigned(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The settings of ``set`` in plain form, by method and by the method's full names."""
+    given = assigned(texts, methods)
+    return {method: {_full_name(method, name): value for name, value in of.items()} for method, of in given.items()}
+
+
+def _explainer(model: Classifier, settings: ExplainSettings, given: Mapping[str, Any]) -> Explainer:
+    method = settings.method
+    if "masker" in METHODS[method].needs and given.get("masker") is None:
         made = "'faithmap train-masker' makes one, and 'faithmap explain' takes it as --masker FILE"
         raise UserError(f"{method} needs a network that was trained for the model; {made}")
     return explainer_from(method, model, {**given, "chunk_size": settings.chunk, "seed": settings.seed})
@@ -290,7 +316,7 @@ def _name_in(method: str, option: str) -> str:
     """The method's name for a setting that has an option of its own."""
     for name in _SHORT[option]:
         if _has(method, name):
-            return name
+            return _full_name(method, name)
     raise UserError(f"--{option.replace('_', '-')} is no setting of {method}; leave it out")
 
 
@@ -300,6 +326,11 @@ def _has(method: str, name: str) -> bool:
     except SettingError:
         return False
     return True
+
+
+def _full_name(method: str, name: str) -> str:
+    """``gradient.samples`` for ``samples`` of a class activation map."""
+    return ".".join(setting.name for setting in find_setting(METHODS[method].explainer, name, method))
 
 
 def _plain(option: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from faithmap.baselines import describe_baseline
 from faithmap.data import ImageError, sample_photo
 from faithmap.errors import memory_errors, user_errors
 from faithmap.methods.masks.masker_files import read_masker
+from faithmap.methods.registry import METHODS, assigned
 from faithmap.metrics import PROTOCOLS
 from faithmap.metrics.statistics import Comparison, Interval
 from faithmap.model import Classifier
@@ -114,6 +115,7 @@ def _choose(
             chunk_size=settings.chunk,
             seed=settings.seed,
             masker=masker,
+            settings=assigned(settings.set, METHODS if settings.methods is None else settings.methods),
         )
         with display(len(explainers)) as progress:
             return choose(

@@ -16,7 +16,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import EXPLAIN_SHARE, MethodProgress, Study, explained_class, has_resolution, make_explainer
+from faithmap.studies.base import EXPLAIN_SHARE, MethodProgress, Study, explained_class, has_resolution, make_explainers
 from faithmap.studies.image_input import InputImage
 from faithmap.studies.outcome import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord, PassCounts, ProtocolRecord
@@ -58,7 +58,7 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
     def for_model(cls, settings: CompareSettings, model: Classifier, target: int | None) -> CompareStudy:
         """Prepare the methods for a model that is already loaded."""
         with user_errors():
-            explainers = {name: make_explainer(model, _method_settings(name, settings)) for name in settings.methods}
+            explainers = make_explainers(model, [_method_settings(name, settings) for name in settings.methods])
         return cls(settings, model, target, explainers)
 
     def analyse(self, image: InputImage, progress: StudyProgress) -> CompareResult:
@@ -111,7 +111,7 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
 def _method_settings(name: str, settings: CompareSettings) -> ExplainSettings:
     """One method's settings: the resolution of the comparison where it is a setting."""
     resolution = settings.resolution if has_resolution(name) else None
-    return ExplainSettings(method=name, resolution=resolution, chunk=settings.chunk, seed=settings.seed)
+    return ExplainSettings(method=name, resolution=resolution, chunk=settings.chunk, seed=settings.seed, set=settings.set)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods.cams import LayerExplainer, Saturation, saturation, top_features
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import MethodProgress, Study, explained_class, make_explainer
+from faithmap.studies.base import MethodProgress, Study, explained_class, make_explainers
 from faithmap.studies.image_input import InputImage
 from faithmap.studies.outcome import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord
@@ -52,10 +52,10 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
         Raises:
             UserError: for a method, layer or setting that does not exist, or a method without a target layer.
         """
+        with user_errors():
+            made = make_explainers(model, [_method_settings(name, settings) for name in settings.methods])
         explainers = {}
-        for name in settings.methods:
-            with user_errors():
-                explainer = make_explainer(model, _method_settings(name, settings))
+        for name, explainer in made.items():
             if not isinstance(explainer, LayerExplainer):
                 raise UserError(f"{name} has no target layer, whose channels could be compared; give class activation maps")
             explainers[name] = replace(explainer, scales=1)  # channels of several layers cannot be compared
@@ -96,7 +96,9 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
 
 
 def _method_settings(name: str, settings: SaturationSettings) -> ExplainSettings:
-    return ExplainSettings(method=name, target_layer=settings.target_layer, chunk=settings.chunk, seed=settings.seed)
+    return ExplainSettings(
+        method=name, target_layer=settings.target_layer, chunk=settings.chunk, seed=settings.seed, set=settings.set
+    )
 
 
 @dataclass(frozen=True)

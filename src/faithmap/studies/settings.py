@@ -29,6 +29,8 @@ class StudySettings:
         seed: seed of all random numbers.
         device: where to compute, such as cuda; by default the CPU.
         chunk: maximum number of images in one pass of the model; fewer need less memory.
+        set: any other setting of the methods, such as lambda1=0.5, or igos.lambda1=0.5 for one method; may be given
+            several times. "faithmap methods NAME" lists the settings of a method.
     """
 
     target: str | None = None
@@ -39,6 +41,7 @@ class StudySettings:
     seed: int = 0
     device: str | None = None
     chunk: int = 32
+    set: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,6 @@ class ExplainSettings(StudySettings):
         score: what the method explains about the class. The default of igos, mask and expected_gradcam is the probability,
             that of the other class activation maps the logit.
         protocol: protocol for deletion and insertion.
-        set: any other setting of the method, such as lambda1=0.5; may be given several times. "faithmap methods NAME" lists the
-            settings of a method.
         animation: format of the animation of deletion and insertion.
         seed: seed of all random numbers. The random numbers of an image depend only on this seed and on the content of its
             file, not on its name, the other images or their order.
@@ -78,7 +79,6 @@ class ExplainSettings(StudySettings):
     baseline: BaselineName | None = None
     score: Literal["probability", "logit"] | None = None
     protocol: Literal["igos", "rise"] = "igos"
-    set: tuple[str, ...] = ()
     animation: Literal["gif", "webp"] | None = "gif"
 
 

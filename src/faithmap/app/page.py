@@ -141,7 +141,7 @@ class PhotoEvents:
         offered = offered_model(self.shared.state, model)
         saturation = [
             gr.update(choices=spoken_names(offered.cams), value=[name for name in CAMS if name in offered.cams]),
-            gr.update(choices=choices_of("target_layer", offered), value=""),
+            gr.update(choices=choices_of("target_layer", offered, offered.default), value=""),
         ]
         fits = fitting(offered, None)
         methods = gr.update(choices=offered_methods(offered), value=proposed_methods(offered))

@@ -82,7 +82,7 @@ def _controls(offered: OfferedModel) -> SaturationControls:
     with gr.Row():
         proposed = [name for name in CAMS if name in offered.cams]
         methods = make_methods(spoken_names(offered.cams), proposed, "Class activation maps", "saturation-methods")
-        layers = choices_of("target_layer", offered)
+        layers = choices_of("target_layer", offered, offered.default)
         layer = gr.Dropdown(layers, value=DEFAULT, label="Target layer", elem_id="saturation-layer")
     with gr.Row():
         baselines = [(name.replace("_", " "), name) for name in get_args(BaselineName)]

@@ -72,7 +72,7 @@ REAL_MODELS = {
     "unknown model": (["--model", "efficientnet_light0"], "'efficientnet_light0': is no model; did you mean"),
     "missing weights": (["--weights", "none.pt"], "none.pt: cannot be read (No such file or directory); give"),
     "weights are text": (["--weights", "text.jpg"], "text.jpg: is damaged, or no file of weights; give"),
-    "unknown device": (["--device", "toaster"], "device 'toaster': is not one that this computer has"),
+    "unknown device": (["--device", "toaster"], "device 'toaster': is not available on this computer"),
 }
 
 
@@ -117,7 +117,7 @@ def test_errors_of_a_model_are_one_line(faith: Cli, tree: ListFiles, arguments: 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_a_missing_gpu_is_one_line(faith: Cli, tree: ListFiles) -> None:
     before = tree()
-    assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': is not one that this computer has")
+    assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': is not available on this computer")
     assert tree() == before
 
 

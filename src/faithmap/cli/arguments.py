@@ -46,7 +46,7 @@ class CommonArguments(StudySettings):
     seed: Annotated[int, _BOX] = StudySettings.seed
     device: Annotated[str | None, _BOX] = None
     chunk: Annotated[PositiveInt, _BOX] = StudySettings.chunk
-    set: Assignments = ()
+    set: Annotated[Assignments, _BOX] = ()
     json: Annotated[Flag, _BOX] = False
 
 

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import gaussian_blur
 from faithmap.baselines import BASELINES, Blur, Constant, MedianBlur, Noise, describe_baseline, make_baseline
 
 
-def test_blur_is_torchvisions() -> None:
+def test_blur_equals_that_of_torchvision() -> None:
     images = torch.rand(2, 3, 224, 224, dtype=torch.float64)
     assert torch.allclose(Blur(51, 50.0)(images), gaussian_blur(images, [51, 51], [50.0, 50.0]), atol=1e-12)
 
@@ -29,7 +29,7 @@ def test_the_untruncated_gaussian_is_stronger() -> None:
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
 @pytest.mark.parametrize("size", [(32, 32), (20, 45), (3, 3)])
-def test_no_image_has_a_say_in_its_neighbours_baseline(name: str, size: tuple[int, int]) -> None:
+def test_the_baseline_of_an_image_does_not_depend_on_the_other_images(name: str, size: tuple[int, int]) -> None:
     images = torch.rand(3, 3, *size)
     together = make_baseline(name, images)
     assert together.shape == images.shape
@@ -43,14 +43,14 @@ def test_a_flat_image_is_its_own_baseline(name: str) -> None:
     assert torch.allclose(make_baseline(name, flat), flat, atol=1e-6)
 
 
-def test_the_median_takes_out_what_is_thin() -> None:
+def test_the_median_removes_thin_lines() -> None:
     image = torch.zeros(1, 1, 224, 224)
     image[:, :, 100] = 1
     assert MedianBlur()(image).max() == 0
     assert Blur()(image).max() > 0
 
 
-def test_constants_tensors_and_callables() -> None:
+def test_constants_tensors_and_callables_are_baselines() -> None:
     images = torch.rand(2, 3, 4, 4)
     assert torch.equal(make_baseline(0.25, images), torch.full_like(images, 0.25))
     assert make_baseline(Constant((0.1, 0.2, 0.3)), images)[1, :, 2, 2].tolist() == pytest.approx([0.1, 0.2, 0.3])
@@ -58,7 +58,7 @@ def test_constants_tensors_and_callables() -> None:
     assert torch.equal(make_baseline(lambda x: 1 - x, images), 1 - images)
 
 
-def test_noise_has_its_seed() -> None:
+def test_the_noise_depends_on_the_seed_only() -> None:
     images = torch.rand(1, 3, 8, 8)
     assert torch.equal(Noise(seed=1)(images), Noise(seed=1)(images))
     assert not torch.equal(Noise(seed=1)(images), Noise(seed=2)(images))
@@ -78,7 +78,7 @@ def test_an_unknown_name_a_shape_that_does_not_fit_and_nan_are_no_baseline(basel
         make_baseline(baseline, torch.rand(2, 3, 4, 4))
 
 
-def test_descriptions_are_plain() -> None:
+def test_a_baseline_is_described_by_plain_data() -> None:
     assert describe_baseline("blur") == {"name": "blur", "kind": "Blur", "kernel_size": 51, "sigma": 50.0}
     assert describe_baseline(0.5) == {"kind": "Constant", "value": 0.5}
     assert describe_baseline(torch.zeros(1)) == {"kind": "Tensor"}
@@ -93,6 +93,6 @@ def test_descriptions_are_plain() -> None:
         (lambda: MedianBlur(window=0), "window is 0; give an odd number of pixels"),
     ],
 )
-def test_a_blur_that_is_none_is_refused(make: Callable[[], object], message: str) -> None:
+def test_settings_outside_their_range_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()

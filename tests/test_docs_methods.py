@@ -46,7 +46,7 @@ def test_every_method_is_in_the_table_in_the_registry_s_order() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_row_says_what_the_registry_says(name: str) -> None:
+def test_a_row_of_the_table_equals_the_registry(name: str) -> None:
     row, method = ROWS[name], METHODS[name]
     assert row.explainer == f"`{method.explainer.__name__}`"
     assert row.passes == method.passes
@@ -85,7 +85,7 @@ def test_settings_exist_and_have_these_defaults(name: str) -> None:
         assert value(ast.parse(text, mode="eval").body) == default(own[said]), setting
 
 
-def test_classes_are_where_the_page_says() -> None:
+def test_classes_can_be_imported_from_the_modules_that_the_page_names() -> None:
     for name, method in METHODS.items():
         home = masks if name == "learned_mask" else captum_methods if "captum" in method.needs else fm
         assert getattr(home, method.explainer.__name__) is method.explainer
@@ -103,7 +103,7 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize(
     "document", [*PAGES, DOCS.parent / "README.md"], ids=lambda document: str(document.relative_to(DOCS.parent))
 )
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_lead_to_pages_and_headings_that_exist(document: Path) -> None:
     for target in re.findall(r"]\(([^)\s]+)\)", document.read_text()):
         if target.startswith("http"):
             continue

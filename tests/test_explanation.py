@@ -33,7 +33,7 @@ def test_beyond_the_outermost_centres_a_map_is_constant() -> None:
     assert torch.allclose(matrix.sum(dim=1), torch.ones(7))
 
 
-def test_one_of_many() -> None:
+def test_an_explanation_can_be_indexed_by_image() -> None:
     maps = Explanation(torch.rand(3, 2, 2), (8, 8), target=torch.tensor([4, 5, 6]), diagnostics=[{"a": i} for i in range(3)])
     assert len(maps) == 3
     assert [(given(one.target).item(), one.diagnostics[0]["a"]) for one in maps] == [(4, 0), (5, 1), (6, 2)]
@@ -82,7 +82,7 @@ def test_explained_is_the_class_or_the_callable() -> None:
     assert Explanation(torch.rand(1, 2, 2), (4, 4), function=brightness).explained is brightness
 
 
-def test_arrays_of_others() -> None:
+def test_an_explanation_is_made_from_an_array() -> None:
     taken = Explanation.from_array([[1, 2], [3, 4]], (4, 4), target=7)
     assert taken.heatmap.dtype == torch.float32
     assert given(taken.target).tolist() == [7]

@@ -59,7 +59,7 @@ __version__ deletion_insertion image_files image_generators load read_image samp
 PUBLIC_NAMES: list[str] = sorted(getattr(faithmap, "__all__"))  # noqa: B009  (made by lazy_loader)
 
 
-def test_public_names_are_these() -> None:
+def test_the_public_names_are_the_documented_list() -> None:
     assert sorted(PUBLIC.split()) == PUBLIC_NAMES
     assert all(getattr(faithmap, name) is not None for name in PUBLIC_NAMES)
 
@@ -128,7 +128,7 @@ def test_the_core_needs_torch_alone() -> None:
     assert loaded_after(core) <= {"torch", "numpy"}, "torch loads numpy where it finds it"
 
 
-def test_an_unknown_name_is_said() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(faithmap, "gradcam")
 
 

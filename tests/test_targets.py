@@ -85,7 +85,7 @@ def regions(**settings: Any) -> SegmentationTarget:
     return SegmentationTarget(1, REGIONS.bool(), **settings)
 
 
-def test_labels_that_do_not_exclude_each_other() -> None:
+def test_scores_of_multi_label_binary_and_regression_outputs() -> None:
     z = torch.tensor([[1.0, 2.0], [3.0, -4.0], [5.0, 6.0]])
     assert torch.equal(MultiLabelTarget(1)({"logits": z}, ROWS), z[:, 1].sigmoid())
     assert MultiLabelTarget([0, 1], score="logit")(z, ROWS).tolist() == [1.0, -4.0, 6.0]
@@ -132,7 +132,7 @@ def test_the_predicted_region_is_the_clean_images(pictures: Tensor, untouched: U
         SegmentationTarget.predicted(model, dark, 1)
 
 
-def test_overlap() -> None:
+def test_the_overlap_of_boxes_is_intersection_over_union() -> None:
     box = torch.tensor([0.0, 0.0, 4.0, 2.0])
     assert iou(torch.tensor([[2.0, 0.0, 6.0, 2.0], [0.0, 0.0, 4.0, 2.0], [4.0, 0.0, 5.0, 1.0]]), box).tolist() == [
         pytest.approx(4 / 12),
@@ -160,7 +160,7 @@ NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.long
         ({"box": (20, 20, 30, 30), "overlap": "best"}, 0.0),
     ],
 )
-def test_the_detection_that_finds_a_box(settings: dict[str, Any], expected: float) -> None:
+def test_the_score_of_a_box_is_that_of_the_best_detection(settings: dict[str, Any], expected: float) -> None:
     answers = DetectionTarget(**settings)([FOUND, NOTHING], torch.tensor([0, 0]))
     assert answers.tolist() == pytest.approx([expected, 0.0])
 
@@ -217,12 +217,12 @@ def test_an_output_without_the_label_or_the_image_is_refused(
 
 
 @pytest.mark.parametrize("target", [SegmentationTarget(0), DetectionTarget((0, 0, 4, 4)), RegressionTarget()])
-def test_an_output_of_another_kind_is_refused(target: ImageTarget) -> None:
+def test_an_output_of_another_type_is_refused(target: ImageTarget) -> None:
     with pytest.raises(TypeError, match="the model returned"):
         target(torch.zeros(3, 2, 2), ROWS)
 
 
-def test_a_target_of_some_of_the_images() -> None:
+def test_a_target_can_be_restricted_to_some_images() -> None:
     target = MultiLabelTarget([0, 1, 2], score="logit")
     some = target.of(torch.tensor([2, 0])).of(torch.tensor([1, 1, 0]))
     z = torch.tensor([[1.0, 2.0, 3.0]] * 3)
@@ -244,7 +244,7 @@ def test_a_single_logit_has_no_probability_among_classes(pictures: Tensor) -> No
     assert torch.allclose(given(RISE(model, masks=2)(pictures, BinaryTarget()).score), model(pictures)[:, 0].sigmoid())
 
 
-def test_a_classifier_passes_on_the_whole_output(pictures: Tensor) -> None:
+def test_a_target_gets_the_whole_output_of_a_classifier(pictures: Tensor) -> None:
     """Pixels in, normalised inside, as for classes."""
     plain, whole = (fm.Classifier(Segmenter(), mean=[0.5] * 3, std=[0.5] * 3, whole_output=w) for w in (False, True))
     score = given(RISE(whole, masks=2)(pictures, regions()).score)
@@ -281,7 +281,7 @@ BY_HAND: dict[str, tuple[Callable[[], nn.Module], ImageTarget, Callable[[int], S
 
 @pytest.mark.parametrize("kind", BY_HAND)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_target_for_each_image_is_each_images_own(name: str, kind: str, pictures: Tensor, untouched: Untouched) -> None:
+def test_each_image_is_explained_for_its_own_target(name: str, kind: str, pictures: Tensor, untouched: Untouched) -> None:
     """Together, in odd chunks, with a target that knows its images; alone, with a plain function written by hand."""
     make, target, by_hand = BY_HAND[kind]
     explain = METHODS[name](untouched(make()))
@@ -295,7 +295,7 @@ def test_a_target_for_each_image_is_each_images_own(name: str, kind: str, pictur
 
 @pytest.mark.parametrize("kind", BY_HAND)
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"gradcam", "integrated_gradcam", "scorecam", "ablationcam"}))
-def test_the_evidence_of_each_image_is_found_where_it_is(name: str, kind: str, pictures: Tensor) -> None:
+def test_the_map_of_each_image_is_high_at_its_own_evidence(name: str, kind: str, pictures: Tensor) -> None:
     """Those that are left out weigh whole channels: at pixels they show the image."""
     make, target, _ = BY_HAND[kind]
     explain = METHODS[name](make())
@@ -310,14 +310,14 @@ def test_the_evidence_of_each_image_is_found_where_it_is(name: str, kind: str, p
 
 
 @pytest.mark.parametrize("name", ["igos", "igos_plus", "mask", "gradient", "integrated gradients", "gradcam"])
-def test_where_no_gradient_flows_it_is_said(name: str, pictures: Tensor, untouched: Untouched) -> None:
+def test_a_score_without_a_gradient_is_refused_by_gradient_methods(name: str, pictures: Tensor, untouched: Untouched) -> None:
     model = untouched(Detector(differentiable=False))
     with pytest.raises(ValueError, match=r"the score has no gradient to the model.* RISE, Occlusion"):
         METHODS[name](model)(pictures, DetectionTarget.predicted(model, pictures))
 
 
 @pytest.mark.parametrize("name", ["rise", "occlusion", "scorecam", "ablationcam"])
-def test_scores_alone_are_enough_for_some(name: str, pictures: Tensor) -> None:
+def test_methods_without_gradients_explain_a_score_without_a_gradient(name: str, pictures: Tensor) -> None:
     blind, seeing = Detector(differentiable=False), Detector()
     target = DetectionTarget.predicted(blind, pictures)
     assert torch.equal(METHODS[name](blind)(pictures, target).heatmap, METHODS[name](seeing)(pictures, target).heatmap)
@@ -339,7 +339,7 @@ def test_a_mask_does_not_depend_on_the_unit_of_a_score(name: str, scale: float, 
     assert falls[1] == pytest.approx([abs(scale) * fall for fall in falls[0]], rel=1e-6)
 
 
-def test_rise_does_not_see_the_level_of_a_score(pictures: Tensor) -> None:
+def test_rise_does_not_depend_on_the_level_of_a_score(pictures: Tensor) -> None:
     """A level is put back whole, with none of the noise that the random coverage of the pixels would make of it."""
     explain = RISE(Segmenter(), masks=200, cells=5, chunk_size=9)
     near, far = explain(pictures, affine(1.0, 0.0)), explain(pictures, affine(1.0, -1000.0))
@@ -360,14 +360,14 @@ def test_rise_of_a_callable_is_the_centred_estimator(pictures: Tensor) -> None:
     assert why.diagnostics[0]["standard_error"] == pytest.approx(float((terms.std(dim=0) / 60**0.5).mean()), rel=1e-4)
 
 
-def test_a_baseline_that_takes_nothing_away_is_said(pictures: Tensor) -> None:
+def test_a_baseline_that_does_not_lower_the_score_is_warned_about(pictures: Tensor) -> None:
     explain = METHODS["igos"](Segmenter())
     with pytest.warns(fm.BaselineWarning, match="no less than the image's"), pytest.warns(fm.EmptyHeatmapWarning):
         why = explain(pictures, regions(score="logit"), baseline="white")
     assert why.heatmap.isfinite().all()
 
 
-def test_metrics_ask_what_was_explained(pictures: Tensor) -> None:
+def test_metrics_evaluate_the_explained_target(pictures: Tensor) -> None:
     """The callable stays with the map, and with each image's part of it."""
     model, target = Segmenter(), regions(score="logit")
     why = RISE(model, masks=50)(pictures, target)
@@ -399,13 +399,13 @@ def test_a_map_of_a_target_is_as_sensitive_as_its_image_alone(pictures: Tensor) 
     assert torch.allclose(together.changes[1], alone.changes[0], atol=1e-6)
 
 
-def test_a_model_that_forgets_is_asked_the_same(pictures: Tensor, untouched: Untouched) -> None:
+def test_randomisation_explains_the_same_target_at_every_stage(pictures: Tensor, untouched: Untouched) -> None:
     checked = randomisation(METHODS["hirescam"](untouched(Segmenter())), pictures, regions())
     assert checked.original.function is not None
     assert (checked.spearman < 0.999).all()
 
 
-def test_pictures_and_top_features_ask_what_was_explained(pictures: Tensor) -> None:
+def test_figures_and_top_features_use_the_explained_target(pictures: Tensor) -> None:
     model, why = Segmenter(), METHODS["hirescam"](Segmenter())(pictures, regions())
     figure = strip(model, pictures[1:], why[1], ratios=(0.5,))
     assert f"explained score {float(given(why.score)[1]):.3f}" in figure.texts[0].get_text()
@@ -414,7 +414,7 @@ def test_pictures_and_top_features_ask_what_was_explained(pictures: Tensor) -> N
     assert torch.allclose(played.deletion.scores[:, 0], given(why.score))
 
 
-def test_scores_beyond_one_are_refused_where_a_share_is_asked_for_and_drawn_where_not(pictures: Tensor) -> None:
+def test_scores_above_one_are_refused_by_confidence_and_drawn_by_deletion(pictures: Tensor) -> None:
     model, why = Segmenter(), RISE(Segmenter(), masks=20)(pictures, regions(score="logit"))
     with pytest.raises(ValueError, match=r"scores range from -5 to 2; give a target in \[0, 1\]"):
         confidence(model, pictures, why)
@@ -468,7 +468,7 @@ def small_detector() -> nn.Module:
     ],
     ids=["lraspp", "faster r-cnn"],
 )
-def test_torchvisions_models(
+def test_models_of_torchvision_are_explained_together_and_alone(
     make: Callable[[], nn.Module], layer: str, target: Callable[[nn.Module, Tensor], ImageTarget], untouched: Untouched
 ) -> None:
     """Together and alone, with and without gradients; both games begin at the image's score."""

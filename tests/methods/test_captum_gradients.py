@@ -80,7 +80,7 @@ class Gated(Residual):
         return logits
 
 
-def test_of_a_linear_model_all_have_closed_forms() -> None:
+def test_maps_of_a_linear_model_equal_their_closed_forms() -> None:
     """Behind a ReLU of pixels, which does nothing."""
     model = nn.Sequential(nn.ReLU(), Linear(WEIGHT))
     for method in (GuidedBackprop, DeconvNet):
@@ -95,7 +95,7 @@ def test_of_a_linear_model_all_have_closed_forms() -> None:
     assert torch.allclose(LRP(model)(PICTURES, 0).heatmap, (WEIGHT * PICTURES).sum(dim=1), atol=1e-7)
 
 
-def test_a_rectifier_with_a_ceiling_is_closed_above_it() -> None:
+def test_relu6_passes_no_gradient_above_its_limit() -> None:
     """y = w relu6(8 x): above 6 / 8 neither method has a gradient; where w is negative neither passes any."""
 
     class Ceiling(nn.Module):
@@ -124,7 +124,7 @@ CAPTUM: dict[str, tuple[Callable[[nn.Module], Explainer], Callable[[nn.Module, T
 
 
 @pytest.mark.parametrize("name", CAPTUM)
-def test_parity_with_captum_on_a_net_that_it_can_hook(name: str) -> None:
+def test_maps_equal_those_of_captum_on_a_net_that_it_can_hook(name: str) -> None:
     """And on the same function, written so that it cannot."""
     ours, theirs = CAPTUM[name]
     model = Hookable()
@@ -162,7 +162,7 @@ def test_deeplift_follows_a_callable_score_that_is_not_linear() -> None:
     assert torch.allclose(why.heatmap.sum(dim=(1, 2)), (end - start).detach())
 
 
-def test_deeplift_says_where_it_is_not_complete() -> None:
+def test_deeplift_warns_if_it_is_not_complete() -> None:
     model = Gated(nn.ReLU())
     with pytest.warns(CompletenessWarning, match="DeepLIFT has no rule for a part of this model"):
         why = DeepLIFT(model, baseline=0.0)(PICTURES)
@@ -198,7 +198,7 @@ def test_overlapping_windows_of_max_pooling_add_up() -> None:
         (lambda m: LRP(m, rule="gamma"), Residual(nn.ReLU()), "no layer with weights between two rectifiers"),
     ],
 )
-def test_models_that_a_method_does_not_do_right_are_refused(
+def test_models_that_a_method_does_not_support_are_refused(
     make: Callable[[nn.Module], Explainer], model: nn.Module, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -206,7 +206,7 @@ def test_models_that_a_method_does_not_do_right_are_refused(
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit")
-def test_models_whose_calls_are_out_of_sight_are_refused() -> None:
+def test_models_whose_calls_cannot_be_intercepted_are_refused() -> None:
     scripted = torch.jit.trace(Residual(nn.ReLU()), PICTURES)
     with pytest.raises(TypeError, match="is TorchScript, into which hooks do not reach"):
         GuidedBackprop(scripted)(PICTURES)

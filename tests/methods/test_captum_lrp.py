@@ -34,7 +34,7 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("rule", ["gamma", "alpha1_beta0"])
-def test_a_rule_between_two_rectifiers_is_captum_s(rule: Rule) -> None:
+def test_a_rule_between_two_rectifiers_equals_that_of_captum(rule: Rule) -> None:
     lrp_rules = pytest.importorskip("captum.attr._utils.lrp_rules")
     model = Net()
     target = model(PICTURES).argmax(dim=1)
@@ -45,7 +45,7 @@ def test_a_rule_between_two_rectifiers_is_captum_s(rule: Rule) -> None:
     assert not torch.allclose(ours, LRP(Net())(PICTURES, target).heatmap, rtol=0.01)
 
 
-def test_a_rule_by_hand() -> None:
+def test_rules_equal_their_values_by_hand() -> None:
     """Two pixels a, b; h = relu(2 a - b), relu(.): y = 3 h. Under gamma = 1 the weight of a counts double."""
 
     class Tiny(nn.Module):
@@ -69,7 +69,7 @@ def test_a_rule_by_hand() -> None:
     assert torch.allclose(larger, 2.4 * torch.tensor([1.2, -0.4]).double() / 0.8 * kept * (2.4 / 2.6), rtol=0.2)
 
 
-def test_activations_pass_relevance_as_it_is_and_biases_keep_theirs() -> None:
+def test_activations_pass_relevance_unchanged_and_biases_absorb_it() -> None:
     class Curved(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             z = (WEIGHT * x).sum(dim=(1, 2, 3)) + 2
@@ -81,7 +81,7 @@ def test_activations_pass_relevance_as_it_is_and_biases_keep_theirs() -> None:
         assert torch.allclose(why.heatmap, (WEIGHT * PICTURES).sum(dim=1) * (score / z).view(-1, 1, 1), atol=1e-6)
 
 
-def test_additions_products_with_constants_and_means_are_crossed() -> None:
+def test_relevance_passes_through_additions_constant_factors_and_means() -> None:
     """With ReLU alone, relevance is the image times the gradient."""
 
     class Everything(nn.Module):
@@ -114,7 +114,7 @@ def test_additions_products_with_constants_and_means_are_crossed() -> None:
     [nn.LayerNorm((3, 8, 8)), nn.Softmax(dim=1), nn.Sigmoid(), nn.GroupNorm(1, 3), nn.TransformerEncoderLayer(8, 2, 8, 0.0)],
     ids=lambda layer: type(layer).__name__,
 )
-def test_what_relevance_cannot_cross_is_refused(layer: nn.Module) -> None:
+def test_layers_without_a_rule_are_refused(layer: nn.Module) -> None:
     class Around(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -129,14 +129,14 @@ def test_what_relevance_cannot_cross_is_refused(layer: nn.Module) -> None:
         LRP(Around().double().eval())(PICTURES, 0)
 
 
-def test_relevance_of_a_classifier_is_that_of_its_normalised_pixels() -> None:
+def test_the_relevance_of_a_classifier_refers_to_normalised_pixels() -> None:
     model = Classifier(Linear(WEIGHT), mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7)).double()
     images = PICTURES.clamp(max=1)
     normalised = (images - model.mean) / model.std
     assert torch.allclose(LRP(model)(images, 0).heatmap, (WEIGHT * normalised).sum(dim=1), atol=1e-7)
 
 
-def test_a_probability_is_shared_among_the_outputs() -> None:
+def test_the_relevance_of_a_probability_is_shared_among_the_outputs() -> None:
     """Of two outputs z and -z it is the logistic function of 2 z, which grows by s(2 z) - 1/2 on the way from 0."""
     why = LRP(Linear(WEIGHT), score="probability")(PICTURES, 0)
     z = (WEIGHT * PICTURES).sum(dim=(1, 2, 3))

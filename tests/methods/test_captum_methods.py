@@ -59,7 +59,7 @@ def everything(model: nn.Module) -> list[tuple[set[str], list[int], list[list[in
 
 
 @pytest.mark.parametrize("name", [*EXPLAINERS, "gamma"])
-def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_the_model_is_left_unchanged(name: str, small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     def alpha1_beta0(model: nn.Module) -> fm.Explainer:
         return LRP(fm.Classifier(model), rule="alpha1_beta0")
 
@@ -93,7 +93,7 @@ def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, 
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "deeplift", "lrp"])
-def test_a_model_that_fails_under_captum_s_hooks_is_left_as_it_was(name: str, small_net: SmallNet, images: Tensor) -> None:
+def test_a_model_that_fails_under_captums_hooks_is_left_unchanged(name: str, small_net: SmallNet, images: Tensor) -> None:
     """In its n-th pass, whichever that is: while it is watched, inside captum's forward pass, or later."""
 
     class Fails(nn.Module):
@@ -124,7 +124,7 @@ def test_a_compiled_model_gets_the_map_of_the_plain_one(name: str, small_net: Sm
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deeplift", "gradientshap", "lime"])
-def test_lower_precision_stays_near(name: str, small_net: SmallNet, images: Tensor) -> None:
+def test_lower_precision_stays_within_its_tolerance(name: str, small_net: SmallNet, images: Tensor) -> None:
     """Within a tenth of the map's length in bfloat16, by autocast or throughout; measured 0.006 to 0.09, guided the largest."""
     with torch.no_grad():
         small_net.conv1.weight *= 4  # so that scores differ by more than is rounded away
@@ -139,7 +139,7 @@ def test_lower_precision_stays_near(name: str, small_net: SmallNet, images: Tens
     assert float((throughout - single).norm() / single.norm()) < 0.1
 
 
-def test_a_score_that_hangs_on_no_pixel_has_an_empty_map(small_net: SmallNet, images: Tensor) -> None:
+def test_a_score_that_depends_on_no_pixel_has_an_empty_map(small_net: SmallNet, images: Tensor) -> None:
     for name in ("guided_backprop", "deconvnet", "deeplift", "lrp"):
         with pytest.warns(fm.EmptyHeatmapWarning):
             why = EXPLAINERS[name](small_net)(images[:1], lambda output: torch.ones(len(output)))

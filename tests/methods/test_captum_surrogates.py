@@ -48,7 +48,7 @@ def shapley(game: nn.Module, players: int, show: Callable[[tuple[int, ...]], Ten
 
 
 @pytest.mark.parametrize("make", [lambda m, **k: LIME(m, penalty=0.0, **k), KernelSHAP])
-def test_of_a_linear_model_each_part_has_what_it_adds(make: Callable[..., Explainer]) -> None:
+def test_each_part_of_a_linear_model_has_its_contribution(make: Callable[..., Explainer]) -> None:
     """The sum of w (x - b) over a cell, or over a segment."""
     change = (WEIGHT * (PICTURES - 0.25)).sum(dim=1)
     why = make(Linear(WEIGHT), cells=(4, 2), samples=40, baseline=0.25, score="logit")(PICTURES, 1)
@@ -95,7 +95,7 @@ def test_kernelshap_finds_shapley_values() -> None:
     assert sum(found) == pytest.approx(sum(wanted), rel=1e-4)
 
 
-def test_a_narrow_kernel_of_lime_looks_at_the_whole_image_and_a_penalty_shrinks() -> None:
+def test_a_narrow_kernel_of_lime_weighs_nearly_whole_images_and_a_penalty_shrinks_the_map() -> None:
     """Beside the whole image b shows what it adds to a; far from it, half of that."""
     image = torch.full((1, 1, 8, 6), 0.9)
     settings: dict[str, Any] = {"cells": 2, "samples": 600, "baseline": 0.0, "score": "logit", "chunk_size": 600}
@@ -107,7 +107,7 @@ def test_a_narrow_kernel_of_lime_looks_at_the_whole_image_and_a_penalty_shrinks(
     assert float(shrunk[0, 0]) == pytest.approx(float(wide[0, 0]) / 2, rel=0.1), "600 / 4 is the sum of squares"
 
 
-def test_nearness_is_the_cosine_of_what_is_shown_to_all() -> None:
+def test_nearness_is_the_cosine_of_the_kept_parts_and_all_parts() -> None:
     """One part of four: the cosine is 1/2, and so is the distance."""
     captum_lime = pytest.importorskip("captum.attr._core.lime")
     lime, parts = LIME(nn.Identity(), kernel_width=0.5), torch.tensor([[0, 1, 0, 0]])
@@ -118,7 +118,7 @@ def test_nearness_is_the_cosine_of_what_is_shown_to_all() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_parity_with_captum_of_the_same_draws(small_net: SmallNet, images: Tensor) -> None:
+def test_lime_and_kernelshap_equal_captum_for_the_same_draws(small_net: SmallNet, images: Tensor) -> None:
     pytest.importorskip("sklearn")
     linear_model = pytest.importorskip("captum._utils.models.linear_model")
     small_net.eval()
@@ -135,7 +135,7 @@ def test_parity_with_captum_of_the_same_draws(small_net: SmallNet, images: Tenso
     assert torch.allclose(KernelSHAP(small_net, cells=3, samples=60, score="logit")(images).heatmap[0], theirs[0, 0], atol=1e-2)
 
 
-def test_parity_of_gradientshap_with_captum(small_net: SmallNet, images: Tensor) -> None:
+def test_gradientshap_equals_captum(small_net: SmallNet, images: Tensor) -> None:
     small_net.eval()
     target = int(small_net(images[:1]).argmax())
     generator = image_generators(0, [0])[0]
@@ -161,7 +161,7 @@ def test_gradientshap_of_a_linear_model_is_the_image_less_the_reference() -> Non
     assert torch.allclose(given.heatmap, (WEIGHT * (PICTURES - PICTURES.roll(1, 0))).sum(dim=1), atol=1e-5)
 
 
-def test_gradientshap_comes_to_expected_gradients(small_net: SmallNet, images: Tensor) -> None:
+def test_gradientshap_converges_to_expected_gradients(small_net: SmallNet, images: Tensor) -> None:
     many = GradientSHAP(small_net, samples=3000, references=images[1:], chunk_size=1000)(images[:1]).heatmap
     same = ExpectedGradients(small_net, score="logit", samples=400, references=images[1:], chunk_size=400)(images[:1]).heatmap
     few = GradientSHAP(small_net, samples=30, references=images[1:])(images[:1]).heatmap
@@ -192,7 +192,7 @@ def test_settings_outside_their_range_are_refused(
         make(small_net)(images)
 
 
-def test_random_numbers_elsewhere_go_on_as_if_nothing_had_been(small_net: SmallNet, images: Tensor) -> None:
+def test_the_global_random_generators_are_left_unchanged(small_net: SmallNet, images: Tensor) -> None:
     torch.manual_seed(8)
     np.random.seed(8)  # noqa: NPY002
     wanted = float(torch.rand(())), float(np.random.rand())  # noqa: NPY002

@@ -83,7 +83,7 @@ def blot() -> Tensor:
     return image
 
 
-def test_what_is_needed_of_a_linear_model_is_known_cell_by_cell(weight: Tensor, blot: Tensor) -> None:
+def test_the_cells_needed_of_a_linear_model_are_those_of_its_closed_form(weight: Tensor, blot: Tensor) -> None:
     """Four cells of evidence 0.2 among grey. All fall by 0.1: four of 0.1 are left for the one class, twelve for the other.
 
     k cells of the clean image show sigmoid(2 * 0.2 k), and k of the adversarial one sigmoid(2 * 0.1 k), up to its twelve.
@@ -105,7 +105,7 @@ def test_what_is_needed_of_a_linear_model_is_known_cell_by_cell(weight: Tensor, 
     assert check.resolution == (4, 4)
 
 
-def test_curves_are_those_of_insertion(small_net: SmallNet, images: Tensor) -> None:
+def test_curves_are_those_of_the_function_insertion(small_net: SmallNet, images: Tensor) -> None:
     explainer = Evidence(small_net, torch.ones(3, 1, 1))
     explainer.weight = torch.rand(3, 16, 16)
     check = adversarial_check(explainer, images, radius=0.3, insertion_steps=8, protocol="rise")
@@ -140,7 +140,7 @@ def test_both_maps_are_made_with_the_same_random_numbers(small_net: SmallNet, im
     assert explainer.drawn[2] != first
 
 
-def test_no_image_has_a_say_in_anothers_check(small_net: SmallNet, images: Tensor) -> None:
+def test_the_check_of_an_image_does_not_depend_on_the_other_images(small_net: SmallNet, images: Tensor) -> None:
     explainer = Evidence(small_net.double(), torch.rand(3, 16, 16).double(), noise=0.01)
     settings: dict[str, Any] = {"radius": 0.3, "insertion_steps": 8}
     generators = [torch.Generator().manual_seed(i) for i in range(3)]
@@ -156,7 +156,7 @@ def test_no_image_has_a_say_in_anothers_check(small_net: SmallNet, images: Tenso
     assert len(together) == 3
 
 
-def test_a_map_that_ranks_nothing_needs_nothing_known(weight: Tensor, blot: Tensor) -> None:
+def test_a_constant_map_has_nan_fractions_and_is_not_valid(weight: Tensor, blot: Tensor) -> None:
     check = adversarial_check(Evidence(Grey(weight), weight * 0), blot, radius=0.1, baseline=0.5)
     assert math.isnan(check.clean_needed)
     assert math.isnan(check.difference)
@@ -165,7 +165,7 @@ def test_a_map_that_ranks_nothing_needs_nothing_known(weight: Tensor, blot: Tens
     assert check.valid.tolist() == [False]
 
 
-def test_fractions_needed() -> None:
+def test_the_fraction_needed_is_the_first_that_reaches_the_share() -> None:
     at = torch.tensor([0.0, 0.2, 1.0])
     scores = torch.tensor([[0.5, 0.1, 0.8], [0.0, 0.9, 0.6], [0.0, 0.0, 0.0]])
     assert fraction_needed(Curve(at, scores), 0.5).tolist() == pytest.approx([0.0, 0.2, 0.0])
@@ -194,7 +194,7 @@ def test_the_model_of_igos_is_left_unchanged_also_after_an_error(
     assert told[-1] == (1000, 1000)
 
 
-def test_what_cannot_be_checked(small_net: SmallNet, images: Tensor) -> None:
+def test_invalid_settings_and_explainers_are_refused(small_net: SmallNet, images: Tensor) -> None:
     explainer = Evidence(small_net, torch.rand(3, 16, 16))
     for settings, words in (
         ({"share": 0.0}, "share is 0.0"),
@@ -210,7 +210,7 @@ def test_what_cannot_be_checked(small_net: SmallNet, images: Tensor) -> None:
         adversarial_check(no_explainer, images)
 
 
-def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNet, images: Tensor) -> None:
+def test_the_metric_class_equals_the_function_for_every_batching(small_net: SmallNet, images: Tensor) -> None:
     small_net.double()
     images = images.double()
     explainer = Evidence(small_net, torch.rand(3, 16, 16).double(), noise=0.01)
@@ -232,7 +232,7 @@ def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNe
         AdversarialDifference(explainer, **unknown)
 
 
-def test_settings_hold_for_both_maps(weight: Tensor, blot: Tensor) -> None:
+def test_the_share_applies_to_both_maps(weight: Tensor, blot: Tensor) -> None:
     check = adversarial_check(Evidence(Grey(weight), weight), blot, radius=0.1, baseline=0.5, early_stop=False)
     assert replace(check, share=1.0).clean_needed.item() == 4 / 16
     assert replace(check, share=1.0).adversarial_needed.item() == 8 / 16, "2 * 0.1 * 8 is what is left at the end"

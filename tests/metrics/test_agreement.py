@@ -41,7 +41,7 @@ def test_spearman_is_exact_at_both_ends() -> None:
 
 
 @pytest.mark.parametrize("levels", [None, 3, 40])
-def test_spearman_with_ties_is_scipys(levels: int | None) -> None:
+def test_spearman_with_ties_equals_scipy(levels: int | None) -> None:
     stats = pytest.importorskip("scipy.stats")
     first, second = pair(3, 9, 11, levels=levels)
     wanted = [stats.spearmanr(a.flatten(), b.flatten()).statistic for a, b in zip(first, second, strict=True)]
@@ -71,7 +71,7 @@ def test_equal_cells_are_taken_in_reading_order() -> None:
 
 
 @pytest.mark.parametrize("size", [(6, 6), (7, 9), (28, 40)])
-def test_ssim_is_that_of_torchmetrics(size: tuple[int, int]) -> None:
+def test_ssim_equals_torchmetrics(size: tuple[int, int]) -> None:
     first, second = (maps.double() * 2 - 0.5 for maps in pair(3, *size))
 
     def theirs(a: Tensor, b: Tensor, data_range: float) -> Tensor:
@@ -88,14 +88,16 @@ def test_ssim_is_that_of_torchmetrics(size: tuple[int, int]) -> None:
     assert torch.allclose(ssim(first, second), theirs(unit(first), unit(second), 1.0), atol=1e-9)
 
 
-def test_ssim_knows_no_unit_unless_it_is_told() -> None:
+def test_ssim_does_not_depend_on_the_unit_unless_a_data_range_is_given() -> None:
     first, second = pair(2, 12, 12)
     assert torch.allclose(ssim(first * 100 - 3, second / 7), ssim(first, second), atol=1e-5)
     assert (ssim(first * 2, second, data_range=1.0) < ssim(first, second, data_range=1.0) - 0.05).all()
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_each_pair_counts_alone_and_both_ways(measure: Callable[[Tensor | Explanation, Tensor | Explanation], Tensor]) -> None:
+def test_a_measure_is_symmetric_and_computed_pair_by_pair(
+    measure: Callable[[Tensor | Explanation, Tensor | Explanation], Tensor],
+) -> None:
     first, second = pair(4, 8, 8)
     together = measure(first, second)
     assert 0 < together.min() < together.max() < 1
@@ -111,7 +113,9 @@ def test_each_pair_counts_alone_and_both_ways(measure: Callable[[Tensor | Explan
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_what_cannot_be_compared(measure: Callable[[Tensor | Explanation, Tensor | Explanation], Tensor]) -> None:
+def test_maps_that_do_not_fit_each_other_are_refused(
+    measure: Callable[[Tensor | Explanation, Tensor | Explanation], Tensor],
+) -> None:
     maps = torch.rand(2, 8, 8)
     with pytest.raises(ValueError, match=r"shapes \(2, 8, 8\) and \(2, 8, 9\)"):
         measure(maps, torch.rand(2, 8, 9))
@@ -123,7 +127,7 @@ def test_what_cannot_be_compared(measure: Callable[[Tensor | Explanation, Tensor
         measure(Explanation(maps, (32, 32)), Explanation(maps[:1], (32, 32)))
 
 
-def test_settings_that_mean_nothing() -> None:
+def test_settings_outside_their_range_are_refused() -> None:
     maps = torch.rand(2, 8, 8)
     for k in (0, 65, 0.0, 1.5, -0.1, True):
         with pytest.raises(ValueError, match=r"k is .* for maps of 64 cells"):
@@ -134,7 +138,7 @@ def test_settings_that_mean_nothing() -> None:
         ssim(maps[:, :5], maps[:, :5])
 
 
-def test_explanations_meet_on_the_finer_grid() -> None:
+def test_explanations_are_compared_on_the_finer_grid() -> None:
     """A map that is linear in the place is the same map at every resolution."""
 
     def ramp(rows: int, columns: int) -> Tensor:
@@ -148,7 +152,7 @@ def test_explanations_meet_on_the_finer_grid() -> None:
     assert torch.allclose(first, ramp(9, 13), atol=1e-6)
 
 
-def test_cells_are_compared_where_they_stand() -> None:
+def test_cells_are_compared_at_their_positions_in_the_image() -> None:
     """The same values at other places are another map; at the same places they are compared untouched."""
     values = torch.tensor([[[0.0, 1.0, 0.0, 0.0]]])
     here = Explanation(values, (1, 40), columns=torch.tensor([0.0, 10.0, 20.0, 30.0]))
@@ -160,7 +164,7 @@ def test_cells_are_compared_where_they_stand() -> None:
     assert spearman(values, there).item() == 1, "a tensor beside an explanation has the same cells"
 
 
-def test_resampling_gives_a_constant_map_no_order() -> None:
+def test_a_constant_map_stays_constant_when_it_is_resampled() -> None:
     """0.1 is no sum of its own parts, so that interpolation of it is not constant."""
     flat = Explanation(torch.full((1, 3, 3), 0.1), (32, 32), rows=torch.tensor([1.0, 9.3, 28.7]))
     other = Explanation(torch.rand(1, 9, 9), (32, 32))
@@ -168,7 +172,7 @@ def test_resampling_gives_a_constant_map_no_order() -> None:
     assert spearman(flat, other).item() == 0
 
 
-def test_a_matrix_of_methods() -> None:
+def test_the_agreement_matrix_has_every_pair_of_methods() -> None:
     first, second = pair(3, 8, 8)
     maps = {"one": first, "other": second, "turned": -first}
     found = agreement_matrix(maps)
@@ -181,7 +185,7 @@ def test_a_matrix_of_methods() -> None:
         agreement_matrix({})
 
 
-def test_classes_are_those_of_the_functions() -> None:
+def test_metric_classes_equal_the_functions() -> None:
     first, second = pair(3, 8, 8)
     collection = MetricCollection([Spearman(), TopKOverlap(5), SSIM(data_range=2.0)])
     for a, b in zip(first.split([1, 2]), second.split([1, 2]), strict=True):

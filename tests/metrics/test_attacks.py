@@ -44,7 +44,7 @@ def clean() -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [1, 7])
-def test_a_linear_model_is_left_along_the_sign_of_its_weight(weight: Tensor, clean: Tensor, steps: int) -> None:
+def test_the_attack_on_a_linear_model_follows_the_sign_of_its_weight(weight: Tensor, clean: Tensor, steps: int) -> None:
     """The gradient never turns: every pixel ends at radius times its sign, or at the end of [0, 1]."""
     for target, away in ((0, -1), (1, 1)):
         attack = mi_fgsm(Linear(weight), clean, target, radius=0.3, steps=steps)
@@ -77,14 +77,14 @@ class Turning(nn.Module):
 
 
 @pytest.mark.parametrize(("decay", "wanted"), [(0.0, 0.45), (1.0, 0.65)])
-def test_momentum_carries_on_where_the_gradient_turns(decay: float, wanted: float) -> None:
+def test_momentum_continues_when_the_gradient_changes_its_sign(decay: float, wanted: float) -> None:
     """0.35, 0.45, 0.55 is the way either way; the gradient then says back to 0.45, the momentum of three steps less one on."""
     start = torch.tensor([[[[0.25]]]], dtype=torch.float64)
     attack = mi_fgsm(Turning(), start, 1, radius=0.9, steps=4, step_size=0.1, decay=decay, targeted=True)
     assert float(attack.images) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_the_ball_and_the_range_are_kept(small_net: SmallNet, images: Tensor) -> None:
+def test_adversarial_images_stay_in_the_ball_and_in_the_range(small_net: SmallNet, images: Tensor) -> None:
     images[0, :, :4] = 0
     images[1, :, :4] = 1
     attack = mi_fgsm(small_net, images, radius=0.02, steps=5, step_size=0.3)
@@ -93,7 +93,7 @@ def test_the_ball_and_the_range_are_kept(small_net: SmallNet, images: Tensor) ->
     assert attack.images.max() <= 1
 
 
-def test_a_model_that_is_too_sure_for_cross_entropy_still_shows_a_way(weight: Tensor) -> None:
+def test_a_saturated_model_still_has_a_gradient(weight: Tensor) -> None:
     """At log odds of 2000 the cross-entropy has no gradient in any precision; that of the log odds is what it was."""
     image = torch.full((1, 3, 6, 6), 0.5, dtype=torch.float64) + 0.1 * weight.sign()
     model = Linear(weight * 1000 / float((weight * image).sum()))
@@ -102,7 +102,7 @@ def test_a_model_that_is_too_sure_for_cross_entropy_still_shows_a_way(weight: Te
     assert torch.allclose(attack.images, image - 0.1 * weight.sign() * torch.sign((weight * image).sum()), atol=1e-12)
 
 
-def test_an_image_without_a_gradient_stays_as_it_is(clean: Tensor) -> None:
+def test_an_image_without_a_gradient_is_not_changed(clean: Tensor) -> None:
     attack = mi_fgsm(Drawn(1.0, 0.0), clean)
     assert torch.equal(attack.images, clean)
     assert not attack.fooled.any()
@@ -116,13 +116,13 @@ class Ramp(nn.Module):
         return torch.stack([evidence, -evidence], dim=1)
 
 
-def test_momentum_carries_on_over_level_ground() -> None:
+def test_momentum_continues_when_the_gradient_is_zero() -> None:
     start = torch.tensor([[[[0.2]]]], dtype=torch.float64)
     attack = mi_fgsm(Ramp(), start, 0, radius=0.5, steps=5, targeted=True)
     assert float(attack.images) == pytest.approx(0.7, abs=1e-12)
 
 
-def test_what_failed_and_what_needed_no_attack_are_told_apart() -> None:
+def test_failed_attacks_and_images_that_needed_none_are_distinguished() -> None:
     """Evidence of 0.3, 0.02 and -0.3 for class 0; a radius of 0.1 moves it by 0.1."""
     model = Linear(torch.ones(1, 1, 1))
     odds = Classifier(nn.Sequential(Shifted(model)))
@@ -153,7 +153,7 @@ class Shifted(nn.Module):
         return logits
 
 
-def test_stopping_early_leaves_an_image_at_the_first_step_that_fools() -> None:
+def test_early_stop_keeps_the_first_step_that_succeeds() -> None:
     """Steps of 0.01 from 0.525: the third is over the border. The first image is never over, the last always was."""
     odds = Shifted(Linear(torch.ones(1, 1, 1)))
     image = torch.tensor([0.8, 0.525, 0.2], dtype=torch.float64).view(3, 1, 1, 1)
@@ -165,7 +165,9 @@ def test_stopping_early_leaves_an_image_at_the_first_step_that_fools() -> None:
 
 @pytest.mark.parametrize("early_stop", [False, True])
 @pytest.mark.parametrize("chunk_size", [1, 2, 32])
-def test_no_image_has_a_say_in_anothers_attack(small_net: SmallNet, images: Tensor, chunk_size: int, early_stop: bool) -> None:
+def test_the_attack_on_an_image_does_not_depend_on_the_other_images(
+    small_net: SmallNet, images: Tensor, chunk_size: int, early_stop: bool
+) -> None:
     small_net.double()
     together = mi_fgsm(small_net, images.double(), radius=0.03, early_stop=early_stop)
     alone = mi_fgsm(small_net, images[1:2].double(), radius=0.03, early_stop=early_stop)
@@ -197,7 +199,7 @@ def test_half_precision_stays_within_its_spacing_of_the_ball(
     assert attack.fooled.any()
 
 
-def test_autocast(small_net: SmallNet, images: Tensor) -> None:
+def test_autocast_applies_to_the_passes(small_net: SmallNet, images: Tensor) -> None:
     assert mi_fgsm(small_net, images, radius=0.03, autocast=torch.bfloat16).images.dtype == torch.float32
 
 
@@ -207,7 +209,7 @@ def test_progress_counts_every_image_and_step(small_net: SmallNet, images: Tenso
     assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
 
 
-def test_model_and_images_come_back_as_they_were(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_model_and_images_are_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     before = images.clone()
     images.requires_grad_()
@@ -229,7 +231,7 @@ class Undefined(nn.Module):
         return torch.stack([root + 1, -root], dim=1)
 
 
-def test_a_gradient_that_is_not_finite(images: Tensor) -> None:
+def test_a_gradient_that_is_not_finite_is_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match="gradient of image 0 contains NaN"):
         mi_fgsm(Undefined(), images)
 
@@ -250,12 +252,12 @@ def test_a_gradient_that_is_not_finite(images: Tensor) -> None:
         ({"target": 5}, "classes 0 to 4"),
     ],
 )
-def test_what_cannot_be_attacked(small_net: SmallNet, images: Tensor, settings: dict[str, Any], words: str) -> None:
+def test_invalid_settings_are_refused(small_net: SmallNet, images: Tensor, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         mi_fgsm(small_net, images, **settings)
 
 
-def test_hostile_images_and_models(small_net: SmallNet, images: Tensor) -> None:
+def test_images_and_models_that_do_not_fit_are_refused(small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match="wrap the module in a Classifier"):
         mi_fgsm(small_net, images * 4 - 2)
     with pytest.raises(ValueError, match="NaN"):
@@ -269,7 +271,7 @@ def test_hostile_images_and_models(small_net: SmallNet, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("targeted", [False, True])
-def test_torchattacks_makes_the_same_images(small_net: SmallNet, images: Tensor, targeted: bool) -> None:
+def test_adversarial_images_equal_those_of_torchattacks(small_net: SmallNet, images: Tensor, targeted: bool) -> None:
     """In double precision, of a net that is unsure: elsewhere its loss has lost its gradient in rounding."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -23,7 +23,7 @@ def one_hot(cells: int) -> Tensor:
 
 @pytest.mark.parametrize("cells", [2, 7, 196, 50176])
 @pytest.mark.parametrize("scale", [1.0, -3e-38, 2e38])
-def test_the_ends(cells: int, scale: float) -> None:
+def test_a_uniform_map_is_most_complex_and_a_single_cell_least(cells: int, scale: float) -> None:
     alike, alone = torch.full((1, 1, cells), scale), one_hot(cells) * scale
     assert entropy(alike).item() == 1.0
     assert gini(alike).item() == pytest.approx(0.0, abs=1e-7)
@@ -31,18 +31,18 @@ def test_the_ends(cells: int, scale: float) -> None:
     assert gini(alone).item() == pytest.approx(1 - 1 / cells)
 
 
-def test_a_map_of_zeros_has_cells_that_are_all_alike() -> None:
+def test_a_map_of_zeros_counts_as_uniform() -> None:
     assert (entropy(torch.zeros(1, 3, 4)).item(), gini(torch.zeros(1, 3, 4)).item()) == (1.0, 0.0)
 
 
-def test_half_of_the_cells_share_all() -> None:
+def test_a_map_with_half_of_its_cells_equal_and_the_rest_zero() -> None:
     """Entropy ln(N/2) / ln N; Gini 1/2, whatever the signs."""
     halves = torch.tensor([[[2.0, -2.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]]])
     assert entropy(halves).item() == pytest.approx(math.log(4) / math.log(8))
     assert gini(halves).item() == pytest.approx(0.5)
 
 
-def test_a_ramp() -> None:
+def test_the_gini_index_of_a_ramp() -> None:
     """Of 1 to N the Gini index is (N - 1) / 3N, in any order, and the entropy that of the triangular numbers."""
     ramp = torch.arange(1.0, 13.0).flip(0).view(1, 3, 4)
     shares = [k / 78 for k in range(1, 13)]
@@ -59,7 +59,7 @@ def test_the_equation_of_hurley_and_rickard_term_by_term() -> None:
 
 
 @pytest.mark.parametrize("measure", [entropy, gini])
-def test_each_map_counts_alone_in_any_unit(measure: Callable[[Tensor | Explanation], Tensor]) -> None:
+def test_a_measure_does_not_depend_on_the_unit_or_the_other_maps(measure: Callable[[Tensor | Explanation], Tensor]) -> None:
     maps = torch.rand(4, 6, 6, generator=torch.Generator().manual_seed(0))
     together = measure(maps)
     assert torch.allclose(torch.cat([measure(one) for one in maps.split(1)]), together, atol=1e-6)
@@ -80,12 +80,12 @@ def test_each_map_counts_alone_in_any_unit(measure: Callable[[Tensor | Explanati
         (torch.full((1, 2, 2), torch.nan), "NaN"),
     ],
 )
-def test_what_cannot_be_measured(measure: Callable[[Tensor | Explanation], Tensor], maps: Tensor, words: str) -> None:
+def test_invalid_maps_are_refused(measure: Callable[[Tensor | Explanation], Tensor], maps: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         measure(maps)
 
 
-def test_classes_are_those_of_the_functions() -> None:
+def test_metric_classes_equal_the_functions() -> None:
     maps = torch.rand(3, 4, 4)
     collection = MetricCollection([Complexity(), Sparseness()])
     for one in maps.split([1, 2]):

@@ -48,7 +48,7 @@ def test_a_model_that_looks_at_one_patch() -> None:
     assert not found.gain.any()
 
 
-def test_a_map_that_hides_what_speaks_against_the_class() -> None:
+def test_a_map_that_hides_counter_evidence_increases_the_score() -> None:
     """Class 1 is as likely as the patch is dark: a map that darkens it raises the score."""
     model, image = Patch(slice(8, 16), slice(8, 16)).double(), torch.full((1, 3, 32, 32), 0.6, dtype=torch.float64)
     found = confidence(model, image, patch_map(0.5, 1.0), 1)
@@ -84,7 +84,7 @@ def test_a_map_without_a_positive_value_shows_a_black_image(small_net: SmallNet,
         assert torch.allclose(found.masked, black, atol=1e-6)
 
 
-def test_multiplied_in_pixels_and_not_after_normalisation() -> None:
+def test_the_map_multiplies_pixels_before_normalisation() -> None:
     """White times 0 is black, whatever colour the model's normalisation puts at 0."""
     model = Classifier(Patch(slice(0, 4), slice(0, 4), gain=1.0), mean=[0.4] * 3, std=[0.2] * 3)
     found = confidence(model, torch.ones(1, 3, 4, 4), torch.zeros(1, 4, 4), 0)
@@ -92,14 +92,14 @@ def test_multiplied_in_pixels_and_not_after_normalisation() -> None:
     assert found.masked.item() == pytest.approx(probability(torch.tensor(-2.0), 1.0).item(), abs=1e-6)
 
 
-def test_nothing_to_lose_and_nothing_to_win() -> None:
+def test_a_score_of_zero_has_no_drop_and_a_score_of_one_no_gain() -> None:
     found = Confidence(torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 0.25, 1.0, 0.25]))
     assert found.drop.tolist() == [0.0, 0.0, 0.0, 75.0]
     assert found.gain.tolist() == [0.0, 25.0, 0.0, 0.0]
     assert found.increase.tolist() == [0.0, 100.0, 0.0, 0.0]
 
 
-def test_scaling_is_each_maps_own() -> None:
+def test_each_map_is_scaled_on_its_own() -> None:
     maps = torch.tensor([[[-1.0, 0.0, 1.0]], [[2.0, 3.0, 4.0]], [[-3.0, -2.0, -1.0]], [[5.0, 5.0, 5.0]], [[0.0, 0.0, 0.0]]])
     wanted = [[0, 0, 1], [0.5, 0.75, 1], [0, 0, 0], [1, 1, 1], [0, 0, 0]]
     assert scaled(maps).squeeze(1).tolist() == wanted
@@ -109,7 +109,7 @@ def test_scaling_is_each_maps_own() -> None:
     assert scaled(maps[:1].half()).dtype == torch.float32
 
 
-def test_scaled_before_it_is_brought_to_the_images_size() -> None:
+def test_a_map_is_scaled_before_it_is_resampled() -> None:
     """A peak between two pixels is cut by resampling, and stays cut."""
     model, image = Patch(slice(0, 1), slice(0, 4)).double(), torch.ones(1, 1, 1, 4, dtype=torch.float64)
     why = Explanation(torch.tensor([[[0.0, 8.0, 0.0]]]).double(), (1, 4))
@@ -118,7 +118,9 @@ def test_scaled_before_it_is_brought_to_the_images_size() -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 2, 64])
-def test_no_image_has_a_say_in_anothers_score(small_net: SmallNet, images: Tensor, maps: Tensor, chunk_size: int) -> None:
+def test_the_scores_of_an_image_do_not_depend_on_the_other_images(
+    small_net: SmallNet, images: Tensor, maps: Tensor, chunk_size: int
+) -> None:
     together = confidence(small_net, images, maps)
     turned = confidence(small_net, images.flip(0), maps.flip(0), chunk_size=chunk_size)
     alone = confidence(small_net, images[1:2], maps[1:2], chunk_size=chunk_size)
@@ -128,7 +130,7 @@ def test_no_image_has_a_say_in_anothers_score(small_net: SmallNet, images: Tenso
     assert len(together) == 3
 
 
-def test_torch_cam_agrees(images: Tensor) -> None:
+def test_values_equal_those_of_torch_cam(images: Tensor) -> None:
     """Which multiplies after normalisation: the same for a model without any. Its maps are its own."""
     metrics, methods = pytest.importorskip("torchcam.metrics"), pytest.importorskip("torchcam.methods")
     net = SmallNet().eval()
@@ -143,7 +145,7 @@ def test_torch_cam_agrees(images: Tensor) -> None:
     assert found.increase.mean().item() == pytest.approx(100 * theirs["conf_increase"], abs=1e-3)
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
+def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     confidence(small_net, images, maps)
     with pytest.raises(ValueError, match=r"scores range from 2 to 2; give a target in \[0, 1\]"):
@@ -160,14 +162,14 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, map
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_measured(
+def test_invalid_maps_and_settings_are_refused(
     small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
         confidence(small_net, images, maps, **options)
 
 
-def test_half_precision(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_half_precision_stays_within_its_tolerance(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     found, exact = (
         confidence(small_net, images, maps.half(), 0, autocast=torch.bfloat16),
         confidence(small_net, images, maps, 0),
@@ -183,7 +185,7 @@ READINGS = ["AverageDrop", "IncreaseInConfidence", "AverageGain"]
 
 
 @pytest.mark.parametrize("groups", [True, [READINGS]])
-def test_the_classes_are_the_functions_means(
+def test_metric_classes_are_the_means_of_the_function(
     small_net: SmallNet, images: Tensor, maps: Tensor, groups: bool | list[list[str]]
 ) -> None:
     """A collection in which they form a group asks the model for the first of them alone."""
@@ -206,7 +208,7 @@ def test_the_classes_are_the_functions_means(
     assert [collection[name].higher_is_better for name in READINGS] == [False, True, True]
 
 
-def test_a_class_returns_the_batch_and_keeps_the_whole(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_forward_returns_the_batch_and_compute_the_whole(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     wanted = confidence(small_net, images, maps, scaling="min_max").drop
     metric = AverageDrop(small_net, scaling="min_max")
     assert torch.allclose(metric(images[:1], maps[:1]), wanted[0], atol=1e-4)

@@ -87,7 +87,7 @@ def test_exact_counts_on_a_sparse_map(images: Tensor) -> None:
     assert (kept.diff() < -0.15).all()
 
 
-def test_equal_cells_go_in_reading_order() -> None:
+def test_equal_cells_are_removed_in_reading_order() -> None:
     assert cell_ranks(torch.zeros(2, 64, 64)).flatten(1).tolist() == [list(range(4096))] * 2
     assert cell_ranks(torch.tensor([[[0.0, 2.0], [2.0, 1.0]]])).flatten().tolist() == [3, 0, 1, 2]
 
@@ -118,7 +118,7 @@ def test_only_the_order_of_cells_counts(small_net: SmallNet, images: Tensor) -> 
     )
 
 
-def test_rise_replaces_pixels_hard_by_the_mean_colour() -> None:
+def test_the_rise_protocol_replaces_whole_pixels() -> None:
     """224 pixels a step at 224: one step for each row; deleted pixels are 0 after normalisation."""
     weight = torch.ones(1, 4, 4, dtype=torch.float64) / 16
     model = Classifier(Linear(weight).double(), mean=[0.5], std=[0.25]).double()
@@ -131,21 +131,21 @@ def test_rise_replaces_pixels_hard_by_the_mean_colour() -> None:
     assert torch.allclose(logit_odds(played.deletion.scores[0].double()), left, atol=1e-6)
 
 
-def test_the_target_is_the_explanations(small_net: SmallNet, images: Tensor) -> None:
+def test_the_target_of_an_explanation_is_the_default(small_net: SmallNet, images: Tensor) -> None:
     maps = torch.rand(3, 5, 5)
     told = deletion_insertion(small_net, images, maps, 2)
     kept = deletion_insertion(small_net, images, Explanation(maps, (32, 32), target=torch.full((3,), 2)))
     assert torch.equal(told.insertion.scores, kept.insertion.scores)
 
 
-def test_one_of_many(small_net: SmallNet, images: Tensor) -> None:
+def test_the_result_of_one_image(small_net: SmallNet, images: Tensor) -> None:
     played = deletion_insertion(small_net, images, torch.rand(3, 5, 5))
     assert [played[i].difference.item() for i in range(len(played))] == played.difference.tolist()
     assert torch.equal(played[-1].insertion.scores, played.insertion.scores[2:])
     assert played[0].protocol == played.protocol
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     small_net.head.weight.requires_grad_(False)
     small_net.head.weight.requires_grad_(True)
@@ -165,7 +165,9 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, unt
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str) -> None:
+def test_invalid_maps_and_protocols_are_refused(
+    small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         deletion_insertion(small_net, images, maps, **options)
 
@@ -175,7 +177,7 @@ def test_both_protocols_are_named() -> None:
     assert PROTOCOLS["igos"].deletion_baseline == PROTOCOLS["igos"].insertion_baseline == "blur"
 
 
-def test_a_map_whose_cells_stand_elsewhere_is_played_where_they_stand() -> None:
+def test_cells_are_removed_at_their_positions_in_the_image() -> None:
     """Two columns of cells, both in the right half: the left half of a mask has the left cell's value, beyond the outermost."""
     heatmap = torch.tensor([[[1.0, 2.0]]])
     placed = Explanation(heatmap, (8, 8), rows=torch.tensor([3.5]), columns=torch.tensor([4.0, 7.0]))

@@ -39,7 +39,7 @@ def seeded(seed: int = 4) -> torch.Generator:
 
 
 @pytest.mark.parametrize("size", [(11, 13), (8, 8), (1, 9), (7, 1), (2, 2), (16, 5)])
-def test_it_solves_the_papers_system(size: tuple[int, int]) -> None:
+def test_imputation_solves_the_linear_system_of_the_paper(size: tuple[int, int]) -> None:
     """Holes at borders and corners among them, sizes that halve evenly and not, one mask and more known and removed."""
     images = torch.rand(5, 3, *size, dtype=torch.float64, generator=seeded())
     removed = torch.rand(5, *size, generator=seeded(5)) < torch.tensor([0.1, 0.4, 0.7, 0.9, 1.0]).view(5, 1, 1)
@@ -49,7 +49,7 @@ def test_it_solves_the_papers_system(size: tuple[int, int]) -> None:
         assert torch.allclose(found, directly(image, mask), atol=1e-10, rtol=0)
 
 
-def test_a_sparse_direct_solver_agrees_on_a_wide_hole() -> None:
+def test_a_wide_hole_equals_the_solution_of_a_sparse_direct_solver() -> None:
     """Single precision at the default tolerance, where conjugate gradients alone would need over a hundred steps."""
     sparse, linalg = pytest.importorskip("scipy.sparse"), pytest.importorskip("scipy.sparse.linalg")
 
@@ -76,7 +76,7 @@ def test_a_sparse_direct_solver_agrees_on_a_wide_hole() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-def test_the_authors_imputer_agrees() -> None:
+def test_imputation_equals_the_authors_imputer() -> None:
     road = pytest.importorskip("pytorch_grad_cam.metrics.road")
     image, removed = torch.rand(3, 20, 17, generator=seeded()), torch.rand(20, 17, generator=seeded(5)) < 0.6
     wanted = road.NoisyLinearImputer(noise=0)(image.clone(), (~removed).float())
@@ -100,7 +100,7 @@ def test_a_ramp_is_reproduced_in_the_interior() -> None:
     assert (linear_imputation(ramp, outside) - ramp).abs().max() > 0.01
 
 
-def test_with_one_pixel_left_all_is_its_colour_and_with_none_the_mean() -> None:
+def test_one_known_pixel_fills_the_image_and_without_any_the_mean_does() -> None:
     images = torch.rand(2, 3, 19, 22, generator=seeded())
     removed = torch.ones(2, 19, 22, dtype=torch.bool)
     removed[0, 4, 7] = False
@@ -110,7 +110,7 @@ def test_with_one_pixel_left_all_is_its_colour_and_with_none_the_mean() -> None:
     assert torch.equal(linear_imputation(images, ~removed)[0, :, :4], images[0, :, :4]), "what is known stays, bit for bit"
 
 
-def test_no_mask_has_a_say_in_anothers_solution() -> None:
+def test_the_solution_of_a_mask_does_not_depend_on_the_other_masks() -> None:
     """An easy mask stops long before a hard one, and nothing is added to it afterwards."""
     images, removed = torch.rand(3, 2, 40, 40, generator=seeded()), torch.ones(3, 40, 40, dtype=torch.bool)
     removed[0, 1:] = False
@@ -197,7 +197,7 @@ def test_down_is_the_transpose_of_up(size: tuple[int, int]) -> None:
     assert torch.equal(up(torch.ones_like(x), size), torch.ones_like(y))
 
 
-def test_coarse_operators_are_galerkins() -> None:
+def test_coarse_operators_are_galerkin_products() -> None:
     """Nine weights a cell hold the whole of P^T A P."""
     free = torch.rand(1, 10, 13, generator=seeded()) < 0.7
     fine, coarse = hierarchy(free, torch.float64)[:2]
@@ -205,7 +205,7 @@ def test_coarse_operators_are_galerkins() -> None:
     assert torch.allclose(coarse.operator(x), down(fine.operator(fine.free * up(x, (10, 13)))))
 
 
-def test_noise_is_on_removed_pixels_alone_and_each_images_own() -> None:
+def test_only_removed_pixels_get_noise_and_each_image_its_own() -> None:
     images, removed = torch.full((2, 3, 64, 64), 0.5), torch.zeros(2, 64, 64, dtype=torch.bool)
     removed[:, :, :48] = True
     noisy = noisy_linear_imputation(images, removed, noise_std=0.02, seed=3)
@@ -218,14 +218,14 @@ def test_noise_is_on_removed_pixels_alone_and_each_images_own() -> None:
         noisy_linear_imputation(images, removed, noise_std=-1)
 
 
-def test_half_precision_is_solved_in_single() -> None:
+def test_half_precision_is_solved_in_single_precision() -> None:
     images, removed = torch.rand(1, 3, 33, 33, generator=seeded()).half(), torch.rand(1, 33, 33, generator=seeded(5)) < 0.9
     filled = linear_imputation(images, removed)
     assert filled.dtype == torch.float16
     assert torch.allclose(filled.float(), linear_imputation(images.float(), removed), atol=5e-4, rtol=0)
 
 
-def test_a_tolerance_that_cannot_be_met_is_said() -> None:
+def test_a_tolerance_that_is_not_reached_is_an_error() -> None:
     images, removed = torch.rand(1, 1, 64, 64, generator=seeded()), torch.ones(1, 64, 64, dtype=torch.bool)
     removed[:, 0] = False
     with pytest.raises(RuntimeError, match=r"after 3 iterations, above the tolerance of 1e-05; .*larger tolerance"):
@@ -242,6 +242,6 @@ def test_a_tolerance_that_cannot_be_met_is_said() -> None:
         (torch.zeros(2, 4, 4, dtype=torch.bool), {"tolerance": 0.0}, "tolerance is 0.0"),
     ],
 )
-def test_what_cannot_be_imputed(removed: Tensor, options: dict[str, Any], words: str) -> None:
+def test_invalid_masks_and_settings_are_refused(removed: Tensor, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         linear_imputation(torch.rand(2, 3, 4, 4), removed, **options)

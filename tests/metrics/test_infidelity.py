@@ -59,7 +59,9 @@ class Fixed:
 
 
 @pytest.mark.parametrize("perturbation", NAMES)
-def test_a_gradient_foretells_a_linear_model_exactly(linear: tuple[Linear, Tensor], perturbation: PerturbationSetting) -> None:
+def test_the_gradient_of_a_linear_model_has_no_infidelity(
+    linear: tuple[Linear, Tensor], perturbation: PerturbationSetting
+) -> None:
     model, images = linear
     gradient = model.weight.detach().expand(2, -1, -1, -1)
     found = infidelity(model, images, gradient, 0, perturbation=perturbation, reading="local", score="logit", draws=20)
@@ -74,7 +76,7 @@ def test_a_gradient_foretells_a_linear_model_exactly(linear: tuple[Linear, Tenso
 
 @pytest.mark.parametrize("perturbation", [Square((30, 120), baseline="grey"), Region((3, 4), baseline="grey")])
 @pytest.mark.parametrize("channels", [True, False])
-def test_gradient_times_difference_foretells_what_removal_does(
+def test_gradient_times_difference_has_no_infidelity_under_removal(
     linear: tuple[Linear, Tensor], perturbation: Square | Region, channels: bool
 ) -> None:
     model, images = linear
@@ -94,7 +96,7 @@ def test_gradient_times_difference_foretells_what_removal_does(
     assert torch.allclose(found.scale, torch.ones(2).double(), atol=1e-12)
 
 
-def test_one_value_a_pixel_is_every_channels(linear: tuple[Linear, Tensor]) -> None:
+def test_one_value_per_pixel_applies_to_every_channel(linear: tuple[Linear, Tensor]) -> None:
     weight = torch.randn(1, 9, 11, generator=generator(), dtype=torch.float64)
     model, images = Linear(weight.expand(3, -1, -1).clone()), linear[1]
     found = infidelity(
@@ -135,7 +137,7 @@ def test_the_equation_taken_literally(small_net: SmallNet, images: Tensor, maps:
 
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("reading", ["local", "global"])
-def test_captum_agrees(small_net: SmallNet, images: Tensor, scaled: bool, reading: Reading) -> None:
+def test_values_equal_those_of_captum(small_net: SmallNet, images: Tensor, scaled: bool, reading: Reading) -> None:
     metrics = pytest.importorskip("captum.metrics")
     attributions = torch.randn(images.shape, generator=generator(7))
     masks = (torch.rand(3, 6, 32, 32, generator=generator(8)) < 0.3).float()
@@ -165,7 +167,7 @@ def test_captum_agrees(small_net: SmallNet, images: Tensor, scaled: bool, readin
     assert torch.allclose(found.value.float(), wanted, rtol=1e-4)
 
 
-def test_a_factor_changes_the_scale_alone(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_a_factor_of_the_map_changes_only_the_scale(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     plain, tenfold, flipped = (infidelity(small_net, images, maps * k, draws=10) for k in (1, 10, -1))
     assert torch.allclose(tenfold.value, plain.value)
     assert torch.allclose(tenfold.scale * 10, plain.scale)
@@ -174,14 +176,14 @@ def test_a_factor_changes_the_scale_alone(small_net: SmallNet, images: Tensor, m
     assert (plain.unexplained <= 1).all()
 
 
-def test_no_other_factor_is_better(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_the_scale_is_the_best_factor(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     best = infidelity(small_net, images, maps, draws=10)
     for factor in (0.9, 1.1):
         other = infidelity(small_net, images, maps * best.scale.view(-1, 1, 1).float() * factor, draws=10, scaled=False)
         assert (other.value > best.value).all()
 
 
-def test_a_map_of_zeros_foretells_nothing(small_net: SmallNet, images: Tensor) -> None:
+def test_a_map_of_zeros_predicts_nothing(small_net: SmallNet, images: Tensor) -> None:
     found = infidelity(small_net, images, torch.zeros(3, 4, 4), draws=10)
     assert found.scale.tolist() == [0, 0, 0]
     assert torch.equal(found.value, found.observed.square().mean(1))
@@ -193,7 +195,7 @@ def test_a_score_that_never_falls_leaves_nothing_to_explain(images: Tensor, maps
     assert found.value.tolist() == found.unexplained.tolist() == [0, 0, 0]
 
 
-def test_the_standard_error_is_how_far_values_spread(linear: tuple[Linear, Tensor]) -> None:
+def test_the_standard_error_is_the_spread_of_repeated_runs(linear: tuple[Linear, Tensor]) -> None:
     model, images = linear
     runs = [infidelity(model, images, torch.ones(2, 9, 11), 0, score="logit", draws=40, seed=s) for s in range(60)]
     spread = torch.stack([run.value for run in runs]).std(0)
@@ -208,7 +210,7 @@ def test_the_standard_error_is_how_far_values_spread(linear: tuple[Linear, Tenso
     "perturbation", [*NAMES, Square((20, 20), squares=3), Region(torch.arange(32) // 5 * torch.ones(32, 1).long())]
 )
 @pytest.mark.parametrize("chunk_size", [1, 3, 64])
-def test_draws_are_an_images_own(
+def test_the_draws_of_an_image_do_not_depend_on_the_other_images(
     small_net: SmallNet, images: Tensor, maps: Tensor, perturbation: PerturbationSetting, chunk_size: int
 ) -> None:
     together = infidelity(small_net, images, maps, perturbation=perturbation, draws=5)
@@ -234,7 +236,7 @@ def test_the_order_of_images_does_not_matter(small_net: SmallNet, images: Tensor
     assert torch.allclose(turned.value.flip(0), straight.value, atol=1e-6)
 
 
-def test_seeds_and_generators(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_seeds_and_generators_decide_the_draws(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     plain = infidelity(small_net, images, maps, draws=4)
     assert torch.equal(infidelity(small_net, images, maps, draws=4).value, plain.value)
     assert torch.equal(infidelity(small_net, images, maps, draws=4, generator=image_generators(0, range(3))).value, plain.value)
@@ -373,7 +375,7 @@ def test_passes_are_full_and_never_larger_than_a_chunk(small_net: SmallNet, imag
 
 
 @pytest.mark.parametrize("perturbation", [*NAMES, lambda image, generator: image + 1])
-def test_what_a_model_does_to_its_input_hurts_nothing(images: Tensor, maps: Tensor, perturbation: PerturbationSetting) -> None:
+def test_a_model_may_change_its_input_in_place(images: Tensor, maps: Tensor, perturbation: PerturbationSetting) -> None:
     class Means(nn.Module):
         def __init__(self, spoils: bool) -> None:
             super().__init__()
@@ -389,13 +391,15 @@ def test_what_a_model_does_to_its_input_hurts_nothing(images: Tensor, maps: Tens
     assert torch.equal(kept.value, spoilt.value)
 
 
-def test_a_users_function_cannot_spoil_the_image(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_a_perturbation_may_change_its_image_in_place(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     before = images.clone()
     infidelity(small_net, images, maps, draws=3, perturbation=lambda image, generator: image.zero_())
     assert torch.equal(images, before)
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
+def test_the_model_is_left_unchanged_also_after_an_error(
+    small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched
+) -> None:
     def fails(image: Tensor, generator: torch.Generator) -> NoReturn:
         raise ZeroDivisionError
 
@@ -407,28 +411,28 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, map
         infidelity(small_net, images, maps, draws=3, perturbation=fails)
 
 
-def test_a_score_that_is_not_a_number_is_said(images: Tensor, maps: Tensor) -> None:
+def test_a_score_that_is_nan_is_an_error(images: Tensor, maps: Tensor) -> None:
     model, shown = Linear(torch.ones(3, 32, 32)), torch.zeros(3, 3, 3, 32, 32)
     shown[1, 1:, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match=r"image 1: .* in 2 of 3 draws"):
         infidelity(model, images, maps, 0, draws=3, perturbation=Fixed(shown))
 
 
-def test_a_model_that_breaks_down_is_said(images: Tensor, maps: Tensor) -> None:
+def test_a_model_that_returns_nan_for_perturbed_images_is_an_error(images: Tensor, maps: Tensor) -> None:
     """Logarithms of pixels that noise has made negative: the clean score is a number, the others are not."""
     images, broken = images + 1, Module(lambda x: x.log().mean((2, 3)))
     with pytest.raises(ValueError, match="NaN or infinite in 2 of 2 draws"):
         infidelity(broken, images, maps, 0, draws=2, perturbation=Gaussian(limits=None))
 
 
-def test_a_pixel_that_the_model_does_not_see_is_said(images: Tensor, maps: Tensor) -> None:
+def test_an_infinite_pixel_is_an_error_also_if_the_model_ignores_it(images: Tensor, maps: Tensor) -> None:
     unseen = torch.zeros(3, 2, 3, 32, 32)
     unseen[2, 1, 0, 31, 31] = math.inf
     with pytest.raises(ValueError, match=r"image 2: .* in 1 of 2 draws"):
         infidelity(Patch(slice(0, 8), slice(0, 8)), images, maps, 0, draws=2, perturbation=Fixed(unseen))
 
 
-def test_passes_run_in_the_precision_that_was_asked_for(images: Tensor, maps: Tensor) -> None:
+def test_passes_run_in_the_precision_of_autocast(images: Tensor, maps: Tensor) -> None:
     seen: list[torch.dtype] = []
 
     def means(x: Tensor) -> Tensor:
@@ -469,7 +473,9 @@ def test_passes_run_in_the_precision_that_was_asked_for(images: Tensor, maps: Te
         ({"perturbation": lambda image, generator: (image, image)}, r"the mask \(1, 3, 32, 32\)"),
     ],
 )
-def test_what_cannot_be_asked(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str) -> None:
+def test_invalid_maps_and_settings_are_refused(
+    small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         infidelity(small_net, images, **{"heatmaps": maps, **options})
 
@@ -486,6 +492,6 @@ def test_what_cannot_be_asked(small_net: SmallNet, images: Tensor, maps: Tensor,
         (Region, {"share": 1.5}),
     ],
 )
-def test_settings_that_mean_nothing(kind: type, settings: dict[str, Any]) -> None:
+def test_settings_of_perturbations_outside_their_range_are_refused(kind: type, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="give"):
         kind(**settings)

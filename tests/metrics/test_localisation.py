@@ -252,7 +252,7 @@ def test_the_highest_pixel_of_a_crop_is_where_it_was_on_the_photograph() -> None
     )
 
 
-def test_what_the_model_never_saw_is_left_out() -> None:
+def test_pixels_outside_the_models_input_are_left_out() -> None:
     geometry = Geometry(crop=(10, 10))
     uniform, half, outside = torch.ones(1, 10, 10), torch.tensor([[0, 0, 10, 20]]), torch.tensor([[0, 0, 3, 3]])
     known: dict[str, Any] = {"image_sizes": [(20, 20)], "geometry": geometry}
@@ -278,7 +278,7 @@ def test_without_geometry_the_heatmap_is_of_the_whole_photograph() -> None:
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_batches_and_sizes_do_not_matter(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_value_of_an_image_does_not_depend_on_the_batch(function: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     geometry = Geometry(resize=24, crop=(20, 20))
     sizes = [(30, 50), (44, 40), (30, 50), (61, 33), (44, 40)]
     maps = noise(5, 6, 6).float()
@@ -294,7 +294,7 @@ def test_batches_and_sizes_do_not_matter(function: Any, monkeypatch: pytest.Monk
     assert torch.allclose(function(maps, boxes, image_sizes=sizes, geometry=geometry), whole, atol=1e-6)
 
 
-def test_precision_is_that_of_the_maps_or_single() -> None:
+def test_values_have_the_precision_of_the_maps_and_at_least_single() -> None:
     maps, boxes = noise(2, 9, 9), torch.tensor([[1, 1, 5, 6]] * 2)
     for function in ALL:
         exact = function(maps, boxes)
@@ -304,7 +304,7 @@ def test_precision_is_that_of_the_maps_or_single() -> None:
         assert torch.allclose(function(maps.bfloat16(), boxes), exact.float(), atol=0.06)
 
 
-def test_inputs_stay_as_they_are() -> None:
+def test_inputs_are_not_changed() -> None:
     maps = noise(1, 4, 4).requires_grad_()
     before = maps.detach().clone()
     for function in ALL:
@@ -355,13 +355,13 @@ BOX = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
         ),
     ],
 )
-def test_what_does_not_fit_is_said(maps: Any, objects: Any, settings: dict[str, Any], message: str) -> None:
+def test_inputs_that_do_not_fit_each_other_are_refused(maps: Any, objects: Any, settings: dict[str, Any], message: str) -> None:
     for function in ALL:
         with pytest.raises(ValueError, match=message):
             function(maps, objects, **settings)
 
 
-def test_tolerance_is_no_less_than_nothing() -> None:
+def test_a_negative_tolerance_is_refused() -> None:
     for tolerance in (-1, math.nan):
         with pytest.raises(ValueError, match="give 0 pixels or more"):
             pointing_game(torch.ones(1, 4, 4), BOX, tolerance=tolerance)
@@ -396,7 +396,7 @@ def game(*hits: bool, classes: list[int]) -> PointingGame:
     return metric
 
 
-def test_the_class_is_the_mean_over_classes_and_says_each() -> None:
+def test_the_metric_is_the_mean_over_classes_and_lists_each() -> None:
     metric = game(True, True, False, True, classes=[5, 5, 5, 2])
     assert float(metric.compute()) == pytest.approx((2 / 3 + 1) / 2)
     assert metric.per_image().tolist() == [1, 1, 0, 1]
@@ -406,7 +406,7 @@ def test_the_class_is_the_mean_over_classes_and_says_each() -> None:
         metric.per_class()
 
 
-def test_forward_is_the_batch_alone() -> None:
+def test_forward_returns_the_value_of_the_batch() -> None:
     metric, box = game(True, classes=[3]), torch.tensor([[0, 0, 1, 1]])
     assert float(metric(one_hot(59, 79), box, 3)) == 0
     assert float(metric.compute()) == 0.5
@@ -485,7 +485,7 @@ def test_pairs_differ_by_the_difference_of_both_means() -> None:
         one.paired_with(RelevanceRank())
 
 
-def test_processes_are_put_together() -> None:
+def test_values_of_several_processes_are_gathered() -> None:
     """Of a second process that has the same: twice as many images, of which nothing is left afterwards."""
     metric = game(True, False, True, classes=[4, 4, 7])
     metric.dist_sync_fn = lambda values, group: [values, values]

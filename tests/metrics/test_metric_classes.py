@@ -37,7 +37,7 @@ def maps() -> Tensor:
     return torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(2))
 
 
-def test_games_are_those_of_the_function_however_they_are_batched(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_areas_equal_those_of_the_function_for_every_batching(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     played = deletion_insertion(small_net, images, maps)
     for metric, wanted in (
         (Deletion(small_net), played.deletion.area),
@@ -50,7 +50,7 @@ def test_games_are_those_of_the_function_however_they_are_batched(small_net: Sma
         assert torch.allclose(metric.compute(), wanted.mean(), atol=1e-6)
 
 
-def test_forward_returns_the_batch_and_keeps_the_whole(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_forward_returns_the_batch_and_compute_the_whole(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     wanted = deletion_insertion(small_net, images, maps).deletion.area
     metric = Deletion(small_net)
     first, rest = metric(images[:1], maps[:1]), metric(images[1:], maps[1:])
@@ -68,7 +68,7 @@ def test_most_and_least_of_a_constant_map_are_one(small_net: SmallNet, images: T
     assert torch.equal(metric.per_image(), torch.zeros(3))
 
 
-def test_a_collection_never_takes_two_metrics_for_one() -> None:
+def test_a_collection_does_not_merge_metrics_that_agree_on_a_batch() -> None:
     """They agree on the first batch, and torchmetrics merges metrics whose states agree there."""
     one = Given()
     collection = MetricCollection({"one": one, "other": Given()})
@@ -78,7 +78,7 @@ def test_a_collection_never_takes_two_metrics_for_one() -> None:
     assert {name: float(value) for name, value in collection.compute().items()} == pytest.approx({"one": 0.4, "other": 0.0})
 
 
-def test_a_collection_asks_by_keyword(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_a_collection_passes_arguments_by_keyword(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     collection = MetricCollection([Deletion(small_net), Insertion(small_net, steps=8)])
     collection.update(images=images, heatmaps=maps)
     found = collection.compute()
@@ -88,13 +88,13 @@ def test_a_collection_asks_by_keyword(small_net: SmallNet, images: Tensor, maps:
     assert [collection[name].higher_is_better for name in ("Deletion", "Insertion")] == [False, True]
 
 
-def test_settings_are_checked_when_they_are_given(small_net: SmallNet) -> None:
+def test_unknown_settings_are_refused_by_the_constructor(small_net: SmallNet) -> None:
     misspelt: dict[str, Any] = {"stepz": 3}
     with pytest.raises(TypeError, match=r"no setting 'stepz'; its settings are .*steps"):
         Deletion(small_net, **misspelt)
 
 
-def test_the_model_stays_outside(small_net: SmallNet) -> None:
+def test_the_model_is_no_part_of_the_metrics_state(small_net: SmallNet) -> None:
     small_net.train()
     metric = Deletion(small_net, sync_on_compute=False).eval().to(torch.float64)
     assert small_net.training
@@ -146,7 +146,7 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_processes_are_put_together(tmp_path: Path) -> None:
+def test_values_of_several_processes_are_gathered(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(rank), str(tmp_path)]) for rank in (0, 1)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     for rank, own in enumerate(([1.0, 2.0, 3.0], [10.0])):

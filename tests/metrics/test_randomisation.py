@@ -112,7 +112,7 @@ def watching(model: nn.Module, images: Tensor, **settings: Any) -> tuple[Randomi
 
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
 @pytest.mark.parametrize("draw", ["initialiser", "permutation"])
-def test_a_map_that_ignores_the_model_stays_as_it_is(
+def test_a_map_that_ignores_the_model_does_not_change(
     small_net: SmallNet, images: Tensor, untouched: Untouched, mode: RandomisationMode, draw: WeightDraw
 ) -> None:
     checked = randomisation(Explains(untouched(small_net.train()), brightness), images, mode=mode, draw=draw)
@@ -124,7 +124,7 @@ def test_a_map_that_ignores_the_model_stays_as_it_is(
 
 @pytest.mark.parametrize("draw", ["initialiser", "permutation"])
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
-def test_a_map_that_is_a_layers_weights_changes_when_these_do(
+def test_a_map_of_a_layers_weights_changes_when_this_layer_is_random(
     small_net: SmallNet, images: Tensor, untouched: Untouched, mode: RandomisationMode, draw: WeightDraw
 ) -> None:
     """Until then Spearman is 1; then it is that of what is drawn from the layer's own seed; alone, they come back."""
@@ -137,7 +137,7 @@ def test_a_map_that_is_a_layers_weights_changes_when_these_do(
     assert abs(wanted) < 0.2
 
 
-def test_values_are_those_of_the_layers_own_initialiser(small_net: SmallNet) -> None:
+def test_random_values_equal_those_of_the_layers_initialiser(small_net: SmallNet) -> None:
     """The very numbers that torch draws for a new layer at the seed that the layer's name makes; the run's seed counts."""
     torch.manual_seed(derived(7, "conv2"))
     fresh = nn.Conv2d(8, 16, 3, stride=2, padding=1)
@@ -148,7 +148,7 @@ def test_values_are_those_of_the_layers_own_initialiser(small_net: SmallNet) -> 
     assert not torch.equal(small_net.conv2.weight, fresh.weight)
 
 
-def test_half_precision_gets_the_same_numbers_rounded(small_net: SmallNet) -> None:
+def test_half_precision_has_the_same_values_rounded(small_net: SmallNet) -> None:
     half = copy.deepcopy(small_net).bfloat16()
     for draw in ("initialiser", "permutation"):
         randomise_layer("conv2", small_net.conv2, 7, draw)
@@ -156,7 +156,7 @@ def test_half_precision_gets_the_same_numbers_rounded(small_net: SmallNet) -> No
         assert torch.equal(half.conv2.weight, small_net.conv2.weight.bfloat16())
 
 
-def test_cascading_ends_in_a_random_model_and_independent_forgets_one_layer_at_a_time(
+def test_cascading_ends_in_a_random_model_and_independent_randomises_one_layer_at_a_time(
     small_net: SmallNet, images: Tensor, untouched: Untouched
 ) -> None:
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_cascading_ends_in_a_random_model_and_independent_forgets_one_layer_at_a
     assert torch.equal(states[-1]["norm.running_var"], torch.ones(8))
 
 
-def test_every_kind_of_parameter_is_reached(everything: Everything, images: Tensor, untouched: Untouched) -> None:
+def test_every_kind_of_parameter_is_randomised(everything: Everything, images: Tensor, untouched: Untouched) -> None:
     before = values(untouched(everything))
     checked, (_, *states) = watching(everything, images)
     assert changed(before, states[-1]) == before.keys() - {"norm.bias", "seen"}, "0 before and after; no parameter"
@@ -192,14 +192,14 @@ def test_every_kind_of_parameter_is_reached(everything: Everything, images: Tens
     assert checked.layers[0] == "head"
 
 
-def test_layers_go_in_the_order_in_which_they_run(everything: Everything, images: Tensor) -> None:
+def test_layers_are_randomised_from_the_output_down(everything: Everything, images: Tensor) -> None:
     """However they are registered: a shared one at its last run, what is not called behind what it is in."""
     checked = randomisation(Explains(everything, brightness), images)
     wanted = ("head", "tied", "shared", "norm", "low", "attention.out_proj", "attention", "patch", "never")
     assert checked.layers == (*wanted, "")
 
 
-def test_attention_forgets_its_own_weights_and_not_those_of_its_projection(everything: Everything, images: Tensor) -> None:
+def test_attention_and_its_projection_are_separate_layers(everything: Everything, images: Tensor) -> None:
     before = values(everything)
     _, (_, state) = watching(everything, images, layers=["attention.out_proj"])
     assert changed(before, state) == {"attention.out_proj.weight", "attention.out_proj.bias"}
@@ -225,7 +225,7 @@ def test_an_initialiser_that_makes_new_parameters_leaves_the_old_ones_in_place(i
     assert not (weight == torch.tensor(3.0)).any()
 
 
-def test_what_an_initialiser_leaves_out_is_permuted() -> None:
+def test_parameters_that_the_initialiser_omits_are_permuted() -> None:
     class Scaled(nn.Linear):
         def __init__(self) -> None:
             super().__init__(4, 9)
@@ -270,7 +270,7 @@ def test_the_target_is_resolved_once_by_the_trained_model(small_net: SmallNet, i
     assert explainer.targets == [score] * 2
 
 
-def test_a_linear_model(images: Tensor) -> None:
+def test_the_similarity_of_a_linear_model_is_that_of_its_permuted_weights(images: Tensor) -> None:
     """The gradient's map is |w|, the similarity that of the permuted weights."""
     model = Linear(torch.randn(1, 9, 9))
     pictures = torch.rand(2, 1, 9, 9)
@@ -285,7 +285,7 @@ def test_a_linear_model(images: Tensor) -> None:
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("moment", [0, 1, 3])
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
-def test_the_model_comes_back_whatever_happens(
+def test_the_model_is_left_unchanged_after_every_error_of_the_explainer(
     everything: Everything,
     images: Tensor,
     untouched: Untouched,
@@ -311,7 +311,9 @@ def test_the_model_comes_back_whatever_happens(
     randomisation(Explains(everything, brightness), images, mode=mode)
 
 
-def test_also_where_progress_or_an_initialiser_fails(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_the_model_is_left_unchanged_after_errors_of_progress_and_initialisers(
+    small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     untouched(small_net)
     with pytest.raises(ZeroDivisionError):
         randomisation(Explains(small_net, brightness), images, progress=fails_from(3))
@@ -343,7 +345,7 @@ def test_no_state_of_a_random_generator_changes(everything: Everything, images: 
     assert torch.equal(checked.spearman, torch.ones_like(checked.spearman)), "the same noise at every stage"
 
 
-def test_an_earlier_graph_of_the_user_is_still_good(small_net: SmallNet, images: Tensor) -> None:
+def test_an_earlier_graph_of_the_caller_stays_valid(small_net: SmallNet, images: Tensor) -> None:
     small_net.eval()
     loss = small_net(images).sum()
     randomisation(Explains(small_net, brightness), images)
@@ -352,7 +354,9 @@ def test_an_earlier_graph_of_the_user_is_still_good(small_net: SmallNet, images:
     assert torch.equal(given(small_net.conv1.weight.grad), again)
 
 
-def test_a_caller_without_gradients_and_a_model_in_training(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_explainers_run_with_gradients_and_in_evaluation_mode(
+    small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     modes = []
 
     def asks(model: nn.Module, images: Tensor, target: Tensor) -> Tensor:
@@ -364,7 +368,7 @@ def test_a_caller_without_gradients_and_a_model_in_training(small_net: SmallNet,
     assert modes == [False] * 5
 
 
-def test_a_compiled_model(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_a_compiled_model_has_the_values_of_the_plain_one(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     plain = randomisation(Explains(untouched(small_net.eval()), gradient), images)
     compiled = cast(nn.Module, torch.compile(small_net, backend="eager"))
     compiled(images)
@@ -374,7 +378,7 @@ def test_a_compiled_model(small_net: SmallNet, images: Tensor, untouched: Untouc
     torch._dynamo.reset()
 
 
-def test_images_count_alone(small_net: SmallNet, images: Tensor) -> None:
+def test_the_values_of_an_image_do_not_depend_on_the_other_images(small_net: SmallNet, images: Tensor) -> None:
     together = randomisation(Explains(small_net, gradient), images)
     for i in range(3):
         alone = randomisation(Explains(small_net, gradient), images[i : i + 1])
@@ -387,7 +391,7 @@ def test_images_count_alone(small_net: SmallNet, images: Tensor) -> None:
     assert together[-1].original.heatmap.shape == (1, 32, 32)
 
 
-def test_signs_count_unless_they_are_told_not_to(small_net: SmallNet, images: Tensor) -> None:
+def test_signs_are_compared_unless_absolute_is_set(small_net: SmallNet, images: Tensor) -> None:
     """The second map is the first with its signs turned."""
 
     def turning(model: nn.Module, images: Tensor, target: object) -> Tensor:
@@ -402,7 +406,7 @@ def test_signs_count_unless_they_are_told_not_to(small_net: SmallNet, images: Te
         assert checked.absolute == absolute
 
 
-def test_a_map_that_dies_is_told(small_net: SmallNet, images: Tensor) -> None:
+def test_a_map_that_becomes_constant_is_flagged(small_net: SmallNet, images: Tensor) -> None:
     def dying(model: nn.Module, images: Tensor, target: object) -> Tensor:
         return images.mean(dim=1) * (len(explainer.targets) == 1)
 
@@ -424,7 +428,7 @@ def test_warnings_about_random_models_are_not_passed_on(small_net: SmallNet, ima
     assert len(seen) == 1
 
 
-def test_stages_are_kept_and_told_of(small_net: SmallNet, images: Tensor) -> None:
+def test_heatmaps_of_the_stages_are_kept_and_progress_is_reported(small_net: SmallNet, images: Tensor) -> None:
     told = []
     checked = randomisation(
         Explains(small_net, gradient),
@@ -452,14 +456,14 @@ def test_stages_are_kept_and_told_of(small_net: SmallNet, images: Tensor) -> Non
         ({"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_checked(
+def test_invalid_settings_are_refused(
     small_net: SmallNet, images: Tensor, untouched: Untouched, settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
         randomisation(Explains(untouched(small_net), brightness), images, **settings)
 
 
-def test_explainers_that_are_none(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_invalid_explainers_are_refused(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     no_explainer: Any = lambda images, target: images[:, 0]  # noqa: E731
     with pytest.raises(TypeError, match="function is no explainer; give a callable with the attribute model"):
         randomisation(no_explainer, images)
@@ -469,7 +473,7 @@ def test_explainers_that_are_none(small_net: SmallNet, images: Tensor, untouched
         randomisation(Explains(untouched(small_net), lambda m, x, t: x.mean(dim=1) * torch.nan), images)
 
 
-def test_the_class_asks_a_wholly_random_model(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_the_metric_class_compares_with_the_last_stage(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     whole = randomisation(Explains(untouched(small_net), gradient), images).spearman[:, -1]
     metric = ModelRandomisation(Explains(small_net, gradient))
     for part in images.split(1):
@@ -483,7 +487,7 @@ def test_the_class_asks_a_wholly_random_model(small_net: SmallNet, images: Tenso
     assert not list(metric.parameters())
 
 
-def test_an_image_gets_its_own_generator_in_every_batch(small_net: SmallNet, images: Tensor) -> None:
+def test_each_image_has_its_own_generator_for_every_batching(small_net: SmallNet, images: Tensor) -> None:
     drawn: list[Tensor] = []
 
     class Noisy(Explains):
@@ -501,7 +505,7 @@ def test_an_image_gets_its_own_generator_in_every_batch(small_net: SmallNet, ima
     assert torch.equal(torch.cat(drawn[1::2]), wanted), "each stage draws what the first one drew"
 
 
-def test_a_zoo_model_with_its_normalisation_folded(images: Tensor, untouched: Untouched) -> None:
+def test_a_model_with_folded_batch_norm_is_checked_and_restored(images: Tensor, untouched: Untouched) -> None:
     from faithmap.methods.cams import GradCAM
     from faithmap.zoo.folding import fold_batch_norm
 

@@ -73,7 +73,7 @@ def test_the_scores_are_those_of_the_imputed_images(small_net: SmallNet, images:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 200])
-def test_every_image_is_scored_however_they_are_batched(small_net: SmallNet, maps: Tensor, chunk_size: int) -> None:
+def test_every_image_is_scored_for_every_batching(small_net: SmallNet, maps: Tensor, chunk_size: int) -> None:
     """With the same noise, which is the image's own."""
     images, maps = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1)), maps[[0, 1, 2, 0, 1]]
     target, seen = [0, 1, 2, 3, 4], []
@@ -101,7 +101,7 @@ def test_every_image_is_scored_however_they_are_batched(small_net: SmallNet, map
     assert len(seen) == -(-5 // chunk_size)
 
 
-def test_no_more_than_a_chunk_is_held_at_once(monkeypatch: pytest.MonkeyPatch, images: Tensor, maps: Tensor) -> None:
+def test_at_most_one_chunk_of_images_is_in_memory(monkeypatch: pytest.MonkeyPatch, images: Tensor, maps: Tensor) -> None:
     """By the model or by the solver, however many images and fractions there are; and no chunk is left half empty."""
     module = importlib.import_module("faithmap.metrics.functional.road")
     passed, solved = [], []
@@ -158,7 +158,7 @@ def test_exact_counts_on_a_sparse_map() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-def test_grad_cams_curve_agrees(small_net: SmallNet, images: Tensor) -> None:
+def test_the_curve_equals_that_of_grad_cam(small_net: SmallNet, images: Tensor) -> None:
     """Its percentile is what stays, and its noise cannot be seeded: compared without."""
     library = pytest.importorskip("pytorch_grad_cam.metrics.road")
     peer = pytest.importorskip("pytorch_grad_cam.metrics.perturbation_confidence")
@@ -174,7 +174,7 @@ def test_grad_cams_curve_agrees(small_net: SmallNet, images: Tensor) -> None:
             assert curve.scores[:, k].tolist() == pytest.approx(scores.tolist(), abs=1e-4)
 
 
-def test_half_precision(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_half_precision_stays_within_its_tolerance(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     exact = road(small_net, images, maps, 0, fractions=[0.5])
     lower = road(small_net, images, maps.half(), 0, fractions=[0.5], autocast=torch.bfloat16)
     assert lower.most.scores.dtype == torch.float32
@@ -184,7 +184,7 @@ def test_half_precision(small_net: SmallNet, images: Tensor, maps: Tensor) -> No
     assert (lower.most.scores - single.most.scores).abs().max() > 1e-4
 
 
-def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
+def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, maps: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     road(small_net, images, maps, fractions=[0.5])
     with pytest.raises(ZeroDivisionError):
@@ -205,12 +205,14 @@ def test_the_model_comes_back_as_it_was(small_net: SmallNet, images: Tensor, map
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
 )
-def test_what_cannot_be_played(small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str) -> None:
+def test_invalid_maps_and_settings_are_refused(
+    small_net: SmallNet, images: Tensor, maps: Tensor, options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         road(small_net, images, maps, **options)
 
 
-def test_the_class_is_the_function_however_images_are_batched(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_the_metric_class_equals_the_function_for_every_batching(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     wanted = road(small_net, images, maps, seed=5, noise_std=0.1, fractions=[0.3]).difference
     metric = ROAD(small_net, seed=5, noise_std=0.1, fractions=[0.3])
     assert torch.allclose(metric(images[:1], maps[:1]), wanted[0], atol=1e-5)

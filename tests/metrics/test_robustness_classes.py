@@ -29,7 +29,7 @@ def explain(small_net: SmallNet) -> SmoothGradCAM:
     return SmoothGradCAM(small_net, target_layer="conv2", gradient=Smooth(samples=2))
 
 
-def test_infidelity_is_the_functions_however_it_is_batched(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
+def test_infidelity_equals_the_function_for_every_batching(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     other: dict[str, Any] = {"seed": 3, "perturbation": Square((30, 100)), "score": "logit", "scaled": False}
     for settings in ({}, other):
         wanted = infidelity(small_net, images, maps, draws=6, **settings).value
@@ -47,7 +47,7 @@ def test_infidelity_takes_attributions_of_every_channel(small_net: SmallNet, ima
     assert torch.equal(metric.per_image(), infidelity(small_net, images, images, 1, draws=3).value)
 
 
-def test_sensitivity_is_the_functions_however_it_is_batched(explain: SmoothGradCAM, images: Tensor) -> None:
+def test_sensitivity_equals_the_function_for_every_batching(explain: SmoothGradCAM, images: Tensor) -> None:
     wanted = sensitivity(explain, images, [1, 2, 3], draws=2, radius=0.1, seed=4)
     for kind, values in ((MaxSensitivity, wanted.maximum), (MeanSensitivity, wanted.mean)):
         metric = kind(explain, draws=2, radius=0.1, seed=4)
@@ -57,7 +57,7 @@ def test_sensitivity_is_the_functions_however_it_is_batched(explain: SmoothGradC
         assert metric.higher_is_better is False
 
 
-def test_a_collection_gives_each_what_it_takes(
+def test_a_collection_passes_each_metric_its_arguments(
     small_net: SmallNet, explain: SmoothGradCAM, images: Tensor, maps: Tensor
 ) -> None:
     collection = MetricCollection(
@@ -77,7 +77,7 @@ def test_a_collection_gives_each_what_it_takes(
     assert torch.allclose(found["MeanSensitivity"], wanted.mean.mean(), rtol=1e-4)
 
 
-def test_the_explainer_stays_outside(small_net: SmallNet, images: Tensor) -> None:
+def test_the_explainer_is_no_part_of_the_metrics_state(small_net: SmallNet, images: Tensor) -> None:
     small_net.train()
     metric = MaxSensitivity(small_net, draws=2, limits=None, sync_on_compute=False).eval().to(torch.float64)
     assert small_net.training
@@ -86,7 +86,7 @@ def test_the_explainer_stays_outside(small_net: SmallNet, images: Tensor) -> Non
     assert MaxSensitivity(lambda x: x * 0 + 1, limits=None)(images * 4) == 0
 
 
-def test_settings_are_checked_when_they_are_given(small_net: SmallNet) -> None:
+def test_unknown_settings_are_refused_by_the_constructor(small_net: SmallNet) -> None:
     unknown: dict[str, Any] = {"generator": torch.Generator()}
     with pytest.raises(TypeError, match="no setting 'generator'"):
         Infidelity(small_net, **unknown)
@@ -96,6 +96,6 @@ def test_settings_are_checked_when_they_are_given(small_net: SmallNet) -> None:
 
 
 @pytest.mark.parametrize("page", ["infidelity", "sensitivity"])
-def test_the_pages_examples_are_true(page: str) -> None:
+def test_the_examples_of_the_docs_run(page: str) -> None:
     file = Path(__file__).parents[2] / "docs" / "metrics" / f"{page}.md"
     assert doctest.testfile(str(file), module_relative=False) == (0, 4 if page == "sensitivity" else 11)

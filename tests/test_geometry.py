@@ -41,7 +41,7 @@ def test_a_crop_larger_than_the_photograph_is_padded_with_black() -> None:
 
 
 @pytest.mark.parametrize("size", [(120, 200), (200, 120), (150, 150)])
-def test_a_hot_pixel_of_the_view_lands_where_it_came_from(size: tuple[int, int]) -> None:
+def test_a_pixel_of_the_models_input_is_placed_where_it_came_from(size: tuple[int, int]) -> None:
     geometry = Geometry(resize=100, crop=(80, 80))
     photo = torch.zeros(1, 1, *size)
     row, column = size[0] // 2 + 20, size[1] // 2 - 25
@@ -52,7 +52,7 @@ def test_a_hot_pixel_of_the_view_lands_where_it_came_from(size: tuple[int, int])
     assert abs(int(hottest) % size[1] - column) <= 1
 
 
-def test_what_the_model_never_saw_is_nan() -> None:
+def test_pixels_outside_the_models_input_are_nan() -> None:
     placed = Geometry(crop=(4, 4))
     heat = placed.place(torch.ones(1, 4, 4), (8, 10))[0]
     expected = torch.zeros(8, 10, dtype=torch.bool)

@@ -49,18 +49,18 @@ def test_names_of_wrapped_models() -> None:
         (nn.Conv2d(3, 3, 1), "target_layer Conv2d is not a module of the model"),
     ],
 )
-def test_what_is_no_layer(layer: TargetLayer, message: str, small_net: SmallNet, images: Tensor) -> None:
+def test_invalid_layers_are_refused(layer: TargetLayer, message: str, small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match=message):
         GradCAM(small_net, target_layer=layer)(images)
 
 
-def test_a_model_without_a_picture(untouched: Untouched) -> None:
+def test_a_model_without_a_spatial_layer_is_refused(untouched: Untouched) -> None:
     model = untouched(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
     with pytest.raises(ValueError, match="no layer of the model has a spatial output"):
         GradCAM(model)(torch.rand(1, 3, 2, 2))
 
 
-def test_what_does_not_fit_asks_for_a_reshape_transform(images: Tensor) -> None:
+def test_an_output_of_another_shape_needs_a_reshape_transform(images: Tensor) -> None:
     model = nn.Sequential(nn.Flatten(2), nn.Flatten(1), nn.Linear(3 * 32 * 32, 3))
     with pytest.raises(ValueError, match=r"returns \(1, 3, 1024\) for images of \(32, 32\); give a reshape_transform"):
         GradCAM(model, target_layer="0")(images)
@@ -129,7 +129,7 @@ def test_transformers_need_no_settings(name: str) -> None:
     assert given(why.columns).tolist() == pytest.approx([patch[1] * (j + 0.5) - 0.5 for j in range(grid[1])])
 
 
-def test_a_patch_of_a_transformer_stands_at_its_place() -> None:
+def test_a_patch_of_a_transformer_is_at_its_place_in_the_image() -> None:
     """One patch is changed; the token that changes at the first block's norm is the one of that place."""
     model = timm.create_model("vit_tiny_patch16_224", num_classes=5, img_size=(64, 96)).eval()
     image = torch.zeros(1, 3, 64, 96)

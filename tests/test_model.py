@@ -68,7 +68,7 @@ def test_classes_are_found_by_name_or_number(small_net: SmallNet, name: str, ind
         ("99", "'99' is no class"),
     ],
 )
-def test_classes_that_are_none(small_net: SmallNet, name: str, words: str) -> None:
+def test_unknown_classes_are_refused(small_net: SmallNet, name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Classifier(small_net, labels=LABELS, name="lynx").find(name)
 

@@ -82,7 +82,7 @@ def spread_out(module: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_cell_stands_in_the_middle_of_what_it_sees(name: str) -> None:
+def test_a_cell_is_centred_on_its_receptive_field(name: str) -> None:
     image = torch.rand(1, 1, SIZE, SIZE)
     with torch.no_grad(), (tracker := CellTracker(image)).tracking():
         output = MODELS[name]()(image)
@@ -94,7 +94,7 @@ def test_a_cell_stands_in_the_middle_of_what_it_sees(name: str) -> None:
     assert (rows[row].item(), columns[column].item()) == centres_by_gradient(model, image, row, column)
 
 
-def test_numbers_of_the_books() -> None:
+def test_centres_equal_published_receptive_fields() -> None:
     """A ResNet's stride-32 cells stand at 32 j, those of an EfficientNet with SAME padding at 32 j + 31."""
     torchvision, timm = pytest.importorskip("torchvision"), pytest.importorskip("timm")
     for model, start in ((torchvision.models.resnet18(), 0), (timm.create_model("tf_efficientnet_lite0"), 31)):
@@ -109,13 +109,13 @@ def test_numbers_of_the_books() -> None:
         assert rows.tolist() == columns.tolist() == [start + 32 * j for j in range(7)]
 
 
-def test_tiles_share_the_image_out() -> None:
+def test_tiles_are_equal_parts_of_the_image() -> None:
     rows, columns = tiles((2, 4), (8, 8)).centres((2, 4))
     assert rows.tolist() == [1.5, 5.5]
     assert columns.tolist() == [0.5, 2.5, 4.5, 6.5]
 
 
-def test_what_is_unknown_is_not_guessed() -> None:
+def test_unknown_operations_give_no_centres() -> None:
     image = torch.rand(1, 1, 12, 12)
     with (tracker := CellTracker(image)).tracking():
         shuffled = image.view(1, 1, 6, 2, 6, 2).mean(dim=(3, 5))
@@ -135,13 +135,13 @@ class EveryFourth(nn.Module):
         return logits
 
 
-def test_gradients_are_asked_where_the_trail_breaks() -> None:
+def test_gradients_place_the_cells_where_strides_are_unknown() -> None:
     why = GradCAM(EveryFourth(), target_layer="conv", relu=False)(torch.rand(2, 1, 40, 24))
     assert given(why.rows).tolist() == pytest.approx([4 * j + 1 for j in range(10)], abs=1e-6)
     assert given(why.columns).tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
 
 
-def test_cells_are_put_where_they_are_asked_to_be() -> None:
+def test_the_placement_setting_decides_the_centres() -> None:
     """A convolution whose weight lies in its first tap looks at 4 j, though its window is centred on 4 j + 1."""
     first = nn.Conv2d(1, 1, 3, stride=4)
     nn.init.zeros_(first.weight)
@@ -173,7 +173,7 @@ def test_a_probe_finds_the_middle_of_a_symmetric_window() -> None:
         lambda x: x[:, :, ::39, ::39][:, :, :1],
     ],
 )
-def test_gradients_without_an_answer_leave_equal_tiles(blind: Callable[[Tensor], Tensor]) -> None:
+def test_zero_gradients_leave_equal_tiles(blind: Callable[[Tensor], Tensor]) -> None:
     image = torch.rand(1, 1, 40, 40)
     rows, columns = blind(image).shape[-2:]
     shape = (rows, columns)
@@ -181,7 +181,7 @@ def test_gradients_without_an_answer_leave_equal_tiles(blind: Callable[[Tensor],
 
 
 @pytest.mark.parametrize("padding", ["resnet", "same"])
-def test_the_map_lies_on_the_object(padding: str) -> None:
+def test_the_map_is_high_on_the_object(padding: str) -> None:
     """A white square on black, at every place: the map's centre of mass, drawn, is within a pixel of the square's."""
     first = nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False) if padding == "resnet" else Same()
     later = [nn.Conv2d(4, 4, 3, stride=2, padding=1, bias=False, groups=4) for _ in range(2)]

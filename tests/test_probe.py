@@ -21,7 +21,7 @@ def engine(model: torch.nn.Module, images: torch.Tensor, chunk_size: int) -> Mas
     return MaskProbe(model.eval(), Score(classes=CLASSES), images, 0.3 * images + 0.2, chunk_size=chunk_size)
 
 
-def test_one_shows_the_image_and_zero_the_baseline(images: torch.Tensor) -> None:
+def test_a_mask_of_one_keeps_the_image_and_of_zero_the_baseline(images: torch.Tensor) -> None:
     baseline = 1 - images
     assert torch.allclose(compose(images, baseline, torch.ones(3, 1, 32, 32)), images)
     assert torch.equal(compose(images, baseline, torch.zeros(3, 1, 32, 32)), baseline)

@@ -24,7 +24,7 @@ def test_logits_are_found(output: object) -> None:
 
 
 @pytest.mark.parametrize("output", ["text", {"loss": LOGITS}, (), torch.zeros(2, 3, 4, 4)])
-def test_what_holds_no_logits_is_refused(output: object) -> None:
+def test_outputs_without_logits_are_refused(output: object) -> None:
     with pytest.raises(TypeError, match="callable target"):
         logits_of(output)
 

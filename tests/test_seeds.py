@@ -18,7 +18,7 @@ def test_a_part_of_a_run_has_the_numbers_of_the_whole() -> None:
     assert [g.initial_seed() for g in image_generators(3, [5, 2])] == [whole[i].initial_seed() for i in (5, 2)]
 
 
-def test_a_generator_of_the_users_decides_and_moves_on() -> None:
+def test_a_given_generator_decides_the_numbers_and_advances() -> None:
     def drawn(generator: torch.Generator) -> int:
         return resolve_generators(generator, 0, 1, torch.device("cpu"))[0].initial_seed()
 

@@ -83,7 +83,7 @@ def test_the_slider_sends_no_request(visitor: Visitor) -> None:
     assert [url for url in visitor.requested[before:] if not url.startswith(("data:", "blob:"))] == []
 
 
-def test_any_class_is_found_by_search_and_stands_instead_of_the_buttons(newcomer: Visitor) -> None:
+def test_any_class_is_found_by_search_and_replaces_the_buttons(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.locator("#other input").fill("sheep")
     tab.get_by_role("option", name="sheep dog").click()
@@ -126,7 +126,7 @@ def test_two_equal_classes_are_refused(newcomer: Visitor) -> None:
     assert newcomer.ask("contrast") == "both classes are the same; choose two"
 
 
-def test_two_classes_stand_side_by_side_with_their_difference(visitor: Visitor) -> None:
+def test_two_classes_are_compared_side_by_side_with_their_difference(visitor: Visitor) -> None:
     visitor.open("Why this and not that")
     assert visitor.ask("contrast").startswith("done")
     text = visitor.tab.locator("#contrast-viewer").inner_text()
@@ -134,7 +134,7 @@ def test_two_classes_stand_side_by_side_with_their_difference(visitor: Visitor) 
     assert visitor.maps("contrast") >= 3
 
 
-def test_methods_stand_side_by_side_with_their_agreement(visitor: Visitor) -> None:
+def test_methods_are_compared_side_by_side_with_their_agreement(visitor: Visitor) -> None:
     visitor.open("Compare")
     assert visitor.ask("compare").startswith("done")
     text = visitor.tab.locator("#compare-viewer").inner_text()
@@ -151,7 +151,7 @@ def test_saturation_is_measured_and_drawn(visitor: Visitor) -> None:
     assert visitor.maps("saturation") >= 3
 
 
-def test_a_bad_file_gives_one_line_and_the_page_goes_on(newcomer: Visitor) -> None:
+def test_a_bad_file_gives_one_line_and_the_page_stays_usable(newcomer: Visitor) -> None:
     for name, data in bad_files().items():
         newcomer.give(name, data)
         line = newcomer.refusal()
@@ -213,7 +213,7 @@ def test_another_model_brings_its_own_methods_and_classes(newcomer: Visitor) -> 
     assert "--model other" in newcomer.tab.locator("#explain-command").inner_text().replace("\xa0", " ")
 
 
-def test_cancel_ends_the_work_and_the_page_goes_on(newcomer: Visitor) -> None:
+def test_cancel_ends_the_work_and_the_page_stays_usable(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.click("#explain-settings button >> nth=0")
     newcomer.number("explain-iterations", "2000")

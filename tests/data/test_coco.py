@@ -34,7 +34,7 @@ def test_boxes_categories_and_crowds(coco: Callable[..., COCOInstances], tmp_pat
     assert image.read().shape == (1, 3, 10, 12)
 
 
-def test_run_lengths_go_down_the_columns(coco: Callable[..., COCOInstances]) -> None:
+def test_run_lengths_run_down_the_columns(coco: Callable[..., COCOInstances]) -> None:
     wanted = torch.zeros(10, 12, dtype=torch.bool)
     wanted[3:7, 0:2] = True
     wanted[7, 0] = False

@@ -22,7 +22,7 @@ def names(folder: Path, found: list[Path]) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in found]
 
 
-def test_folder_stands_for_its_images_sorted(tmp_path: Path) -> None:
+def test_a_folder_gives_its_images_sorted(tmp_path: Path) -> None:
     images = ["a.JPG", "b.jpeg", "c.Png", "d.webp", "e.gif", "f.bmp", "g.tif", "sub/h.tiff"]
     others = ["notes.txt", "jpg", ".hidden.jpg", ".cache/x.jpg", "sub/labels.csv"]
     touch(tmp_path, *others, *reversed(images))

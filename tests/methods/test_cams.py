@@ -238,7 +238,9 @@ def test_passes(name: str, forward: int, backward: int, small_net: SmallNet, ima
 
 
 @pytest.mark.parametrize("method", NAMED)
-def test_nothing_is_left_behind(method: type[CAM], small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_model_and_images_are_left_unchanged(
+    method: type[CAM], small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     small_net.conv1.weight.requires_grad_(False)
     untouched(small_net.train())
     images.requires_grad_()
@@ -250,7 +252,7 @@ def test_nothing_is_left_behind(method: type[CAM], small_net: SmallNet, images: 
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 3])
-def test_nothing_is_left_behind_after_a_failure(
+def test_model_and_images_are_left_unchanged_after_an_error(
     fails_at: int, small_net: SmallNet, images: Tensor, untouched: Untouched
 ) -> None:
     untouched(small_net)
@@ -280,7 +282,7 @@ def test_the_models_own_choice_is_made_on_the_clean_image(small_net: SmallNet, i
     assert torch.allclose(why.heatmap, again.heatmap, atol=1e-5)
 
 
-def test_cells_and_layer_are_told(small_net: SmallNet, images: Tensor) -> None:
+def test_the_explanation_has_the_cells_positions_and_the_layer(small_net: SmallNet, images: Tensor) -> None:
     """The last layer that runs once: the shared relu behind it does not count. Its cells stand four pixels apart."""
     why = GradCAM(small_net)(images)
     assert why.settings["target_layer"] == why.diagnostics[0]["target_layer"] == ["conv2"]
@@ -337,7 +339,9 @@ def test_progress_counts_images(small_net: SmallNet, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("gradient", [Integrated(samples=3), Expected(samples=3, difference="path", pool="map")])
-def test_a_baseline_of_the_call_stands_instead_image_by_image(gradient: Estimator, small_net: SmallNet, images: Tensor) -> None:
+def test_a_baseline_of_the_call_replaces_the_setting_image_by_image(
+    gradient: Estimator, small_net: SmallNet, images: Tensor
+) -> None:
     """One tensor for each image, or one baseline for all; the estimator's own is not asked."""
     cam = CAM(small_net, target_layer="conv2", gradient=gradient, relu=False)
     starts = torch.stack([torch.full_like(image, level) for image, level in zip(images, (0.1, 0.5, 0.9), strict=True)])

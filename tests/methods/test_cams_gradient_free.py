@@ -127,7 +127,7 @@ def test_batch_and_chunk_do_not_matter(method: type[LayerExplainer], net: SmallN
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_is_left_behind(
+def test_model_and_images_are_left_unchanged(
     method: type[LayerExplainer], small_net: SmallNet, images: Tensor, untouched: Untouched
 ) -> None:
     untouched(small_net.train())

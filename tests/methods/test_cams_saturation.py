@@ -63,7 +63,7 @@ def test_a_probability_saturates_where_the_logit_does_not() -> None:
     assert probability.gradient_norm[0, -1] < 1e-6 < logit.gradient_norm[0, -1]
 
 
-def test_nothing_is_left_behind(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_model_and_images_are_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
     with torch.no_grad():
         walk = saturation(small_net, images, target_layer="conv2", positions=5)
@@ -87,7 +87,7 @@ def test_top_features_are_the_channels_that_contribute_most(small_net: SmallNet,
     assert torch.equal(given(top.rows), given(why.rows))
 
 
-def test_what_does_not_fit(small_net: SmallNet, images: Tensor) -> None:
+def test_invalid_settings_and_explanations_are_refused(small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match="at least 2 positions"):
         saturation(small_net, images, positions=1)
     with pytest.raises(ValueError, match="array names no top channels"):

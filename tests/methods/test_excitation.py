@@ -408,7 +408,7 @@ def test_normalisation_may_be_inside_or_outside(small_net: SmallNet, images: Ten
 
 
 @pytest.mark.parametrize("explainer", [ExcitationBackprop, ContrastiveExcitationBackprop])
-def test_nothing_is_left_behind(
+def test_model_and_images_are_left_unchanged(
     explainer: type[ExcitationBackprop], small_net: SmallNet, images: Tensor, untouched: Untouched
 ) -> None:
     small_net.train()
@@ -466,7 +466,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_passed_is_named(name: str) -> None:
+def test_operations_without_a_rule_are_named_in_the_error(name: str) -> None:
     make, message = REFUSED[name]
     model = Stack(make()).eval()
     with pytest.raises(ValueError, match=message):
@@ -488,7 +488,7 @@ def test_what_cannot_be_passed_is_named(name: str) -> None:
         (lambda m: ExcitationBackprop(Constant()), "does not depend on the image"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
+def test_settings_outside_their_range_are_refused(
     make: Callable[[nn.Module], ExcitationBackprop], message: str, small_net: SmallNet, images: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=message):

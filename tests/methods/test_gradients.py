@@ -157,7 +157,7 @@ def test_batch_chunk_and_order_do_not_matter(name: str, small_net: SmallNet, ima
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_model_and_images_are_left_unchanged(name: str, small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     small_net.train()
     untouched(small_net)
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_nothing_is_left_behind(name: str, small_net: SmallNet, images: Tensor, 
         (lambda m: ExpectedGradients(m, noise_std=-1.0), "noise_std is -1.0; give a number of at least 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
+def test_settings_outside_their_range_are_refused(
     make: Callable[[nn.Module], Explainer], message: str, small_net: SmallNet, images: Tensor
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -89,7 +89,7 @@ def test_noise_has_its_moments_and_stays_in_range() -> None:
     assert (draw(RandomNoise(0.5, 5.0), 2) - 0.5).abs().max() == 0.5
 
 
-def test_blurs_cover_their_range_whatever_the_number() -> None:
+def test_any_number_of_blurs_covers_the_range() -> None:
     """Variance falls with sigma: eight strata of log-sigma give eight different ones between the two bounds."""
     variances = draw(RandomBlurs(7.0, 70.0), 8).var(dim=(1, 2, 3))
     weakest, strongest = (Blur(kernel_size=None, sigma=s)(IMAGE).var() for s in (7.0, 70.0))
@@ -182,7 +182,7 @@ class Broken(Distribution):
         ("pink", "baseline 'pink' is unknown"),
     ],
 )
-def test_what_does_not_fit_is_said(references: References, message: str) -> None:
+def test_references_that_do_not_fit_the_image_are_refused(references: References, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         draw(references, 2)
 

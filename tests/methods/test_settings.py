@@ -98,7 +98,7 @@ class Truck(Machine):
         (Baseline, "a text, a number, a Tensor or a callable"),
     ],
 )
-def test_expected_values_are_said_in_words(annotation: Any, words: str) -> None:
+def test_expected_values_are_described_in_words(annotation: Any, words: str) -> None:
     assert Setting("x", annotation).expected == words
 
 

@@ -111,7 +111,7 @@ def lively(make: Callable[[], nn.Module]) -> nn.Module:
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 @pytest.mark.parametrize("name", METHODS)
-def test_neither_batch_nor_chunk_matters_and_cells_stand_on_patches(
+def test_results_do_not_depend_on_batch_and_chunk_and_cells_are_at_the_patches(
     name: str, make: Callable[[], nn.Module], untouched: Untouched
 ) -> None:
     model = untouched(lively(make).train())

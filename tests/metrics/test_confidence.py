@@ -58,7 +58,7 @@ def test_a_map_that_hides_counter_evidence_increases_the_score() -> None:
     assert found.gain.item() == pytest.approx((100 * (o - y) / (1 - y)).item(), rel=1e-9)
 
 
-def test_a_map_of_ones_drops_and_gains_exactly_nothing(images: Tensor) -> None:
+def test_a_map_of_ones_has_no_drop_and_no_gain(images: Tensor) -> None:
     """Also where no two passes of the model round alike, at any constant, and at a coarse resolution."""
 
     class Wavering(torch.nn.Module):

@@ -105,7 +105,7 @@ def test_captum_agrees(small_net: SmallNet, images: Tensor) -> None:
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5])
-def test_no_image_has_a_say_in_anothers_value(small_net: SmallNet, images: Tensor, chunk_size: int) -> None:
+def test_the_values_of_an_image_do_not_depend_on_the_other_images(small_net: SmallNet, images: Tensor, chunk_size: int) -> None:
     explain = SmoothGradCAM(Classifier(small_net), target_layer="conv2", gradient=Smooth(samples=2))
     together = sensitivity(explain, images, draws=3)
     alone = sensitivity(explain, images[1:2], draws=3, chunk_size=chunk_size, generator=image_generators(0, [1]))
@@ -202,7 +202,7 @@ def test_a_module_is_known_by_its_forward(images: Tensor) -> None:
     assert torch.equal(told.changes, sensitivity(itself, images, draws=2).changes)
 
 
-def test_the_callers_graph_is_left_alone(images: Tensor) -> None:
+def test_the_callers_graph_is_left_unchanged(images: Tensor) -> None:
     seen: list[Tensor] = []
 
     def explain(x: Tensor) -> Tensor:
@@ -230,7 +230,9 @@ def test_progress_counts_disturbed_maps(images: Tensor) -> None:
     assert seen == [(8, 15), (15, 15)]
 
 
-def test_everything_comes_back_as_it_was(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
+def test_model_and_images_are_left_unchanged_also_after_an_error(
+    small_net: SmallNet, images: Tensor, untouched: Untouched
+) -> None:
     untouched(small_net.train())
     before = images.clone()
     explain = GradCAM(small_net, target_layer="conv2")
@@ -258,7 +260,9 @@ def test_everything_comes_back_as_it_was(small_net: SmallNet, images: Tensor, un
         (lambda images: images.log() if len(images) > 3 else images, {"radius": 1.0}, "or NaN"),
     ],
 )
-def test_what_cannot_be_asked(images: Tensor, explain: Callable[..., Any], options: dict[str, Any], words: str) -> None:
+def test_invalid_explainers_and_settings_are_refused(
+    images: Tensor, explain: Callable[..., Any], options: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ValueError, match=words):
         sensitivity(explain, images, **options)
 

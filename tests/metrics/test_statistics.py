@@ -21,7 +21,7 @@ def test_summary_of_known_numbers() -> None:
 
 
 @pytest.mark.parametrize("values", [torch.empty(0), torch.tensor([float("nan")]), torch.zeros(2, 2)])
-def test_what_is_no_sample_is_refused(values: torch.Tensor) -> None:
+def test_values_that_are_no_sample_are_refused(values: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="one finite number for each image"):
         summarise(values)
 

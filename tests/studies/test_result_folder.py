@@ -40,7 +40,7 @@ def test_a_folder_is_named_after_its_file() -> None:
     assert names("a/cat.jpg", "b/dog.tar.png", "ünï codé.gif") == ["cat", "dog.tar", "ünï codé"]
 
 
-def test_files_of_one_name_get_folders_of_their_own_whatever_their_order() -> None:
+def test_files_of_the_same_name_get_folders_of_their_own_in_any_order() -> None:
     forward = names("a/cat.jpg", "b/cat.jpg", "b/CAT.png", "dog.jpg")
     assert len({name.casefold() for name in forward}) == 4
     assert all(name.casefold().startswith("cat-") for name in forward[:3])

@@ -65,7 +65,7 @@ def test_nothing_to_compare(image: Tensor) -> None:
         compare(image, {})
 
 
-def test_cells_are_drawn_where_they_stand(image: Tensor, explanation: Explanation) -> None:
+def test_cells_are_drawn_at_their_positions(image: Tensor, explanation: Explanation) -> None:
     """Three columns at pixels 0, 20 and 50 of 60: their borders lie half way between."""
     heatmap, columns = torch.tensor([[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]]), torch.tensor([0.0, 20.0, 50.0])
     placed_cells = replace(explanation, heatmap=heatmap, rows=torch.tensor([9.5, 29.5]), columns=columns)

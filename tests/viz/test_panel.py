@@ -82,7 +82,7 @@ def test_title_without_a_proof_says_what_is_known(
     assert show(image, replace(explanation, **known)).texts[0].get_text() == expected
 
 
-def test_given_title_stands_instead(image: Tensor, explanation: Explanation) -> None:
+def test_a_given_title_replaces_the_default(image: Tensor, explanation: Explanation) -> None:
     title, subtitle = show(image, explanation, title="Emerald or $5, but not $6?").texts
     assert title.get_text() == "Emerald or $5, but not $6?"
     assert not title.get_parse_math()
@@ -97,7 +97,7 @@ def test_name_too_long_for_the_title_leaves_the_probability_in_place(
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan])
-def test_map_that_ranks_nothing_is_said_and_not_drawn(image: Tensor, explanation: Explanation, value: float) -> None:
+def test_a_map_that_ranks_nothing_is_replaced_by_a_message(image: Tensor, explanation: Explanation, value: float) -> None:
     figure = show(image, replace(explanation, heatmap=torch.full((1, 10, 10), value)))
     said = "values that are not finite:\nranks nothing" if value else "one value everywhere:\nranks nothing"
     for ax in figure.axes[1:]:

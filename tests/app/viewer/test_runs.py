@@ -114,7 +114,7 @@ def test_the_score_that_says_most_comes_first(writer: RunWriter) -> None:
     np.testing.assert_allclose(listing.scores("insertion"), [[0.5, 0.6], [0.1, 0.9], [0.3, np.nan], [np.nan, np.nan]])
 
 
-def test_methods_of_one_name_are_told_apart(writer: RunWriter) -> None:
+def test_methods_of_the_same_name_get_different_labels(writer: RunWriter) -> None:
     writer.start([{"id": f"m{n}", "name": "m", "label": "M", "resolution": n} for n in (4, 2)])
     for n in (4, 2):
         writer.unit(f"m{n}", [scored(f"m{n}", 0, 0.1, heatmap=np.random.default_rng(0).random((n, n)))])

@@ -126,7 +126,7 @@ def test_a_large_photograph_is_sent_small() -> None:
     assert len(json.dumps(found)) < 50_000
 
 
-def test_all_is_plain_data_whatever_the_numbers() -> None:
+def test_a_scene_is_plain_data_also_with_nan_and_infinity() -> None:
     values = torch.tensor([[math.nan, 1.0], [math.inf, 2.0]])
     measured = curves([0, 1], [math.nan, 0], [0, 1], resolution=(2, 2))
     shown = [

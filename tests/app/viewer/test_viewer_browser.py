@@ -172,7 +172,7 @@ def test_the_painted_images_are_those_of_the_metric(tab: Tab, name: str) -> None
             assert said == f"score {float(curve.scores[0, step]):.3f}"
 
 
-def test_markers_stand_on_both_curves(tab: Tab) -> None:
+def test_markers_are_on_both_curves(tab: Tab) -> None:
     show(tab, "few cells")
     for step in (0, 4, 10):
         scrub(tab, step)

@@ -282,7 +282,7 @@ def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouc
         ({"momentum": 1.0}, "momentum is 1.0; give a number of at least 0 and below 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
+def test_settings_outside_their_range_are_refused(
     small_net: SmallNet, images: Tensor, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

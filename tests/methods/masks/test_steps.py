@@ -149,7 +149,7 @@ def test_passes_of_an_iteration_are_estimated() -> None:
     "settings",
     [{"decay": 1.0}, {"decay": 0.0}, {"lower": 2.0, "upper": 1.0}, {"lower": 0.0}, {"beta": 1.0}, {"beta": -0.1}, {"wave": 0}],
 )
-def test_a_search_refuses_settings_that_make_no_sense(settings: dict[str, Any]) -> None:
+def test_a_line_search_refuses_settings_outside_their_range(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="is no line search"):
         LineSearch(**settings)
 

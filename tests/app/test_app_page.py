@@ -78,8 +78,8 @@ def test_the_slider_sends_no_request(visitor: Visitor) -> None:
     shown = visitor.tab.locator("#explain-viewer .share").inner_text()
     for _ in range(10):
         visitor.tab.keyboard.press("ArrowRight")
-    visitor.tab.wait_for_timeout(300)
-    assert visitor.tab.locator("#explain-viewer .share").inner_text() != shown
+    visitor.tab.wait_for_function("before => document.querySelector('#explain-viewer .share').innerText !== before", arg=shown)
+    visitor.tab.wait_for_timeout(300)  # time for a request that would follow
     assert [url for url in visitor.requested[before:] if not url.startswith(("data:", "blob:"))] == []
 
 
@@ -276,8 +276,10 @@ def test_requests_beyond_the_queue_are_refused_with_a_message(chromium: Any, mon
         busy.start()
         for tab, name in (("Explain", "explain"), ("Why this and not that", "contrast"), ("Compare", "compare")):
             visitor.open(tab)
-            visitor.tab.click(f"#{name}-start")
-            visitor.tab.wait_for_timeout(500)
+            with visitor.tab.expect_response("**/gradio_api/queue/join*"):
+                visitor.tab.click(f"#{name}-start")
+            if name == "explain":  # taken out of the queue, so that contrast finds it empty, and compare finds it full
+                visitor.tab.wait_for_function("document.querySelector('#explain-status p').textContent !== ''")
         visitor.tab.wait_for_function(f"document.querySelector('#compare-status p').textContent === {BUSY!r}")
         assert visitor.tab.locator("#compare-start").is_enabled()
         assert visitor.tab.locator("[data-testid=toast-body]:visible").count() == 0, "one message, and it is the page's own"

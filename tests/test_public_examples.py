@@ -9,10 +9,12 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 MODULES = (
     "faithmap",
     "faithmap.bench.report",
@@ -42,7 +44,19 @@ def public() -> dict[str, Callable[..., Any]]:
     return {name: item for item, name in sorted(found.items(), key=lambda entry: entry[1])}
 
 
-PUBLIC = public()
+def documented() -> dict[str, Callable[..., Any]]:
+    """The classes and functions that README and docs import, by their full names."""
+    found = {}
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
+        for module, names in re.findall(r"from (faithmap[\w.]*) import ([\w, ]+)", page.read_text()):
+            for name in names.split(", "):
+                item = getattr(importlib.import_module(module), name.strip())
+                if inspect.isclass(item) or inspect.isroutine(item):
+                    found[f"{module}.{name.strip()}"] = item
+    return found
+
+
+PUBLIC = {**documented(), **public()}
 
 
 def parameters(item: Callable[..., Any]) -> list[inspect.Parameter]:

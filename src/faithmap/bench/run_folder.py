@@ -220,7 +220,14 @@ def unit_of(data: bytes) -> tuple[str, int] | None:
 
 
 def unit_files(folder: Path) -> list[Path]:
-    """The complete result files of a run, by name."""
+    """The complete result files of a run, sorted by name.
+
+    Args:
+        folder: folder of the run.
+
+    >>> unit_files(Path("my-run"))
+    []
+    """
     return sorted(path for path in (folder / "units").glob("*.parquet") if not path.name.startswith("."))
 
 
@@ -228,8 +235,11 @@ def read_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Read all rows of a run into one table, sorted by model, method and index.
 
     Args:
-        folder: of the run.
-        columns: to be read; None for all but the heatmaps, whose shapes differ between methods.
+        folder: folder of the run.
+        columns: names of the columns; None for all but the heatmaps, whose shapes differ between methods.
+
+    >>> read_rows(Path("my-run")).num_rows
+    0
     """
     parts = []
     for path in unit_files(folder):

@@ -41,7 +41,15 @@ DIVERGING = "RdBu_r"
 
 @dataclass(frozen=True)
 class PanelAreas:
-    """Areas under the deletion curve (lower is better) and the insertion curve (higher is better)."""
+    """Areas under the two curves of one map.
+
+    Attributes:
+        deletion: area under the deletion curve; lower is better.
+        insertion: area under the insertion curve; higher is better.
+
+    >>> PanelAreas(deletion=0.1, insertion=0.7)
+    PanelAreas(deletion=0.1, insertion=0.7)
+    """
 
     deletion: float
     insertion: float
@@ -65,6 +73,9 @@ class MapPanel:
         random: areas of a random map.
         facts: printed below the panel, such as "passes": "62".
         warnings: about the map.
+
+    >>> MapPanel("Grad-CAM", "tabby", torch.rand(7, 7), facts={"passes": "2"}).target
+    'tabby'
     """
 
     name: str
@@ -100,6 +111,11 @@ def scene(
 
     Raises:
         ValueError: if photo, view and maps do not fit each other.
+
+    >>> view = torch.zeros(1, 3, 8, 8)
+    >>> made = scene(Image.new("RGB", (8, 8)), None, view, view, [MapPanel("Grad-CAM", "tabby", torch.rand(4, 4))])
+    >>> len(made["panels"])
+    1
     """
     _check(photo, geometry, view, blurred, panels, difference, agreement)
     size = (view.shape[-2], view.shape[-1])

@@ -46,7 +46,7 @@ def public() -> dict[str, Callable[..., Any]]:
 
 def documented() -> dict[str, Callable[..., Any]]:
     """The classes and functions that README and docs import, by their full names."""
-    found = {}
+    found: dict[str, Callable[..., Any]] = {}
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for module, names in re.findall(r"from (faithmap[\w.]*) import ([\w, ]+)", page.read_text()):
             for name in names.split(", "):

@@ -1,4 +1,4 @@
-"""Pictures of the page: every tab after a real answer, at desktop and phone width, light and dark.
+"""Pictures of the page: every tab with a result, at desktop and phone width, light and dark.
 
     python benchmarks/app_screenshots.py --out docs/images
 
@@ -39,7 +39,7 @@ TABS = {
 IN_DOCS = {("contrast", "desktop", "light"), ("compare", "desktop", "dark"), ("saturation", "phone", "light")} | {
     ("browse", "desktop", "light")
 }
-COMPARED = ("rank descent", "gradcam", "integrated gradients")
+COMPARED = ("rank descent", "Grad-CAM", "Integrated Gradients")
 
 SPECIFICATION = """name = "bundled photographs"
 models = [{ name = "efficientnet_lite0" }]
@@ -63,15 +63,15 @@ resolution = 14
 
 
 def make_run(place: Path) -> Path:
-    """A benchmark's folder."""
-    photographs = place / "photographs"
-    photographs.mkdir()
+    """Run a small benchmark; returns its folder."""
+    folder = place / "photographs"
+    folder.mkdir()
     for name in ("chelsea", "coffee"):
         photo = Image.open(fm.sample_photo(name))
         across, down = photo.size
-        photo.save(photographs / f"{name}.jpg")
-        photo.crop((0, 0, 2 * across // 3, down)).save(photographs / f"{name} left.jpg")
-        photo.crop((across // 3, 0, across, down)).save(photographs / f"{name} right.jpg")
+        photo.save(folder / f"{name}.jpg")
+        photo.crop((0, 0, 2 * across // 3, down)).save(folder / f"{name} left.jpg")
+        photo.crop((across // 3, 0, across, down)).save(folder / f"{name} right.jpg")
     (place / "run.toml").write_text(SPECIFICATION)
     command = [sys.executable, "-m", "faithmap", "bench", "run", "run.toml", "--out", "run"]
     subprocess.run(command, cwd=place, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
@@ -80,7 +80,7 @@ def make_run(place: Path) -> Path:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser without a window."""
+    """A headless browser."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415
 
     found = shutil.which("chromium") or shutil.which("google-chrome")
@@ -91,7 +91,7 @@ def chromium() -> Iterator[Any]:
 
 
 def answered(tab: Any, name: str) -> None:
-    """Go to a tab, ask, and wait for the answer."""
+    """Open a tab, start its job, and wait for the result."""
     if not tab.get_by_role("tab", name=TABS[name]).is_visible():
         tab.locator(".overflow-menu > button").first.click()
         tab.locator(".overflow-dropdown button", has_text=TABS[name]).click()
@@ -111,7 +111,7 @@ def answered(tab: Any, name: str) -> None:
 
 
 def choose(tab: Any, methods: tuple[str, ...]) -> None:
-    """Take all others out of the comparison."""
+    """Remove all other methods from the comparison."""
     tokens = tab.locator("#compare-methods .token")
     for i in reversed(range(tokens.count())):
         if tokens.nth(i).inner_text().strip() not in methods:

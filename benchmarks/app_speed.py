@@ -1,10 +1,10 @@
-"""How soon the page answers and ends, and what it keeps: seconds to the first map, memory over requests in a row.
+"""Speed and memory of the page: seconds to the first map and to the end of the server, and memory over many requests.
 
     python benchmarks/app_speed.py --requests 20
 
-A real page of the embedded model is opened, and asked as a browser asks it, through its own server; the browser's own part is
-left out. Memory is the server's resident set after each answer; two requests come before the first that counts, since Python,
-torch and Gradio fill caches once. In the end it is asked for 2,000 iterations, and told to end while it computes.
+The page of the embedded model is started, and requests are sent to its server as a browser sends them; the time in the browser
+is not included. Memory is the resident set of the server after each answer. Two requests before the measurement fill the caches
+of Python, torch and Gradio. At the end, a request with 2,000 iterations is sent, and the server is ended while it computes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def opened(threads: int, *options: str) -> Iterator[tuple[str, subprocess.Popen[
 
 
 class Page:
-    """One visitor, who asks what the page's own script asks."""
+    """One visitor, who sends the requests of the page's script."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -59,7 +59,7 @@ class Page:
         self.run = next(d["id"] for d in config["dependencies"] if d.get("trigger_after") == self.begin and d["backend_fn"])
 
     def explain(self, iterations: int = 25) -> Iterator[None]:
-        """One question by the default method; a step for each map that arrives, and one at the end."""
+        """One request with the default method; yields for each map that arrives, and at the end."""
         self._post("run/predict", self.begin, [])
         photo = {"token": "chelsea", "name": "chelsea"}
         settings = [28, iterations, None, "", "", ""]
@@ -83,7 +83,7 @@ class Page:
 
 
 def memory_of(process: int) -> float:
-    """Resident, in MiB."""
+    """Resident memory in MiB."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     assert found is not None
     return int(found[1]) / 1024
@@ -91,7 +91,7 @@ def memory_of(process: int) -> float:
 
 def seconds_to_end(page: Page, server: subprocess.Popen[str]) -> float:
     """From SIGTERM to the end of the process, while it computes."""
-    request = page.explain(2000)  # held: a visitor who hangs up is not computed for
+    request = page.explain(2000)  # kept open: a closed request is cancelled
     next(request)
     began = time.perf_counter()
     server.send_signal(signal.SIGTERM)
@@ -100,7 +100,7 @@ def seconds_to_end(page: Page, server: subprocess.Popen[str]) -> float:
 
 
 def main() -> None:
-    """Ask, and print what it took."""
+    """Send the requests, and print the times and the memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)

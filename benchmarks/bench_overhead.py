@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--resolution", type=int, default=28, help="of I-GOS, in cells a side")
+    parser.add_argument("--resolution", type=int, default=28, help="of I-GOS, in cells per side")
     parser.add_argument("--warm", type=int, default=1, help="images before the run that is timed; 0 for none")
     parser.add_argument("--shard", type=int, default=16)
     parser.add_argument("--model", default="efficientnet_lite0")

@@ -1,10 +1,10 @@
-"""Infidelity of the named class activation maps: how well each foretells what the score loses when squares go.
+"""Infidelity of the named class activation maps: how well each predicts the change of the score when squares turn black.
 
     python benchmarks/cam_infidelity.py --photos ../shared/photos --count 16 --autocast bfloat16
 
-Random squares turn black; a map's value is read as what its pixel takes along when it goes,
-scaled as well as it can be. Shown is the part that stays unexplained, in [0, 1]: a map of zeros leaves 1. The draws are the
-same for all maps. Differences are paired.
+Random squares turn black. The value of a map at a pixel is the predicted fall of the score if the pixel is removed; each map is
+multiplied by its best factor. The table has the unexplained share, in [0, 1]; a map of zeros has 1. The draws are the same for
+all maps. Differences are paired.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from faithmap.metrics.functional import infidelity
 
 
 def main() -> None:
-    """One row a method."""
+    """One row per method."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=16)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--perturbation", choices=("gaussian", "square"), default="square")

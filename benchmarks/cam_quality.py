@@ -2,8 +2,8 @@
 
     python benchmarks/cam_quality.py --photos ../shared/photos --count 16 --autocast bfloat16
 
-Every map is played at 7x7 and at 28x28 cells, resampled where it is coarser or finer. Prints one Markdown table a layer and
-resolution, with paired differences to plain Grad-CAM of the last layer. ``--grid named`` keeps to the named methods.
+Every map is evaluated at 7x7 and at 28x28 cells, resampled if it is coarser or finer. Prints one Markdown table per
+resolution, with paired differences to plain Grad-CAM of the last layer. ``--grid named`` measures only the named methods.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Explain = Callable[[Tensor], fm.Explanation]
 
 
 def named(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tuple[str, Explain]]:
-    """The named methods with their default settings, and Grad-CAM with its cells elsewhere: on equal parts, or stretched."""
+    """The named methods with their default settings, and Grad-CAM with its cells on equal parts, or stretched."""
     shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     for name, method in METHODS.items():
         if name.endswith("cam") or "gradcam" in name:
@@ -51,7 +51,7 @@ def grid(model: fm.Classifier, layer: str, options: argparse.Namespace) -> Itera
 
 
 def measure(bench: Bench, name: str, explain: Explain, resolutions: list[int]) -> None:
-    """Explain each photograph once, and play its map at every resolution; what is known is not measured again."""
+    """Explain each photograph once, and evaluate its map at every resolution; stored results are not measured again."""
     for photo, image in zip(bench.photos, bench.images.split(1), strict=True):
         wanted = [r for r in resolutions if bench.results.get(photo, name, r) is None]
         if not wanted:
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", default=["bn2", "blocks.5.0.bn1", "blocks.3.0.bn1"], help="of the grid")
     parser.add_argument("--skip", nargs="*", default=["scorecam", "ablationcam"], help="named methods that take too long")
     parser.add_argument("--reference", default="gradcam", help="method that the others are compared with, pair by pair")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
     methods = dict(named(bench.model, options))

@@ -1,8 +1,8 @@
-"""Seconds of the class activation maps, as ratios to the bare forward passes of the same number, and to public libraries.
+"""Seconds of the class activation maps, as ratios to the same number of bare forward passes, and those of other libraries.
 
     python benchmarks/cam_speed.py --photos ../shared/photos --repeat 5
 
-Runs of all alternate, and a ratio is the median over the rounds: a machine that drifts slows all of them.
+The runs alternate, and a ratio is the median over the rounds, so that a change of the machine's speed affects all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from faithmap.probe import autocasting
 
 
 def bare(model: fm.Classifier, images: Float[Tensor, "n c h w"], passes: int, chunk: int, dtype: torch.dtype | None) -> None:
-    """So many forward passes of every image, without gradients and with nothing around them."""
+    """That number of forward passes of every image, without gradients and with nothing around them."""
     stream = images.repeat_interleave(passes, dim=0)
     with torch.no_grad(), autocasting(images.device, dtype):
         for part in stream.split(chunk):
@@ -35,7 +35,7 @@ def bare(model: fm.Classifier, images: Float[Tensor, "n c h w"], passes: int, ch
 
 
 def libraries(model: fm.Classifier, layer: torch.nn.Module) -> dict[str, Callable[[Tensor], object]]:
-    """Grad-CAM as grad-cam and torch-cam have it, where they are installed."""
+    """Grad-CAM of grad-cam and torch-cam, if they are installed."""
     found: dict[str, Callable[[Tensor], object]] = {}
     if find_spec("pytorch_grad_cam"):
         targets = import_module("pytorch_grad_cam.utils.model_targets")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: photographs, arguments, rivals, tables with standard errors and paired differences."""
+"""Shared code of the benchmarks: photographs, arguments, other maps, tables with standard errors and paired differences."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import faithmap as fm
 
 
 def arguments(description: str, *, seed: int = 0, count: int | None = None) -> argparse.ArgumentParser:
-    """The options that every benchmark takes."""
+    """The options of every benchmark."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--photos", type=Path, default=Path("../shared/photos"), help="folder of photographs")
     parser.add_argument(
         "--part", choices=("tune", "report", "all"), default="report", help="even, odd or all photographs by name"
     )
-    parser.add_argument("--count", type=int, default=count, help="so many photographs, evenly spread over the part")
+    parser.add_argument("--count", type=int, default=count, help="number of photographs, evenly spread over the part")
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=seed)
@@ -33,7 +33,7 @@ def arguments(description: str, *, seed: int = 0, count: int | None = None) -> a
 
 
 def autocast(options: argparse.Namespace) -> torch.dtype | None:
-    """The lower precision that was asked for."""
+    """The lower precision of the options; None for full precision."""
     return None if options.autocast == "none" else getattr(torch, options.autocast)
 
 
@@ -73,7 +73,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """Both areas of one method's map of one photograph, and what it cost."""
+    """Both areas of one method's map of one photograph, and its cost."""
 
     photo: str
     method: str
@@ -91,10 +91,10 @@ class Row:
 
 
 class Results:
-    """Rows in a CSV file, each written when it is measured: a run that was cut off goes on where it was.
+    """Rows in a CSV file, each written when it is measured, so that an interrupted run can be resumed.
 
     Args:
-        path: of the file; None keeps the rows in memory alone.
+        path: of the file; None keeps the rows only in memory.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -107,7 +107,7 @@ class Results:
                     self._keep(Row(line["photo"], line["method"], int(line["resolution"]), *numbers))
 
     def get(self, photo: str, method: str, resolution: int) -> Row | None:
-        """What was measured before."""
+        """The stored row; None if it was not measured."""
         return self.rows.get((photo, method, resolution))
 
     def add(self, row: Row) -> None:
@@ -127,7 +127,7 @@ class Results:
 
 
 def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution: int) -> fm.Explanation:
-    """Grad-CAM of the last layer, stretched over the image and resampled: a rival, as everybody draws it."""
+    """Grad-CAM of the last layer, stretched over the image and resampled, as it is usually drawn."""
     explanation = stretched(fm.GradCAM(model)(images))
     return fm.Explanation(
         explanation.at((resolution, resolution)), explanation.image_size, target=explanation.target, method=explanation.method
@@ -135,12 +135,12 @@ def grad_cam(model: fm.Classifier, images: Float[Tensor, "n 3 h w"], resolution:
 
 
 def stretched(explanation: fm.Explanation) -> fm.Explanation:
-    """The same map with its corners on the image's, wherever its cells stand."""
+    """The same map with its corners aligned with those of the image."""
     return replace(explanation, rows=None, columns=None)
 
 
 def random_map(images: Float[Tensor, "n 3 h w"], resolution: int, seed: int) -> fm.Explanation:
-    """A map that knows nothing: the control of every table."""
+    """A random map: the control of every table."""
     generator = torch.Generator().manual_seed(seed)
     heatmap = torch.rand(len(images), resolution, resolution, generator=generator).to(images)
     return fm.Explanation(heatmap, (images.shape[-2], images.shape[-1]), method="random")

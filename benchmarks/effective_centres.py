@@ -1,4 +1,4 @@
-"""Where a network's cells look, by their gradients on photographs, beside where their windows are centred.
+"""Centres of a network's cells by their gradients on photographs, and the centres of their windows.
 
     python benchmarks/effective_centres.py --photos ../shared/photos --count 12 --part report
 
@@ -24,7 +24,7 @@ def centroids(gradient: Tensor) -> tuple[float, float]:
 
 
 def main() -> None:
-    """One row a layer."""
+    """One row per layer."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=12)
     parser.add_argument("--layers", nargs="+", default=["blocks.3.0.bn1", "blocks.5.0.bn1", "bn2"])
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""Seconds of the metrics that ask a model many questions, as ratios to the bare forward passes of the same number, in one run.
+"""Seconds of the metrics that take many passes of the model, as ratios to the same number of bare forward passes.
 
     python benchmarks/metric_speed.py --photos ../shared/photos --repeat 5
 
-"Bare" is the same number of forward passes in chunks of the same sizes, with nothing around them. Runs of both alternate, and a
-ratio is the median over the rounds: a machine that drifts slows both. Quantus, where it is installed, is timed on about as many
-passes; it does not draw what it removes, so that only the work is the same.
+"Bare" is the same number of forward passes in chunks of the same sizes, with nothing around them. The two runs alternate, and a
+ratio is the median over the rounds, so that a change of the machine's speed affects both. Quantus, if it is installed, is timed
+with about the same number of passes. Its infidelity does not draw random perturbations: only the amount of work is comparable.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ import faithmap as fm
 from faithmap.metrics.functional import infidelity
 
 Work = Callable[[torch.nn.Module], object]
-"""Asks the model that it is given; everything else is settled."""
+"""Evaluates the metric for a model; all other arguments are fixed."""
 
 GRID = 7
-"""Cells a side that Quantus removes one after the other in its infidelity."""
+"""Cells per side that Quantus removes one after the other in its infidelity."""
 
 STEPS = 96
-"""Of Quantus's deletion: nearly as many as deletion and insertion have together, and a divisor of the numbers in an image."""
+"""Steps of Quantus's deletion: nearly as many as deletion and insertion together, and a divisor of the number of values."""
 
 
 def ours(images: Float[Tensor, "n 3 h w"], maps: Tensor, options: argparse.Namespace) -> dict[str, Work]:
@@ -51,33 +51,33 @@ def ours(images: Float[Tensor, "n 3 h w"], maps: Tensor, options: argparse.Names
 
 
 def quantus(images: Float[Tensor, "n 3 h w"], maps: Tensor, target: Tensor, options: argparse.Namespace) -> dict[str, Work]:
-    """Quantus's deletion (pixel flipping) and infidelity, of as many passes or nearly."""
+    """Quantus's deletion (pixel flipping) and infidelity, with about the same number of passes."""
     if not find_spec("quantus"):
         return {}
     library = import_module("quantus")
     side = images.shape[-1] // GRID
     quiet = {"disable_warnings": True, "display_progressbar": False}
     flipping = library.PixelFlipping(features_in_step=images[0].numel() // STEPS, perturb_baseline="black", **quiet)
-    foretold = library.Infidelity(
+    patches = library.Infidelity(
         perturb_patch_sizes=[side], n_perturb_samples=max(1, options.draws // GRID**2), perturb_baseline="black", **quiet
     )
     pixels = torch.nn.functional.interpolate(maps.unsqueeze(1), images.shape[-2:], mode="bilinear", align_corners=True)
     data = {"x_batch": images.cpu().numpy(), "y_batch": target.cpu().numpy(), "a_batch": pixels.cpu().numpy()}
 
-    def ask(metric: Callable[..., object], model: torch.nn.Module) -> object:
+    def evaluate(metric: Callable[..., object], model: torch.nn.Module) -> object:
         return metric(model=model, **data, device=options.device, batch_size=options.chunk, softmax=True)
 
-    return {"quantus, pixel flipping": partial(ask, flipping), "quantus, infidelity": partial(ask, foretold)}
+    return {"quantus, pixel flipping": partial(evaluate, flipping), "quantus, infidelity": partial(evaluate, patches)}
 
 
 def row(
     name: str, work: Work, model: fm.Classifier, images: Float[Tensor, "n 3 h w"], options: argparse.Namespace
 ) -> list[str]:
-    """A work and its bare passes in turn; the first run of each is not counted."""
+    """A metric and its bare passes alternately; the first run of each is not counted."""
     recorder = Recorder(model).eval()
     try:
         work(recorder)
-    except Exception as error:  # noqa: BLE001 - somebody else's library may fail in any way, and that is the result
+    except Exception as error:  # noqa: BLE001 - another library may fail in any way, and the failure is the result
         reason = " ".join(str(error).split()) or "no reason given"
         return [name, f"{len(images)}", "failed", f"{type(error).__name__}: {reason[:80]}", ""]
     passes = [(size, False) for size, _ in recorder.passes]
@@ -94,7 +94,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=8)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--draws", type=int, default=1000, help="of infidelity, for each image")
-    parser.add_argument("--only", default="", help="metrics whose name holds this")
+    parser.add_argument("--only", default="", help="only metrics whose name contains this")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     model = fm.load(options.model, device=options.device).eval()

@@ -2,7 +2,7 @@
 
     python benchmarks/rank_descent_ablation.py --photos ../shared/photos --count 12 --autocast bfloat16
 
-The even photographs. ``steady`` and ``seeds`` are those of tune_rank_descent.py.
+Uses the even photographs. ``steady`` and ``seeds`` are those of tune_rank_descent.py.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python benchmarks/road_speed.py --photos ../shared/photos --count 4 --repeat 5
 
 The masks are those of ROAD itself: the most relevant pixels of Grad-CAM's maps. Conjugate gradients, with the operator's
-diagonal as preconditioner, begin at a flat colour or at a fill from a pyramid of means, and are stopped when they are as close
-to the solution as the multigrid solver promises to be; finding out when that is, is not timed. Runs of all alternate, and a
-ratio is the median over the rounds: a machine that drifts slows all of them.
+diagonal as preconditioner, start at a flat colour or at a fill from a pyramid of means. They stop when their error is below the
+tolerance of the multigrid solver; the check is not timed. The runs alternate, and a ratio is the median over the rounds, so
+that a change of the machine's speed affects all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def imputed(images: Images, removed: Masks, chunk: int) -> None:
 
 
 def multigrid_iterations(images: Images, removed: Masks) -> int:
-    """The fewest with which every mask meets the tolerance."""
+    """The smallest number of iterations with which every mask meets the tolerance."""
     for count in range(1, 100):
         try:
             linear_imputation(images, removed, max_iterations=count)
@@ -59,7 +59,7 @@ def multigrid_iterations(images: Images, removed: Masks) -> int:
 
 
 def alone(images: Images, removed: Masks, start: Images, steps: int, stop: Callable[[Images], bool] | None = None) -> int:
-    """So many steps of conjugate gradients without multigrid, or fewer if told to stop; returns their number."""
+    """Conjugate gradients without multigrid: at most ``steps`` iterations, until ``stop`` is true; returns their number."""
     level = finest(removed.unsqueeze(1).to(images.dtype))
     inverse = level.free / neighbours(torch.ones_like(level.free[:1]))
     x = start * level.free
@@ -85,7 +85,7 @@ def flat_fill(images: Images, removed: Masks) -> Images:
 
 
 def pyramid_fill(images: Images, known: Float[Tensor, "m 1 h w"]) -> Images:
-    """Means of the known pixels on coarser and coarser grids, spread back where nothing finer is known."""
+    """Means of the known pixels on ever coarser grids; a removed pixel has the mean of the finest grid with a known pixel."""
     if max(known.shape[-2:]) == 1:
         return images
     weights = F.avg_pool2d(known, 2, ceil_mode=True)

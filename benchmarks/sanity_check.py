@@ -1,8 +1,8 @@
-"""Which methods forget what their model forgets: Spearman to the first map when all weights, or the last layers', are random.
+"""Parameter randomisation: Spearman correlation with the trained model's map if the last layers, or all weights, are random.
 
     python benchmarks/sanity_check.py --photos ../shared/photos --count 16
 
-Prints a Markdown table: mean and standard error over photographs, and the share of the random model's maps that rank nothing.
+Prints a Markdown table: mean and standard error over photographs, and the share of constant maps of the random model.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How the defaults of Expected Grad-CAM were chosen: one setting after the other is turned, all others as they are.
+"""The choice of the defaults of Expected Grad-CAM: one setting after the other is changed.
 
     python benchmarks/tune_expected.py --photos ../shared/photos --count 16 --autocast bfloat16
 
-The even photographs tune, the odd ones report. Every map is played at 14x14 cells, resampled where it is coarser or finer.
-Prints one Markdown table a setting, with paired differences to the defaults, and how complex the maps are: their Gini index,
-high where few cells hold most, and their entropy, 1 where all cells are alike.
+The even photographs are used for tuning, the odd ones for the results. Every map is evaluated at 14x14 cells, resampled if it
+is coarser or finer. Prints one Markdown table per setting, with paired differences to the defaults, the Gini index of the maps
+(high if few cells have most of the mass) and their entropy (1 if all cells are equal).
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from faithmap.metrics.functional import entropy, gini
 RESOLUTION = 14
 
 COMPLEX = 8
-"""Photographs that the Gini index and the entropy of the maps are the means of."""
+"""Number of photographs over which the Gini index and the entropy of the maps are averaged."""
 
 Settings = Mapping[str, Any]
 
 
 def turned(default: fm.ExpectedGradCAM, bench: Bench) -> dict[str, dict[str, Settings]]:
-    """For each setting its values, and what of the explainer they change."""
+    """For each setting its values, and the arguments of the explainer that they change."""
     gradient = default.gradient
     assert isinstance(gradient, Expected)
     others = fm.ImageSet(bench.images)
@@ -83,7 +83,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=16)
     parser.set_defaults(part="tune")
     parser.add_argument("--only", nargs="+", default=None, help="settings, such as layer noise")
-    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; what is in it is not measured again")
+    parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options: argparse.Namespace = parser.parse_args()
     bench = Bench.open(options)
     shared: dict[str, Any] = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}

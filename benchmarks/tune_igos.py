@@ -3,7 +3,7 @@
     python benchmarks/tune_igos.py --photos ../shared/photos --count 12 --autocast bfloat16
 
 The even photographs are used for tuning, the odd ones for the results. The grid is small on purpose: weights of the removed
-area around 0.1, and of the total variation around one that grows with the number of cells a side, since neighbouring cells of
+area around 0.1, and of the total variation around one that grows with the number of cells per side, since neighbouring cells of
 a finer mask differ less. The setting with the highest insertion minus deletion is the best; settings within a standard error
 of it are equally good.
 """
@@ -27,7 +27,7 @@ GRID = {
 
 
 def middle(resolution: int) -> float:
-    """The middle weight of the total variation: 2 up to 28 cells a side, in proportion beyond."""
+    """The middle weight of the total variation: 2 up to 28 cells per side, in proportion beyond."""
     return 2.0 * max(1.0, resolution / 28)
 
 

@@ -130,3 +130,28 @@ def test_every_page_is_linked() -> None:
     )
     for page in PAGES:
         assert f"{page.name}" in text, page
+
+
+def spellings(title: str) -> re.Pattern[str]:
+    """A title in any letter case, with or without hyphens and spaces: ``GradCAM``, ``Grad CAM``, ``grad-cam``."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])\+*|\++", title)
+    return re.compile(rf"(?i)(?<![\w./-]){'[- ]?'.join(map(re.escape, parts))}(?![\w+-])")
+
+
+def prose(document: Path) -> str:
+    """The text of a page without code, addresses and the titles of papers."""
+    return re.sub(r"(?ms)^```.*?^```|^>>> [^\n]*|`[^`\n]*`|]\([^)]*\)|\"[^\"\n]*(\n[^\"\n]*)?\"", "", document.read_text())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_one_spelling_in_the_documentation(name: str) -> None:
+    title = METHODS[name].explainer.title
+    for document in [*PAGES, DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"]:
+        for word in spellings(title).findall(prose(document)):
+            ordinary = word.islower() or (" " in word and word == word.capitalize())  # a library, or "expected gradients"
+            assert ordinary or word in (title, title[0].upper() + title[1:]), f"{document.name}: write {title!r}, not {word!r}"
+
+
+def test_titles_are_unique() -> None:
+    titles = [method.explainer.title for method in METHODS.values()]
+    assert len(set(titles)) == len(titles)

@@ -120,13 +120,13 @@ def test_transformers_need_no_settings(name: str) -> None:
     for parameter in model.parameters():
         if parameter.shape[0] == 5:
             nn.init.normal_(parameter)
-    why = GradCAM(model, relu=False)(image, 1)
-    assert why.diagnostics[0]["target_layer"] == [layer]
-    assert why.resolution == grid
-    assert why.heatmap.abs().sum() > 0
+    explanation = GradCAM(model, relu=False)(image, 1)
+    assert explanation.diagnostics[0]["target_layer"] == [layer]
+    assert explanation.resolution == grid
+    assert explanation.heatmap.abs().sum() > 0
     patch = size[0] / grid[0], size[1] / grid[1]
-    assert given(why.rows).tolist() == pytest.approx([patch[0] * (j + 0.5) - 0.5 for j in range(grid[0])])
-    assert given(why.columns).tolist() == pytest.approx([patch[1] * (j + 0.5) - 0.5 for j in range(grid[1])])
+    assert given(explanation.rows).tolist() == pytest.approx([patch[0] * (j + 0.5) - 0.5 for j in range(grid[0])])
+    assert given(explanation.columns).tolist() == pytest.approx([patch[1] * (j + 0.5) - 0.5 for j in range(grid[1])])
 
 
 def test_a_patch_of_a_transformer_is_at_its_place_in_the_image() -> None:
@@ -157,10 +157,10 @@ def test_hugging_face_vit() -> None:
         num_labels=4,
     )
     model = transformers.ViTForImageClassification(config)
-    why = GradCAM(model, relu=False)(torch.rand(2, 3, 32, 32), 1)
-    assert why.resolution == (4, 4)
-    assert why.diagnostics[0]["target_layer"][0].endswith("1.layernorm_before")
-    assert why.heatmap.abs().sum() > 0
+    explanation = GradCAM(model, relu=False)(torch.rand(2, 3, 32, 32), 1)
+    assert explanation.resolution == (4, 4)
+    assert explanation.diagnostics[0]["target_layer"][0].endswith("1.layernorm_before")
+    assert explanation.heatmap.abs().sum() > 0
 
 
 RESNET = ["layer4", "layer3", "layer2"]

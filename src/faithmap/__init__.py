@@ -1,4 +1,4 @@
-"""Heatmaps that show which pixels an image model's decision rests on, with the evidence that they do.
+"""Heatmaps that show which pixels the decision of an image model depends on, with evidence.
 
 The public names stand in ``__init__.pyi``. Each is imported when it is first used: the core needs torch alone, and the command
 line starts without it.

@@ -1,11 +1,11 @@
 r"""Baselines: what a removed pixel becomes.
 
-A baseline must hold nothing of the explained class, :math:`f_c(b) \\approx 0`, and must not be so strange that the model
-answers to the strangeness. I-GOS blurs the image heavily. Both public I-GOS codes use a Gaussian of kernel 51 and sigma
-50 at 224 pixels, which the kernel cuts at half a sigma: in effect a box. :class:`Blur` names both numbers, so that the
-untruncated Gaussian, a stronger baseline, has its own name.
+A baseline should have no evidence for the explained class, :math:`f_c(b) \\approx 0`, and should not be so far from the
+training images that the model's output for it is arbitrary. I-GOS uses a strong blur. Both public I-GOS codes use a Gaussian
+with kernel 51 and sigma 50 at 224 pixels. The kernel is cut at half a sigma, so that it is almost a box. :class:`Blur` has
+both numbers as settings; the untruncated Gaussian, a stronger baseline, has another name.
 
-All baselines work in the units of the images that they are given, [0, 1] pixels for a Classifier, and one image at a time.
+Baselines have the units of the images, [0, 1] pixels for a Classifier. The baseline of an image does not depend on the others.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def make_baseline(baseline: Baseline, images: Float[Tensor, "n c h w"]) -> Float
     Args:
         baseline: a name from :data:`BASELINES`, a constant pixel value, a tensor that broadcasts to the images, or a
             callable that makes one from them.
-        images: what is explained.
+        images: the explained images.
 
     Raises:
         ValueError: for an unknown name, a shape that does not fit, or values that are not finite.
@@ -201,7 +201,7 @@ def make_baseline(baseline: Baseline, images: Float[Tensor, "n c h w"]) -> Float
     if torch.broadcast_shapes(made.shape, images.shape) != images.shape:
         raise ValueError(f"the baseline has shape {tuple(made.shape)}, which does not broadcast to {tuple(images.shape)}")
     if not bool(made.isfinite().all()):
-        raise ValueError("the baseline holds NaN or infinite values")
+        raise ValueError("the baseline has NaN or infinite values")
     return made.expand(images.shape)
 
 

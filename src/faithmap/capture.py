@@ -1,15 +1,16 @@
-r"""Look into a model's forward pass. The model stays unchanged, and compiled models run uncompiled meanwhile.
+r"""Capture activations, operations and calls of a forward pass. The model is left unchanged; compiled models run uncompiled.
 
 A pass is visible at three levels, and the library needs all of them:
 
 layers
     :class:`Capture` keeps a layer's activation :math:`A` and the score's gradient :math:`\partial y / \partial A`.
 operations
-    Below autograd (:func:`intercept_operations`), where modules, functions and operators are all alike, and changes in place
-    are visible. To follow tensors: where cells are centred (:class:`CellTracker`), what made the score (Excitation Backprop).
+    Below autograd (:func:`intercept_operations`), where all modules, functions and operators call the same operations, and
+    in-place changes are visible. Used to follow tensors, for the centres of cells (:class:`CellTracker`) and for Excitation
+    Backprop.
 calls
-    Above autograd (:func:`intercept_calls`), as the model's author wrote them. Only here can a module with backward hooks take
-    the place of a function, as the methods of captum need it: below, the gradient of the function is already fixed.
+    Above autograd (:func:`intercept_calls`), as in the source of the model. Only at this level can a module with backward hooks
+    replace a function, as the methods of captum require: below, the gradient of the function is already fixed.
 
 At a layer the activation is cut out of the network and becomes the leaf of a new graph. Nothing below it requires a gradient
 (:func:`faithmap.model.undisturbed` freezes the weights, images are detached), so that the graph begins at the layer and the
@@ -24,8 +25,8 @@ its output cell :math:`j` on its input's cell :math:`s j - p + d (k - 1) / 2`. F
 .. math:: centre(j) = start + jump \cdot j, \qquad
     start \leftarrow start + jump \, \bigl(\tfrac{d (k - 1)}{2} - p\bigr), \qquad jump \leftarrow jump \cdot s
 
-A ResNet's last cells are thus centred at :math:`32 j`, where resizing its map puts them at :math:`32 j + 15.5`. Networks that
-pad one side more than the other ("SAME") differ again.
+The last cells of a ResNet are centred at :math:`32 j`, while resizing its map places them at :math:`32 j + 15.5`. Networks
+that pad one side more than the other ("SAME") have other centres.
 
 The numbers are read from the operations of one forward pass, tensor by tensor, whichever module or function called them.
 Where a tensor cannot be followed, as in a network that moves channels to the end and back or makes tokens of patches, the place
@@ -150,7 +151,7 @@ def _first_replaced(output: tuple[Any, ...] | list[Any], first: Tensor) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """An operation or a call that is about to be done.
+    """An operation or a call before it is run.
 
     Attributes:
         function: a torch operator, or the function that was called.
@@ -198,7 +199,7 @@ class Operation:
         return found
 
     def run(self) -> Any:
-        """Do it as it was called."""
+        """Run it as it was called."""
         return self.function(*self.args, **self.kwargs)
 
     @property
@@ -208,7 +209,7 @@ class Operation:
 
 
 Intercept: TypeAlias = Callable[[Operation], Any]
-"""Does an operation, by ``run`` or otherwise, and returns its result."""
+"""Runs an operation, by ``run`` or otherwise, and returns its result."""
 
 
 @contextmanager

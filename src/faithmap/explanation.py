@@ -37,10 +37,11 @@ class Explanation:
         score: the explained score of each clean image.
         rows: centre of each row of cells, in pixels (0 is the centre of the first pixel); None aligns the corners.
         columns: centre of each column of cells, in pixels; None aligns the corners.
-        method: name of the explainer.
+        method: name of the explainer's class.
         settings: settings of the explainer, as plain data.
         diagnostics: one dict of plain data for each image.
         function: the callable target, which metrics then use as their default target; None if the target is a class.
+        title: name of the method for figures; by default that of the class.
 
     Raises:
         ValueError: if the heatmap has another number of dimensions than three.
@@ -56,10 +57,13 @@ class Explanation:
     settings: Mapping[str, Any] = field(default_factory=dict)
     diagnostics: Sequence[Mapping[str, Any]] = ()
     function: ScoreFunction | None = None
+    title: str = ""
 
     def __post_init__(self) -> None:
         if self.heatmap.ndim != 3:
             raise ValueError(f"heatmap has shape {tuple(self.heatmap.shape)}, expected (images, rows, columns)")
+        if not self.title:
+            object.__setattr__(self, "title", "given map" if self.method == "array" else self.method)
 
     @classmethod
     def from_array(cls, heatmap: Any, image_size: tuple[int, int], *, target: Any = None, method: str = "array") -> Explanation:
@@ -137,6 +141,7 @@ class Explanation:
             method=self.method,
             settings=self.settings,
             diagnostics=self.diagnostics[one],
+            title=self.title,
             function=function_of(self.function, torch.arange(len(self), device=self.heatmap.device)[one]),
         )
 

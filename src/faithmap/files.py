@@ -1,7 +1,7 @@
-"""Files and folders that are complete or absent: made aside, brought to the disk, and renamed.
+"""Write files and folders that are complete or absent: under a temporary name, synced to disk, and then renamed.
 
-What is replaced is renamed aside first, too, and comes back if anything goes wrong: no moment leaves half of a thing under its
-name.
+A folder that is replaced is first renamed, too, and restored after an error. A partial result is never visible under the
+final name.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """All of it under that name, or nothing.
+    """Write a file completely, or not at all.
 
     Raises:
-        OSError: where it cannot be written; what stood there before still does.
+        OSError: if it cannot be written; an existing file is then unchanged.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -35,7 +35,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextmanager
 def complete_or_absent(folder: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to fill, which appears under its name when the block ends, and vanishes if it fails or is interrupted."""
+    """A temporary folder that gets its final name at the end of the block, and is deleted if the block fails."""
     token = secrets.token_hex(4)
     partial = folder.with_name(f".{folder.name}.{token}.partial")
     older = folder.with_name(f".{folder.name}.{token}.older")
@@ -56,7 +56,7 @@ def complete_or_absent(folder: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Have the system bring a file or folder to the disk; Windows knows no such thing of a folder."""
+    """Sync a file or folder to disk; Windows cannot sync a folder."""
     if os.name != "posix":
         return
     number = os.open(path, os.O_RDONLY)

@@ -1,7 +1,7 @@
-"""What a model is shown of a photograph, and the way back.
+"""Geometry: from an original image to the model's input, and from a heatmap back to the original image.
 
-Preprocessing resizes a photograph (H, W) and cuts out its centre. Both are affine in pixel coordinates, so the part of
-the photograph that the model saw is a window, and a heatmap of the model's input belongs into that window.
+Preprocessing resizes an original image (H, W) and crops its centre. Both are affine in pixel coordinates, so that the model's
+input corresponds to a rectangular window of the original image, and a heatmap is drawn in that window.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 
 class Window(NamedTuple):
-    """A rectangle on a photograph, in pixels from its top left corner; it may stick out where a crop was padded."""
+    """A rectangle on the original image, in pixels from its top left corner; it exceeds the image if the crop was padded."""
 
     top: float
     left: float

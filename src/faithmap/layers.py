@@ -1,4 +1,4 @@
-"""Target layers: which modules they are, how their activations become (n, k, h, w), and where their cells are centred.
+"""Target layers: their modules, their activations as (n, k, h, w), and the centres of their cells.
 
 A layer is found by module, by name, or as the last one with a spatial output. Transformers return tokens (n, t, k), or channels
 at the end (n, h, w, k); :func:`as_grid` recognises both, and a ``reshape_transform`` of the user's own overrules it.
@@ -165,8 +165,8 @@ def channels_first(activation: Float[Tensor, "n h w k"]) -> Float[Tensor, "n k h
 def is_patches(reshape: ReshapeTransform) -> bool:
     """Whether the cells are patches of a transformer, single or merged.
 
-    Their places are known: they are equal parts of the image. Gradients would put them too near to the middle, since attention
-    reaches all of the image.
+    Their centres are those of equal parts of the image. Centres by gradients would be too near to the middle, because attention
+    covers the whole image.
     """
     return reshape is channels_first or isinstance(reshape, TokenGrid)
 

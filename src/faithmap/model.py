@@ -198,7 +198,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:
-    """Every module once. ``model.modules()`` also makes their names, which takes longer than all else around a pass."""
+    """Every module once. ``model.modules()`` also computes names, which takes longer than all other work around a pass."""
     found, visited = [model], {model}
     for module in found:
         for child in module._modules.values():

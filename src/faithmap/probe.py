@@ -1,4 +1,4 @@
-r"""Probe: the one way in which the library runs a user's model.
+r"""Probe: all passes of a user's model.
 
 Every pass of a model goes through :func:`run_model`. A probe adds what all methods and metrics need: it splits images into
 chunks, sets the precision, and counts the forward and backward passes of each image. Its three kinds differ in what they vary:

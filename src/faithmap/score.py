@@ -132,7 +132,7 @@ class Score:
         kind: of a class's score.
         classes: of each image.
         function: instead of classes.
-        scale: what each image's score is multiplied by; None for 1.
+        scale: factor of each image's score; None for 1.
     """
 
     kind: ScoreKind = "probability"
@@ -185,7 +185,7 @@ def require_gradient(scores: Float[Tensor, " m"]) -> None:
     if not scores.requires_grad:
         raise ValueError(
             "the score has no gradient to the model: the model or the target cuts the graph, as a list of boxes made without "
-            "gradients does, or the layer does not feed the score; take a method that needs only scores: RISE, Occlusion, "
+            "gradients does, or the layer does not feed the score; use a method that needs only scores: RISE, Occlusion, "
             "ScoreCAM or AblationCAM"
         )
 

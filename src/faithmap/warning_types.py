@@ -50,7 +50,7 @@ class CompletenessWarning(FaithmapWarning):
 
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Warnings of this library are not shown inside the block: whoever asks says them by itself, or they were said before."""
+    """Suppress this library's warnings in the block; the caller reports them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FaithmapWarning)
         yield

@@ -19,7 +19,7 @@ from faithmap.app.desk import AppState
 
 pytestmark = pytest.mark.filterwarnings(*PANDAS)
 
-TOLD = re.compile(r"Traceback|File \"|site-packages|faithmap-app-|/(?:home|tmp|usr|root|etc|opt|var)/")
+LEAK = re.compile(r"Traceback|File \"|site-packages|faithmap-app-|/(?:home|tmp|usr|root|etc|opt|var)/")
 """What no answer may contain."""
 
 STRANGE: list[Any] = [
@@ -100,9 +100,9 @@ def test_strange_values_are_answered_with_one_line(site: tuple[Page, AppState], 
     for place in range(len(given)):
         for value in STRANGE:
             _, text = page.ask(event, [*given[:place], value, *given[place + 1 :]])
-            assert not TOLD.search(text), (place, str(value)[:40])
+            assert not LEAK.search(text), (place, str(value)[:40])
     for data in ([], given[:-1], None, "x", 5, [given]):
-        assert not TOLD.search(page.ask(event, data)[1])
+        assert not LEAK.search(page.ask(event, data)[1])
     assert page.ask(event, given)[0] == 200, "the page goes on"
 
 
@@ -117,12 +117,12 @@ def test_only_tokens_of_photographs_are_kept(site: tuple[Page, AppState]) -> Non
 
 
 def test_only_bodies_of_the_page_are_accepted(site: tuple[Page, AppState]) -> None:
-    for told in (
+    for body in (
         b'{"data": [{"token": "w", "name": "n"}, null, 1, ["a"]], "fn_index": 1}',
         b'{"event_data": {"index": 3}}',
         b"{}",
     ):
-        assert is_page_body(told)
+        assert is_page_body(body)
     deep = b'{"data": ' + b"[" * 100_000
     for strange in (
         b"",

@@ -98,8 +98,8 @@ def test_methods_have_their_own_settings(newcomer: Visitor) -> None:
     tab = newcomer.tab
     tab.click("#explain-settings button >> nth=0")
     tab.wait_for_selector("#explain-resolution")
-    tab.locator("#explain-method input").fill("smooth gradcam")
-    tab.get_by_role("option", name="smooth gradcam", exact=True).click()
+    tab.locator("#explain-method input").fill("Smooth Grad-CAM")
+    tab.get_by_role("option", name="Smooth Grad-CAM", exact=True).click()
     tab.wait_for_selector("#explain-samples")
     assert not tab.locator("#explain-resolution").is_visible()
     assert "noisy copies" in tab.locator(".fm-about").first.inner_text()
@@ -138,7 +138,7 @@ def test_methods_are_compared_side_by_side_with_their_agreement(visitor: Visitor
     visitor.open("Compare")
     assert visitor.ask("compare").startswith("done")
     text = visitor.tab.locator("#compare-viewer").inner_text()
-    for words in ("rank descent", "integrated gradients", "forward passes", "seconds", "agree"):
+    for words in ("rank descent", "Integrated Gradients", "forward passes", "seconds", "agree"):
         assert words in text
     assert visitor.tab.locator("#compare-viewer .scrubber:visible").count() == 1
 

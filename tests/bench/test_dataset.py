@@ -102,8 +102,8 @@ def test_a_csv_file_names_images_and_classes(bench: Bench) -> None:
     bench.write('path = "photos"', 'kind = "csv"\npath = "list.csv"\ntarget = "label"')
     run(read_spec(bench.spec), bench.home / "out", base=bench.home)
     found = rows(bench.home / "out")
-    told = {(row["image"], row["target"], row["label"]) for row in found}
-    assert told == {("photos/1.png", 2, "cow"), ("photos/0.png", 1, "dog")}
+    labels = {(row["image"], row["target"], row["label"]) for row in found}
+    assert labels == {("photos/1.png", 2, "cow"), ("photos/0.png", 1, "dog")}
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ class FakeRay:
 
     def __init__(self) -> None:
         self.joined: dict[str, Any] = {}
-        self.asked: dict[str, Any] = {}
+        self.options: dict[str, Any] = {}
         self.blocks: list[dict[str, str]] = []
         self.killed: list[Any] = []
         self.up = False
@@ -64,8 +64,8 @@ class FakeRay:
     def kill(self, actor: Any) -> None:
         self.killed.append(actor)
 
-    def remote(self, **asked: Any) -> Callable[[type], Any]:
-        assert asked == {"num_cpus": 0}, "the process with the data set takes the place of no actor"
+    def remote(self, **options: Any) -> Callable[[type], Any]:
+        assert options == {"num_cpus": 0}, "the process with the data set takes the place of no actor"
         return lambda kind: SimpleNamespace(remote=lambda *given: self.handle(kind(*given)))
 
     def handle(self, made: Any) -> Any:
@@ -76,12 +76,12 @@ class FakeRay:
         self.blocks = items
         return self
 
-    def map_batches(self, kind: Any, **asked: Any) -> Any:
-        self.asked = asked
-        self.actors = [kind(**asked["fn_constructor_kwargs"]) for _ in range(asked["compute"]["size"])]
+    def map_batches(self, kind: Any, **options: Any) -> Any:
+        self.options = options
+        self.actors = [kind(**options["fn_constructor_kwargs"]) for _ in range(options["compute"]["size"])]
         return self
 
-    def iter_batches(self, **asked: Any) -> Iterator[Any]:
+    def iter_batches(self, **options: Any) -> Iterator[Any]:
         pyarrow = pytest.importorskip("pyarrow")
         for i, block in reversed(list(enumerate(self.blocks))):
             yield from self.actors[i % len(self.actors)](pyarrow.Table.from_pylist([block]))
@@ -100,8 +100,8 @@ def test_a_cluster_is_joined_without_output(bench: Bench, fake_ray: FakeRay, und
     assert run_on(bench, RayEngine(actors=2)).done == 9
     assert fake_ray.joined["include_dashboard"] is False
     assert fake_ray.joined["log_to_driver"] is False
-    assert (fake_ray.asked["num_cpus"], fake_ray.asked["num_gpus"]) == (1, None)
-    assert fake_ray.asked["max_restarts"] == fake_ray.asked["max_task_retries"] == 3
+    assert (fake_ray.options["num_cpus"], fake_ray.options["num_gpus"]) == (1, None)
+    assert fake_ray.options["max_restarts"] == fake_ray.options["max_task_retries"] == 3
     assert len(fake_ray.blocks) == 9, "fewer than two shards of images per actor: every actor has work"
     assert fake_ray.context.enable_progress_bars is False
     assert fake_ray.context.execution_no_progress_timeout_s == -1
@@ -154,7 +154,7 @@ def test_an_actor_uses_the_device_it_was_given(bench: Bench, fake_ray: FakeRay, 
     shutil.rmtree(bench.out)
     with pytest.raises(BenchError, match="a GPU that torch cannot use; give --gpus 0"):
         run_on(bench, RayEngine(gpus=1))
-    assert fake_ray.asked["num_gpus"] == 1
+    assert fake_ray.options["num_gpus"] == 1
     assert not fake_ray.up
 
 

@@ -84,10 +84,10 @@ def kill_at_step(bench: Bench, step: int) -> None:
 
 def test_a_run_that_is_killed_ten_times_has_the_results_of_an_undisturbed_run(bench: Bench, undisturbed: Undisturbed) -> None:
     bench.write("tiny_bench_model:make", "tiny_bench_model:mortal", shard_size=1)
-    chance = random.Random(0)  # noqa: S311 - no secret
+    generator = random.Random(0)  # noqa: S311 - no secret
     there = []
     for _ in range(10):
-        kill_at_step(bench, 12 + chance.randrange(25))
+        kill_at_step(bench, 12 + generator.randrange(25))
         there.append(len(list(bench.out.glob("units/*.parquet"))))
     assert there == sorted(there), "nothing is lost"
     assert len(set(there)) > 3, there

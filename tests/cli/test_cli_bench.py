@@ -117,9 +117,9 @@ def test_plurals_and_rates(faith: Cli, spec: Path, tmp_path: Path, monkeypatch: 
     unit = next((tmp_path / "r" / "units").glob("gradient-00000-*"))
     unit.write_bytes(b"x")
     done = faith("bench", "run", spec, "--out", "r")
-    damaged, told = done.out.splitlines()
+    damaged, summary = done.out.splitlines()
     assert damaged == f"repeated because of damage: 1 file, the first is {unit.stem}"
-    assert told.startswith("r: 1 unit done in ")
+    assert summary.startswith("r: 1 unit done in ")
     (tmp_path / "photos" / "0.png").rename(tmp_path / "0.png")
     (tmp_path / "photos" / "1.png").rename(tmp_path / "1.png")
     planned = faith("bench", "plan", spec, "--passes-per-second", 10)

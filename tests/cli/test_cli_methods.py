@@ -44,7 +44,7 @@ def test_settings_are_shown_with_default_range_unit_and_help(faith: Callable[...
 
 
 def test_another_name_of_a_method_is_accepted(faith: Callable[..., Any]) -> None:
-    assert faith("methods", "mwp").out.startswith("excitation_backprop: ")
+    assert faith("methods", "mwp").out.startswith("excitation_backprop (excitation backprop): ")
 
 
 def test_an_unknown_method_is_refused(faith: Callable[..., Any]) -> None:

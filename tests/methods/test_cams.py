@@ -86,11 +86,11 @@ CELLS = 12
 
 def test_grad_cam_of_a_quadratic(quadratic: Quadratic, pictures: Tensor) -> None:
     """y = sum_k c_k |A_k|^2: the gradient is 2 c_k A_k, its mean the channel's weight."""
-    why = GradCAM(quadratic, target_layer="layer")(pictures, 0)
+    explanation = GradCAM(quadratic, target_layer="layer")(pictures, 0)
     a, c = 2 * pictures, torch.tensor([1.0, 2.0]).view(2, 1, 1)
-    assert torch.allclose(why.heatmap, ((2 * c * a).mean(dim=(2, 3), keepdim=True) * a).sum(dim=1))
-    assert torch.allclose(given(why.score), (c * a.square()).sum(dim=(1, 2, 3)))
-    assert torch.allclose(GradCAM(quadratic, target_layer="layer", relu=False)(pictures, 1).heatmap, -why.heatmap)
+    assert torch.allclose(explanation.heatmap, ((2 * c * a).mean(dim=(2, 3), keepdim=True) * a).sum(dim=1))
+    assert torch.allclose(given(explanation.score), (c * a.square()).sum(dim=(1, 2, 3)))
+    assert torch.allclose(GradCAM(quadratic, target_layer="layer", relu=False)(pictures, 1).heatmap, -explanation.heatmap)
     assert not GradCAM(quadratic, target_layer="layer")(pictures[:1] + 1, 0).heatmap.eq(0).any()
 
 
@@ -100,15 +100,15 @@ def test_integrated_gradients_of_a_quadratic(quadratic: Quadratic, pictures: Ten
     positions, shares = quadrature(rule, 5)
     assert (positions * shares).sum().item() == pytest.approx(mean)
     pooled = Integrated(samples=5, quadrature=rule, difference="none", pool="gradient")
-    why = CAM(quadratic, target_layer="layer", weighting="hires_cam", gradient=pooled)(pictures, 0)
+    explanation = CAM(quadratic, target_layer="layer", weighting="hires_cam", gradient=pooled)(pictures, 0)
     plain = HiResCAM(quadratic, target_layer="layer")(pictures, 0)
-    assert torch.allclose(why.heatmap, mean * plain.heatmap)
+    assert torch.allclose(explanation.heatmap, mean * plain.heatmap)
 
 
 def test_integrated_grad_cam_is_its_papers_sum(small_net: SmallNet, images: Tensor) -> None:
-    why = IntegratedGradCAM(small_net, target_layer="conv2", gradient=Integrated(samples=7, baseline="grey"))(images, 2)
+    explanation = IntegratedGradCAM(small_net, target_layer="conv2", gradient=Integrated(samples=7, baseline="grey"))(images, 2)
     small_net.eval()
-    expected = torch.zeros_like(why.heatmap)
+    expected = torch.zeros_like(explanation.heatmap)
     with torch.enable_grad():
         for step in range(1, 8):
             z = 0.5 + step / 7 * (images - 0.5)
@@ -117,17 +117,17 @@ def test_integrated_grad_cam_is_its_papers_sum(small_net: SmallNet, images: Tens
             y = 20 * small_net.head(a.relu().mean(dim=(2, 3)))[:, 2]
             (g,) = torch.autograd.grad(y.sum(), a)
             expected += (g.mean(dim=(2, 3), keepdim=True) * (a - start)).sum(dim=1).relu().detach() / 7
-    assert torch.allclose(why.heatmap, expected, atol=1e-5)
+    assert torch.allclose(explanation.heatmap, expected, atol=1e-5)
 
 
 def test_steps_along_a_path_are_complete_where_the_score_is_quadratic(quadratic: Quadratic, pictures: Tensor) -> None:
     """The trapezoid rule is exact for a gradient that is linear on the path, however few the positions."""
     steps = Expected(samples=3, paths=1, noise_std=0.0, references="black", difference="increment", pool="contribution")
-    why = CAM(quadratic, target_layer="layer", gradient=steps)(pictures, 0)
-    assert [d["completeness_gap"] for d in why.diagnostics] == pytest.approx([0, 0], abs=1e-7)
+    explanation = CAM(quadratic, target_layer="layer", gradient=steps)(pictures, 0)
+    assert [d["completeness_gap"] for d in explanation.diagnostics] == pytest.approx([0, 0], abs=1e-7)
     contributions = torch.tensor([1.0, 2.0]) * (2 * pictures).square().sum(dim=(2, 3))
     weights = (contributions / CELLS).view(2, 2, 1, 1)
-    assert torch.allclose(why.heatmap, (weights * 2 * pictures).sum(dim=1))
+    assert torch.allclose(explanation.heatmap, (weights * 2 * pictures).sum(dim=1))
 
 
 @pytest.mark.parametrize("difference", ["reference", "increment"])
@@ -138,8 +138,8 @@ def test_the_completeness_gap_falls_as_samples_grow(small_net: SmallNet, images:
         expected = Expected(
             samples=samples, paths=2, noise_std=0.0, references="black", difference=difference, pool="contribution"
         )
-        why = CAM(small_net, target_layer="conv1", gradient=expected)(images, 1)
-        gaps.append(sum(d["completeness_gap"] for d in why.diagnostics) / 3)
+        explanation = CAM(small_net, target_layer="conv1", gradient=expected)(images, 1)
+        gaps.append(sum(d["completeness_gap"] for d in explanation.diagnostics) / 3)
     assert gaps[-1] < 0.02
     assert gaps[-1] < gaps[1] < gaps[0]
 
@@ -154,10 +154,12 @@ def test_slopes_explain_the_whole_change(quadratic: Quadratic, pictures: Tensor)
 def test_contributions_are_channel_weights(quadratic: Quadratic, pictures: Tensor) -> None:
     """E[g (A(x) - A(x'))] of a quadratic from black is C_k = 2 c_k E[a] |A_k|^2; its mean weighs A(x)."""
     expected = Expected(samples=5, paths=5, noise_std=0.0, references="black", difference="reference", pool="contribution")
-    why = CAM(quadratic, target_layer="layer", gradient=expected)(pictures[:1], 0)
+    explanation = CAM(quadratic, target_layer="layer", gradient=expected)(pictures[:1], 0)
     a = 2 * pictures[:1]
     position = expected.draw(pictures[:1], torch.Generator().manual_seed(0)).position
-    ratio = why.heatmap / ((torch.tensor([1.0, 2.0]).view(2, 1, 1) * a.square()).mean(dim=(2, 3), keepdim=True) * a).sum(dim=1)
+    ratio = explanation.heatmap / (
+        (torch.tensor([1.0, 2.0]).view(2, 1, 1) * a.square()).mean(dim=(2, 3), keepdim=True) * a
+    ).sum(dim=1)
     assert ratio.std() < 1e-6
     assert ratio.mean().item() == pytest.approx(1, abs=0.2)
     assert sorted(position.tolist())[:5] == [0] * 5
@@ -181,16 +183,16 @@ def test_smooth_without_noise_is_plain(small_net: SmallNet, images: Tensor, weig
 def test_the_image_as_its_own_reference_makes_no_difference(small_net: SmallNet, images: Tensor) -> None:
     expected = Expected(samples=4, references=lambda image: image, noise_std=0.0, difference="reference", pool="map")
     with pytest.warns(UserWarning, match="one value everywhere"):
-        why = CAM(small_net, target_layer="conv2", gradient=expected)(images)
-    assert not why.heatmap.any()
-    assert [d["completeness_gap"] for d in why.diagnostics] == [None] * 3
+        explanation = CAM(small_net, target_layer="conv2", gradient=expected)(images)
+    assert not explanation.heatmap.any()
+    assert [d["completeness_gap"] for d in explanation.diagnostics] == [None] * 3
 
 
 def test_antithetic_noise_cancels_where_the_gradient_is_linear(quadratic: Quadratic, pictures: Tensor) -> None:
-    why = CAM(quadratic, target_layer="layer", gradient=Smooth(samples=2, noise_std=0.5))(pictures, 0)
-    assert torch.allclose(why.heatmap, GradCAM(quadratic, target_layer="layer")(pictures, 0).heatmap)
+    explanation = CAM(quadratic, target_layer="layer", gradient=Smooth(samples=2, noise_std=0.5))(pictures, 0)
+    assert torch.allclose(explanation.heatmap, GradCAM(quadratic, target_layer="layer")(pictures, 0).heatmap)
     free = CAM(quadratic, target_layer="layer", gradient=Smooth(samples=2, noise_std=0.5, antithetic=False))(pictures, 0)
-    assert not torch.allclose(why.heatmap, free.heatmap, rtol=0.01)
+    assert not torch.allclose(explanation.heatmap, free.heatmap, rtol=0.01)
 
 
 def test_positions_are_stratified() -> None:
@@ -233,8 +235,8 @@ def test_the_seed_decides(small_net: SmallNet, images: Tensor) -> None:
     [("plain", 1, 1), ("smooth", 6, 5), ("integrated", 7, 6), ("expected", 7, 6), ("contribution", 13, 12), ("steps", 11, 10)],
 )
 def test_passes(name: str, forward: int, backward: int, small_net: SmallNet, images: Tensor) -> None:
-    why = CAM(small_net, target_layer="conv2", gradient=ESTIMATORS[name], chunk_size=4)(images)
-    assert {(d["forward_passes"], d["backward_passes"]) for d in why.diagnostics} == {(forward, backward)}
+    explanation = CAM(small_net, target_layer="conv2", gradient=ESTIMATORS[name], chunk_size=4)(images)
+    assert {(d["forward_passes"], d["backward_passes"]) for d in explanation.diagnostics} == {(forward, backward)}
 
 
 @pytest.mark.parametrize("method", NAMED)
@@ -245,9 +247,9 @@ def test_model_and_images_are_left_unchanged(
     untouched(small_net.train())
     images.requires_grad_()
     with torch.no_grad():
-        why = method(small_net, target_layer="conv2")(images)
-    assert why.heatmap.shape == (3, 8, 8)
-    assert not why.heatmap.requires_grad
+        explanation = method(small_net, target_layer="conv2")(images)
+    assert explanation.heatmap.shape == (3, 8, 8)
+    assert not explanation.heatmap.requires_grad
     assert images.grad is None
 
 
@@ -256,37 +258,37 @@ def test_model_and_images_are_left_unchanged_after_an_error(
     fails_at: int, small_net: SmallNet, images: Tensor, untouched: Untouched
 ) -> None:
     untouched(small_net)
-    asked = []
+    calls = []
 
     def score(logits: Tensor) -> Tensor:
-        asked.append(len(logits))
-        if len(asked) == fails_at:
+        calls.append(len(logits))
+        if len(calls) == fails_at:
             raise ZeroDivisionError
         return logits[:, 0]
 
     with pytest.raises(ZeroDivisionError):
         CAM(small_net, target_layer="conv2", gradient=Smooth(samples=4), chunk_size=3)(images, score)
-    assert len(asked) == fails_at
+    assert len(calls) == fails_at
 
 
 def test_a_callable_score(small_net: SmallNet, images: Tensor) -> None:
-    why = GradCAM(small_net, target_layer="conv2")(images, lambda logits: logits[:, 1])
-    assert why.target is None
-    assert torch.allclose(why.heatmap, GradCAM(small_net, target_layer="conv2")(images, 1).heatmap)
+    explanation = GradCAM(small_net, target_layer="conv2")(images, lambda logits: logits[:, 1])
+    assert explanation.target is None
+    assert torch.allclose(explanation.heatmap, GradCAM(small_net, target_layer="conv2")(images, 1).heatmap)
 
 
 def test_the_models_own_choice_is_made_on_the_clean_image(small_net: SmallNet, images: Tensor) -> None:
-    why = SmoothGradCAM(small_net, target_layer="conv2", chunk_size=2)(images)
-    assert torch.equal(given(why.target), small_net.eval()(images).argmax(dim=1))
-    again = SmoothGradCAM(small_net, target_layer="conv2")(images, why.target)
-    assert torch.allclose(why.heatmap, again.heatmap, atol=1e-5)
+    explanation = SmoothGradCAM(small_net, target_layer="conv2", chunk_size=2)(images)
+    assert torch.equal(given(explanation.target), small_net.eval()(images).argmax(dim=1))
+    again = SmoothGradCAM(small_net, target_layer="conv2")(images, explanation.target)
+    assert torch.allclose(explanation.heatmap, again.heatmap, atol=1e-5)
 
 
 def test_the_explanation_has_the_cells_positions_and_the_layer(small_net: SmallNet, images: Tensor) -> None:
     """The last layer that runs once: the shared relu behind it does not count. Its cells stand four pixels apart."""
-    why = GradCAM(small_net)(images)
-    assert why.settings["target_layer"] == why.diagnostics[0]["target_layer"] == ["conv2"]
-    assert given(why.rows).tolist() == given(why.columns).tolist() == [4.0 * j for j in range(8)]
+    explanation = GradCAM(small_net)(images)
+    assert explanation.settings["target_layer"] == explanation.diagnostics[0]["target_layer"] == ["conv2"]
+    assert given(explanation.rows).tolist() == given(explanation.columns).tolist() == [4.0 * j for j in range(8)]
 
 
 def test_signed_maps_on_request(small_net: SmallNet, images: Tensor) -> None:
@@ -298,7 +300,7 @@ def test_signed_maps_on_request(small_net: SmallNet, images: Tensor) -> None:
 def test_several_layers_are_fused_at_the_finest(small_net: SmallNet, images: Tensor) -> None:
     layers = {name: GradCAM(small_net, target_layer=name, relu=False)(images) for name in ("conv1", "conv2")}
     both = GradCAM(small_net, target_layer=["conv2", small_net.conv1], relu=False)(images)
-    scaled = [why.heatmap / why.heatmap.abs().amax(dim=(1, 2), keepdim=True) for why in layers.values()]
+    scaled = [explanation.heatmap / explanation.heatmap.abs().amax(dim=(1, 2), keepdim=True) for explanation in layers.values()]
     coarse = replace(layers["conv2"], heatmap=scaled[1]).at()[:, ::2, ::2]
     assert both.heatmap.shape == (3, 16, 16)
     assert torch.allclose(both.heatmap, (scaled[0] + coarse) / 2, atol=1e-5)
@@ -331,11 +333,11 @@ def test_settings_that_do_not_fit(settings: dict[str, Any], message: str, small_
 
 
 def test_progress_counts_images(small_net: SmallNet, images: Tensor) -> None:
-    told: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
     CAM(small_net, target_layer="conv2", gradient=Smooth(samples=3), chunk_size=2)(
-        images, progress=lambda done, total: told.append((done, total))
+        images, progress=lambda done, total: updates.append((done, total))
     )
-    assert told == [(2, 3), (3, 3)]
+    assert updates == [(2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("gradient", [Integrated(samples=3), Expected(samples=3, difference="path", pool="map")])

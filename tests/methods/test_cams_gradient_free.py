@@ -28,7 +28,7 @@ def net(small_net: SmallNet) -> SmallNet:
 
 
 def test_score_cam_channel_by_channel(net: SmallNet, images: Tensor) -> None:
-    why = ScoreCAM(net, target_layer="conv2", chunk_size=5, relu=False)(images, [0, 1, 2])
+    explanation = ScoreCAM(net, target_layer="conv2", chunk_size=5, relu=False)(images, [0, 1, 2])
     with torch.no_grad():
         a = activation_of(net, images)
         for i in range(3):
@@ -38,8 +38,8 @@ def test_score_cam_channel_by_channel(net: SmallNet, images: Tensor) -> None:
                 up = F.interpolate(scaled[None, None], (32, 32), mode="bilinear", align_corners=True)
                 scores.append(net(images[i : i + 1] * up)[0, i])
             expected = (torch.stack(scores).softmax(0).view(-1, 1, 1) * a[i]).sum(0)
-            assert torch.allclose(why.heatmap[i], expected, atol=1e-5)
-    assert [d["forward_passes"] for d in why.diagnostics] == [17] * 3
+            assert torch.allclose(explanation.heatmap[i], expected, atol=1e-5)
+    assert [d["forward_passes"] for d in explanation.diagnostics] == [17] * 3
 
 
 def test_score_cam_hides_by_the_models_own_zero(net: SmallNet, images: Tensor) -> None:
@@ -61,7 +61,7 @@ def test_a_channel_that_is_one_value_shows_nothing(images: Tensor) -> None:
 
 
 def test_ablation_cam_channel_by_channel(net: SmallNet, images: Tensor) -> None:
-    why = AblationCAM(net, target_layer="conv2", chunk_size=5, relu=False)(images, [0, 1, 2])
+    explanation = AblationCAM(net, target_layer="conv2", chunk_size=5, relu=False)(images, [0, 1, 2])
     with torch.no_grad():
         a = activation_of(net, images)
         for i in range(3):
@@ -69,10 +69,10 @@ def test_ablation_cam_channel_by_channel(net: SmallNet, images: Tensor) -> None:
             for k in range(16):
                 without = a[i : i + 1].clone()
                 without[:, k] = 0
-                falls.append(given(why.score)[i] - 20 * net.head(without.relu().mean(dim=(2, 3)))[0, i])
-            weights = torch.stack(falls) / given(why.score)[i].abs()
-            assert torch.allclose(why.heatmap[i], (weights.view(-1, 1, 1) * a[i]).sum(0), atol=1e-5)
-    assert [d["forward_passes"] for d in why.diagnostics] == [17] * 3
+                falls.append(given(explanation.score)[i] - 20 * net.head(without.relu().mean(dim=(2, 3)))[0, i])
+            weights = torch.stack(falls) / given(explanation.score)[i].abs()
+            assert torch.allclose(explanation.heatmap[i], (weights.view(-1, 1, 1) * a[i]).sum(0), atol=1e-5)
+    assert [d["forward_passes"] for d in explanation.diagnostics] == [17] * 3
 
 
 def test_ablation_cam_takes_patches_away_and_leaves_the_class_token() -> None:
@@ -80,7 +80,7 @@ def test_ablation_cam_takes_patches_away_and_leaves_the_class_token() -> None:
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3, depth=2, embed_dim=24).eval()
     image = torch.rand(1, 3, 32, 32)
-    why = AblationCAM(model, target_layer="blocks.1.norm1", relu=False, chunk_size=7)(image, 0)
+    explanation = AblationCAM(model, target_layer="blocks.1.norm1", relu=False, chunk_size=7)(image, 0)
     kept: list[Tensor] = []
 
     def ablate(module: nn.Module, args: object, output: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def test_ablation_cam_takes_patches_away_and_leaves_the_class_token() -> None:
         clean = model(image)[0, 0]
     patches = kept[0][0, 1:].T.reshape(24, 2, 2)
     expected = (((clean - scores) / clean.abs()).view(-1, 1, 1) * patches).sum(dim=0)
-    assert torch.allclose(why.heatmap[0], expected, atol=1e-5)
+    assert torch.allclose(explanation.heatmap[0], expected, atol=1e-5)
     assert expected.abs().max() > 1e-3
 
 

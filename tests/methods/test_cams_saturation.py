@@ -72,19 +72,19 @@ def test_model_and_images_are_left_unchanged(small_net: SmallNet, images: Tensor
 
 
 def test_top_features_are_the_channels_that_contribute_most(small_net: SmallNet, images: Tensor) -> None:
-    why = GradCAM(small_net, target_layer="conv2")(images, 1)
+    explanation = GradCAM(small_net, target_layer="conv2")(images, 1)
     small_net.eval()
     with torch.no_grad():
         a = small_net.conv2(small_net.relu(small_net.norm(small_net.conv1(images))))
         weights = 20 * small_net.head.weight[1].view(1, 16, 1, 1) * (a > 0) / 64
         order = (weights.mean(dim=(2, 3), keepdim=True) * a).sum(dim=(2, 3)).argsort(dim=1, descending=True)
-    assert [d["top_channels"]["conv2"] for d in why.diagnostics] == order[:, :10].tolist()
-    top = top_features(small_net, images, why, 2)
+    assert [d["top_channels"]["conv2"] for d in explanation.diagnostics] == order[:, :10].tolist()
+    top = top_features(small_net, images, explanation, 2)
     for i in range(3):
         features = a[i, order[i, :2]].relu()
         expected = sum(f / f.max() if f.max() > 0 else f for f in features) / 2
         assert torch.allclose(top.heatmap[i], expected, atol=1e-6)
-    assert torch.equal(given(top.rows), given(why.rows))
+    assert torch.equal(given(top.rows), given(explanation.rows))
 
 
 def test_invalid_settings_and_explanations_are_refused(small_net: SmallNet, images: Tensor) -> None:

@@ -89,8 +89,8 @@ def test_maps_of_a_linear_model_equal_their_closed_forms() -> None:
     largest = GuidedBackprop(model, channels="largest")(PICTURES, 0).heatmap
     assert torch.allclose(largest, WEIGHT.clamp(min=0).amax(dim=0))
     assert torch.allclose(GuidedBackprop(model, channels="sum")(PICTURES, 0).heatmap, WEIGHT.clamp(min=0).sum(dim=0))
-    why = DeepLIFT(model, baseline=0.25)(PICTURES, 1)
-    assert torch.allclose(why.heatmap, -(WEIGHT * (PICTURES - 0.25)).sum(dim=1))
+    explanation = DeepLIFT(model, baseline=0.25)(PICTURES, 1)
+    assert torch.allclose(explanation.heatmap, -(WEIGHT * (PICTURES - 0.25)).sum(dim=1))
     assert torch.allclose(DeepLIFT(model)(PICTURES, 0, baseline=0.5).heatmap, (WEIGHT * (PICTURES - 0.5)).sum(dim=1))
     assert torch.allclose(LRP(model)(PICTURES, 0).heatmap, (WEIGHT * PICTURES).sum(dim=1), atol=1e-7)
 
@@ -145,8 +145,8 @@ def test_maps_equal_those_of_captum_on_a_net_that_it_can_hook(name: str) -> None
     ],
 )
 def test_deeplift_is_complete(activation: nn.Module, score: ScoreKind) -> None:
-    why = DeepLIFT(Residual(activation), score=score, baseline="blur")(PICTURES)
-    assert max(d["completeness_gap"] for d in why.diagnostics) < (1e-9 if score == "logit" else 1e-3)
+    explanation = DeepLIFT(Residual(activation), score=score, baseline="blur")(PICTURES)
+    assert max(d["completeness_gap"] for d in explanation.diagnostics) < (1e-9 if score == "logit" else 1e-3)
     model = Residual(activation)
     blurred = DeepLIFT(model, score=score)(PICTURES, baseline=PICTURES.flip(-1))
     outputs = model(PICTURES.flip(-1)).detach()
@@ -157,19 +157,21 @@ def test_deeplift_is_complete(activation: nn.Module, score: ScoreKind) -> None:
 
 def test_deeplift_follows_a_callable_score_that_is_not_linear() -> None:
     model = Residual(nn.ReLU())
-    why = DeepLIFT(model, baseline=0.0)(PICTURES, lambda output: output[:, 0].square() - output[:, 1])
+    explanation = DeepLIFT(model, baseline=0.0)(PICTURES, lambda output: output[:, 0].square() - output[:, 1])
     end, start = (model(x)[:, 0].square() - model(x)[:, 1] for x in (PICTURES, torch.zeros_like(PICTURES)))
-    assert torch.allclose(why.heatmap.sum(dim=(1, 2)), (end - start).detach())
+    assert torch.allclose(explanation.heatmap.sum(dim=(1, 2)), (end - start).detach())
 
 
 def test_deeplift_warns_if_it_is_not_complete() -> None:
     model = Gated(nn.ReLU())
     with pytest.warns(CompletenessWarning, match="DeepLIFT has no rule for a part of this model"):
-        why = DeepLIFT(model, baseline=0.0)(PICTURES)
-    change = given(why.score) - model(torch.zeros_like(PICTURES)).gather(1, given(why.target).unsqueeze(1)).squeeze(1)
-    gap = (why.heatmap.sum(dim=(1, 2)) - change).abs() / change.abs()
-    assert [d["completeness_gap"] for d in why.diagnostics] == pytest.approx(gap.tolist())
-    assert any("no rule" in words for d in why.diagnostics for words in d["warnings"])
+        explanation = DeepLIFT(model, baseline=0.0)(PICTURES)
+    change = given(explanation.score) - model(torch.zeros_like(PICTURES)).gather(
+        1, given(explanation.target).unsqueeze(1)
+    ).squeeze(1)
+    gap = (explanation.heatmap.sum(dim=(1, 2)) - change).abs() / change.abs()
+    assert [d["completeness_gap"] for d in explanation.diagnostics] == pytest.approx(gap.tolist())
+    assert any("no rule" in words for d in explanation.diagnostics for words in d["warnings"])
 
 
 def test_overlapping_windows_of_max_pooling_add_up() -> None:
@@ -182,8 +184,8 @@ def test_overlapping_windows_of_max_pooling_add_up() -> None:
 
     image = torch.zeros(1, 1, 1, 5).double()
     image[..., 2] = 0.7
-    why = DeepLIFT(Pool(), baseline=0.0)(image, 0)
-    assert torch.allclose(why.heatmap, 3 * image[:, 0])
+    explanation = DeepLIFT(Pool(), baseline=0.0)(image, 0)
+    assert torch.allclose(explanation.heatmap, 3 * image[:, 0])
     fallen = DeepLIFT(Pool())(torch.zeros_like(image), 0, baseline=image)
     assert torch.allclose(fallen.heatmap, -3 * image[:, 0])
 
@@ -208,7 +210,7 @@ def test_models_that_a_method_does_not_support_are_refused(
 @pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_models_whose_calls_cannot_be_intercepted_are_refused() -> None:
     scripted = torch.jit.trace(Residual(nn.ReLU()), PICTURES)
-    with pytest.raises(TypeError, match="is TorchScript, into which hooks do not reach"):
+    with pytest.raises(TypeError, match="is TorchScript, whose calls cannot be intercepted"):
         GuidedBackprop(scripted)(PICTURES)
 
     class Drops(Hookable):

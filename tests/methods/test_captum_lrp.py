@@ -61,9 +61,9 @@ def test_rules_equal_their_values_by_hand() -> None:
     shares: dict[Rule, tuple[float, float]] = {"epsilon": (1.2, -0.4), "gamma": (2.4, -0.4), "alpha1_beta0": (1.2, 0.0)}
     for rule, wanted in shares.items():
         share = torch.tensor(wanted).double()
-        why = LRP(Tiny(), rule=rule, gamma=1.0)(image, 0)
-        assert torch.allclose(why.heatmap[0, 0], 3 * 0.8 * share / share.sum()), rule
-        assert why.diagnostics[0]["completeness_gap"] < 1e-6
+        explanation = LRP(Tiny(), rule=rule, gamma=1.0)(image, 0)
+        assert torch.allclose(explanation.heatmap[0, 0], 3 * 0.8 * share / share.sum()), rule
+        assert explanation.diagnostics[0]["completeness_gap"] < 1e-6
     larger = LRP(Tiny(), epsilon=0.2)(image, 0).heatmap[0, 0]
     kept = 0.8 / (0.8 + 0.2)
     assert torch.allclose(larger, 2.4 * torch.tensor([1.2, -0.4]).double() / 0.8 * kept * (2.4 / 2.6), rtol=0.2)
@@ -77,8 +77,8 @@ def test_activations_pass_relevance_unchanged_and_biases_absorb_it() -> None:
 
     z = (WEIGHT * PICTURES).sum(dim=(1, 2, 3)) + 2
     for target, score in ((0, 4 * torch.tanh(z / 9)), (1, nn.functional.silu(z))):
-        why = LRP(Curved())(PICTURES, target)
-        assert torch.allclose(why.heatmap, (WEIGHT * PICTURES).sum(dim=1) * (score / z).view(-1, 1, 1), atol=1e-6)
+        explanation = LRP(Curved())(PICTURES, target)
+        assert torch.allclose(explanation.heatmap, (WEIGHT * PICTURES).sum(dim=1) * (score / z).view(-1, 1, 1), atol=1e-6)
 
 
 def test_relevance_passes_through_additions_constant_factors_and_means() -> None:
@@ -138,7 +138,7 @@ def test_the_relevance_of_a_classifier_refers_to_normalised_pixels() -> None:
 
 def test_the_relevance_of_a_probability_is_shared_among_the_outputs() -> None:
     """Of two outputs z and -z it is the logistic function of 2 z, which grows by s(2 z) - 1/2 on the way from 0."""
-    why = LRP(Linear(WEIGHT), score="probability")(PICTURES, 0)
+    explanation = LRP(Linear(WEIGHT), score="probability")(PICTURES, 0)
     z = (WEIGHT * PICTURES).sum(dim=(1, 2, 3))
     change = (torch.sigmoid(2 * z) - 0.5).view(-1, 1, 1)
-    assert torch.allclose(why.heatmap, (WEIGHT * PICTURES).sum(dim=1) / z.view(-1, 1, 1) * change, rtol=1e-2, atol=1e-5)
+    assert torch.allclose(explanation.heatmap, (WEIGHT * PICTURES).sum(dim=1) / z.view(-1, 1, 1) * change, rtol=1e-2, atol=1e-5)

@@ -142,8 +142,8 @@ def test_lower_precision_stays_within_its_tolerance(name: str, small_net: SmallN
 def test_a_score_that_depends_on_no_pixel_has_an_empty_map(small_net: SmallNet, images: Tensor) -> None:
     for name in ("guided_backprop", "deconvnet", "deeplift", "lrp"):
         with pytest.warns(fm.EmptyHeatmapWarning):
-            why = EXPLAINERS[name](small_net)(images[:1], lambda output: torch.ones(len(output)))
-        assert torch.equal(why.heatmap, torch.zeros(1, 32, 32))
+            explanation = EXPLAINERS[name](small_net)(images[:1], lambda output: torch.ones(len(output)))
+        assert torch.equal(explanation.heatmap, torch.zeros(1, 32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +157,13 @@ def test_the_embedded_model_is_explained(name: str, lite0: fm.Classifier, untouc
     untouched(lite0)
     photo = lite0.read(fm.sample_photo())[:, :, 80:144, 80:144]
     make: Callable[..., fm.Explainer] = {**EXPLAINERS, **LRP_RULES}[name]
-    why = make(lite0)(photo)
-    assert bool(why.heatmap.isfinite().all())
-    assert float(why.heatmap.min()) < 0 < float(why.heatmap.max())
+    explanation = make(lite0)(photo)
+    assert bool(explanation.heatmap.isfinite().all())
+    assert float(explanation.heatmap.min()) < 0 < float(explanation.heatmap.max())
     if name.startswith("deeplift") or name == "kernelshap":
-        assert why.diagnostics[0]["completeness_gap"] < 1e-3
+        assert explanation.diagnostics[0]["completeness_gap"] < 1e-3
     if name in LRP_RULES:
-        assert why.diagnostics[0]["completeness_gap"] < 10, "no division by something near 0"
+        assert explanation.diagnostics[0]["completeness_gap"] < 10, "no division by something near 0"
 
 
 def test_captum_is_loaded_only_when_it_is_used() -> None:

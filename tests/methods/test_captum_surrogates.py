@@ -26,7 +26,7 @@ WEIGHT = torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(4))
 PICTURES = torch.rand(3, 3, 8, 6, generator=torch.Generator().manual_seed(5))
 
 
-class Game(nn.Module):
+class FourFeatures(nn.Module):
     """Of the top left pixels of four quarters: a b + 2 a - c, times 4; the fourth plays no part."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,10 +35,10 @@ class Game(nn.Module):
         return torch.stack([y, -y], dim=1)
 
 
-def shapley(game: nn.Module, players: int, show: Callable[[tuple[int, ...]], Tensor]) -> list[float]:
+def shapley(model: nn.Module, players: int, show: Callable[[tuple[int, ...]], Tensor]) -> list[float]:
     """What each player adds, the mean over all orders."""
     orders = list(itertools.permutations(range(players)))
-    value = {s: float(game(show(s))[0, 0]) for k in range(players + 1) for s in itertools.combinations(range(players), k)}
+    value = {s: float(model(show(s))[0, 0]) for k in range(players + 1) for s in itertools.combinations(range(players), k)}
     added = [0.0] * players
     for order in orders:
         for place, player in enumerate(order):
@@ -51,23 +51,23 @@ def shapley(game: nn.Module, players: int, show: Callable[[tuple[int, ...]], Ten
 def test_each_part_of_a_linear_model_has_its_contribution(make: Callable[..., Explainer]) -> None:
     """The sum of w (x - b) over a cell, or over a segment."""
     change = (WEIGHT * (PICTURES - 0.25)).sum(dim=1)
-    why = make(Linear(WEIGHT), cells=(4, 2), samples=40, baseline=0.25, score="logit")(PICTURES, 1)
+    explanation = make(Linear(WEIGHT), cells=(4, 2), samples=40, baseline=0.25, score="logit")(PICTURES, 1)
     cells = change.view(3, 4, 2, 2, 3).sum(dim=(2, 4))
-    assert torch.allclose(why.heatmap, -cells.repeat_interleave(2, 1).repeat_interleave(3, 2), atol=1e-4)
-    assert why.diagnostics[0]["fit"] == pytest.approx(1.0)
-    assert max(d["completeness_gap"] for d in why.diagnostics) < 1e-3
-    assert [d["forward_passes"] for d in why.diagnostics] == [42] * 3
+    assert torch.allclose(explanation.heatmap, -cells.repeat_interleave(2, 1).repeat_interleave(3, 2), atol=1e-4)
+    assert explanation.diagnostics[0]["fit"] == pytest.approx(1.0)
+    assert max(d["completeness_gap"] for d in explanation.diagnostics) < 1e-3
+    assert [d["forward_passes"] for d in explanation.diagnostics] == [42] * 3
 
     segments = torch.zeros(8, 6, dtype=torch.long)
     segments[2:5, 1:] = 7
     segments[6:] = -3
-    why = make(Linear(WEIGHT), segments=segments, samples=20, baseline=0.25, score="logit")(PICTURES, 0)
+    explanation = make(Linear(WEIGHT), segments=segments, samples=20, baseline=0.25, score="logit")(PICTURES, 0)
     sums = torch.stack([change[:, segments == s].sum(dim=1) for s in (-3, 0, 7)], dim=1)
-    assert torch.allclose(why.heatmap, sums[:, torch.bucketize(segments, torch.tensor([-3, 0, 7]))], atol=1e-4)
+    assert torch.allclose(explanation.heatmap, sums[:, torch.bucketize(segments, torch.tensor([-3, 0, 7]))], atol=1e-4)
     each = torch.stack([segments, segments.flip(0), segments])
     flipped = make(Linear(WEIGHT), segments=each, samples=20, baseline=0.25, score="logit")(PICTURES, 0)
     assert torch.equal(flipped.heatmap[1][each[1] == 7].unique(), flipped.heatmap[1][each[1] == 7][:1])
-    assert torch.allclose(flipped.heatmap[[0, 2]], why.heatmap[[0, 2]])
+    assert torch.allclose(flipped.heatmap[[0, 2]], explanation.heatmap[[0, 2]])
 
     made = make(Linear(WEIGHT), segments=lambda image: (image[0] > 0.5).long(), samples=20, baseline=0.25, score="logit")(
         PICTURES, 0
@@ -87,10 +87,10 @@ def test_kernelshap_finds_shapley_values() -> None:
             shown[..., 4 * (p // 2) : 4 * (p // 2) + 4, 3 * (p % 2) : 3 * (p % 2) + 3] = 0.9
         return shown
 
-    why = KernelSHAP(Game(), cells=2, samples=3000, baseline=0.0, score="logit", chunk_size=3000)(image, 0)
-    wanted = shapley(Game(), 4, show)
+    explanation = KernelSHAP(FourFeatures(), cells=2, samples=3000, baseline=0.0, score="logit", chunk_size=3000)(image, 0)
+    wanted = shapley(FourFeatures(), 4, show)
     assert wanted == pytest.approx([4 * (0.405 + 1.8), 4 * 0.405, -3.6, 0.0], abs=1e-5)
-    found = why.heatmap[0, ::4, ::3].flatten().tolist()
+    found = explanation.heatmap[0, ::4, ::3].flatten().tolist()
     assert found == pytest.approx(wanted, abs=0.1)
     assert sum(found) == pytest.approx(sum(wanted), rel=1e-4)
 
@@ -99,11 +99,11 @@ def test_a_narrow_kernel_of_lime_weighs_nearly_whole_images_and_a_penalty_shrink
     """Beside the whole image b shows what it adds to a; far from it, half of that."""
     image = torch.full((1, 1, 8, 6), 0.9)
     settings: dict[str, Any] = {"cells": 2, "samples": 600, "baseline": 0.0, "score": "logit", "chunk_size": 600}
-    wide = LIME(Game(), kernel_width=100.0, penalty=0.0, **settings)(image, 0).heatmap[0]
-    narrow = LIME(Game(), kernel_width=0.06, penalty=0.0, **settings)(image, 0).heatmap[0]
+    wide = LIME(FourFeatures(), kernel_width=100.0, penalty=0.0, **settings)(image, 0).heatmap[0]
+    narrow = LIME(FourFeatures(), kernel_width=0.06, penalty=0.0, **settings)(image, 0).heatmap[0]
     assert float(wide[0, 3]) == pytest.approx(4 * 0.405, rel=0.1)
     assert float(narrow[0, 3]) == pytest.approx(4 * 0.81, rel=0.1)
-    shrunk = LIME(Game(), kernel_width=100.0, penalty=150.0, **settings)(image, 0).heatmap[0]
+    shrunk = LIME(FourFeatures(), kernel_width=100.0, penalty=150.0, **settings)(image, 0).heatmap[0]
     assert float(shrunk[0, 0]) == pytest.approx(float(wide[0, 0]) / 2, rel=0.1), "600 / 4 is the sum of squares"
 
 
@@ -145,18 +145,18 @@ def test_gradientshap_equals_captum(small_net: SmallNet, images: Tensor) -> None
             images[:1], references, 7, 0.1, target, return_convergence_delta=True
         )
     explain = GradientSHAP(small_net, samples=7, noise_std=0.1, references=images[1:], completeness=True, chunk_size=3)
-    why = explain(images[:1])
-    assert torch.allclose(why.heatmap, theirs.sum(dim=1).detach(), atol=1e-5)
+    explanation = explain(images[:1])
+    assert torch.allclose(explanation.heatmap, theirs.sum(dim=1).detach(), atol=1e-5)
     miss, total = float(delta.mean()), float(theirs.sum())
-    assert why.diagnostics[0]["completeness_gap"] == pytest.approx(abs(miss / (total - miss)), rel=1e-3)
-    assert why.diagnostics[0]["backward_passes"] == 7
+    assert explanation.diagnostics[0]["completeness_gap"] == pytest.approx(abs(miss / (total - miss)), rel=1e-3)
+    assert explanation.diagnostics[0]["backward_passes"] == 7
 
 
 def test_gradientshap_of_a_linear_model_is_the_image_less_the_reference() -> None:
     explain = GradientSHAP(Linear(WEIGHT), samples=3, references="grey", completeness=True)
-    why = explain(PICTURES, 1)
-    assert torch.allclose(why.heatmap, -(WEIGHT * (PICTURES - 0.5)).sum(dim=1), atol=1e-5)
-    assert max(d["completeness_gap"] for d in why.diagnostics) < 1e-4
+    explanation = explain(PICTURES, 1)
+    assert torch.allclose(explanation.heatmap, -(WEIGHT * (PICTURES - 0.5)).sum(dim=1), atol=1e-5)
+    assert max(d["completeness_gap"] for d in explanation.diagnostics) < 1e-4
     given = explain(PICTURES, 0, baseline=PICTURES.roll(1, 0))
     assert torch.allclose(given.heatmap, (WEIGHT * (PICTURES - PICTURES.roll(1, 0))).sum(dim=1), atol=1e-5)
 

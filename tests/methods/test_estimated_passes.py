@@ -42,14 +42,14 @@ def test_methods_take_their_estimated_passes(
     if "captum" in METHODS[name].needs:
         pytest.importorskip("captum")
     explain = METHODS[name].explainer(untouched(small_net), **SETTINGS.get(name, {}))
-    told, image = explain.passes(images[:1]), images[:1]
+    estimate, image = explain.passes(images[:1]), images[:1]
     took = explain(image).diagnostics[0]
-    assert told is not None
+    assert estimate is not None
     if "igos" in name:
-        assert told.forward / 2 < took["forward_passes"] < 1.5 * told.forward
+        assert estimate.forward / 2 < took["forward_passes"] < 1.5 * estimate.forward
     else:
-        assert abs(told.forward - took["forward_passes"]) <= 2
-    assert told.backward == took["backward_passes"]
+        assert abs(estimate.forward - took["forward_passes"]) <= 2
+    assert estimate.backward == took["backward_passes"]
 
 
 def test_estimated_passes_depend_on_the_settings(small_net: SmallNet, images: Tensor) -> None:

@@ -169,10 +169,10 @@ def test_every_operation_against_loops(name: str) -> None:
     hands = [[by_hand(model, image, i, sign) for i, image in enumerate(images.split(1))] for sign in (1.0, -1.0)]
     for number, layer in enumerate(("input", "rectified.0", "rectified.1", "rectified.2")):
         won, dual = (torch.cat([found[number] for found in hand]) for hand in hands)
-        why = ExcitationBackprop(model, target_layer=layer)(images, [0, 1])
+        explanation = ExcitationBackprop(model, target_layer=layer)(images, [0, 1])
         mass = won.sum(dim=(1, 2, 3))
-        assert [d["mass"] for d in why.diagnostics] == pytest.approx(mass.tolist(), abs=1e-9)
-        assert torch.allclose(why.heatmap, (won.sum(dim=1) / mass.view(-1, 1, 1)).nan_to_num(), atol=1e-9), layer
+        assert [d["mass"] for d in explanation.diagnostics] == pytest.approx(mass.tolist(), abs=1e-9)
+        assert torch.allclose(explanation.heatmap, (won.sum(dim=1) / mass.view(-1, 1, 1)).nan_to_num(), atol=1e-9), layer
         contrast = ContrastiveExcitationBackprop(model, target_layer=layer, relu=False)(images, [0, 1])
         assert torch.allclose(contrast.heatmap, (won - dual).sum(dim=1), atol=1e-9), layer
 
@@ -192,8 +192,8 @@ def test_every_operation_against_loops(name: str) -> None:
 def test_all_rectifications_are_alike(rectify: Callable[[Tensor], Tensor]) -> None:
     model = Stack(conv(3, 4), Sum(conv(4, 4, 3, padding=1), nn.Identity()), rectify=rectify).eval()
     for layer, won in zip(("input", "rectified.0", "rectified.1"), by_hand(model, PICTURES[:1], 2), strict=True):
-        why = ExcitationBackprop(model, target_layer=layer)(PICTURES[:1], 2)
-        assert torch.allclose(why.heatmap, won.sum(dim=1) / won.sum(), atol=1e-9)
+        explanation = ExcitationBackprop(model, target_layer=layer)(PICTURES[:1], 2)
+        assert torch.allclose(explanation.heatmap, won.sum(dim=1) / won.sum(), atol=1e-9)
 
 
 def test_by_hand() -> None:
@@ -203,8 +203,8 @@ def test_by_hand() -> None:
     head.weight.data = torch.tensor([[1.0, 1.0, -0.5], [0.0, 0.0, 1.0]])
     model = nn.Sequential(first, nn.ReLU(), nn.Flatten(), head)
     image = torch.tensor([[[[1.0, 3.0]]]])
-    why = ExcitationBackprop(model, target_layer="input")(image, 0)
-    assert torch.allclose(why.heatmap, torch.tensor([[[1 / 3, 2 / 3]]]))
+    explanation = ExcitationBackprop(model, target_layer="input")(image, 0)
+    assert torch.allclose(explanation.heatmap, torch.tensor([[[1 / 3, 2 / 3]]]))
     units = ExcitationBackprop(model, target_layer="1")(image, 0)
     assert units.heatmap.tolist() == [[[1.0]]]
     contrast = ContrastiveExcitationBackprop(model, target_layer="input")(image, 0)
@@ -285,10 +285,10 @@ def test_it_looks_where_the_model_looks(layer: str) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     model = TwoPatches()
     for explainer in (ExcitationBackprop, ContrastiveExcitationBackprop):
-        why = explainer(model, target_layer=layer)(images, [0, 1])
+        explanation = explainer(model, target_layer=layer)(images, [0, 1])
         seen = model.seen if layer == "body.3" else model.seen.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        assert torch.equal(why.heatmap > 0, seen > 0)
-        assert torch.allclose(why.heatmap.sum(dim=(1, 2)), torch.ones(2))
+        assert torch.equal(explanation.heatmap > 0, seen > 0)
+        assert torch.allclose(explanation.heatmap.sum(dim=(1, 2)), torch.ones(2))
     other = ContrastiveExcitationBackprop(model, target_layer=layer, relu=False)(images, [0, 1])
     assert torch.allclose(other.heatmap.sum(dim=(1, 2)), torch.zeros(2), atol=1e-6)
     assert other.rows is None or other.rows.tolist() == [2 * j + 0.5 for j in range(8)]
@@ -324,15 +324,15 @@ def test_all_of_it_arrives(name: str, default: str, untouched: Untouched) -> Non
     model = untouched(getattr(models, name)(num_classes=7))
     image = torch.rand(1, 3, 64, 64) - 0.4
     for layer in LAYERS[name]:
-        why = ExcitationBackprop(model, target_layer=layer)(image)
-        assert why.diagnostics[0]["mass"] == pytest.approx(1, abs=1e-5)
-        assert float(why.heatmap.sum()) == pytest.approx(1, abs=1e-5)
-        assert float(why.heatmap.min()) >= 0
+        explanation = ExcitationBackprop(model, target_layer=layer)(image)
+        assert explanation.diagnostics[0]["mass"] == pytest.approx(1, abs=1e-5)
+        assert float(explanation.heatmap.sum()) == pytest.approx(1, abs=1e-5)
+        assert float(explanation.heatmap.min()) >= 0
         if layer is None:
-            assert why.diagnostics[0]["target_layer"] == [default] == [why.settings["target_layer"]]
+            assert explanation.diagnostics[0]["target_layer"] == [default] == [explanation.settings["target_layer"]]
             gradcam = GradCAM(model, target_layer=default)(image)
-            assert torch.equal(given(why.rows), given(gradcam.rows))
-            assert torch.equal(given(why.columns), given(gradcam.columns))
+            assert torch.equal(given(explanation.rows), given(gradcam.rows))
+            assert torch.equal(given(explanation.columns), given(gradcam.columns))
 
 
 def test_only_a_part_passes_a_branch() -> None:
@@ -352,19 +352,19 @@ def test_of_a_trained_network_all_arrives_that_does_not_end_in_a_bias() -> None:
     """Its depthwise convolutions have units that are active though nothing excites them."""
     model = fm.load("efficientnet_lite0")
     image = model.read(fm.sample_photo())[:, :, 40:136, 40:136]
-    why = ExcitationBackprop(model)(image)
-    assert why.settings["target_layer"] == "blocks.3.0.bn2.act"
-    assert why.resolution == (6, 6)
+    explanation = ExcitationBackprop(model)(image)
+    assert explanation.settings["target_layer"] == "blocks.3.0.bn2.act"
+    assert explanation.resolution == (6, 6)
     unbiased = copy.deepcopy(model)
     for name, parameter in unbiased.named_parameters():
         if name.endswith(".bias"):
             parameter.data.zero_()
     for layer in ("blocks.3.0.bn2.act", "input"):
-        why = ExcitationBackprop(model, target_layer=layer)(image)
-        assert float(why.heatmap.sum()) == pytest.approx(1, abs=1e-5)
-        assert 0.001 < why.diagnostics[0]["mass"] < 0.3
-        told = ExcitationBackprop(unbiased, target_layer=layer)(image).diagnostics[0]
-        assert told["mass"] == pytest.approx(1, abs=1e-4)
+        explanation = ExcitationBackprop(model, target_layer=layer)(image)
+        assert float(explanation.heatmap.sum()) == pytest.approx(1, abs=1e-5)
+        assert 0.001 < explanation.diagnostics[0]["mass"] < 0.3
+        diagnostics = ExcitationBackprop(unbiased, target_layer=layer)(image).diagnostics[0]
+        assert diagnostics["mass"] == pytest.approx(1, abs=1e-4)
 
 
 def test_the_default_of_networks_with_one_resolution_or_none() -> None:
@@ -499,9 +499,9 @@ def test_a_score_that_nothing_inhibits_has_no_dual(small_net: SmallNet, images: 
     rectified = nn.Sequential(small_net, nn.ReLU())
     target = small_net.eval()(images).argmax(dim=1)
     with pytest.warns(fm.FaithmapWarning, match="nothing inhibits the score"):
-        why = ContrastiveExcitationBackprop(rectified)(images, target)
-    assert torch.allclose(why.heatmap, ExcitationBackprop(rectified)(images, target).heatmap, atol=1e-6)
-    assert all("nothing inhibits" in d["warnings"][0] for d in why.diagnostics)
+        explanation = ContrastiveExcitationBackprop(rectified)(images, target)
+    assert torch.allclose(explanation.heatmap, ExcitationBackprop(rectified)(images, target).heatmap, atol=1e-6)
+    assert all("nothing inhibits" in d["warnings"][0] for d in explanation.diagnostics)
 
 
 class Aside(nn.Module):

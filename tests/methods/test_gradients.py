@@ -47,39 +47,39 @@ def test_the_gradient_of_a_linear_model_is_its_weight() -> None:
         ("absolute_sum", WEIGHT.abs().sum(dim=0)),
     )
     for channels, wanted in reductions:
-        why = Gradient(Linear(WEIGHT), channels=channels)(PICTURES, 0)
-        assert torch.allclose(why.heatmap, wanted.expand(3, -1, -1))
-        assert why.diagnostics[0]["backward_passes"] == 1
+        explanation = Gradient(Linear(WEIGHT), channels=channels)(PICTURES, 0)
+        assert torch.allclose(explanation.heatmap, wanted.expand(3, -1, -1))
+        assert explanation.diagnostics[0]["backward_passes"] == 1
 
 
 def test_gradient_times_input_counts_from_its_baseline() -> None:
-    why = GradientTimesInput(Linear(WEIGHT))(PICTURES, 1)
-    assert torch.allclose(why.heatmap, -(WEIGHT * PICTURES).sum(dim=1), atol=1e-6)
-    why = GradientTimesInput(Linear(WEIGHT), baseline=0.5)(PICTURES, 0)
-    assert torch.allclose(why.heatmap, (WEIGHT * (PICTURES - 0.5)).sum(dim=1), atol=1e-6)
+    explanation = GradientTimesInput(Linear(WEIGHT))(PICTURES, 1)
+    assert torch.allclose(explanation.heatmap, -(WEIGHT * PICTURES).sum(dim=1), atol=1e-6)
+    explanation = GradientTimesInput(Linear(WEIGHT), baseline=0.5)(PICTURES, 0)
+    assert torch.allclose(explanation.heatmap, (WEIGHT * (PICTURES - 0.5)).sum(dim=1), atol=1e-6)
     with pytest.warns(UserWarning, match="one value everywhere"):
-        why = GradientTimesInput(Linear(WEIGHT))(PICTURES, 0, baseline=PICTURES)
-    assert torch.equal(why.heatmap, torch.zeros(3, 8, 6))
+        explanation = GradientTimesInput(Linear(WEIGHT))(PICTURES, 0, baseline=PICTURES)
+    assert torch.equal(explanation.heatmap, torch.zeros(3, 8, 6))
 
 
 @pytest.mark.parametrize("quadrature", ["midpoint", "trapezoid"])
 def test_integrated_gradients_of_a_quadratic_are_exact(quadrature: Quadrature) -> None:
     """The gradient is linear on the path: both rules integrate it exactly, w (x^2 - b^2)."""
     explain = IntegratedGradients(Quadratic(), score="logit", samples=4, baseline=0.25, quadrature=quadrature)
-    why = explain(PICTURES, 0)
-    assert torch.allclose(why.heatmap, (WEIGHT * (PICTURES.square() - 0.0625)).sum(dim=1), atol=1e-5)
-    assert max(d["completeness_gap"] for d in why.diagnostics) < 1e-5
-    assert [(d["forward_passes"], d["backward_passes"]) for d in why.diagnostics] == [(6, 4)] * 3
+    explanation = explain(PICTURES, 0)
+    assert torch.allclose(explanation.heatmap, (WEIGHT * (PICTURES.square() - 0.0625)).sum(dim=1), atol=1e-5)
+    assert max(d["completeness_gap"] for d in explanation.diagnostics) < 1e-5
+    assert [(d["forward_passes"], d["backward_passes"]) for d in explanation.diagnostics] == [(6, 4)] * 3
 
 
 def test_the_right_sum_errs_by_a_known_amount_that_falls_with_the_samples() -> None:
     """Right ends lie half a part too far: the error is w (x - b)^2 / S."""
     gaps = []
     for samples in (4, 8):
-        why = IntegratedGradients(Quadratic(), score="logit", samples=samples, quadrature="right")(PICTURES, 0)
-        error = why.heatmap - (WEIGHT * PICTURES.square()).sum(dim=1)
+        explanation = IntegratedGradients(Quadratic(), score="logit", samples=samples, quadrature="right")(PICTURES, 0)
+        error = explanation.heatmap - (WEIGHT * PICTURES.square()).sum(dim=1)
         assert torch.allclose(error, (WEIGHT * PICTURES.square()).sum(dim=1) / samples, atol=1e-5)
-        gaps.append(why.diagnostics[0]["completeness_gap"])
+        gaps.append(explanation.diagnostics[0]["completeness_gap"])
     assert gaps == pytest.approx([1 / 4, 1 / 8], rel=1e-4)
 
 
@@ -95,9 +95,9 @@ def test_expected_gradients_of_a_linear_model_are_exact() -> None:
     """w (x - E x'), whatever the positions; every reference of a finite set comes equally often."""
     references = torch.rand(5, 3, 8, 6, generator=torch.Generator().manual_seed(6))
     explain = ExpectedGradients(Linear(WEIGHT), score="logit", samples=10, references=references, completeness=True)
-    why = explain(PICTURES, 0)
-    assert torch.allclose(why.heatmap, (WEIGHT * (PICTURES - references.mean(dim=0))).sum(dim=1), atol=1e-5)
-    assert max(d["completeness_gap"] for d in why.diagnostics) < 1e-4
+    explanation = explain(PICTURES, 0)
+    assert torch.allclose(explanation.heatmap, (WEIGHT * (PICTURES - references.mean(dim=0))).sum(dim=1), atol=1e-5)
+    assert max(d["completeness_gap"] for d in explanation.diagnostics) < 1e-4
 
 
 def test_expected_gradients_come_to_be_complete() -> None:
@@ -126,12 +126,12 @@ def test_the_variance_of_the_gradient_of_a_quadratic_is_that_of_the_noise() -> N
 
 def test_smoothgrad_smooths_any_gradient_method() -> None:
     inner = IntegratedGradients(Quadratic(), score="logit", samples=4, baseline=0.25)
-    why = SmoothGrad(Quadratic(), method=inner, samples=2, noise_std=0.1, channels="sum")(PICTURES, 0)
+    explanation = SmoothGrad(Quadratic(), method=inner, samples=2, noise_std=0.1, channels="sum")(PICTURES, 0)
     single = SmoothGrad(Quadratic(), method=inner, samples=2, noise_std=0.0, channels="sum")(PICTURES, 0)
     assert torch.allclose(single.heatmap, inner(PICTURES, 0).heatmap, atol=1e-5)
-    assert not torch.allclose(why.heatmap, single.heatmap, atol=1e-3)
-    assert why.settings["method"]["name"] == "IntegratedGradients"
-    assert why.diagnostics[0]["backward_passes"] == 8
+    assert not torch.allclose(explanation.heatmap, single.heatmap, atol=1e-3)
+    assert explanation.settings["method"]["name"] == "IntegratedGradients"
+    assert explanation.diagnostics[0]["backward_passes"] == 8
 
 
 EXPLAINERS: dict[str, Callable[..., GradientExplainer]] = {

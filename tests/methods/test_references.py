@@ -153,15 +153,15 @@ def test_a_short_loader_gives_all_it_has() -> None:
 
 def test_of_a_folder_only_the_chosen_are_read() -> None:
     folder = sample_photo().parent
-    asked = []
+    paths = []
 
     def read(path: Path) -> Tensor:
-        asked.append(path)
+        paths.append(path)
         return IMAGE
 
     assert len(ImageSet.of_folder(folder, read, 1, torch.Generator().manual_seed(0)).images) == 1
-    assert len(asked) == 1
-    assert asked[0] in image_files([folder])
+    assert len(paths) == 1
+    assert paths[0] in image_files([folder])
 
 
 class Broken(Distribution):

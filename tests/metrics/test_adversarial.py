@@ -34,7 +34,7 @@ class Evidence:
 
     def __init__(self, model: nn.Module, weight: Tensor, noise: float = 0.0) -> None:
         self.model, self.weight, self.noise = model, weight, noise
-        self.asked: list[list[int]] = []
+        self.targets: list[list[int]] = []
         self.drawn: list[list[float]] = []
 
     def __call__(
@@ -48,7 +48,7 @@ class Evidence:
         assert isinstance(target, Tensor)
         assert isinstance(generator, list)
         sign = 1 - 2 * target.view(-1, 1, 1).to(images)
-        self.asked.append(target.tolist())
+        self.targets.append(target.tolist())
         self.drawn.append([float(torch.rand((), generator=one)) for one in generator])
         if progress is not None:
             progress(1, 1)
@@ -90,7 +90,7 @@ def test_the_cells_needed_of_a_linear_model_are_those_of_its_closed_form(weight:
     """
     explainer = Evidence(Grey(weight), weight)
     check = adversarial_check(explainer, blot, radius=0.1, share=0.9, baseline=0.5, early_stop=False)
-    assert explainer.asked == [[0], [1]]
+    assert explainer.targets == [[0], [1]]
     assert torch.allclose(check.attack.images, blot - 0.1)
     odds = torch.cat([0.4 * torch.arange(5), torch.full((12,), 1.6)]).double()
     assert torch.allclose(check.clean_insertion.scores[0], odds.sigmoid(), atol=1e-12)
@@ -109,11 +109,11 @@ def test_curves_are_those_of_the_function_insertion(small_net: SmallNet, images:
     explainer = Evidence(small_net, torch.ones(3, 1, 1))
     explainer.weight = torch.rand(3, 16, 16)
     check = adversarial_check(explainer, images, radius=0.3, insertion_steps=8, protocol="rise")
-    for curve, x, why in (
+    for curve, x, explanation in (
         (check.clean_insertion, images, check.clean),
         (check.adversarial_insertion, check.attack.images, check.adversarial),
     ):
-        assert torch.equal(curve.scores, insertion(small_net, x, why, protocol="rise", steps=8).scores)
+        assert torch.equal(curve.scores, insertion(small_net, x, explanation, protocol="rise", steps=8).scores)
     assert check.protocol.name == "rise"
     assert torch.equal(given(check.clean.target), check.attack.clean_class)
     assert torch.equal(given(check.adversarial.target), check.attack.adversarial_class)
@@ -182,16 +182,16 @@ def test_the_model_of_igos_is_left_unchanged_also_after_an_error(
 ) -> None:
     untouched(small_net.train())
     explainer = IGOS(small_net, resolution=4, iterations=2, path_points=2)
-    told: list[tuple[int, int]] = []
+    updates: list[tuple[int, int]] = []
     settings: dict[str, Any] = {"radius": 0.3, "insertion_steps": 4}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FaithmapWarning)
-        check = adversarial_check(explainer, images, progress=lambda done, total: told.append((done, total)), **settings)
+        check = adversarial_check(explainer, images, progress=lambda done, total: updates.append((done, total)), **settings)
         with pytest.raises(ZeroDivisionError):
             adversarial_check(explainer, images, progress=fails_from(300), **settings)
     assert check.resolution == (4, 4)
-    assert told == sorted(told)
-    assert told[-1] == (1000, 1000)
+    assert updates == sorted(updates)
+    assert updates[-1] == (1000, 1000)
 
 
 def test_invalid_settings_and_explainers_are_refused(small_net: SmallNet, images: Tensor) -> None:

@@ -204,9 +204,9 @@ def test_autocast_applies_to_the_passes(small_net: SmallNet, images: Tensor) -> 
 
 
 def test_progress_counts_every_image_and_step(small_net: SmallNet, images: Tensor) -> None:
-    told: list[tuple[int, int]] = []
-    mi_fgsm(small_net, images, steps=2, chunk_size=2, progress=lambda done, total: told.append((done, total)))
-    assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
+    updates: list[tuple[int, int]] = []
+    mi_fgsm(small_net, images, steps=2, chunk_size=2, progress=lambda done, total: updates.append((done, total)))
+    assert updates == [(2, 6), (4, 6), (5, 6), (6, 6)]
 
 
 def test_model_and_images_are_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:

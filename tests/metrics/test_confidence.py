@@ -112,8 +112,8 @@ def test_each_map_is_scaled_on_its_own() -> None:
 def test_a_map_is_scaled_before_it_is_resampled() -> None:
     """A peak between two pixels is cut by resampling, and stays cut."""
     model, image = Patch(slice(0, 1), slice(0, 4)).double(), torch.ones(1, 1, 1, 4, dtype=torch.float64)
-    why = Explanation(torch.tensor([[[0.0, 8.0, 0.0]]]).double(), (1, 4))
-    found = confidence(model, image, why, 0)
+    explanation = Explanation(torch.tensor([[[0.0, 8.0, 0.0]]]).double(), (1, 4))
+    found = confidence(model, image, explanation, 0)
     assert found.masked.item() == pytest.approx(probability(torch.tensor(1 / 3, dtype=torch.float64)).item(), abs=1e-9)
 
 
@@ -190,8 +190,8 @@ def test_metric_classes_are_the_means_of_the_function(
 ) -> None:
     """A collection in which they form a group asks the model for the first of them alone."""
     wanted = confidence(small_net, images, maps)
-    asked: list[int] = []
-    handle = small_net.register_forward_hook(lambda *_: asked.append(1))
+    passes: list[int] = []
+    handle = small_net.register_forward_hook(lambda *_: passes.append(1))
     collection = MetricCollection(
         [AverageDrop(small_net), IncreaseInConfidence(small_net), AverageGain(small_net)], compute_groups=groups
     )
@@ -204,7 +204,7 @@ def test_metric_classes_are_the_means_of_the_function(
         metric = collection[name]
         assert isinstance(metric, HeatmapMetric)
         assert torch.allclose(metric.per_image(), values, atol=1e-4)
-    assert len(asked) == (18 if groups is True else 6)
+    assert len(passes) == (18 if groups is True else 6)
     assert [collection[name].higher_is_better for name in READINGS] == [False, True, True]
 
 

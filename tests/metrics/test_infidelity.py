@@ -106,10 +106,10 @@ def test_one_value_per_pixel_applies_to_every_channel(linear: tuple[Linear, Tens
     assert (found.value < 1e-24).all()
 
 
-def literal(foretold: list[float], fallen: list[float], scaled: bool) -> tuple[float, float]:
-    scale = sum(a * d for a, d in zip(foretold, fallen, strict=True)) / sum(a * a for a in foretold)
+def literal(predicted: list[float], fallen: list[float], scaled: bool) -> tuple[float, float]:
+    scale = sum(a * d for a, d in zip(predicted, fallen, strict=True)) / sum(a * a for a in predicted)
     factor = scale if scaled else 1.0
-    return scale, sum((factor * a - d) ** 2 for a, d in zip(foretold, fallen, strict=True)) / len(fallen)
+    return scale, sum((factor * a - d) ** 2 for a, d in zip(predicted, fallen, strict=True)) / len(fallen)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -124,14 +124,14 @@ def test_the_equation_taken_literally(small_net: SmallNet, images: Tensor, maps:
             return logits.softmax(1)[:, 2].double()
 
         for i in range(3):
-            foretold = [float(((images[i] - x).double() * pixels[i]).sum()) for x in shown[i]]
+            predicted = [float(((images[i] - x).double() * pixels[i]).sum()) for x in shown[i]]
             fallen = [float(score(images[i : i + 1]) - score(x.unsqueeze(0))) for x in shown[i]]
-            scale, value = literal(foretold, fallen, scaled)
+            scale, value = literal(predicted, fallen, scaled)
             assert float(found.scale[i]) == pytest.approx(scale, rel=1e-4)
             assert float(found.value[i]) == pytest.approx(value, rel=1e-4)
             assert float(found.unexplained[i]) == pytest.approx(value / (sum(d * d for d in fallen) / 4), rel=1e-4)
             factor = scale if scaled else 1.0
-            errors = torch.tensor([(factor * a - d) ** 2 for a, d in zip(foretold, fallen, strict=True)])
+            errors = torch.tensor([(factor * a - d) ** 2 for a, d in zip(predicted, fallen, strict=True)])
             assert float(found.standard_error[i]) == pytest.approx(float(errors.std()) / 2, rel=1e-4)
 
 
@@ -199,8 +199,8 @@ def test_the_standard_error_is_the_spread_of_repeated_runs(linear: tuple[Linear,
     model, images = linear
     runs = [infidelity(model, images, torch.ones(2, 9, 11), 0, score="logit", draws=40, seed=s) for s in range(60)]
     spread = torch.stack([run.value for run in runs]).std(0)
-    told = torch.stack([run.standard_error for run in runs]).mean(0)
-    assert torch.allclose(spread, told, rtol=0.3)
+    standard_error = torch.stack([run.standard_error for run in runs]).mean(0)
+    assert torch.allclose(spread, standard_error, rtol=0.3)
     alone = infidelity(model, images, torch.ones(2, 9, 11), 0, draws=1)
     assert alone.standard_error.isnan().all()
     assert alone.value.isfinite().all()

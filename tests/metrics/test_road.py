@@ -29,13 +29,13 @@ def test_a_model_that_looks_at_one_patch() -> None:
     image[..., 8:16, 8:16] = heatmap[:, 8:16, 8:16] = 1
     high, low = torch.sigmoid(torch.tensor([12.0, -12.0]).double())
     fractions = [64 / 1024, 0.5, 960 / 1024]
-    played = road(model, image, heatmap, 0, fractions=fractions, noise_std=0)
-    assert played.most.fractions.tolist() == played.least.fractions.tolist() == fractions
-    assert torch.allclose(played.most.scores, low.expand(1, 3), atol=1e-12)
-    assert torch.allclose(played.least.scores[:, :2], high.expand(1, 2), atol=1e-12)
-    assert torch.allclose(played.least.scores[:, 2], high, atol=1e-12), "the patch alone is left, and seen"
-    assert torch.allclose(played.clean, high.expand(1), atol=1e-12)
-    assert played.difference.item() == pytest.approx((high - low).item(), abs=1e-9)
+    result = road(model, image, heatmap, 0, fractions=fractions, noise_std=0)
+    assert result.most.fractions.tolist() == result.least.fractions.tolist() == fractions
+    assert torch.allclose(result.most.scores, low.expand(1, 3), atol=1e-12)
+    assert torch.allclose(result.least.scores[:, :2], high.expand(1, 2), atol=1e-12)
+    assert torch.allclose(result.least.scores[:, 2], high, atol=1e-12), "the patch alone is left, and seen"
+    assert torch.allclose(result.clean, high.expand(1), atol=1e-12)
+    assert result.difference.item() == pytest.approx((high - low).item(), abs=1e-9)
     assert torch.allclose(road(model, image, -heatmap, 0, fractions=fractions[:1], noise_std=0).difference, low - high)
 
 
@@ -45,9 +45,9 @@ def test_one_pixel_becomes_the_mean_of_its_neighbours() -> None:
     image = torch.rand(1, 1, 6, 6, dtype=torch.float64)
     heatmap = torch.rand(1, 6, 6).double()
     heatmap[0, 2, 3], heatmap[0, 4, 1] = 2, -1
-    played = road(Linear(weight), image, heatmap, 0, fractions=[1 / 36], noise_std=0.05, seed=9)
+    result = road(Linear(weight), image, heatmap, 0, fractions=[1 / 36], noise_std=0.05, seed=9)
     noise = torch.randn((1, 6, 6), generator=image_generators(9, [0])[0], dtype=torch.float64) * 0.05
-    for curve, (y, x) in ((played.most, (2, 3)), (played.least, (4, 1))):
+    for curve, (y, x) in ((result.most, (2, 3)), (result.least, (4, 1))):
         around = image[0, 0, y - 1 : y + 2, x - 1 : x + 2]
         mean = (around * torch.tensor([[1, 2, 1], [2, 0, 2], [1, 2, 1]]) / 12).sum()
         change = weight[0, y, x] * (mean + noise[0, y, x] - image[0, 0, y, x])
@@ -57,10 +57,10 @@ def test_one_pixel_becomes_the_mean_of_its_neighbours() -> None:
 
 def test_the_scores_are_those_of_the_imputed_images(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
     """Every fraction of every image, written out as a loop; pixels ranked at the image's size."""
-    played = road(small_net, images, maps, [0, 1, 2], noise_std=0)
+    result = road(small_net, images, maps, [0, 1, 2], noise_std=0)
     ranked, counts = Explanation(maps, (32, 32)).at().flatten(1), pixel_counts(FRACTIONS, 1024).tolist()
     for i in range(3):
-        for sign, curve in ((1, played.most), (-1, played.least)):
+        for sign, curve in ((1, result.most), (-1, result.least)):
             order = (sign * ranked[i]).argsort(descending=True, stable=True)
             removed = torch.zeros(9, 1024, dtype=torch.bool)
             for row, count in zip(removed, counts, strict=True):
@@ -69,7 +69,7 @@ def test_the_scores_are_those_of_the_imputed_images(small_net: SmallNet, images:
                 filled = linear_imputation(images[i].expand(9, -1, -1, -1), removed.view(9, 32, 32))
                 wanted = small_net.eval()(filled).softmax(1)[:, i]
             assert torch.allclose(curve.scores[i], wanted, atol=1e-5)
-    assert torch.allclose(played.difference, (played.least.scores - played.most.scores).sum(1) / 9)
+    assert torch.allclose(result.difference, (result.least.scores - result.most.scores).sum(1) / 9)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 200])
@@ -131,14 +131,14 @@ def test_noise_is_seeded_and_shared_by_the_fractions_of_an_image(images: Tensor)
 
 
 def test_at_the_ends_both_orders_show_the_same_image(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
-    played = road(small_net, images, maps, fractions=[0.0, 0.5, 1.0], noise_std=0)
-    assert torch.allclose(played.most.scores[:, 0], played.clean, atol=1e-6)
-    assert torch.allclose(played.most.scores[:, 2], played.least.scores[:, 2], atol=1e-6)
+    result = road(small_net, images, maps, fractions=[0.0, 0.5, 1.0], noise_std=0)
+    assert torch.allclose(result.most.scores[:, 0], result.clean, atol=1e-6)
+    assert torch.allclose(result.most.scores[:, 2], result.least.scores[:, 2], atol=1e-6)
     means = images.mean(dim=(2, 3), keepdim=True).expand_as(images)
     with torch.no_grad():
         classes = small_net.eval()(images).argmax(1)
         wanted = small_net(means).softmax(1).gather(1, classes.unsqueeze(1)).squeeze(1)
-    assert torch.allclose(played.most.scores[:, 2], wanted, atol=1e-5)
+    assert torch.allclose(result.most.scores[:, 2], wanted, atol=1e-5)
 
 
 def test_exact_counts_on_a_sparse_map() -> None:
@@ -152,9 +152,9 @@ def test_exact_counts_on_a_sparse_map() -> None:
             seen.extend((x != 0).sum(dim=(1, 2, 3)).tolist())
             return torch.zeros(len(x), 2)
 
-    played = road(Counting(), image, sparse, 0, fractions=[0.12, 0.25, 0.5], noise_std=1.0)
+    result = road(Counting(), image, sparse, 0, fractions=[0.12, 0.25, 0.5], noise_std=1.0)
     assert seen[1:] == [8, 16, 32] * 2
-    assert played.most.fractions.tolist() == [8 / 64, 0.25, 0.5]
+    assert result.most.fractions.tolist() == [8 / 64, 0.25, 0.5]
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
@@ -165,9 +165,9 @@ def test_the_curve_equals_that_of_grad_cam(small_net: SmallNet, images: Tensor) 
     targets = pytest.importorskip("pytorch_grad_cam.utils.model_targets")
 
     maps, net = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(2)), small_net.eval()
-    played = road(net, images, maps, 1, fractions=[0.25, 0.75], noise_std=0)
+    result = road(net, images, maps, 1, fractions=[0.25, 0.75], noise_std=0)
     for k, percentile in enumerate((75, 25)):
-        for curve, order in ((played.most, maps), (played.least, 1 - maps)):
+        for curve, order in ((result.most, maps), (result.least, 1 - maps)):
             removal = peer.RemoveMostRelevantFirst(percentile, library.NoisyLinearImputer(noise=0))
             theirs = peer.PerturbationConfidenceMetric(removal)
             scores = theirs(images, order.numpy(), [targets.ClassifierOutputSoftmaxTarget(1)] * 3, net, return_diff=False)

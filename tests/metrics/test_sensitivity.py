@@ -144,14 +144,14 @@ def test_the_class_is_settled_on_the_clean_images() -> None:
     model = Linear(weight)
     images = torch.full((2, 3, 4, 4), 1e-6, dtype=torch.float64)
 
-    def told(images: Tensor, target: Tensor | None = None) -> Explanation:
+    def explain_with_target(images: Tensor, target: Tensor | None = None) -> Explanation:
         classes = model(images).argmax(1) if target is None else target
         return Explanation(gradient(model, images, classes).mean(1), (4, 4), target=classes)
 
-    found = sensitivity(told, images, draws=20, limits=(-1.0, 1.0))
+    found = sensitivity(explain_with_target, images, draws=20, limits=(-1.0, 1.0))
     assert found.maximum.tolist() == [0, 0]
     with pytest.raises(ValueError, match="chose another class for a perturbed image"):
-        sensitivity(lambda images: told(images, None), images, draws=20, limits=(-1.0, 1.0))
+        sensitivity(lambda images: explain_with_target(images, None), images, draws=20, limits=(-1.0, 1.0))
 
 
 def test_each_image_keeps_its_class(small_net: SmallNet, images: Tensor) -> None:
@@ -165,8 +165,8 @@ def test_each_image_keeps_its_class(small_net: SmallNet, images: Tensor) -> None
 
 def test_a_callable_target_is_passed_on(small_net: SmallNet, images: Tensor) -> None:
     explain = GradCAM(small_net, target_layer="conv2", score="logit")
-    told = sensitivity(explain, images, lambda logits: logits[:, 2], draws=2)
-    assert torch.allclose(told.changes, sensitivity(explain, images, 2, draws=2).changes, rtol=1e-4)
+    changes = sensitivity(explain, images, lambda logits: logits[:, 2], draws=2)
+    assert torch.allclose(changes.changes, sensitivity(explain, images, 2, draws=2).changes, rtol=1e-4)
 
 
 def test_a_map_of_zeros_has_no_scale(images: Tensor) -> None:
@@ -198,8 +198,8 @@ def test_a_module_is_known_by_its_forward(images: Tensor) -> None:
             return images[torch.arange(len(images)), target]
 
     assert sensitivity(nn.Identity(), images, draws=2).maximum.max() < 0.1
-    told = sensitivity(Channel(), images, [0, 0, 0], draws=2)
-    assert torch.equal(told.changes, sensitivity(itself, images, draws=2).changes)
+    changes = sensitivity(Channel(), images, [0, 0, 0], draws=2)
+    assert torch.equal(changes.changes, sensitivity(itself, images, draws=2).changes)
 
 
 def test_the_callers_graph_is_left_unchanged(images: Tensor) -> None:

@@ -124,9 +124,9 @@ def test_a_map_that_ranks_nothing_has_no_number(
     explain = faithmap.GradCAM.__call__
 
     def flat(self: faithmap.GradCAM, *args: Any, **kwargs: Any) -> faithmap.Explanation:
-        why = explain(self, *args, **kwargs)
-        why.heatmap.fill_(1)
-        return why
+        explanation = explain(self, *args, **kwargs)
+        explanation.heatmap.fill_(1)
+        return explanation
 
     monkeypatch.setattr(faithmap.GradCAM, "__call__", flat)
     run = faith("adversarial", "cat.png", *QUICK)
@@ -172,7 +172,7 @@ def test_neighbours_and_order_do_not_matter(faith: Cli, photo: WriteImage, tmp_p
         for index in (alone["seed"]["image"], 0)
     ]
     saved = np.load(tmp_path / "faithmap-adversarial" / "cat" / "clean_heatmap.npy")
-    assert [np.array_equal(saved, why.heatmap[0].numpy()) for why in maps] == [True, False]
+    assert [np.array_equal(saved, explanation.heatmap[0].numpy()) for explanation in maps] == [True, False]
 
 
 @pytest.mark.usefixtures("sketch")

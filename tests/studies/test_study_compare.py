@@ -36,8 +36,8 @@ def test_methods_are_scored_at_one_resolution_beside_a_random_map(faith: Cli, ph
     image = model.read(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", faithmap.FaithmapWarning)
-        why = faithmap.GradCAM(model)(image)
-    proof = faithmap.deletion_insertion(model, image, why.at((6, 6)))
+        explanation = faithmap.GradCAM(model)(image)
+    proof = faithmap.deletion_insertion(model, image, explanation.at((6, 6)))
     assert record["methods"]["gradcam"]["scores"]["insertion"] == float(proof.insertion.area[0])
     for name, method in record["methods"].items():
         assert name in run.out

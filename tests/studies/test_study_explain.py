@@ -20,6 +20,7 @@ from study_tools import replace_load
 from torch import Tensor
 
 import faithmap
+from faithmap.methods.registry import METHODS
 from faithmap.studies import base, explain as explaining
 from faithmap.studies.image_input import InputImage, read_input
 from faithmap.studies.result_folder import RESULT_FILES, ImageJob, write_record
@@ -58,14 +59,14 @@ def test_the_record_equals_what_the_library_computes(
     explainer = method(model, resolution=(5, 7), iterations=3, score="logit", baseline="grey", seed=11)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", faithmap.FaithmapWarning)
-        why = explainer(image, 1, generator=faithmap.image_generators(11, [index]))
-    proof = faithmap.deletion_insertion(model, image, why, protocol="rise")
+        explanation = explainer(image, 1, generator=faithmap.image_generators(11, [index]))
+    proof = faithmap.deletion_insertion(model, image, explanation, protocol="rise")
     noise = torch.rand(1, 5, 7, generator=faithmap.image_generators(11, [~index])[0])
-    chance = faithmap.deletion_insertion(model, image, noise, 1, protocol="rise")
+    control = faithmap.deletion_insertion(model, image, noise, 1, protocol="rise")
 
     folder = tmp_path / "faithmap-results" / "cat"
     assert heatmap(folder).dtype == np.float32
-    assert np.array_equal(heatmap(folder), why.heatmap[0].numpy())
+    assert np.array_equal(heatmap(folder), explanation.heatmap[0].numpy())
     record = record_in(folder)
     assert record["schema"] == "faithmap.result/1"
     assert record["versions"]["faithmap"] == faithmap.__version__
@@ -78,11 +79,13 @@ def test_the_record_equals_what_the_library_computes(
     }
     assert record["model"] == {"name": "spots", "digest": "abc", "classes": 3, "device": "cpu", "input_size": [16, 16]}
     assert record["window"] == pytest.approx(model.geometry.window((20, 24))._asdict())
-    assert record["method"] == {"name": method.__name__, "settings": json.loads(json.dumps(why.settings))}
+    settings = json.loads(json.dumps(explanation.settings))
+    title = METHODS[name].explainer.title
+    assert record["method"] == {"name": method.__name__, "title": title, "settings": settings}
     assert record["seed"] == {"run": 11, "image": index}
     probabilities = model(image).softmax(dim=1)[0]
     assert record["target"] == pytest.approx(
-        {"index": 1, "label": "tiger cat", "probability": float(probabilities[1]), "score": float(why.score[0])}
+        {"index": 1, "label": "tiger cat", "probability": float(probabilities[1]), "score": float(explanation.score[0])}
     )
     assert [guess["index"] for guess in record["predicted"]] == probabilities.argsort(descending=True).tolist()
     assert record["scores"]["heatmap"] == {
@@ -90,25 +93,25 @@ def test_the_record_equals_what_the_library_computes(
         "insertion": float(proof.insertion.area[0]),
         "difference": float(proof.difference[0]),
     }
-    assert record["scores"]["random"]["difference"] == float(chance.difference[0])
-    assert record["curves"]["random"]["deletion"] == chance.deletion.scores[0].tolist()
+    assert record["scores"]["random"]["difference"] == float(control.difference[0])
+    assert record["curves"]["random"]["deletion"] == control.deletion.scores[0].tolist()
     assert record["curves"]["heatmap"]["insertion"] == proof.insertion.scores[0].tolist()
     assert record["curves"]["heatmap"]["fractions"] == proof.insertion.fractions.tolist()
     assert record["protocol"]["name"] == "rise"
     assert record["protocol"]["resolution"] == [16, 16]
     assert record["heatmap"] == {"file": "heatmap.npy", "resolution": [5, 7], "rows": None, "columns": None}
-    assert record["passes"]["forward"] == why.diagnostics[0]["forward_passes"]
-    assert record["diagnostics"]["objective"] == why.diagnostics[0]["objective"]
+    assert record["passes"]["forward"] == explanation.diagnostics[0]["forward_passes"]
+    assert record["diagnostics"]["objective"] == explanation.diagnostics[0]["objective"]
     assert record["seconds"]["explaining"] > 0
 
 
 def test_the_random_map_depends_on_the_seed(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
-    chance = []
+    control = []
     for out, seed in (("a", 0), ("b", 0), ("c", 1)):
         faith("explain", "cat.png", "--out", out, "--seed", seed, *QUICK)
-        chance.append(record_in(tmp_path / out / "cat")["scores"]["random"])
-    assert chance[0] == chance[1] != chance[2]
+        control.append(record_in(tmp_path / out / "cat")["scores"]["random"])
+    assert control[0] == control[1] != control[2]
 
 
 def test_neighbours_order_and_name_do_not_matter(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:

@@ -21,12 +21,12 @@ def test_one_picture_per_method_with_its_areas(
     model: Classifier, image: Tensor, explanation: Explanation, evidence: DeletionInsertion
 ) -> None:
     other = replace(explanation, heatmap=explanation.heatmap.flip(1))
-    played = deletion_insertion(model, image, other)
+    curves = deletion_insertion(model, image, other)
     figure = compare(
-        image, {"first": (explanation, evidence), "second": (other, played)}, labels=("ruby", "emerald", "sapphire")
+        image, {"first": (explanation, evidence), "second": (other, curves)}, labels=("ruby", "emerald", "sapphire")
     )
     assert [ax.get_title() for ax in figure.axes] == ["Photograph", "first", "second"]
-    for ax, map_, areas in zip(figure.axes[1:], (explanation, other), (evidence, played), strict=True):
+    for ax, map_, areas in zip(figure.axes[1:], (explanation, other), (evidence, curves), strict=True):
         assert (drawn(ax) == to_bytes(overlay(image, placed(map_, image)))).all()
         assert ax.get_xlabel() == f"deletion {areas.deletion.area.item():.3f}  insertion {areas.insertion.area.item():.3f}"
     text = "\n".join(t.get_text() for t in figure.findobj(Text))

@@ -88,16 +88,16 @@ def test_torchvision_weights_come_from_the_cache(
 
 
 def test_torchvision_download(torch_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requests = []
 
     def download(url: Any, file: Any, hash_prefix: Any, progress: Any) -> None:
-        asked.append((url, hash_prefix))
+        requests.append((url, hash_prefix))
         torch.save(torchvision.models.squeezenet1_1().state_dict(), file)
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     load("torchvision/squeezenet1_1")
     load("torchvision/squeezenet1_1")
-    assert asked == [("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", "b8a52dc0")]
+    assert requests == [("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", "b8a52dc0")]
 
 
 def test_torchvision_builds_as_for_published_weights() -> None:
@@ -164,17 +164,17 @@ def test_timm_weights_come_from_the_cache(
 def test_timm_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "w.safetensors"
     safetensors.torch.save_file(timm.create_model("vit_tiny_patch16_224").state_dict(), file)
-    asked = []
+    requests = []
 
     def download(repo: str, filename: str, **options: Any) -> str:
-        asked.append((repo, filename, options))
+        requests.append((repo, filename, options))
         return str(file)
 
     monkeypatch.setattr(huggingface_hub, "model_info", lambda repo, timeout: None)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     model = load("timm/vit_tiny_patch16_224")
     repo = "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    assert asked == [(repo, "model.safetensors", {"revision": None, "local_files_only": False})]
+    assert requests == [(repo, "model.safetensors", {"revision": None, "local_files_only": False})]
     assert model.digest == load("timm/vit_tiny_patch16_224", weights=file).digest
 
 

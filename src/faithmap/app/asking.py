@@ -50,7 +50,7 @@ def run_job(
     show: Callable[[R], Scene],
     show_unfinished: Callable[[Explanation], Scene] | None = None,
 ) -> Iterator[PageUpdate[R]]:
-    """Run a job. Never raises; the last update has the result, or a status line that says why there is none.
+    """Run a job. Never raises; the last update has the result, or a status line with the reason of the failure.
 
     Args:
         state: of the server.

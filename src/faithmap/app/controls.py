@@ -8,7 +8,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from faithmap.app.models import OfferedModel
-from faithmap.app.showing import spoken_names
+from faithmap.app.showing import titles_of
 from faithmap.app.words import RefusedError
 from faithmap.methods.registry import METHODS
 from faithmap.methods.settings import settings_of as method_settings
@@ -54,7 +54,7 @@ class MethodControls:
 def make_controls(offered: OfferedModel, name: str) -> MethodControls:
     """The controls for a model; ``name`` is the tab's."""
     method = gr.Dropdown(
-        spoken_names(offered.methods), value=offered.default, label="Method", elem_id=f"{name}-method", filterable=True
+        titles_of(offered.methods), value=offered.default, label="Method", elem_id=f"{name}-method", filterable=True
     )
     about = gr.Markdown(about_method(offered.default), elem_classes="fm-about")
     with gr.Accordion("Settings", open=False, elem_id=f"{name}-settings"), gr.Row():
@@ -96,7 +96,7 @@ def default_number(method: str, setting: str) -> int | None:
 
 def fitting(offered: OfferedModel, method: str | None) -> list[Any]:
     """The controls for a model and a method; for a method that does not fit, those of the default method."""
-    fits = spoken_names(offered.methods)
+    fits = titles_of(offered.methods)
     name = offered.default if method is None or method not in offered.methods else method
     updates: list[Any] = [gr.update(choices=fits, value=name), about_method(name)]
     for setting in LABELS:

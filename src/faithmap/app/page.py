@@ -14,7 +14,7 @@ from faithmap.app.desk import AppState
 from faithmap.app.models import CAMS, OfferedModel
 from faithmap.app.parts.parts import Header, Picker, StatusLine
 from faithmap.app.safety import BUSY
-from faithmap.app.showing import spoken_names
+from faithmap.app.showing import titles_of
 from faithmap.app.tabs.common import NO_SERVER, QUICK, SLOW, SharedInputs
 from faithmap.app.tabs.compare import make_compare, offered_methods, proposed_methods
 from faithmap.app.tabs.contrast import make_contrast
@@ -140,7 +140,7 @@ class PhotoEvents:
         """All controls that depend on the model."""
         offered = offered_model(self.shared.state, model)
         saturation = [
-            gr.update(choices=spoken_names(offered.cams), value=[name for name in CAMS if name in offered.cams]),
+            gr.update(choices=titles_of(offered.cams), value=[name for name in CAMS if name in offered.cams]),
             gr.update(choices=choices_of("target_layer", offered, offered.default), value=""),
         ]
         fits = fitting(offered, None)

@@ -93,7 +93,7 @@ def add_uploads(app: FastAPI, state: AppState) -> None:
 
     @app.post("/photo")
     async def photo(request: Request) -> Response:
-        """Store a photograph; answers with its token, or with one line that says why it is refused."""
+        """Store a photograph; answers with its token, or with one line that gives the reason of the refusal."""
         name = plain(unquote(request.headers.get("x-name", ""))[:500])
         try:
             data = await _body(request, name)

@@ -18,6 +18,7 @@ from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
 from faithmap.app.work import Compared, Explained, Saturated
 from faithmap.baselines import make_baseline
 from faithmap.explanation import Explanation
+from faithmap.methods.registry import METHODS
 from faithmap.model import Classifier
 from faithmap.studies.compare import RANDOM
 from faithmap.studies.image_input import InputImage
@@ -26,18 +27,18 @@ from faithmap.viz import saturation_curves
 Scene = dict[str, object]
 
 
-def spoken_name(method: str) -> str:
-    """A method's name, written with spaces.
+def title_of(method: str) -> str:
+    """The title of a method of the registry.
 
-    >>> spoken_name("rank_descent")
-    'rank descent'
+    >>> title_of("gradcam_plus_plus")
+    'Grad-CAM++'
     """
-    return method.replace("_", " ")
+    return METHODS[method].explainer.title
 
 
-def spoken_names(methods: Iterable[str]) -> list[tuple[str, str]]:
-    """Names with spaces, and names: the choices of a control."""
-    return [(spoken_name(name), name) for name in methods]
+def titles_of(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Titles and names of methods: the choices of a control."""
+    return [(title_of(name), name) for name in methods]
 
 
 class SceneMaker:
@@ -61,7 +62,7 @@ class SceneMaker:
     def unfinished(self, method: str, unfinished: Explanation) -> Scene:
         """The scene of a map that is not finished."""
         target = "" if unfinished.target is None else self._model.label(int(unfinished.target[0]))
-        return self.scene([MapPanel(spoken_name(method), target, unfinished.heatmap[0].float(), unfinished)])
+        return self.scene([MapPanel(title_of(method), target, unfinished.heatmap[0].float(), unfinished)])
 
 
 def explained(result: Explained, scenes: SceneMaker) -> Scene:
@@ -72,7 +73,7 @@ def explained(result: Explained, scenes: SceneMaker) -> Scene:
         probability = f"{_probability(explanation, found.probabilities):.3f}"
         facts = {**_cost(explanation, found.seconds["explaining"]), "probability": probability}
         warnings = [*found.image.warnings, *_warnings(explanation)]
-        name, target = spoken_name(study.settings.method), _label(explanation, study.model)
+        name, target = title_of(study.settings.method), _label(explanation, study.model)
         areas = PanelAreas.of(found.random_curves)
         panels.append(MapPanel(name, target, explanation.heatmap[0], explanation, found.curves, areas, facts, warnings))
     return scenes.scene(panels, difference=len(panels) == 2)
@@ -90,7 +91,7 @@ def compared(result: Compared, scenes: SceneMaker) -> Scene:
         rows, columns = explanation.resolution
         facts = {**_cost(explanation, found.seconds[name]), "own cells": f"{rows} x {columns}"}
         label, warnings = _label(explanation, study.model), _warnings(explanation)
-        panels.append(MapPanel(spoken_name(name), label, cells[0], even, found.curves[name], random, facts, warnings))
+        panels.append(MapPanel(title_of(name), label, cells[0], even, found.curves[name], random, facts, warnings))
     return scenes.scene(panels, agreement=result.agreement if len(panels) > 1 else None)
 
 
@@ -99,7 +100,7 @@ def saturated(result: Saturated, scenes: SceneMaker) -> Scene:
     settings, panels = result.study.settings, []
     for name, (top, curves) in result.result.features.items():
         explanation = _on_cpu(top)
-        title = f"top {settings.channels} channels of {spoken_name(name)}"
+        title = f"top {settings.channels} channels of {title_of(name)}"
         label = _label(explanation, result.study.model)
         panels.append(MapPanel(title, label, explanation.heatmap[0], explanation, curves))
     return scenes.scene(panels)
@@ -113,7 +114,7 @@ def path_picture(result: Saturated) -> tuple[str, str]:
     figure.savefig(made, format="svg")
     description = (
         f"Saturated: {100 * float(path.share()[0]):.0f} % of the path from the baseline to the photograph, at layer "
-        f"{path.target_layer}. On that part the score stays within 5 % of its final value, and gradients say little about "
+        f"{path.target_layer}. On that part the score stays within 5 % of its final value, and gradients do not show "
         f"what made it rise."
     )
     return f"data:image/svg+xml;base64,{base64.b64encode(made.getvalue()).decode()}", description

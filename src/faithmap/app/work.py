@@ -32,7 +32,7 @@ MAX_METHODS = 4
 
 @dataclass(frozen=True)
 class Subject:
-    """What a visitor asks about: an upload, and the model that explains it."""
+    """The subject of a job: an upload, and the explained model."""
 
     upload: Upload
     model: Classifier

@@ -47,7 +47,7 @@ MAX_CSV_BYTES = 256 * 2**20
 
 
 class DatasetItem(NamedTuple):
-    """What one result row is about: an image, or, in a data set with boxes, an image and a class in it.
+    """The subject of one result row: an image, or, in a data set with boxes, an image and a class in it.
 
     Attributes:
         number: in the data set, before sampling.
@@ -317,7 +317,7 @@ class LoadedImage:
         size: (height, width) of the file's image.
         objects: boxes or masks of the item's class, if wanted.
         warnings: raised while reading.
-        error: why there is no image.
+        error: the reason if there is no image.
     """
 
     item: DatasetItem

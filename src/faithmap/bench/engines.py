@@ -52,7 +52,7 @@ class Engine(Protocol):
         """Evaluate each task once.
 
         Args:
-            setup: what all workers share.
+            setup: the same for all workers.
             tasks: in the plan's order.
             models: loaded for planning; for engines that work in this process.
 

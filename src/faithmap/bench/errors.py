@@ -1,4 +1,4 @@
-"""Errors that end a benchmark; each message is one line that says what to do."""
+"""Errors that end a benchmark; each message is one line with a remedy."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class MethodEstimate:
         method: its id.
         passes: per image, of the method; None if it cannot be estimated.
         metric_passes: per image, of the metrics.
-        seconds: of all images, without the method's own passes if they are unknown; None if the pace is unknown.
+        seconds: of all images, without the method's own passes if they are unknown; None if the time per pass is unknown.
         size: in bytes.
     """
 

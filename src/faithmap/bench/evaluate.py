@@ -36,7 +36,7 @@ IMAGE_FAILURES = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupEr
 
 @dataclass(frozen=True)
 class FinishedUnit:
-    """A finished unit: the content of its file, and what a progress line shows of it."""
+    """A finished unit: the content of its file, and its numbers for the progress line."""
 
     key: str
     data: bytes
@@ -52,7 +52,7 @@ class BenchWorker:
     """Evaluates tasks on one device.
 
     Args:
-        setup: what all workers share.
+        setup: the same for all workers.
         device: of the models; None for the CPU.
         models: a cache that may already hold a model.
     """

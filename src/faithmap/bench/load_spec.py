@@ -22,7 +22,7 @@ FieldPath = tuple[str | int, ...]
 """Keys and list positions that lead to a field."""
 
 FieldLocator = Callable[[FieldPath], str]
-"""Describes for users where a field is."""
+"""Describes the position of a field in the file."""
 
 MAX_BYTES = 2**20
 """Of a specification file."""
@@ -40,7 +40,7 @@ class LoadedSpec:
         base: folder of its relative paths.
         source: name and content of the copy that is kept in the run folder.
         published: numbers of a paper, shown beside the run's.
-        locate: describes where a field is.
+        locate: describes the position of a field in the file.
     """
 
     spec: Spec
@@ -169,7 +169,7 @@ def located(locate: FieldLocator, *field: str | int, resolution: bool = False) -
     """Put the place of a field before the message of a BenchError of the block.
 
     Args:
-        locate: describes where a field is.
+        locate: describes the position of a field in the file.
         field: the field, unless the error names one of its settings.
         resolution: whether the resolution is a field and not a setting.
     """
@@ -299,8 +299,8 @@ def template() -> str:
 def ready_names() -> list[str]:
     """The ready-made specifications: the tables of the papers that this project follows.
 
-    The papers' weights and data do not come with this project; each file says at its top what to get. Each runs on other models
-    and images, too: ``faithmap bench run igos-table1 --model efficientnet_lite0 --images FOLDER``.
+    The papers' weights and data do not come with this project; the comment at the top of each file names them. Each also runs
+    on other models and images: ``faithmap bench run igos-table1 --model efficientnet_lite0 --images FOLDER``.
 
     >>> ready_names()[:2]
     ['expected-gradcam', 'igos-table1']

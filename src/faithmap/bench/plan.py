@@ -33,7 +33,7 @@ class Unit(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A unit with its images: what a worker needs besides the :class:`Setup`."""
+    """A unit with its images: the input of a worker, with the :class:`Setup`."""
 
     unit: Unit
     items: Sequence[DatasetItem]
@@ -109,7 +109,7 @@ class PlannedMethod:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all workers share: everything but the images."""
+    """The part of the input that is the same for all workers: everything but the images."""
 
     seed: int
     chunk_size: int

@@ -192,7 +192,7 @@ def _plan_method(
         given=method.settings,
         settings=_plain_data(settings),
         resolution=resolution,
-        label=method.label or class_name,
+        label=method.label or explainer.title,
         passes=passes and (*passes,),
     )
 

@@ -98,7 +98,7 @@ class ImageRow:
         rows_at: pixel positions of the centres of its rows; None if its corners are the image's.
         columns_at: pixel positions of the centres of its columns.
         warnings: raised by the file or the method.
-        error: why the other fields are empty.
+        error: the reason if the other fields are empty.
     """
 
     index: int

@@ -39,7 +39,7 @@ def make_app() -> App:
     """The parser of all commands."""
     app = App(
         name="faithmap",
-        help="Heatmaps that show which pixels an image model's decision rests on, with the evidence that they do.",
+        help="Heatmaps that show which pixels the decision of an image model depends on, with evidence.",
         version=f"faithmap {__version__}",
         console=make_console(wrap=True),
         default_parameter=Parameter(json_list=False),  # a file may be called [1].jpg

@@ -1,4 +1,4 @@
-"""What the parser has to know of the studies' settings: how a text becomes a value, and in which box of ``--help`` it stands.
+"""Arguments of the study commands: how a text is parsed, and the group of an option in ``--help``.
 
 The arguments of a command are a dataclass that derives from the settings of its study (:mod:`faithmap.studies.settings`) and
 from :class:`CommonArguments`. It declares again only the settings that are parsed in a special way. Names, defaults and

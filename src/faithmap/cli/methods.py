@@ -60,7 +60,7 @@ def _description(name: str) -> Iterator[str]:
     """A method and all its settings."""
     facts = _facts(name, with_settings=True)
     needs = ", ".join(facts["needs"]) or "scores"
-    yield f"{name}: {facts['summary']}"
+    yield f"{name} ({facts['title']}): {facts['summary']}"
     yield f"{facts['passes']} passes per image; needs {needs}; {facts['source']}"
     for setting in facts["settings"]:
         unit = f", {setting['unit']}" if setting["unit"] else ""
@@ -77,7 +77,7 @@ def _facts(name: str, *, with_settings: bool) -> dict[str, Any]:
     method = METHODS[name]
     facts: dict[str, Any] = {key: getattr(method, key) for key in ("summary", "passes", "source", "needs", "also")}
     facts = {"name": name, **{key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}}
-    return {**facts, "settings": list(_settings(name))} if with_settings else facts
+    return {**facts, "title": method.explainer.title, "settings": list(_settings(name))} if with_settings else facts
 
 
 def _settings(name: str) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,7 @@ _DEFAULTS = SaturationArguments()
 
 
 def saturation(*paths: Path, settings: SaturationArguments = _DEFAULTS) -> int:
-    """Measure where along the path from baseline to image the score stops changing, and what methods see of it.
+    """Measure where along the path from baseline to image the score stops changing, and the most important channels.
 
     Each image gets a folder with saturation.png (score, similarity of the layer's activations and gradient norm along the
     path), features.png (the most important channels of each method, and their insertion curve) and result.json.

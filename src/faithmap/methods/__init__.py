@@ -1,4 +1,4 @@
-"""Explainers: they ask a model questions about images and answer with heatmaps.
+"""Explainers: methods that compute a heatmap for the score of a model on an image.
 
 Every name is imported when it is first used: the registry can be read without torch.
 """

@@ -10,7 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from annotated_types import Ge
@@ -30,8 +30,8 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps, over all images."""
 
 Clean: TypeAlias = "tuple[Float[Tensor, 'n classes'] | None, Score, Float[Tensor, ' n'], Any]"
-"""Logits of the clean images (None for a callable target), the concrete target, its scores, and what a method keeps of that
-pass."""
+"""Logits of the clean images (None for a callable target), the concrete target, its scores, and the values that a method keeps
+of that pass."""
 
 LOW_PROBABILITY = 0.01
 """Below this probability of the explained class the I-GOS paper reports failures."""
@@ -48,7 +48,7 @@ class Request:
         baseline: given to the call, or None.
         generators: one for each image.
         progress: called with the number of steps done and the total.
-        kept: what the method's own pass over the clean images kept.
+        kept: values that the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.
 
     A call of an explainer makes it. Made by hand, for one image:
@@ -151,6 +151,9 @@ class Explainer(ABC):
     (tensor([[[0.2000, 0.8000]]]), 'Brightness')
     """
 
+    title: ClassVar[str]
+    """The name of the method on figures, on the page and in reports; the name of the class if a subclass sets none."""
+
     model: nn.Module
     _: KW_ONLY
     score: ScoreKind = "probability"
@@ -160,6 +163,8 @@ class Explainer(ABC):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        if "title" not in vars(cls):
+            cls.title = cls.__name__
         complete_docstring(cls)
 
     def __call__(
@@ -202,6 +207,7 @@ class Explainer(ABC):
             rows=result.rows,
             columns=result.columns,
             method=type(self).__name__,
+            title=self.title,
             settings=self.settings,
             diagnostics=[{**d, "warnings": w} for d, w in zip(result.diagnostics, request.warnings, strict=True)],
             function=score.function,

@@ -1,4 +1,4 @@
-r"""Controls: maps that do not depend on the model. A method has to be better than they are.
+r"""Controls: maps that do not depend on the model. A method should score better than a control.
 
 :random: independent uniform cells.
 :centred Gaussian: :math:`e^{-d^2 / 2 \sigma^2}`, with d the distance from the middle in parts of the shorter side, since most
@@ -9,7 +9,7 @@ r"""Controls: maps that do not depend on the model. A method has to be better th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt, Unit
@@ -47,6 +47,7 @@ class RandomMap(Control):
     (2, 2)
     """
 
+    title: ClassVar[str] = "random map"
     resolution: Resolution = 28
 
     def _explain(self, request: Request) -> RawHeatmap:
@@ -69,6 +70,7 @@ class CentredGaussian(Control):
              [0.1690, 0.4111, 0.1690]]])
     """
 
+    title: ClassVar[str] = "centred Gaussian"
     sigma: Annotated[float, Gt(0), Unit("parts of the shorter side")] = 0.25
     resolution: Resolution = 28
 
@@ -88,6 +90,8 @@ class Edges(Control):
     >>> Edges(torch.nn.Flatten())(torch.tensor([[[[0.0, 0.0, 1.0]]]])).heatmap
     tensor([[[0.0000, 0.5000, 0.5000]]])
     """
+
+    title: ClassVar[str] = "edges"
 
     def _explain(self, request: Request) -> RawHeatmap:
         grey = request.images.float().mean(dim=1, keepdim=True)

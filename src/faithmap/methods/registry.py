@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from faithmap.methods.base import Explainer
 
 Need: TypeAlias = Literal["gradient", "layer", "references", "masker", "captum"]
-"""What a method cannot do without: gradients of the model; a layer with a spatial output; reference images; a network that was
+"""Requirements of a method: gradients of the model; a layer with a spatial output; reference images; a network that was
 trained for the model; the captum library."""
 
 
@@ -42,7 +42,7 @@ class MethodInfo:
         passes: passes of the model per image at the default settings, as ``"N forward + M backward"``; the pass that finds the
             explained class is included. ``benchmarks/method_costs.py`` counts them.
         source: author and year of the publication.
-        needs: what the method cannot do without.
+        needs: requirements of the method.
         also: other names of the method.
     """
 

@@ -383,7 +383,6 @@ _UNIONS = (typing.Union, types.UnionType)
 
 
 def _metadata(annotation: Any) -> Iterator[Any]:
-    """All metadata in an annotation."""
     if get_origin(annotation) is Annotated:
         yield from annotation.__metadata__
     if get_origin(annotation) is not Literal:

@@ -46,7 +46,7 @@ class _ConfidenceMetric(ModelMetric):
         self._confidence = partial(confidence, scaling=scaling, chunk_size=chunk_size, autocast=autocast)
 
     def measure(self, images: Float[Tensor, "n c h w"], heatmaps: Maps, target: Target) -> Float[Tensor, "n 2"]:
-        """Both scores of each image."""
+        """Y and O of each image."""
         result = self._confidence(self.model, images, heatmaps, target)
         return torch.stack([result.clean, result.masked], dim=1)
 

@@ -101,7 +101,7 @@ class LeftOut:
 
     Attributes:
         name: of the method.
-        reason: why it was left out.
+        reason: of the omission.
         seconds: estimated time of all images; None if unknown.
     """
 

@@ -85,8 +85,6 @@ def choose(
 
 @dataclass
 class _Selection:
-    """The state of a selection."""
-
     evaluation: MapEvaluation
     explainers: dict[str, Explainer]
     budget: TimeBudget

@@ -89,7 +89,7 @@ class PassTimes:
         return cls(forward, backward, obstacles)
 
     def obstacle(self, explainer: Explainer, image: Float[Tensor, "1 c h w"]) -> str | None:
-        """Why a method cannot explain the model, if that is known beforehand; else None."""
+        """The reason if a method cannot explain the model, as far as it is known beforehand; otherwise None."""
         needs = {need for method in METHODS.values() if type(explainer) is method.explainer for need in method.needs}
         if getattr(explainer, "target_layer", None) is not None:
             needs -= {"layer"}  # the layer is given

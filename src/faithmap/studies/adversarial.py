@@ -285,7 +285,7 @@ def _attack(result: AdversarialResult, study: AdversarialStudy) -> AttackRecord:
 
 
 def _warnings(check: AdversarialCheck, saved: ClassRecord, model: Classifier) -> Iterator[str]:
-    """Reasons why the numbers may not mean what they should."""
+    """Warnings about results that do not have their usual meaning."""
     attack = check.attack
     found = int(attack.adversarial_class[0])
     if not bool(attack.fooled[0]):

@@ -35,7 +35,7 @@ EXPLAIN_SHARE = 0.85
 
 
 class StudyResult(Protocol):
-    """What a study found out about one image."""
+    """The result of a study for one image."""
 
     @property
     def image(self) -> InputImage:

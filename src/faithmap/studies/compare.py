@@ -67,14 +67,14 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
         explanations, curves, seconds = {}, {}, {}
         target = self.target
         for i, (name, explainer) in enumerate(self.explainers.items()):
-            activity = f"explaining {file} by {name}"
+            activity = f"explaining {file} by {explainer.title}"
             progress(i * share, activity)
             started = time.perf_counter()
             reported = MethodProgress(progress, activity, image, target, i * share, EXPLAIN_SHARE * share)
             explanations[name] = self.explain(explainer, [image], target, reported)
             seconds[name] = time.perf_counter() - started
             target = explained_class(explanations[name])
-            progress((i + EXPLAIN_SHARE) * share, f"evaluating deletion and insertion of {file} by {name}")
+            progress((i + EXPLAIN_SHARE) * share, f"evaluating deletion and insertion of {file} by {explainer.title}")
             curves[name] = self.evaluate(image, explanations[name])
         if target is None:
             raise ValueError("no method is given; give at least one")
@@ -98,7 +98,7 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
 
     def write_files(self, result: CompareResult, folder: Path) -> None:
         """Draw the methods side by side; the areas of the random map stand in the title."""
-        pairs = {name: (map_, result.curves[name]) for name, map_ in result.explanations.items() if name != RANDOM}
+        pairs = {map_.title: (map_, result.curves[name]) for name, map_ in result.explanations.items() if name != RANDOM}
         figure = compare(
             result.image.image, pairs, photo=result.image.original(), geometry=self.model.geometry, labels=self.model.labels
         )

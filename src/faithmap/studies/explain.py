@@ -72,7 +72,7 @@ class ExplainStudy(Study[ExplainSettings, ExplainResult]):
     """
 
     explainer: Explainer
-    _explained: bool = field(default=False, init=False)  # once it is, a ValueError is the image's fault, not the settings'
+    _explained: bool = field(default=False, init=False)  # afterwards a ValueError is caused by an image, not by the settings
 
     @classmethod
     def for_model(cls, settings: ExplainSettings, model: Classifier, target: int | None) -> ExplainStudy:
@@ -209,6 +209,7 @@ class MethodRecord:
     """The method, and all its settings."""
 
     name: str
+    title: str
     settings: Mapping[str, Any]
 
 
@@ -293,7 +294,7 @@ class ExplainRecord(ImageStudyRecord):
             source=image.source(model, seed),
             warnings=(*image.warnings, *warned),
             window=model.geometry.window(image.size)._asdict(),
-            method=MethodRecord(explanation.method, explanation.settings),
+            method=MethodRecord(explanation.method, explanation.title, explanation.settings),
             target=ScoredClass(index, model.label(index), float(probabilities[index]), float(explanation.score[0])),
             predicted=tuple(ClassProbability.among(i, probabilities, model) for i in best),
             heatmap=HeatmapRecord(
@@ -317,7 +318,7 @@ class ExplainRecord(ImageStudyRecord):
         own, random = self.scores.heatmap, self.scores.random
         yield "", self.source.file.path
         yield "  predicted       ", predicted
-        yield "  explained       ", f"{self.target.label}, by {self.method.name} at {rows} x {columns}"
+        yield "  explained       ", f"{self.target.label}, by {self.method.title} at {rows} x {columns}"
         yield "  deletion        ", f"{own.deletion:.3f}, a random map {random.deletion:.3f} (lower is more faithful)"
         yield "  insertion       ", f"{own.insertion:.3f}, a random map {random.insertion:.3f} (higher is more faithful)"
         yield "  pictures        ", str(folder)

@@ -1,4 +1,4 @@
-"""What a study hands to its caller while it runs: an outcome for each image, and its progress. Free of torch."""
+"""Outcomes of a study, one per image, and its progress. Does not import torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StudyDone:
 
 @dataclass(frozen=True)
 class StudyFailed:
-    """An image without a result, and one line that says why. The line begins with the file's name."""
+    """An image without a result, and the reason on one line, which begins with the file's name."""
 
     file: Path
     message: str

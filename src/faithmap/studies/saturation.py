@@ -1,4 +1,4 @@
-"""Saturation: along the path from a baseline to an image, where the score stops changing, and what methods see of it."""
+"""Saturation: where along the path from a baseline to an image the score stops changing, and the most important channels."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
             chunk_size=settings.chunk,
         )
         for i, (name, explainer) in enumerate(self.explainers.items()):
-            activity = f"explaining {file} by {name}"
+            activity = f"explaining {file} by {explainer.title}"
             progress((1 + i) * share, activity)
             reported = MethodProgress(progress, activity, image, self.target, (1 + i) * share, share)
             explanation = self.explain(explainer, [image], self.target, reported)
@@ -91,7 +91,8 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
         """Draw the curves along the path, and the most important channels of every method."""
         save_figure(saturation_curves(result.path).figure.get_figure(root=True), folder / "saturation.png")
         original, model = result.image.original(), self.model
-        figure = compare(result.image.image, result.features, photo=original, geometry=model.geometry, labels=model.labels)
+        features = {top.title: (top, curves) for top, curves in result.features.values()}
+        figure = compare(result.image.image, features, photo=original, geometry=model.geometry, labels=model.labels)
         save_figure(figure, folder / "features.png")
 
 

@@ -1,8 +1,8 @@
-"""Targets beyond the classes of a single-label classifier: what is explained of other models, one number an image.
+"""Targets for models other than single-label classifiers: each defines the score, one number per image.
 
-Settings are given once for all images, or one for each. What depends on the model's answer to the clean image, such as the
-region that it predicts, is asked for once, by ``predicted``, and stays what it was while parts of the image are taken away. A
-target stands where a class would: ``RISE(model)(images, target)``.
+A setting is one value for all images, or one per image. ``predicted`` computes settings from the model's output for the clean
+images, such as the predicted region; they stay the same when parts of the image are removed. A target is passed in place of a
+class: ``RISE(model)(images, target)``.
 """
 
 from faithmap.score import ImageTarget

@@ -1,9 +1,9 @@
-r"""Target of a detector: how well it still finds one box b (Petsiuk et al. 2021, "D-RISE", Eq. 2).
+r"""Target of a detector: how well it detects one box b (Petsiuk et al. 2021, "D-RISE", Eq. 2).
 
 .. math:: y = \max_j \; IoU(b, b_j) \; s_j
 
-over the detections of the box's label. In the paper the cosine of two class distributions stands for the label; detectors such
-as torchvision's name one label a box, whose score is both the objectness and the class's.
+over the detections with the label of the box. The paper compares class distributions by their cosine instead of labels.
+Detectors such as torchvision's return one label per box, with one score for objectness and class together.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Overlap: TypeAlias = Literal["product", "best"]
 
 @dataclass(frozen=True, eq=False)
 class DetectionTarget(ImageTarget):
-    """How well a detector still finds one box, of a model that returns a dict of boxes, labels and scores for each image.
+    """How well a detector detects one box; the model returns a dict of boxes, labels and scores for each image.
 
-    It is 0 where no detection of the label overlaps the box. Which detection answers can change from one mask to the next, and
-    detections vanish below the detector's threshold: methods that ask for scores alone (RISE, Occlusion) suit it best. In
-    torchvision's detectors a gradient leads from a detection's score to the features that it was pooled from, not through the
-    choice of the regions.
+    The score is 0 if no detection with the label overlaps the box. The matching detection can differ from mask to mask, and
+    detections below the threshold of the detector are not returned. Methods that need only scores (RISE, Occlusion) are
+    therefore most suitable. In torchvision's detectors the score of a detection has a gradient to the features that it was
+    pooled from, but not through the selection of the regions.
 
     Args:
-        box: (x1, y1, x2, y2) in pixels of the image that the model is given, for all images or one for each, (n, 4).
-        label: that a detection must have; None for any.
-        overlap: ``product`` is IoU times score, the largest over the detections, as in D-RISE; ``best`` the score of the
-            detection that overlaps the box best.
-        minimum: IoU below which a detection does not count; in [0, 1).
+        box: (x1, y1, x2, y2) in pixels of the model's input, for all images, or one per image as (n, 4).
+        label: label of the detections that count; None for any label.
+        overlap: ``product``: the largest product of IoU and score over the detections, as in D-RISE. ``best``: the score of
+            the detection with the largest IoU.
+        minimum: smallest IoU of a detection that counts, in [0, 1).
 
     Raises:
         ValueError: for a box whose left is not less than its right, or its top not less than its bottom, a label below 0, an
@@ -88,7 +88,7 @@ class DetectionTarget(ImageTarget):
             chunk_size: maximum number of images in one pass.
 
         Raises:
-            ValueError: where there are not so many.
+            ValueError: if an image has no detection of that rank.
         """
         found = [one for output, _ in clean_outputs(model, images, chunk_size) for one in _detections(output)]
         for i, one in enumerate(found):
@@ -100,12 +100,12 @@ class DetectionTarget(ImageTarget):
 
     @property
     def count(self) -> int | None:
-        """Boxes or labels, if there is one for each image."""
+        """Number of images that there are boxes or labels for; None if one is for all images."""
         boxes = torch.as_tensor(self.box)
         return len(boxes) if boxes.ndim == 2 else count_of(self.label)
 
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """Of each row."""
+        """The score of each row."""
         boxes = torch.as_tensor(self.box, device=index.device)
         boxes = boxes.expand(len(index), -1) if boxes.ndim == 1 else boxes[index]
         labels = [None] * len(index) if self.label is None else rows_of(self.label, index).tolist()
@@ -129,7 +129,7 @@ class DetectionTarget(ImageTarget):
 
 
 def iou(boxes: Float[Tensor, "m 4"], box: Float[Tensor, " 4"]) -> Float[Tensor, " m"]:
-    """Intersection over union of boxes (x1, y1, x2, y2) with one.
+    """Intersection over union of each box (x1, y1, x2, y2) with another box.
 
     >>> iou(torch.tensor([[0.0, 0.0, 2.0, 2.0], [5.0, 5.0, 6.0, 6.0]]), torch.tensor([1.0, 0.0, 3.0, 2.0]))
     tensor([0.3333, 0.0000])
@@ -144,7 +144,7 @@ def _detections(output: Any) -> list[Mapping[str, Tensor]]:
     """One dict for each image.
 
     Raises:
-        TypeError: for something else.
+        TypeError: for any other output.
     """
     keys = {"boxes", "labels", "scores"}
     if not isinstance(output, (list, tuple)) or not all(isinstance(one, Mapping) and keys <= one.keys() for one in output):

@@ -1,6 +1,6 @@
-r"""Targets of models that return a few numbers an image, which do not exclude each other.
+r"""Targets of models whose outputs are independent numbers: several labels, one logit, or regression values.
 
-:multi-label: :math:`\sigma(z_c)`, each label by itself.
+:multi-label: :math:`\sigma(z_c)` of label c.
 :binary: :math:`\sigma(z)` of the only logit; :math:`\sigma(-z)` for the negative class.
 :regression: one of the outputs, or its negative.
 """
@@ -23,11 +23,11 @@ Scale: TypeAlias = Literal["probability", "logit"]
 
 @dataclass(frozen=True, eq=False)
 class MultiLabelTarget(ImageTarget):
-    """One label of a model whose labels do not exclude each other: its sigmoid.
+    """The sigmoid of one label of a multi-label classifier.
 
     Args:
-        label: by its number.
-        score: ``probability`` is the sigmoid, in [0, 1]; ``logit`` what goes into it.
+        label: number of the label.
+        score: ``probability``, the sigmoid, in [0, 1]; or ``logit``, its argument.
 
     >>> MultiLabelTarget([0, 1])(torch.tensor([[0.0, 9.0], [9.0, 0.0]]), torch.tensor([0, 1]))
     tensor([0.5000, 0.5000])
@@ -42,11 +42,11 @@ class MultiLabelTarget(ImageTarget):
 
     @property
     def count(self) -> int | None:
-        """Labels, if there is one for each image."""
+        """Number of images that there are labels for; None if one is for all images."""
         return count_of(self.label)
 
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """Of each row."""
+        """The score of each row."""
         logit = picked(at_least_single(logits_of(output)), rows_of(self.label, index), "label")
         return logit.sigmoid() if self.score == "probability" else logit
 
@@ -56,7 +56,7 @@ class BinaryTarget(ImageTarget):
     """One of the two classes of a model that returns a single logit, (n, 1) or (n,).
 
     Args:
-        positive: the class that a high logit speaks for; False for the other.
+        positive: True for the class of high logits, False for the other class.
         score: ``probability``, in [0, 1], or ``logit``.
 
     >>> BinaryTarget(positive=[True, False])(torch.tensor([[2.0], [2.0]]), torch.tensor([0, 1]))
@@ -74,14 +74,14 @@ class BinaryTarget(ImageTarget):
 
     @property
     def count(self) -> int | None:
-        """Classes, if there is one for each image."""
+        """Number of images that there are classes for; None if one is for all images."""
         return count_of(self.positive)
 
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """Of each row."""
+        """The score of each row."""
         logits = columns_of(output)
         if logits.shape[1] != 1:
-            raise ValueError(f"the model returns {logits.shape[1]} numbers an image, not a single logit; give a class instead")
+            raise ValueError(f"the model returns {logits.shape[1]} numbers per image, not a single logit; give a class instead")
         positive = rows_of(self.positive, index)
         logit = torch.where(positive, logits[:, 0], -logits[:, 0])
         return logit.sigmoid() if self.score == "probability" else logit
@@ -93,7 +93,7 @@ class RegressionTarget(ImageTarget):
 
     Args:
         output: index of the number, from 0; one index for all images, or one for each image.
-        sign: 1 explains what makes the number large, -1 what makes it small.
+        sign: 1, or -1 to explain the negative of the number.
 
     Raises:
         ValueError: for an index below 0, or another sign.
@@ -108,13 +108,13 @@ class RegressionTarget(ImageTarget):
     def __post_init__(self) -> None:
         check_numbers("output", self.output)
         if self.sign not in (1, -1):
-            raise ValueError(f"sign is {self.sign!r}; give 1, or -1 to explain what makes the output small")
+            raise ValueError(f"sign is {self.sign!r}; give 1, or -1 to explain the negative of the output")
 
     @property
     def count(self) -> int | None:
-        """Outputs, if there is one for each image."""
+        """Number of images that there are outputs for; None if one is for all images."""
         return count_of(self.output)
 
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """Of each row."""
+        """The score of each row."""
         return self.sign * picked(columns_of(output), rows_of(self.output, index), "output")

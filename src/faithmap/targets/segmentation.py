@@ -1,8 +1,8 @@
-r"""Target of a segmenter: a class's score over a region R of the image (Vinogradova et al. 2020, "Seg-Grad-CAM", Eq. 3).
+r"""Target of a segmentation model: the score of a class over a region R (Vinogradova et al. 2020, "Seg-Grad-CAM", Eq. 3).
 
 .. math:: y = \frac{\sum_{ij} R_{ij} \, p_c(i, j)}{\sum_{ij} R_{ij}}
 
-The paper sums logits. The mean is the default here, so that scores of regions of different sizes compare, and stay in [0, 1].
+The paper sums logits. The default here is the mean: it is in [0, 1], and can be compared between regions of different sizes.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class SegmentationTarget(ImageTarget):
     """The score of one class over a region, of a model that returns (n, classes, h, w): a tensor, ``"out"`` or ``.logits``.
 
     Args:
-        label: the class by its number.
+        label: number of the class.
         region: a mask, or weights of at least 0; (h, w) for all images or (n, h, w), at any resolution; None for the whole
             image.
-        score: of each pixel: ``probability`` among the classes (of a single one, its sigmoid); ``sigmoid``, for classes that do
-            not exclude each other; or ``logit``, which does not saturate and suits class activation maps.
-        reduce: the mean over the region, in the units of the pixels' score, or the sum.
+        score: of each pixel: ``probability``, the softmax over the classes, or the sigmoid of a single class; ``sigmoid``, for
+            independent classes; or ``logit``, which does not saturate and is suitable for class activation maps.
+        reduce: ``mean`` or ``sum`` of the scores over the region.
 
     Raises:
         ValueError: for a label below 0, a region without a pixel, or an unknown score or reduction.
@@ -67,7 +67,9 @@ class SegmentationTarget(ImageTarget):
             raise ValueError(f"region has shape {tuple(self.region.shape)}; give (h, w), or (images, h, w)")
         weights = self.region.double().reshape(-1, *self.region.shape[-2:])
         if not bool((weights >= 0).all()) or not bool((weights.sum(dim=(1, 2)) > 0).all()):
-            raise ValueError("a region holds no pixel, or weights that are negative or NaN; give a mask with something in it")
+            raise ValueError(
+                "a region holds no pixel, or weights that are negative or NaN; give a mask with at least one pixel"
+            )
         if self.region.ndim == 3:
             check_counts(("label", count_of(self.label)), ("region", len(self.region)))
 
@@ -93,27 +95,27 @@ class SegmentationTarget(ImageTarget):
             chunk_size: maximum number of images in one pass.
 
         Raises:
-            ValueError: where it predicts it nowhere.
+            ValueError: if the model predicts the class at no pixel of an image.
         """
         found = []
         for output, index in clean_outputs(model, images, chunk_size):
-            z = _pictures(output)
+            z = _class_logits(output)
             labels = rows_of(label, index).view(-1, 1, 1)
             single = z.shape[1] == 1 or score == "sigmoid"
             found.append(z[torch.arange(len(z)), labels.flatten()] > 0 if single else z.argmax(dim=1) == labels)
         region = torch.cat(found)
         for i in (~region.flatten(1).any(dim=1)).nonzero().flatten().tolist():
-            raise ValueError(f"image {i}: the model predicts the class nowhere; give another label, or a region")
+            raise ValueError(f"image {i}: the model predicts the class at no pixel; give another label, or a region")
         return cls(label, region, score, reduce)
 
     @property
     def count(self) -> int | None:
-        """Regions or labels, if there is one for each image."""
+        """Number of images that there are regions or labels for; None if one is for all images."""
         return len(self.region) if self.region is not None and self.region.ndim == 3 else count_of(self.label)
 
     def __call__(self, output: Any, index: Int[Tensor, " m"], /) -> Float[Tensor, " m"]:
-        """Of each row."""
-        z = _pictures(output)
+        """The score of each row."""
+        z = _class_logits(output)
         labels = rows_of(self.label, index)
         if self.score == "probability" and z.shape[1] > 1:
             z = z.softmax(dim=1)
@@ -129,11 +131,11 @@ class SegmentationTarget(ImageTarget):
         return total / weights.sum(dim=1) if self.reduce == "mean" else total
 
 
-def _pictures(output: Any) -> Float[Tensor, "m k h w"]:
-    """Each class's logit at each pixel.
+def _class_logits(output: Any) -> Float[Tensor, "m k h w"]:
+    """The logits of all classes at each pixel.
 
     Raises:
-        TypeError: for something else.
+        TypeError: for an output of another shape.
     """
     z = at_least_single(tensor_in(output))
     if z.ndim != 4:

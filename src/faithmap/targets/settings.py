@@ -1,4 +1,4 @@
-"""Settings of targets: one for all images or one for each, checked when they are given, and read for the rows of an output."""
+"""Settings of targets: one value for all images, or one per image. They are checked, and selected for the rows of an output."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from faithmap.probe import run_model
 from faithmap.score import at_least_single, tensor_in
 
 Number: TypeAlias = int | Sequence[int] | Tensor
-"""A class, label or output by its number: one for all images, or one for each."""
+"""Number of a class, label or output: one for all images, or one per image."""
 
 
 def check_choice(name: str, given: object, known: Any) -> None:
-    """Raise ValueError for what is none of a Literal's values."""
+    """Raise ValueError if the value is not one of a Literal's."""
     if given not in get_args(known):
         raise ValueError(f"{name} is {given!r}; give one of {', '.join(map(str, get_args(known)))}")
 
 
 def check_numbers(name: str, given: Number) -> None:
-    """Raise ValueError for what is no number of a class or output, nor one for each image."""
+    """Raise ValueError unless the setting is an integer of at least 0, or one per image."""
     values = torch.as_tensor(given)
     whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
     if not whole or values.ndim > 1 or values.numel() == 0 or int(values.min()) < 0:
@@ -32,13 +32,13 @@ def check_numbers(name: str, given: Number) -> None:
 
 
 def count_of(setting: Any) -> int | None:
-    """For how many images there are values; None where there is one for all."""
+    """Number of images that there are values for; None if one is for all images."""
     values = None if setting is None else torch.as_tensor(setting)
     return None if values is None or values.ndim == 0 else len(values)
 
 
 def check_counts(one: tuple[str, int | None], other: tuple[str, int | None]) -> None:
-    """Raise ValueError where two settings, by name, are for different numbers of images."""
+    """Raise ValueError if two settings, each a name and a count, are for different numbers of images."""
     if None not in (one[1], other[1]) and one[1] != other[1]:
         raise ValueError(f"{one[0]} is given for {one[1]} images, {other[0]} for {other[1]}; give one of each for every image")
 
@@ -53,7 +53,7 @@ def columns_of(output: Any) -> Float[Tensor, "m k"]:
     """The numbers that a model returns for each image, one or several.
 
     Raises:
-        TypeError: for something else.
+        TypeError: for an output of another shape.
     """
     values = at_least_single(tensor_in(output))
     if values.ndim not in (1, 2):
@@ -62,10 +62,10 @@ def columns_of(output: Any) -> Float[Tensor, "m k"]:
 
 
 def picked(values: Float[Tensor, "m k ..."], numbers: Int[Tensor, " m"], name: str) -> Float[Tensor, "m ..."]:
-    """Of each row, the column of its number.
+    """The column of each row that its number selects.
 
     Raises:
-        ValueError: for a column that there is not.
+        ValueError: for a number that is not less than the number of columns.
     """
     if int(numbers.max()) >= values.shape[1]:
         raise ValueError(f"{name} is {int(numbers.max())}, but the model returns 0 to {values.shape[1] - 1}; give one of these")
@@ -76,7 +76,7 @@ def picked(values: Float[Tensor, "m k ..."], numbers: Int[Tensor, " m"], name: s
 def clean_outputs(
     model: nn.Module, images: Float[Tensor, "n c h w"], chunk_size: int
 ) -> Iterator[tuple[Any, Int[Tensor, " m"]]]:
-    """What the model says of the clean images, a chunk at a time, and which they are."""
+    """The model's output for each chunk of clean images, and their indices."""
     check_images(model, images)
     for index in torch.arange(len(images), device=images.device).split(chunk_size):
         with undisturbed(model), torch.no_grad():

@@ -251,6 +251,5 @@ def title_of(explanation: Explanation, evidence: DeletionInsertion | None, label
 
 def subtitle_of(explanation: Explanation, evidence: DeletionInsertion | None = None) -> str:
     """The method and the resolution, and the protocol of the evidence."""
-    method = "given map" if explanation.method == "array" else explanation.method
-    text = f"{method}, {explanation.resolution[0]} {_TIMES} {explanation.resolution[1]} cells"
+    text = f"{explanation.title}, {explanation.resolution[0]} {_TIMES} {explanation.resolution[1]} cells"
     return text if evidence is None else f"{text}; deletion and insertion by the {evidence.protocol.name} protocol"

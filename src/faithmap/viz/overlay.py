@@ -28,7 +28,7 @@ CLIPPED = 0.005
 """Share of the values above the lower end of the scale that may lie above its upper end."""
 
 OPACITY = 0.8
-"""Opacity of the colours at the most important pixel; less important pixels are more transparent."""
+"""Opacity of the colours at the highest value; pixels with lower values are more transparent."""
 
 SATURATION = 0.3
 """Saturation of the image under the heatmap, so that a yellow flower does not look like heat."""

@@ -92,8 +92,8 @@ def test_images_are_sorted_by_how_much_their_maps_differ(writer: RunWriter) -> N
 def test_a_score_says_which_way_is_better(writer: RunWriter) -> None:
     three(writer)
     (listing,) = open_listings(writer.folder)
-    told = [listing.with_direction(metric) for metric in listing.metrics]
-    assert told == ["insertion - deletion (higher is better)", "deletion (lower is better)", "insertion (higher is better)"]
+    labels = [listing.with_direction(metric) for metric in listing.metrics]
+    assert labels == ["insertion - deletion (higher is better)", "deletion (lower is better)", "insertion (higher is better)"]
     assert listing.with_direction("seconds") == "seconds"
 
 

@@ -76,11 +76,11 @@ def test_an_unfinished_map_has_steps() -> None:
 
 def test_counts_and_places_are_those_of_the_metric() -> None:
     model = Patch(slice(0, 4), slice(0, 6))
-    why = Explanation(torch.rand(1, 5, 7), SIZE)
+    explanation = Explanation(torch.rand(1, 5, 7), SIZE)
     protocols: tuple[tuple[Literal["igos", "rise"], int], ...] = (("igos", 35), ("rise", 96))
     for protocol, cells in protocols:
-        proof = deletion_insertion(model, VIEW, why, 0, protocol=protocol, steps=9)
-        panel = made(MapPanel("a", "cat", why.heatmap[0], why, proof))["panels"][0]
+        proof = deletion_insertion(model, VIEW, explanation, 0, protocol=protocol, steps=9)
+        panel = made(MapPanel("a", "cat", explanation.heatmap[0], explanation, proof))["panels"][0]
         assert len(numbers(panel["places"], "<i4")) == cells
         assert panel["counts"] == [round(cells * i / 9) for i in range(10)]
 
@@ -98,9 +98,9 @@ def test_cells_with_positions_are_ranked_as_in_the_metric() -> None:
 
 
 def test_curves_of_another_resolution_rank_the_map_at_it() -> None:
-    why = Explanation(torch.tensor([[[0.0, 4.0], [2.0, 6.0]]]), SIZE)
+    explanation = Explanation(torch.tensor([[[0.0, 4.0], [2.0, 6.0]]]), SIZE)
     measured = curves([0, 1], [1, 0], [0, 1], resolution=(1, 3))
-    panel = made(MapPanel("a", "cat", why.heatmap[0], why, measured))["panels"][0]
+    panel = made(MapPanel("a", "cat", explanation.heatmap[0], explanation, measured))["panels"][0]
     assert panel["ranked"] == [1, 3]
     assert numbers(panel["places"], "<i4") == [2, 1, 0]
 

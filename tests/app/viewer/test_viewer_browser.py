@@ -47,12 +47,12 @@ class EvaluatedPanel:
 
 
 def evaluated(
-    name: str, why: Explanation, view: Tensor, baseline: Tensor, unit: str = "cells", steps: int = 10
+    name: str, explanation: Explanation, view: Tensor, baseline: Tensor, unit: str = "cells", steps: int = 10
 ) -> EvaluatedPanel:
     model = RecordingModel()
     rules = Protocol("own", unit, steps, baseline, baseline)  # type: ignore[arg-type]
-    proof = deletion_insertion(model, view, why, 0, protocol=rules, chunk_size=1000)
-    panel = MapPanel(name, "bright", why.heatmap[0], why, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
+    proof = deletion_insertion(model, view, explanation, 0, protocol=rules, chunk_size=1000)
+    panel = MapPanel(name, "bright", explanation.heatmap[0], explanation, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
     return EvaluatedPanel(panel, *model.seen[-2:])
 
 
@@ -225,8 +225,8 @@ def test_the_map_lies_on_the_photograph_as_in_the_librarys_pictures(tab: Tab) ->
     tab.page.locator(f"{ROOT} .palette").select_option("plasma")
     tab.page.locator(f"{ROOT} .opacity").fill("80")
     photo = torch.from_numpy(np.array(WIDE)).permute(2, 0, 1).unsqueeze(0) / 255
-    why = Explanation(FEW.heatmap.unsqueeze(0), SIZE)
-    expected = overlay(photo, placed(why, photo, HALF), ends=limits(why.heatmap))
+    explanation = Explanation(FEW.heatmap.unsqueeze(0), SIZE)
+    expected = overlay(photo, placed(explanation, photo, HALF), ends=limits(explanation.heatmap))
     painted = tab.pixels(f"{ROOT} .map canvas", 1)
     np.testing.assert_allclose(painted, as_pixels(expected[0]), atol=2.5)
     assert np.ptp(painted[:5], axis=(0, 1)).max() == 0, "where the model did not look, the photograph is pale"

@@ -37,13 +37,13 @@ def silent() -> PathNoise:
 def test_the_gradient_is_that_of_the_objective(method: type[IGOSPlus], small_net: SmallNet, images: Tensor) -> None:
     """With a single point on the path and no noise the integrated gradient is the gradient; by differences, in double."""
     objective = method(small_net, path_points=1).objective(probe_of(small_net.double(), images.double()), silent())
-    everyone, shape = torch.arange(3), objective.initial_masks((4, 4)).shape
+    every_image, shape = torch.arange(3), objective.initial_masks((4, 4)).shape
     masks = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 0.8 + 0.1
-    gradient = objective.total_gradient(masks, everyone)
+    gradient = objective.total_gradient(masks, every_image)
     for cell in (0, 11, gradient[0].numel() - 3):
         step = torch.zeros_like(masks)
         step.flatten(1)[:, cell] = 1e-5
-        ahead, behind = (objective(masks + s * step, everyone) for s in (1, -1))
+        ahead, behind = (objective(masks + s * step, every_image) for s in (1, -1))
         assert torch.allclose(gradient.flatten(1)[:, cell], (ahead - behind) / 2e-5, rtol=1e-4, atol=1e-9)
 
 
@@ -51,8 +51,8 @@ def test_the_gradient_is_that_of_the_objective(method: type[IGOSPlus], small_net
 def test_the_gradient_of_some_images_is_theirs_of_all(method: type[IGOSPlus], small_net: SmallNet, images: Tensor) -> None:
     objective = method(small_net, path_points=2).objective(probe_of(small_net.double(), images.double()), silent())
     masks = torch.rand_like(objective.initial_masks((4, 4)))
-    everyone, some = torch.arange(3), torch.tensor([0, 2])
-    assert torch.allclose(objective.total_gradient(masks, some), objective.total_gradient(masks, everyone)[some], atol=1e-12)
+    every_image, some = torch.arange(3), torch.tensor([0, 2])
+    assert torch.allclose(objective.total_gradient(masks, some), objective.total_gradient(masks, every_image)[some], atol=1e-12)
 
 
 def test_the_objectives_are_the_papers_equations_written_out(small_net: SmallNet, images: Tensor) -> None:
@@ -182,17 +182,17 @@ def test_the_model_is_left_unchanged(
 
 @pytest.mark.parametrize("method", [IGOS, IGOSPlus, IGOSPlusPlus])
 def test_nesterovs_rule_is_its_recurrence(method: type[IGOS], small_net: SmallNet, images: Tensor) -> None:
-    probe, everyone = probe_of(small_net.double(), images.double()), torch.arange(3)
+    probe, every_image = probe_of(small_net.double(), images.double()), torch.arange(3)
     explain = method(small_net, resolution=4, iterations=4, path_points=3, noise_std=0.0, average=False, step=Nesterov(5.0))
     found, trace = explain._optimise(probe, image_generators(0, range(3)), lambda done, total: None)
     objective = explain.objective(probe, silent())
     before = masks = objective.initial_masks((4, 4))
     for done in range(4):
         ahead = (masks + done / (done + 3) * (masks - before)).clamp(0, 1)
-        before, masks = masks, (ahead - 5 * objective.total_gradient(ahead, everyone)).clamp(0, 1)
+        before, masks = masks, (ahead - 5 * objective.total_gradient(ahead, every_image)).clamp(0, 1)
         assert (masks < 1).double().mean() > 0.01
     assert torch.allclose(found, objective.final_mask(masks), atol=1e-12)
-    assert torch.allclose(torch.tensor(trace.as_dicts()[1]["objective"][-1]).double(), objective(masks, everyone)[1])
+    assert torch.allclose(torch.tensor(trace.as_dicts()[1]["objective"][-1]).double(), objective(masks, every_image)[1])
 
 
 def test_a_step_size_that_is_not_above_zero_is_refused(small_net: SmallNet, images: Tensor) -> None:

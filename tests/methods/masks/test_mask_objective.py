@@ -59,10 +59,10 @@ def test_the_objective_is_score_plus_regulariser(small_net: SmallNet, images: Te
 
 def test_a_trace_has_the_values_of_each_image_until_it_converged(small_net: SmallNet, images: Tensor) -> None:
     objective = objective_of(small_net.eval(), images, Regulariser(0.5, 2.0))
-    everyone, ones, zeros = torch.arange(3), torch.ones(3, 2, 2), torch.zeros(3, 2, 2)
+    every_image, ones, zeros = torch.arange(3), torch.ones(3, 2, 2), torch.zeros(3, 2, 2)
     zeros[:, 0] = 1
     trace = Trace(objective, 2, ones, torch.tensor([1.0, 2.0, 3.0]))
-    trace.record(1, everyone, zeros, torch.tensor([4.0, 5.0, 6.0]), torch.tensor([0.1, 0.2, 0.3]))
+    trace.record(1, every_image, zeros, torch.tensor([4.0, 5.0, 6.0]), torch.tensor([0.1, 0.2, 0.3]))
     trace.record(2, torch.tensor([1]), zeros[1:2], torch.tensor([7.0]), torch.tensor([0.4]))
     first, second, third = trace.as_dicts()
     assert first["objective"] == [1, 4]

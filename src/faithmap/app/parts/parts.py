@@ -33,7 +33,7 @@ class Header(ScriptedPart):
     """The heading; its script makes Gradio's dropdowns accessible by keyboard and screen reader."""
 
     script = "header.js"
-    html = "<header><h1>faithmap</h1><p>Heatmaps of what a decision rests on, with the evidence that it does.</p></header>"
+    html = "<header><h1>faithmap</h1><p>Heatmaps that show which pixels a decision depends on, with evidence.</p></header>"
 
 
 class StatusLine(ScriptedPart):

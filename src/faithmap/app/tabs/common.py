@@ -1,4 +1,4 @@
-"""What all tabs have: the choices of the left column, a button that starts a job, one that cancels it, and downloads.
+"""Parts that all tabs have: the choices of the left column, a button that starts a job, one that cancels it, and downloads.
 
 :mod:`faithmap.app.tabs.connecting` defines what the buttons do.
 """
@@ -37,7 +37,7 @@ NO_SERVER = """() => ({
 
 @dataclass(frozen=True)
 class TabJob:
-    """What a click starts: the work, and the scenes of its result and of an unfinished map."""
+    """The job that a click starts: the work, and the scenes of its result and of an unfinished map."""
 
     work: Callable[..., Any]
     show: Callable[[Any], Scene]

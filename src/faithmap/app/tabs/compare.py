@@ -8,7 +8,7 @@ import gradio as gr
 
 from faithmap.app.controls import checked_number
 from faithmap.app.models import OfferedModel
-from faithmap.app.showing import compared, spoken_names
+from faithmap.app.showing import compared, titles_of
 from faithmap.app.tabs.common import SharedInputs, TabJob, class_of, make_methods, make_parts, scene_maker
 from faithmap.app.tabs.connecting import connect
 from faithmap.app.words import RefusedError
@@ -21,7 +21,7 @@ PROPOSED = ("rank_descent", "expected_gradcam", "gradcam", "integrated_gradients
 
 def offered_methods(offered: OfferedModel) -> list[tuple[str, str]]:
     """The methods that fit the model, as choices of a control."""
-    return spoken_names(offered.methods)
+    return titles_of(offered.methods)
 
 
 def proposed_methods(offered: OfferedModel) -> list[str]:

@@ -54,7 +54,7 @@ class TabEvents:
                 yield update.status, update.scene, *texts, *self.more(update.result)
 
     def end(self) -> tuple[Any, ...]:
-        """Both buttons."""
+        """When the job has ended: the states of both buttons."""
         return gr.update(interactive=True), gr.update(interactive=False)
 
     def busy(self) -> tuple[Any, ...]:

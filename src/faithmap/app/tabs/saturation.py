@@ -10,7 +10,7 @@ import gradio as gr
 from faithmap.app.controls import DEFAULT, checked_number, choices_of
 from faithmap.app.models import CAMS, OfferedModel
 from faithmap.app.parts.parts import Picture
-from faithmap.app.showing import path_picture, saturated, spoken_names
+from faithmap.app.showing import path_picture, saturated, titles_of
 from faithmap.app.tabs.common import SharedInputs, TabJob, class_of, make_methods, make_parts, scene_maker
 from faithmap.app.tabs.connecting import MoreOutputs, connect
 from faithmap.app.words import RefusedError
@@ -32,7 +32,7 @@ class SaturationControls:
 
     @property
     def all(self) -> list[Any]:
-        """As inputs."""
+        """The controls, as inputs of an event."""
         return [self.methods, self.layer, self.baseline, self.channels]
 
 
@@ -81,7 +81,7 @@ def _curves(result: Saturated) -> list[Any]:
 def _controls(offered: OfferedModel) -> SaturationControls:
     with gr.Row():
         proposed = [name for name in CAMS if name in offered.cams]
-        methods = make_methods(spoken_names(offered.cams), proposed, "Class activation maps", "saturation-methods")
+        methods = make_methods(titles_of(offered.cams), proposed, "Class activation maps", "saturation-methods")
         layers = choices_of("target_layer", offered, offered.default)
         layer = gr.Dropdown(layers, value=DEFAULT, label="Target layer", elem_id="saturation-layer")
     with gr.Row():

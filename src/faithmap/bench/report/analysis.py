@@ -186,7 +186,7 @@ class ModelSection:
 
     @property
     def entries(self) -> list[MethodEntry]:
-        """Of all groups."""
+        """The entries of all groups."""
         return [entry for group in self.groups for entry in group.entries]
 
 

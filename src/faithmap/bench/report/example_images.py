@@ -1,7 +1,7 @@
-"""The images that the page shows: which ones, their heatmaps, and both as small as the page needs them.
+"""Example images of the page: their selection, and their heatmaps at a reduced size.
 
-Shown are the images with the best and the worst scores and with the largest differences between methods. An image's score is
-the mean of the headline metric over methods; every image is judged by the same methods, so that methods of several
+The page shows the images with the best scores, the worst scores, and the largest differences between methods. An image's score
+is the mean of the headline metric over methods; every image is judged by the same methods, so that methods of several
 resolutions can be averaged.
 
 From an image, its blurred copy and a heatmap the browser makes the images of a deletion and insertion test with k cells. Both
@@ -52,7 +52,7 @@ _COLUMNS = (*_FIELDS, "size", "heatmap", "heatmap_shape", "rows_at", "columns_at
 
 
 class MissingError(Exception):
-    """An image that is not shown, and why."""
+    """An image that is not shown; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class ExampleImage:
 
     Attributes:
         name: of the file; untrusted.
-        reason: why it is shown.
+        reason: of the selection.
         class_text: class and probability.
         original: the model's view as a data URI.
         blurred: the same, blurred.
@@ -97,7 +97,7 @@ class ExampleImages:
 
 @dataclass(frozen=True)
 class ChosenImage:
-    """An image by its index, why it is shown, and its score."""
+    """An image by its index, the reason of its selection, and its score."""
 
     index: int
     reason: str

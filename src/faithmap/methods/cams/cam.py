@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from annotated_types import Ge
@@ -244,6 +244,8 @@ class GradCAM(CAM):
              [0.2000, 0.1000]]])
     """
 
+    title: ClassVar[str] = "Grad-CAM"
+
 
 @dataclass(eq=False)
 class GradCAMPlusPlus(CAM):
@@ -254,6 +256,7 @@ class GradCAMPlusPlus(CAM):
     (2, 2)
     """
 
+    title: ClassVar[str] = "Grad-CAM++"
     weighting: WeightingName | Weighting = "grad_cam_plus_plus"
 
 
@@ -266,6 +269,7 @@ class XGradCAM(CAM):
     (2, 2)
     """
 
+    title: ClassVar[str] = "XGrad-CAM"
     weighting: WeightingName | Weighting = "xgrad_cam"
 
 
@@ -278,6 +282,7 @@ class LayerCAM(CAM):
     (2, 2)
     """
 
+    title: ClassVar[str] = "LayerCAM"
     weighting: WeightingName | Weighting = "layer_cam"
 
 
@@ -290,6 +295,7 @@ class HiResCAM(CAM):
     (2, 2)
     """
 
+    title: ClassVar[str] = "HiResCAM"
     weighting: WeightingName | Weighting = "hires_cam"
 
 
@@ -303,6 +309,7 @@ class SmoothGradCAM(CAM):
     5
     """
 
+    title: ClassVar[str] = "Smooth Grad-CAM"
     gradient: Estimator = field(default_factory=Smooth)
 
 
@@ -316,6 +323,7 @@ class SmoothGradCAMPlusPlus(CAM):
     5
     """
 
+    title: ClassVar[str] = "Smooth Grad-CAM++"
     weighting: WeightingName | Weighting = "grad_cam_plus_plus"
     gradient: Estimator = field(default_factory=Smooth)
 
@@ -331,6 +339,7 @@ class IntegratedGradCAM(CAM):
              [0.1000, 0.0500]]])
     """
 
+    title: ClassVar[str] = "Integrated Grad-CAM"
     gradient: Estimator = field(default_factory=Integrated)
 
 
@@ -349,6 +358,7 @@ class ExpectedGradCAM(CAM):
              [0.2000, 0.1000]]])
     """
 
+    title: ClassVar[str] = "Expected Grad-CAM"
     score: ScoreKind = "probability"
     scales: Annotated[int, Ge(1)] = 3
     placement: Placement = "tiles"

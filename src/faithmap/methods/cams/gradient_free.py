@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -71,6 +71,7 @@ class ScoreCAM(ChannelWeights):
     3
     """
 
+    title: ClassVar[str] = "Score-CAM"
     baseline: Baseline = "zero"
 
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
@@ -103,6 +104,8 @@ class AblationCAM(ChannelWeights):
              [0.8000, 0.4000]]])
     """
 
+    title: ClassVar[str] = "Ablation-CAM"
+
     @torch.no_grad()
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         probe: LayerProbe = request.kept.probe
@@ -125,6 +128,8 @@ class EigenCAM(ChannelWeights):
     tensor([[[0.0000, 0.4000],
              [0.8000, 0.4000]]])
     """
+
+    title: ClassVar[str] = "Eigen-CAM"
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean pass."""

@@ -170,5 +170,5 @@ def top_features(
     features = clean.activation[layer][rows, channels].relu()
     largest = features.amax(dim=(2, 3), keepdim=True)
     heatmap = (features / largest).where(largest > 0, 0).mean(dim=1)
-    method = f"top {count} of {explanation.method}"
-    return replace(explanation, heatmap=heatmap, score=None, method=method, settings={}, diagnostics=())
+    method, title = (f"top {count} of {name}" for name in (explanation.method, explanation.title))
+    return replace(explanation, heatmap=heatmap, score=None, method=method, title=title, settings={}, diagnostics=())

@@ -1,4 +1,4 @@
-"""What the methods of captum share: captum is loaded when one of them is called, and its side effects are undone.
+"""Shared code of the captum methods: captum is imported when a method is called, and its side effects are undone.
 
 captum draws some numbers from the global generators of torch and of numpy, and warns about the hooks that it sets.
 """
@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.methods.captum_methods.stages import check_watchable
+from faithmap.methods.captum_methods.stages import check_interceptable
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.score import Score, ScoreKind, logits_of
 from faithmap.seeds import seeded
@@ -78,17 +78,17 @@ class CaptumExplainer(GradientExplainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         captum()
-        check_watchable(self.model)
+        check_interceptable(self.model)
 
 
 def counted_model(chunk: ImageChunk, model: nn.Module) -> Callable[[Tensor], Any]:
-    """The model as a function of images whose passes are counted; they are one or several copies of the part's images."""
+    """The model as a function whose passes are counted; its images are one or several copies of the chunk's images."""
     probe = chunk.probe.inside(model)
     return lambda z: probe.output(z, rows_of(chunk, len(z)))
 
 
 def rows_of(chunk: ImageChunk, count: int) -> Int[Tensor, " k"]:
-    """The explained image that each row of several copies of a part was made from."""
+    """The explained image of each row, for one or several copies of a chunk."""
     return chunk.numbers.repeat(count // len(chunk.numbers))
 
 

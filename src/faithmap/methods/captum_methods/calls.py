@@ -1,7 +1,7 @@
-"""Calls of torch functions, and which of them the rules of DeepLIFT, LRP and the modified gradients speak of.
+"""Calls of torch functions, grouped by the rules of DeepLIFT, LRP and the modified gradients.
 
-A module such as ``nn.ReLU`` ends in a call of a torch function, and so does ``F.relu`` or ``x.relu_()``: a call is where all
-ways of writing a network meet. It is named by its function, without the underscores of in-place and reflected operators.
+A module such as ``nn.ReLU`` calls a torch function, and so does ``F.relu`` or ``x.relu_()``, so that rules for calls apply to
+all of them. A call has the name of its function, without the underscores of in-place and reflected operators.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from faithmap.capture import Operation
 
 Place: TypeAlias = int | str
-"""Of an argument: its position, or its keyword."""
+"""Position or keyword of an argument."""
 
 _SAME_AS = {
     "iadd": "add", "radd": "add", "isub": "sub", "rsub": "sub", "subtract": "sub", "imul": "mul", "rmul": "mul",
@@ -30,19 +30,19 @@ def _names(text: str) -> frozenset[str]:
 
 CURVED = _names("""elu selu celu gelu silu mish hardswish leaky_relu prelu rrelu softplus logsigmoid softsign
     hardshrink softshrink tanhshrink""")
-"""Activations in the place of a ReLU which are none."""
+"""Activations other than ReLU."""
 
 ELEMENTWISE = CURVED | _names("""relu relu6 hardtanh clamp clamp_min clamp_max threshold sigmoid hardsigmoid tanh
     exp expm1 log log1p sqrt rsqrt square pow abs erf sin cos reciprocal""")
-"""Functions of each number alone."""
+"""Elementwise functions."""
 
 THROUGH_ZERO = _names("relu relu6 elu selu celu gelu silu mish hardswish leaky_relu prelu softsign tanh")
-"""Activations that are 0 at 0, and pass relevance on as it is."""
+"""Activations that are 0 at 0, and pass relevance unchanged."""
 
 MAX_POOLS = _names("max_pool1d max_pool2d max_pool3d")
 
 WEIGHTED = _names("conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear")
-"""Linear functions with a weight and a bias, second and third of their arguments."""
+"""Linear functions whose second and third arguments are weight and bias."""
 
 AFFINE = (
     WEIGHTED
@@ -50,25 +50,25 @@ AFFINE = (
     | _names("""batch_norm avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
         interpolate mean sum add sub neg mul div matmul mm addmm""")
 )
-"""Functions that are affine in their input, or pick from it, where no other argument hangs on the image."""
+"""Functions that are affine in their input, or select from it, if no other argument depends on the image."""
 
 KEEPS_SIGN = MAX_POOLS | _names("""pad flatten reshape view permute transpose contiguous clone to float dropout
     avg_pool2d adaptive_avg_pool2d mean""")
-"""Functions that return nothing negative where nothing is; padding has zeros, or repeats."""
+"""Functions whose output is not negative if the input is not; padding adds zeros, or repeats values."""
 
 _SUMS = frozenset({"add", "sub"})
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A call of a torch function with at least one tensor that hangs on the image.
+    """A call of a torch function with at least one tensor that depends on the image.
 
     Attributes:
-        function: what is called.
-        name: of it.
-        arguments: as they were given.
-        keywords: likewise.
-        places: where the tensors that hang on the image stand.
+        function: the function.
+        name: its name.
+        arguments: positional arguments.
+        keywords: keyword arguments.
+        places: of the arguments that depend on the image.
     """
 
     function: Callable[..., Any]
@@ -79,7 +79,7 @@ class Call:
 
     @classmethod
     def of(cls, operation: Operation) -> Call | None:
-        """The call; None where nothing hangs on the image, or what does is no argument by itself."""
+        """The call; None if no argument is a tensor that depends on the image."""
         pairs: list[tuple[Place, Any]] = [*enumerate(operation.args), *operation.kwargs.items()]
         places = tuple(place for place, value in pairs if isinstance(value, Tensor) and value.requires_grad)
         if not places:
@@ -89,17 +89,17 @@ class Call:
 
     @property
     def data(self) -> list[Tensor]:
-        """The tensors that hang on the image."""
+        """The tensors that depend on the image."""
         return [self.get(place) for place in self.places]
 
     @property
     def elementwise(self) -> bool:
-        """Whether this is a function of one tensor's every number alone."""
+        """Whether this is an elementwise function of one tensor."""
         return self.name in ELEMENTWISE and self.places == (0,)
 
     @property
     def affine(self) -> bool:
-        """Whether this is affine in all that hangs on the image."""
+        """Whether this is affine in the tensors that depend on the image."""
         if self.name == "batch_norm" and self.keywords.get("training", False):
             return False
         if self.name == "div" and self.places != (0,):
@@ -107,13 +107,13 @@ class Call:
         return self.name in AFFINE and (self.name in _SUMS or len(self.places) == 1)
 
     def get(self, place: Place, name: str = "", default: Any = None) -> Any:
-        """An argument by its position or keyword; by ``name`` where it was not given at the position."""
+        """An argument by its position or keyword; by ``name`` if it was not given at the position."""
         if isinstance(place, str):
             return self.keywords[place]
         return self.arguments[place] if place < len(self.arguments) else self.keywords.get(name, default)
 
     def __call__(self, *data: Tensor, replaced: Mapping[Place, Tensor] | None = None) -> Any:
-        """The function of other tensors in the places of the data, which in-place functions leave as they are."""
+        """The result for other tensors in place of the data; in-place functions do not change them."""
         first = data[0].clone() if self._in_place else data[0]
         new: dict[Place, Any] = dict(zip(self.places, (first, *data[1:]), strict=True)) | dict(replaced or {})
         arguments = [new.get(i, value) for i, value in enumerate(self.arguments)]
@@ -126,7 +126,7 @@ class Call:
 
 
 def bounds(call: Call) -> tuple[float, float | None] | None:
-    """Between which values a rectifier cuts; None where a call is none.
+    """The lower and upper bound of a rectifier; None for any other call.
 
     >>> import torch
     >>> x = torch.zeros(1, requires_grad=True)

@@ -1,4 +1,4 @@
-r"""DeepLIFT: what each pixel adds to the change of the score from a baseline (Shrikumar, Greenside and Kundaje 2017).
+r"""DeepLIFT: the contribution of each pixel to the change of the score from a baseline (Shrikumar, Greenside and Kundaje 2017).
 
 With :math:`\Delta` the difference between image and baseline, the *rescale* rule gives each activation :math:`a = f(z)` the
 multiplier
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Gt
@@ -38,7 +38,7 @@ from faithmap.methods.captum_methods.base import (
     weighted_sum,
 )
 from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
-from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
+from faithmap.methods.captum_methods.stages import Stage, Staged, StatelessPlan
 from faithmap.methods.gradients.gradient import ImageChunk
 from faithmap.model import normalised_zero
 from faithmap.warning_types import CompletenessWarning
@@ -68,22 +68,22 @@ class MaxPool(Stage):
 def rescaled_pool(
     module: MaxPool, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float = 1e-10
 ) -> Tensor:
-    r"""The rescale rule of max pooling, in the form that captum's table asks for: images first, then their baselines.
+    r"""The rescale rule of max pooling, with the signature of captum's table: images first, then their baselines.
 
-    A window whose maximum rose owes :math:`\Delta y` to the image's largest pixel, one whose maximum fell to the baseline's;
-    windows that share a pixel add up there. captum's own rule overwrites where windows overlap.
+    If the maximum of a window is larger for the image, :math:`\Delta y` is attributed to the largest pixel of the image,
+    otherwise to that of the baseline. Windows that share a pixel are added. captum's own rule overwrites overlapping windows.
     """
     (x, b), (y, y0), (at, at0) = inputs.chunk(2), outputs.chunk(2), module.where.chunk(2)
     spatial = x.ndim - 2 if module.call.name != "max_pool1d" else 1
-    place, change, apart = torch.where(y >= y0, at, at0).flatten(-spatial), y - y0, x - b
+    place, change, distance = torch.where(y >= y0, at, at0).flatten(-spatial), y - y0, x - b
     multipliers = []
     for above, below in zip(grad_output.chunk(2), grad_input.chunk(2), strict=True):
-        owed = torch.zeros_like(x).flatten(-spatial).scatter_add_(-1, place, (above * change).flatten(-spatial)).view_as(x)
-        multipliers.append(torch.where(apart.abs() < eps, below, owed / apart))
+        share = torch.zeros_like(x).flatten(-spatial).scatter_add_(-1, place, (above * change).flatten(-spatial)).view_as(x)
+        multipliers.append(torch.where(distance.abs() < eps, below, share / distance))
     return torch.cat(multipliers)
 
 
-class Rescaled(Blind):
+class Rescaled(StatelessPlan):
     """Sends activations and max pooling to stages."""
 
     def takes(self, call: Call) -> bool:
@@ -115,6 +115,7 @@ class DeepLIFT(CaptumExplainer):
     tensor([[[0.1000, 0.4000]]])
     """
 
+    title: ClassVar[str] = "DeepLIFT"
     baseline: Baseline = "zero"
     eps: Annotated[float, Gt(0)] = 1e-6
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Unit
@@ -45,6 +45,7 @@ class GradientSHAP(GradientExplainer):
     tensor([[[0.1000, 0.4000]]])
     """
 
+    title: ClassVar[str] = "GradientSHAP"
     score: ScoreKind = "logit"
     channels: Channels = "sum"
     samples: Annotated[int, Ge(1)] = 50

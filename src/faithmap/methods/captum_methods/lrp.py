@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt
@@ -44,7 +44,7 @@ from faithmap.methods.captum_methods.base import (
     weighted_sum,
 )
 from faithmap.methods.captum_methods.calls import KEEPS_SIGN, THROUGH_ZERO, WEIGHTED, Call, Place, bounds
-from faithmap.methods.captum_methods.stages import Blind, Stage, Staged
+from faithmap.methods.captum_methods.stages import Stage, Staged, StatelessPlan
 from faithmap.methods.gradients.gradient import ImageChunk
 from faithmap.model import Classifier
 
@@ -72,8 +72,6 @@ class _Ratio(Stage):
 
 
 class _Affine(Stage):
-    """An affine call."""
-
     def __init__(self) -> None:
         super().__init__()
         self.places: dict[str, Place] = {}
@@ -148,7 +146,7 @@ class _Relevance:
         return made
 
 
-class _Ratios(Blind):
+class _Ratios(StatelessPlan):
     """Sends activations to stages, for the gradient that relevance is compared with."""
 
     def takes(self, call: Call) -> bool:
@@ -190,6 +188,7 @@ class LRP(CaptumExplainer):
     tensor([[[0.1000, 0.4000]]])
     """
 
+    title: ClassVar[str] = "LRP"
     rule: Rule = "epsilon"
     epsilon: Annotated[float, Gt(0)] = SMALL
     gamma: Annotated[float, Ge(0)] = 0.25

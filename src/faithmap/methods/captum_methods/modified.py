@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import CaptumExplainer, captum, check_same, counted_model, rows_of, silent
 from faithmap.methods.captum_methods.calls import CURVED, Call, bounds
-from faithmap.methods.captum_methods.stages import Blind, Staged
+from faithmap.methods.captum_methods.stages import Staged, StatelessPlan
 from faithmap.methods.gradients.gradient import ImageChunk
 
 
@@ -38,7 +38,7 @@ class _Below(nn.Module):
         return x.clamp(max=self.high)
 
 
-class Rectifiers(Blind):
+class Rectifiers(StatelessPlan):
     """Sends rectifiers to stages; ReLU6 becomes a ReLU and a minimum with 6."""
 
     def takes(self, call: Call) -> bool:
@@ -92,6 +92,7 @@ class GuidedBackprop(ModifiedGradient):
     tensor([[[0., 1.]]])
     """
 
+    title: ClassVar[str] = "guided backprop"
     library: ClassVar[str] = "GuidedBackprop"
 
 
@@ -105,4 +106,5 @@ class DeconvNet(ModifiedGradient):
     tensor([[[0., 1.]]])
     """
 
+    title: ClassVar[str] = "DeconvNet"
     library: ClassVar[str] = "Deconvolution"

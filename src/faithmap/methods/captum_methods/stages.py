@@ -1,9 +1,8 @@
-"""Stages: a module of its own for every call that a rule speaks of, so that captum's hooks meet each of them once.
+"""Stages: modules that make the model's calls of torch functions, one per call, so that captum can set its hooks on them.
 
-captum sets its hooks on modules, by their type. What is called as a function escapes them, a module that runs twice confuses
-them, some types it does not know, and what it leaves on a module after a failure is the user's to find. So the user's model is
-none of its business here. The model runs with its calls of torch functions watched; those that a rule speaks of go to stages,
-in the order of the calls, and stages are all that captum is shown.
+captum sets hooks on modules, by their type. A function call has no hook, a module that runs twice has wrong gradients, some
+types have no rule, and attributes of a failed run stay on the user's modules. The model's calls of torch functions are
+therefore intercepted. Calls with a rule are made by stages, in the order of the calls, and captum is given only the stages.
 """
 
 from __future__ import annotations
@@ -20,67 +19,67 @@ from faithmap.methods.captum_methods.calls import Call
 
 
 class StagePlan(Protocol):
-    """Which calls a method sends to stages, and what these are."""
+    """Selects the calls that are made by stages, and creates the stages."""
 
     def takes(self, call: Call) -> bool:
-        """Whether a call goes to a stage."""
+        """Whether a call is made by a stage."""
 
     def stage(self, call: Call) -> nn.Module:
-        """A fresh stage for it, called with the tensors that hang on the image."""
+        """A new stage for a call; it is called with the tensors that depend on the image."""
 
     def saw(self, call: Call, stage: nn.Module | None, output: Any) -> None:
-        """Told of every call while stages are made, whether it went to one or not."""
+        """Called after every call while stages are created; ``stage`` is None if no stage made the call."""
 
 
-class Blind:
-    """A plan that looks at each call alone."""
+class StatelessPlan:
+    """A plan that does not depend on earlier calls."""
 
     def saw(self, call: Call, stage: nn.Module | None, output: Any) -> None:
-        """Nothing is kept."""
+        """Do nothing."""
 
 
 class Stage(nn.Module):
-    """Makes the call that was sent to it."""
+    """Makes one call."""
 
     call: Call
 
     def forward(self, *data: Tensor) -> Tensor:
-        """The call's function of these data."""
-        made: Tensor = self.call(*data)
-        return made
+        """The result of the call's function for these tensors."""
+        result: Tensor = self.call(*data)
+        return result
 
 
 class Staged(nn.Module):
-    """A score of images in which captum finds stages, and nothing of the user's.
+    """A module that computes the score of images; its only submodules are the stages.
 
     Args:
-        ask: the model, from images to its output.
-        plan: what goes to stages.
+        run: the model, from images to its output.
+        plan: selects the calls that are made by stages.
         read: from the output to one number per image.
     """
 
-    def __init__(self, ask: Callable[[Tensor], Any], plan: StagePlan, read: Callable[[Any], Tensor]) -> None:
+    def __init__(self, run: Callable[[Tensor], Any], plan: StagePlan, read: Callable[[Any], Tensor]) -> None:
         super().__init__()
-        self.ask, self.plan, self.read = ask, plan, read
+        self.run, self.plan, self.read = run, plan, read
         self.stages = nn.ModuleList()
         self.names: list[str] = []
 
     def record(self, images: Float[Tensor, "m c h w"]) -> Any:
-        """Run the model once, to make its stages; returns the model's output."""
+        """Run the model once to create its stages; returns the model's output."""
         images = images.detach().requires_grad_()
-        with intercept_calls(_Sending(self, recording=True)):
-            return self.ask(images)
+        with intercept_calls(_StageCalls(self, recording=True)):
+            return self.run(images)
 
     def forward(self, images: Float[Tensor, "m c h w"]) -> Float[Tensor, " m"]:
-        """One number per image; each call that the plan takes runs in its stage."""
-        with intercept_calls(_Sending(self, recording=False)):
-            output = self.ask(images)
+        """One number per image; each selected call is made by its stage."""
+        with intercept_calls(_StageCalls(self, recording=False)):
+            output = self.run(images)
         score = self.read(output)
         return score if score.requires_grad else score + 0 * images.flatten(1).sum(dim=1)
 
 
-class _Sending:
-    """Sends the calls of a pass to stages."""
+class _StageCalls:
+    """Makes the selected calls of a pass by stages."""
 
     def __init__(self, staged: Staged, *, recording: bool) -> None:
         self.staged, self.recording, self.turn = staged, recording, 0
@@ -92,7 +91,7 @@ class _Sending:
         stage = self._stage(call) if self.staged.plan.takes(call) else None
         if isinstance(stage, Stage):
             stage.call = call
-        copies = (tensor.clone() for tensor in call.data)  # no two stages' hooks are on the same tensor
+        copies = (tensor.clone() for tensor in call.data)  # a tensor has the hooks of one stage only
         output = operation.run() if stage is None else stage(*copies)
         if self.recording:
             self.staged.plan.saw(call, stage, output)
@@ -104,13 +103,13 @@ class _Sending:
             staged.stages.append(staged.plan.stage(call))
             staged.names.append(call.name)
         elif self.turn >= len(staged.names) or staged.names[self.turn] != call.name:
-            raise ValueError(f"the model calls {call.name} in one pass where it does not in another; give another method")
+            raise ValueError(f"the model calls {call.name} in one pass but not in another; give another method")
         self.turn += 1
         return staged.stages[self.turn - 1]
 
 
-def check_watchable(model: nn.Module) -> None:
-    """Raise TypeError for a model whose calls cannot be watched."""
+def check_interceptable(model: nn.Module) -> None:
+    """Raise TypeError for a model whose calls cannot be intercepted."""
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(f"module {name!r} is TorchScript, into which hooks do not reach; give the model as it was written")
+            raise TypeError(f"module {name!r} is TorchScript, whose calls cannot be intercepted; give the original model")

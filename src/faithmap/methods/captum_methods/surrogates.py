@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt
@@ -165,6 +165,7 @@ class LIME(Surrogate):
     tensor([[[0.1000, 0.4000]]])
     """
 
+    title: ClassVar[str] = "LIME"
     kernel_width: Annotated[float, Gt(0)] = 0.25
     penalty: Annotated[float, Ge(0)] = 1.0
 
@@ -200,6 +201,8 @@ class KernelSHAP(Surrogate):
     >>> explain(torch.tensor([[[[0.2, 0.8]]]]), 0).heatmap
     tensor([[[0.1000, 0.4000]]])
     """
+
+    title: ClassVar[str] = "KernelSHAP"
 
     def _library(self, scores: Callable[[Tensor], Tensor], solver: LeastSquares) -> Any:
         shap = captum().KernelShap(scores)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -63,6 +63,7 @@ class ExcitationBackprop(Explainer):
     tensor([[[0.2500, 0.7500]]])
     """
 
+    title: ClassVar[str] = "excitation backprop"
     score: ScoreKind = "logit"
     target_layer: TargetLayer = None
     _targets: dict[Any, ExcitationTarget] = field(default_factory=dict, init=False, repr=False)
@@ -148,6 +149,7 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
     tensor([[[ 1., -1.]]])
     """
 
+    title: ClassVar[str] = "contrastive excitation backprop"
     relu: bool = True
 
     def _walk(self, request: Request, numbers: Tensor, top: Value, start: Tensor, end: Value) -> Mass:

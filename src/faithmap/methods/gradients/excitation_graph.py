@@ -1,8 +1,8 @@
 """The operations of one forward pass, from the image to the score, as Excitation Backprop needs them.
 
-A *value* is a tensor between two operations, a *step* one operation. Operations are recorded where torch dispatches them, so
-that modules, functions and operators are all alike. A tensor that is changed in place is a new value. Links point down only,
-from a value to the step that made it: what no later tensor needs is freed during the pass.
+A *value* is a tensor between two operations. Operations are recorded in torch's dispatcher, whichever module, function or
+operator calls them. A tensor that is changed in place is a new value. Links point down only, from a value to the operation
+that computed it: tensors that no later operation needs are freed during the pass.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Value:
     """A tensor of the pass, as it was between two operations.
 
     Attributes:
-        step: the operation that made it.
-        output: its number among the step's results.
+        operation: that computed it.
+        output: its number among the operation's results.
         shape: of the tensor.
         units: its numbers, kept where they are units: outputs of a rectification, inputs of a weighted sum, or a cut.
         free: for each image, whether its numbers are no responses, and any of them can win: pixels have no natural zero, and
@@ -174,7 +174,7 @@ class Recorder:
 
     @contextmanager
     def naming(self, model: nn.Module) -> Iterator[None]:
-        """Name the module of the model in which each step inside the block is done."""
+        """Record the module in which each operation inside the block is called."""
         with ExitStack() as stack:
             for name, module in model.named_modules():
                 label = (

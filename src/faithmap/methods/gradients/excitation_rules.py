@@ -122,7 +122,7 @@ class Scaled(Rule):
         """The whole mass; 0 where s is 0."""
         del of
         (value,), scale, (mass, *_) = operation.inputs, _scale(operation), masses
-        assert mass is not None  # noqa: S101 - only steps with a mass are passed
+        assert mass is not None  # noqa: S101 - only operations with a mass are passed
         for sign in (True, False):
             part = (scale if sign == up else -scale) > 0
             if bool(part.any()):
@@ -146,7 +146,7 @@ class Summed(Rule):
     def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """In proportion to the terms' excitation; the whole mass to a single term."""
         mass, terms = masses[0], self._terms(operation)
-        assert mass is not None  # noqa: S101 - only steps with a mass are passed
+        assert mass is not None  # noqa: S101 - only operations with a mass are passed
         if len(terms) == 1:
             ((value, factor),) = terms
             yield value, up == (factor > 0), mass.sum_to_size(value.shape)
@@ -183,7 +183,7 @@ class Mixed(Rule):
     def shares(self, operation: RecordedOperation, masses: list[Tensor | None], up: bool, of: Excitation) -> Iterator[Share]:
         """Eq. 2, by the operation and its transpose with the weights of one sign."""
         (value,), mass = operation.inputs, masses[0]
-        assert mass is not None  # noqa: S101 - only steps with a mass are passed
+        assert mass is not None  # noqa: S101 - only operations with a mass are passed
         leaves: dict[bool, Tensor] = {}
         parts: list[Tensor] = []
         for sign in (True, False):
@@ -297,7 +297,7 @@ def rule_for(operation: RecordedOperation) -> Rule:
     if rule is None or problem is not None:
         raise ValueError(
             f"excitation backprop cannot pass {operation.name} in {operation.where}: {problem}; "
-            "give a target_layer behind it, or take another method"
+            "give a target_layer behind it, or another method"
         )
     return rule
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge, Unit
@@ -137,6 +137,8 @@ class Gradient(GradientExplainer):
     tensor([[[0., 1.]]])
     """
 
+    title: ClassVar[str] = "gradient"
+
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean pass, and one with its gradient."""
         del image
@@ -161,6 +163,7 @@ class GradientTimesInput(GradientExplainer):
     tensor([[[0.0000, 0.9000]]])
     """
 
+    title: ClassVar[str] = "gradient times input"
     channels: Channels = "sum"
     baseline: Baseline = "zero"
 
@@ -199,6 +202,7 @@ class SmoothGrad(GradientExplainer):
     tensor([[[0., 1.]]])
     """
 
+    title: ClassVar[str] = "SmoothGrad"
     method: GradientExplainer | None = None
     samples: Annotated[int, Ge(1)] = 50
     noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.15
@@ -264,6 +268,8 @@ class VarGrad(SmoothGrad):
     >>> bool(VarGrad(model, samples=4, score="probability")(image, 1).heatmap.min() > 0)
     True
     """
+
+    title: ClassVar[str] = "VarGrad"
 
     def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The variance of the attributions of the copies."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge, Unit
@@ -97,6 +97,7 @@ class IntegratedGradients(PathGradients):
     tensor([[[0.0000, 0.9000]]])
     """
 
+    title: ClassVar[str] = "Integrated Gradients"
     samples: Annotated[int, Ge(1)] = 50
     baseline: References = "black"
     quadrature: Quadrature = "midpoint"
@@ -139,6 +140,7 @@ class ExpectedGradients(PathGradients):
     tensor([[[0.0000, 0.9000]]])
     """
 
+    title: ClassVar[str] = "Expected Gradients"
     completeness: bool = False
     samples: Annotated[int, Ge(1)] = 50
     references: Annotated[References, AlsoNamed("baseline")] = field(default_factory=RandomBlurs)

@@ -245,7 +245,7 @@ class MaskOptimiser(Explainer):
     A subclass names its default weights and overrides ``_optimise``.
 
     Args:
-        resolution: cells a side, or (rows, columns), from 1 to the image's own size. Finer maps delete better and look more
+        resolution: cells per side, or (rows, columns), from 1 to the image's own size. Finer maps delete better and look more
             scattered; deletion and insertion scores of different resolutions cannot be compared.
         lambda1: weight of the removed area, at least 0; None for the method's default, the same at every resolution.
         lambda2: weight of the total variation, at least 0; None for the method's default up to 28 cells on the longer side,
@@ -283,7 +283,7 @@ class MaskOptimiser(Explainer):
     """
 
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]]
-    """(lambda1, lambda2 up to 28 cells a side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
+    """(lambda1, lambda2 up to 28 cells per side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
 
     resolution: int | tuple[int, int] = 28
     lambda1: Annotated[float, Ge(0)] | None = None

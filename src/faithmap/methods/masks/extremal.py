@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt, Unit
@@ -282,6 +282,7 @@ class ExtremalPerturbation(Explainer):
     True
     """
 
+    title: ClassVar[str] = "extremal perturbations"
     areas: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.025, 0.05, 0.1, 0.2)
     variant: Variant = "preserve"
     summary: Literal["mean", "extremal"] = "mean"

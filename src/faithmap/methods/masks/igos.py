@@ -113,6 +113,7 @@ class IGOS(MaskOptimiser):
     True
     """
 
+    title: ClassVar[str] = "I-GOS"
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.1, 2.0)
     """A third or three times lambda1, or five times lambda2, hardly changes the scores. The paper's (1, 20) weigh the area as
     heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays as it is.

@@ -1,4 +1,4 @@
-r"""I-GOS+ and I-GOS++: a part whose removal takes the score away, and which keeps it alone (Khorram, Lawson and Li, CHIL 2021).
+r"""I-GOS+ and I-GOS++: a part of the image that is necessary and sufficient for the score (Khorram, Lawson and Li, CHIL 2021).
 
 The score shall fall when the mask removes a part of the image, and stay when only the removed part is shown,
 
@@ -32,7 +32,7 @@ so that the gradient is that of the objective, and the weights keep the meaning 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Gt, Unit
@@ -167,6 +167,7 @@ class IGOSPlus(IGOS):
     True
     """
 
+    title: ClassVar[str] = "I-GOS+"
     sigma: Annotated[float, Gt(0), Unit("pixel values")] | None = 0.1
 
     def objective(self, probe: MaskProbe, noise: PathNoise) -> IGOSPlusObjective:
@@ -199,6 +200,7 @@ class IGOSPlusPlus(IGOSPlus):
     True
     """
 
+    title: ClassVar[str] = "I-GOS++"
     step: LineSearch | Nesterov | StepRule | Annotated[float, Gt(0)] = field(default_factory=Nesterov)
 
     def objective(self, probe: MaskProbe, noise: PathNoise) -> IGOSPlusPlusObjective:

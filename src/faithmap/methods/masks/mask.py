@@ -66,6 +66,7 @@ class Mask(MaskOptimiser):
     True
     """
 
+    title: ClassVar[str] = "Mask"
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.01, 0.2)
     """Table 5 of the I-GOS paper names these as best for Mask, too."""
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -137,6 +137,7 @@ class LearnedMask(Explainer):
     torch.Size([4, 8, 8])
     """
 
+    title: ClassVar[str] = "learned mask"
     masker: Masker | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""Files of maskers: safetensors, checked against all that another program could have written into them.
+"""Files of maskers: safetensors, whose content is checked because another program may have written it.
 
 A file has the network's weights, Adam's moments, which a resumed training needs, and one entry of JSON: the classifier's name
 and digest, the settings of the training, and its steps so far. It cannot contain code. A file is written under another name

@@ -1,4 +1,4 @@
-r"""Training of a masker for one classifier, which stays as it is (Dabkowski and Gal, NeurIPS 2017).
+r"""Training of a masker for one classifier, which is left unchanged (Dabkowski and Gal, NeurIPS 2017).
 
 Adam minimises, over images, the mean of
 

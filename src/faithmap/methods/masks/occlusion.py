@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Unit
@@ -41,6 +41,7 @@ class Occlusion(Explainer):
              [0., 4.]]])
     """
 
+    title: ClassVar[str] = "occlusion"
     patch: Annotated[int | tuple[int, int] | None, Unit("pixels")] = None
     stride: Annotated[int | tuple[int, int] | None, Unit("pixels")] = None
     baseline: Baseline = "zero"

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -59,7 +59,7 @@ class RankDescent(Explainer):
     number of its image.
 
     Args:
-        resolution: cells a side, or (rows, columns), from 1 to the image's own size.
+        resolution: cells per side, or (rows, columns), from 1 to the image's own size.
         iterations: at least 1; each takes two forward and two backward passes, one of each for deletion and for insertion.
         prior: the map that the descent starts from: Expected Grad-CAM, an explainer of your own, or None for a constant map. A
             model without a layer that Expected Grad-CAM can use has no prior; the diagnostics give the reason.
@@ -69,7 +69,7 @@ class RankDescent(Explainer):
         momentum: mu, at least 0 and below 1.
         softness: tau, above 0, the width of the edge between the cells that are removed and the others, as a fraction of all
             ranks.
-        smoothing: sigma, at least 0, in cells of a grid of 28 a side: the default is one pixel of 224. Coarse maps hardly
+        smoothing: sigma, at least 0, in cells of a grid of 28 per side: the default is one pixel of 224. Coarse maps hardly
             change.
         baseline: what a removed cell becomes, where the call gives none: a name of :data:`faithmap.BASELINES`, a pixel value, a
             tensor or a callable.
@@ -84,6 +84,7 @@ class RankDescent(Explainer):
     True
     """
 
+    title: ClassVar[str] = "rank descent"
     resolution: int | tuple[int, int] = 28
     iterations: Annotated[int, Ge(1)] = 25
     prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
@@ -220,7 +221,7 @@ def normalised(values: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:
 
 
 def blurred(values: Float[Tensor, "m r c"], sigma: float) -> Float[Tensor, "m r c"]:
-    """Gaussian blur with sigma in cells of a grid of 28 a side, cut at three sigmas, with repeated borders."""
+    """Gaussian blur with sigma in cells of a grid of 28 per side, cut at three sigmas, with repeated borders."""
     for dim in (1, 2):
         width = sigma * values.shape[dim] / 28
         reach = math.ceil(3 * width)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -59,6 +59,7 @@ class RISE(Explainer):
     True
     """
 
+    title: ClassVar[str] = "RISE"
     masks: Annotated[Annotated[int, Ge(1)] | None, AlsoNamed("samples")] = None
     cells: int | tuple[int, int] = 7
     probability: Annotated[float, Gt(0), Lt(1)] = 0.5

@@ -136,9 +136,9 @@ class EveryFourth(nn.Module):
 
 
 def test_gradients_place_the_cells_where_strides_are_unknown() -> None:
-    why = GradCAM(EveryFourth(), target_layer="conv", relu=False)(torch.rand(2, 1, 40, 24))
-    assert given(why.rows).tolist() == pytest.approx([4 * j + 1 for j in range(10)], abs=1e-6)
-    assert given(why.columns).tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
+    explanation = GradCAM(EveryFourth(), target_layer="conv", relu=False)(torch.rand(2, 1, 40, 24))
+    assert given(explanation.rows).tolist() == pytest.approx([4 * j + 1 for j in range(10)], abs=1e-6)
+    assert given(explanation.columns).tolist() == pytest.approx([4 * j + 2 for j in range(6)], abs=1e-6)
 
 
 def test_the_placement_setting_decides_the_centres() -> None:
@@ -149,8 +149,8 @@ def test_the_placement_setting_decides_the_centres() -> None:
     model = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1, 2))
     starts: tuple[tuple[Placement, float], ...] = (("strides", 1.0), ("gradients", 0.0), ("tiles", 1.5))
     for placement, start in starts:
-        why = GradCAM(model, target_layer="0", relu=False, placement=placement)(torch.rand(1, 1, 40, 40))
-        assert given(why.rows).tolist() == pytest.approx([start + 4 * j for j in range(10)], abs=1e-5)
+        explanation = GradCAM(model, target_layer="0", relu=False, placement=placement)(torch.rand(1, 1, 40, 40))
+        assert given(explanation.rows).tolist() == pytest.approx([start + 4 * j for j in range(10)], abs=1e-5)
     wrong: dict[str, Any] = {"placement": "middle"}
     with pytest.raises(ValueError, match="'middle'; give one of strides, gradients, tiles"):
         GradCAM(model, **wrong)(torch.rand(1, 1, 40, 40))
@@ -192,8 +192,8 @@ def test_the_map_is_high_on_the_object(padding: str) -> None:
     for top, left in ((20, 20), (24, 40), (41, 27)):
         image = torch.zeros(1, 1, 80, 80)
         image[..., top : top + 16, left : left + 16] = 1
-        why = GradCAM(model, target_layer="0")(image, 0)
-        drawn = why.at()[0]
+        explanation = GradCAM(model, target_layer="0")(image, 0)
+        drawn = explanation.at()[0]
         at = torch.arange(80.0)
         found = (drawn.sum(1) @ at / drawn.sum()).item(), (drawn.sum(0) @ at / drawn.sum()).item()
         assert found == pytest.approx((top + 7.5, left + 7.5), abs=1.0)

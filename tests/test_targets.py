@@ -128,7 +128,7 @@ def test_the_predicted_region_is_the_clean_images(pictures: Tensor, untouched: U
     assert target.count == 2
     dark = pictures.clone()
     dark[1] = 0
-    with pytest.raises(ValueError, match="image 1: the model predicts the class nowhere"):
+    with pytest.raises(ValueError, match="image 1: the model predicts the class at no pixel"):
         SegmentationTarget.predicted(model, dark, 1)
 
 
@@ -205,7 +205,7 @@ def test_settings_outside_their_range_are_refused(kind: type[ImageTarget], setti
     ("target", "output", "rows", "message"),
     [
         (MultiLabelTarget(2), torch.zeros(1, 2), ROWS[:1], "label is 2, but the model returns 0 to 1"),
-        (BinaryTarget(), torch.zeros(1, 2), ROWS[:1], "2 numbers an image, not a single logit"),
+        (BinaryTarget(), torch.zeros(1, 2), ROWS[:1], "2 numbers per image, not a single logit"),
         (DetectionTarget((0, 0, 4, 4)), [FOUND], ROWS, "detections of 1 images for 3"),
     ],
 )
@@ -299,14 +299,14 @@ def test_the_map_of_each_image_is_high_at_its_own_evidence(name: str, kind: str,
     """Those that are left out weigh whole channels: at pixels they show the image."""
     make, target, _ = BY_HAND[kind]
     explain = METHODS[name](make())
-    why = explain(pictures, target)
-    heatmap = why.at()
-    played = fm.deletion_insertion(explain.model, pictures, why.at((12, 10)), target, baseline="black")
+    explanation = explain(pictures, target)
+    heatmap = explanation.at()
+    curves = fm.deletion_insertion(explain.model, pictures, explanation.at((12, 10)), target, baseline="black")
     for i, place in enumerate(PLACES):
         inside, other = heatmap[i][place].mean(), heatmap[i][PLACES[1 - i]].mean()
         assert inside > 1.3 * other
         assert inside > 1.1 * heatmap[i].mean()
-    assert (played.difference > 0.2).all()
+    assert (curves.difference > 0.2).all()
 
 
 @pytest.mark.parametrize("name", ["igos", "igos_plus", "mask", "gradient", "integrated gradients", "gradcam"])
@@ -344,50 +344,52 @@ def test_rise_does_not_depend_on_the_level_of_a_score(pictures: Tensor) -> None:
     explain = RISE(Segmenter(), masks=200, cells=5, chunk_size=9)
     near, far = explain(pictures, affine(1.0, 0.0)), explain(pictures, affine(1.0, -1000.0))
     assert torch.allclose(far.heatmap + 1000, near.heatmap, atol=1e-3)
-    errors = [[d["standard_error"] for d in why.diagnostics] for why in (near, far)]
+    errors = [[d["standard_error"] for d in explanation.diagnostics] for explanation in (near, far)]
     assert errors[0] == pytest.approx(errors[1], rel=1e-3)
 
 
 def test_rise_of_a_callable_is_the_centred_estimator(pictures: Tensor) -> None:
     explain = RISE(Segmenter(), masks=60, cells=4, probability=0.4, chunk_size=11)
-    why = explain(pictures[:1], affine(2.0, 3.0))
+    explanation = explain(pictures[:1], affine(2.0, 3.0))
     (generator,) = fm.image_generators(0, [0])
     masks = explain.draw(60, (24, 20), generator)
     with torch.no_grad():
         scores = affine(2.0, 3.0)(Segmenter()(pictures[0] * masks.unsqueeze(1)))
     terms = (scores - scores.mean()).view(-1, 1, 1) * masks / 0.4
-    assert torch.allclose(why.heatmap[0], scores.mean() + terms.mean(dim=0), atol=1e-5)
-    assert why.diagnostics[0]["standard_error"] == pytest.approx(float((terms.std(dim=0) / 60**0.5).mean()), rel=1e-4)
+    assert torch.allclose(explanation.heatmap[0], scores.mean() + terms.mean(dim=0), atol=1e-5)
+    assert explanation.diagnostics[0]["standard_error"] == pytest.approx(float((terms.std(dim=0) / 60**0.5).mean()), rel=1e-4)
 
 
 def test_a_baseline_that_does_not_lower_the_score_is_warned_about(pictures: Tensor) -> None:
     explain = METHODS["igos"](Segmenter())
     with pytest.warns(fm.BaselineWarning, match="no less than the image's"), pytest.warns(fm.EmptyHeatmapWarning):
-        why = explain(pictures, regions(score="logit"), baseline="white")
-    assert why.heatmap.isfinite().all()
+        explanation = explain(pictures, regions(score="logit"), baseline="white")
+    assert explanation.heatmap.isfinite().all()
 
 
 def test_metrics_evaluate_the_explained_target(pictures: Tensor) -> None:
     """The callable stays with the map, and with each image's part of it."""
     model, target = Segmenter(), regions(score="logit")
-    why = RISE(model, masks=50)(pictures, target)
+    explanation = RISE(model, masks=50)(pictures, target)
     by_hand = [affine(1.0, 0.0), lambda out: out["out"][:, 1][:, REGIONS[1] > 0].mean(dim=1)]
-    for i, one in enumerate(why):
+    for i, one in enumerate(explanation):
         alone = pictures[i : i + 1]
-        played = fm.deletion_insertion(model, alone, one, steps=5)
+        curves = fm.deletion_insertion(model, alone, one, steps=5)
         again = fm.deletion_insertion(model, alone, one, by_hand[i], steps=5)
-        assert torch.allclose(played.deletion.scores, again.deletion.scores, atol=1e-5)
-        assert played.deletion.scores[0, 0] == pytest.approx(float(given(why.score)[i]), rel=1e-5)
-    together = fm.deletion_insertion(model, pictures, why, steps=5, chunk_size=3)
-    assert torch.allclose(together.deletion.scores[1:], played.deletion.scores, atol=1e-5)
+        assert torch.allclose(curves.deletion.scores, again.deletion.scores, atol=1e-5)
+        assert curves.deletion.scores[0, 0] == pytest.approx(float(given(explanation.score)[i]), rel=1e-5)
+    together = fm.deletion_insertion(model, pictures, explanation, steps=5, chunk_size=3)
+    assert torch.allclose(together.deletion.scores[1:], curves.deletion.scores, atol=1e-5)
     assert together.deletion.scores.max() > 1, "a logit"
     metric = Deletion(model, steps=5)
-    metric.update(pictures, why)
+    metric.update(pictures, explanation)
     assert torch.allclose(metric.per_image(), together.deletion.area)
-    walked = road(model, pictures, why, fractions=(0.2, 0.6), chunk_size=3)
-    assert torch.allclose(walked.clean, given(why.score))
-    draws = infidelity(model, pictures, why, draws=6, chunk_size=5, perturbation="square")
-    assert torch.equal(draws.observed, infidelity(model, pictures, why, target, draws=6, perturbation="square").observed)
+    walked = road(model, pictures, explanation, fractions=(0.2, 0.6), chunk_size=3)
+    assert torch.allclose(walked.clean, given(explanation.score))
+    draws = infidelity(model, pictures, explanation, draws=6, chunk_size=5, perturbation="square")
+    assert torch.equal(
+        draws.observed, infidelity(model, pictures, explanation, target, draws=6, perturbation="square").observed
+    )
 
 
 def test_a_map_of_a_target_is_as_sensitive_as_its_image_alone(pictures: Tensor) -> None:
@@ -406,20 +408,20 @@ def test_randomisation_explains_the_same_target_at_every_stage(pictures: Tensor,
 
 
 def test_figures_and_top_features_use_the_explained_target(pictures: Tensor) -> None:
-    model, why = Segmenter(), METHODS["hirescam"](Segmenter())(pictures, regions())
-    figure = strip(model, pictures[1:], why[1], ratios=(0.5,))
-    assert f"explained score {float(given(why.score)[1]):.3f}" in figure.texts[0].get_text()
-    features = top_features(model, pictures, why, count=1)
-    played = fm.deletion_insertion(model, pictures, features, steps=2)
-    assert torch.allclose(played.deletion.scores[:, 0], given(why.score))
+    model, explanation = Segmenter(), METHODS["hirescam"](Segmenter())(pictures, regions())
+    figure = strip(model, pictures[1:], explanation[1], ratios=(0.5,))
+    assert f"explained score {float(given(explanation.score)[1]):.3f}" in figure.texts[0].get_text()
+    features = top_features(model, pictures, explanation, count=1)
+    curves = fm.deletion_insertion(model, pictures, features, steps=2)
+    assert torch.allclose(curves.deletion.scores[:, 0], given(explanation.score))
 
 
 def test_scores_above_one_are_refused_by_confidence_and_drawn_by_deletion(pictures: Tensor) -> None:
-    model, why = Segmenter(), RISE(Segmenter(), masks=20)(pictures, regions(score="logit"))
+    model, explanation = Segmenter(), RISE(Segmenter(), masks=20)(pictures, regions(score="logit"))
     with pytest.raises(ValueError, match=r"scores range from -5 to 2; give a target in \[0, 1\]"):
-        confidence(model, pictures, why)
+        confidence(model, pictures, explanation)
     metric = Deletion(model, steps=5)
-    metric.update(pictures, why, affine(1.0, 30.0))
+    metric.update(pictures, explanation, affine(1.0, 30.0))
     with mpl.rc_context({"backend": "agg"}):
         figure, axes = metric.plot()
     assert axes.get_ylim()[1] >= float(metric.compute()) > 25
@@ -473,7 +475,7 @@ def test_models_of_torchvision_are_explained_together_and_alone(
 ) -> None:
     """Together and alone, with and without gradients; both games begin at the image's score."""
     model, images = untouched(make()), torch.rand(2, 3, 64, 80, generator=torch.Generator().manual_seed(2))
-    asked = target(model, images)
+    frozen = target(model, images)
     explainers = [
         RISE(model, masks=4, chunk_size=3),
         Gradient(model),
@@ -481,11 +483,11 @@ def test_models_of_torchvision_are_explained_together_and_alone(
         fm.IGOS(model, resolution=4, iterations=1, path_points=2, chunk_size=4, step=5.0, baseline="black"),
     ]
     for explain in explainers:
-        why = explain(images, asked)
-        assert why.heatmap.isfinite().all()
-        assert (why.heatmap.flatten(1).std(dim=1) > 0).all()
-        alone = explain(images[1:], asked.of(torch.tensor([1])), generator=fm.image_generators(0, [1]))
-        pair = [why.heatmap[1].flatten(), alone.heatmap.flatten()]  # rounding can swap two of a detector's regions
+        explanation = explain(images, frozen)
+        assert explanation.heatmap.isfinite().all()
+        assert (explanation.heatmap.flatten(1).std(dim=1) > 0).all()
+        alone = explain(images[1:], frozen.of(torch.tensor([1])), generator=fm.image_generators(0, [1]))
+        pair = [explanation.heatmap[1].flatten(), alone.heatmap.flatten()]  # rounding can swap two of a detector's regions
         assert torch.nn.functional.cosine_similarity(pair[0] / pair[0].norm(), pair[1] / pair[1].norm(), dim=0) > 0.95
-    played = fm.deletion_insertion(model, images, why, steps=2)
-    assert torch.allclose(played.deletion.scores[:, 0], given(why.score), atol=1e-5)
+    curves = fm.deletion_insertion(model, images, explanation, steps=2)
+    assert torch.allclose(curves.deletion.scores[:, 0], given(explanation.score), atol=1e-5)

@@ -27,12 +27,12 @@ def test_a_linear_model_has_straight_line_evidence() -> None:
     weight = torch.linspace(-1, 1, 36, dtype=torch.float64).view(1, 6, 6) / 10
     image = torch.rand(1, 1, 6, 6, dtype=torch.float64)
     evidence = (weight * image[0]).view(1, 6, 6)
-    played = deletion_insertion(Linear(weight), image, evidence, 0, protocol=BLACK)
+    curves = deletion_insertion(Linear(weight), image, evidence, 0, protocol=BLACK)
     ordered = evidence.flatten().sort(descending=True).values
     inserted = torch.cat([torch.zeros(1), ordered.cumsum(0)]).double()
-    assert torch.allclose(logit_odds(played.insertion.scores[0]), inserted, atol=1e-12)
-    assert torch.allclose(logit_odds(played.deletion.scores[0]), evidence.sum() - inserted, atol=1e-12)
-    assert torch.allclose(played.insertion.fractions, torch.arange(37).double() / 36)
+    assert torch.allclose(logit_odds(curves.insertion.scores[0]), inserted, atol=1e-12)
+    assert torch.allclose(logit_odds(curves.deletion.scores[0]), evidence.sum() - inserted, atol=1e-12)
+    assert torch.allclose(curves.insertion.fractions, torch.arange(37).double() / 36)
 
 
 def test_duality_for_a_linear_model() -> None:
@@ -50,24 +50,24 @@ def test_a_model_that_looks_at_one_patch() -> None:
     image = torch.ones(1, 3, 32, 32, dtype=torch.float64)
     heatmap = torch.zeros(1, 32, 32, dtype=torch.float64)
     heatmap[0, 8:16, 8:16] = torch.arange(64, 0, -1).view(8, 8)
-    played = deletion_insertion(model, image, heatmap, 0, protocol=BLACK, steps=1024)
+    curves = deletion_insertion(model, image, heatmap, 0, protocol=BLACK, steps=1024)
     odds = 6 - 12 * torch.arange(1025).clamp(max=64) / 64
-    assert torch.allclose(logit_odds(played.deletion.scores[0]), odds.double(), atol=1e-9)
-    assert torch.allclose(logit_odds(played.insertion.scores[0]), -odds.double(), atol=1e-9)
-    low, high = played.deletion.scores[0, -1], played.deletion.scores[0, 0]
-    assert played.deletion.area.item() == pytest.approx((0.5 * 64 * (low + high) + 960 * low).item() / 1024, rel=1e-9)
-    assert played.difference.item() == pytest.approx(played.insertion.area.item() - played.deletion.area.item())
+    assert torch.allclose(logit_odds(curves.deletion.scores[0]), odds.double(), atol=1e-9)
+    assert torch.allclose(logit_odds(curves.insertion.scores[0]), -odds.double(), atol=1e-9)
+    low, high = curves.deletion.scores[0, -1], curves.deletion.scores[0, 0]
+    assert curves.deletion.area.item() == pytest.approx((0.5 * 64 * (low + high) + 960 * low).item() / 1024, rel=1e-9)
+    assert curves.difference.item() == pytest.approx(curves.insertion.area.item() - curves.deletion.area.item())
 
 
 def test_ends_are_the_image_and_the_baseline(small_net: SmallNet, images: Tensor) -> None:
-    played = deletion_insertion(small_net, images, torch.rand(3, 7, 7), steps=10)
+    curves = deletion_insertion(small_net, images, torch.rand(3, 7, 7), steps=10)
     with torch.no_grad():
         full = small_net.eval()(images).softmax(1).max(1)
         gone = small_net(Blur()(images)).softmax(1).gather(1, full.indices.unsqueeze(1)).squeeze(1)
-    assert torch.allclose(played.deletion.scores[:, 0], full.values, atol=1e-6)
-    assert torch.allclose(played.insertion.scores[:, -1], full.values, atol=1e-6)
-    assert torch.allclose(played.deletion.scores[:, -1], gone, atol=1e-6)
-    assert torch.allclose(played.insertion.scores[:, 0], gone, atol=1e-6)
+    assert torch.allclose(curves.deletion.scores[:, 0], full.values, atol=1e-6)
+    assert torch.allclose(curves.insertion.scores[:, -1], full.values, atol=1e-6)
+    assert torch.allclose(curves.deletion.scores[:, -1], gone, atol=1e-6)
+    assert torch.allclose(curves.insertion.scores[:, 0], gone, atol=1e-6)
 
 
 def test_area_is_on_the_true_fractions() -> None:
@@ -81,9 +81,9 @@ def test_exact_counts_on_a_sparse_map(images: Tensor) -> None:
     sparse = torch.zeros(3, 8, 8)
     sparse[:, 3, 3] = 1
     model = Linear(torch.ones(3, 32, 32) / 3072)
-    played = deletion_insertion(model, torch.ones_like(images), sparse, 0, protocol=BLACK, steps=4)
-    kept = logit_odds(played.deletion.scores[0])
-    assert played.deletion.fractions.tolist() == [0, 0.25, 0.5, 0.75, 1]
+    curves = deletion_insertion(model, torch.ones_like(images), sparse, 0, protocol=BLACK, steps=4)
+    kept = logit_odds(curves.deletion.scores[0])
+    assert curves.deletion.fractions.tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert (kept.diff() < -0.15).all()
 
 
@@ -123,26 +123,26 @@ def test_the_rise_protocol_replaces_whole_pixels() -> None:
     weight = torch.ones(1, 4, 4, dtype=torch.float64) / 16
     model = Classifier(Linear(weight).double(), mean=[0.5], std=[0.25]).double()
     image = torch.ones(1, 1, 4, 4, dtype=torch.float64)
-    played = deletion_insertion(model, image, torch.rand(1, 2, 2).double(), 0, protocol="rise")
-    assert played.resolution == (4, 4)
-    assert played.protocol.name == "rise"
-    assert played.protocol.deletion_baseline == Constant((0.5,))
-    left = 2 * (1 - played.deletion.fractions.double())
-    assert torch.allclose(logit_odds(played.deletion.scores[0].double()), left, atol=1e-6)
+    curves = deletion_insertion(model, image, torch.rand(1, 2, 2).double(), 0, protocol="rise")
+    assert curves.resolution == (4, 4)
+    assert curves.protocol.name == "rise"
+    assert curves.protocol.deletion_baseline == Constant((0.5,))
+    left = 2 * (1 - curves.deletion.fractions.double())
+    assert torch.allclose(logit_odds(curves.deletion.scores[0].double()), left, atol=1e-6)
 
 
 def test_the_target_of_an_explanation_is_the_default(small_net: SmallNet, images: Tensor) -> None:
     maps = torch.rand(3, 5, 5)
-    told = deletion_insertion(small_net, images, maps, 2)
+    given = deletion_insertion(small_net, images, maps, 2)
     kept = deletion_insertion(small_net, images, Explanation(maps, (32, 32), target=torch.full((3,), 2)))
-    assert torch.equal(told.insertion.scores, kept.insertion.scores)
+    assert torch.equal(given.insertion.scores, kept.insertion.scores)
 
 
 def test_the_result_of_one_image(small_net: SmallNet, images: Tensor) -> None:
-    played = deletion_insertion(small_net, images, torch.rand(3, 5, 5))
-    assert [played[i].difference.item() for i in range(len(played))] == played.difference.tolist()
-    assert torch.equal(played[-1].insertion.scores, played.insertion.scores[2:])
-    assert played[0].protocol == played.protocol
+    curves = deletion_insertion(small_net, images, torch.rand(3, 5, 5))
+    assert [curves[i].difference.item() for i in range(len(curves))] == curves.difference.tolist()
+    assert torch.equal(curves[-1].insertion.scores, curves.insertion.scores[2:])
+    assert curves[0].protocol == curves.protocol
 
 
 def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
@@ -188,7 +188,7 @@ def test_cells_are_removed_at_their_positions_in_the_image() -> None:
     assert crowded.cells.tolist() == [[[1.0, 4.0, 4.0]]]
     image, model = torch.rand(1, 3, 1, 9), Patch(slice(0, 1), slice(0, 2))
     resampled = Explanation(crowded.cells, (1, 9))
-    first, second = (deletion_insertion(model, image, why, 0) for why in (crowded, resampled))
+    first, second = (deletion_insertion(model, image, explanation, 0) for explanation in (crowded, resampled))
     assert torch.equal(first.deletion.scores, second.deletion.scores)
 
 

@@ -388,7 +388,7 @@ def test_accuracy_is_the_mean_over_classes() -> None:
             pointing_accuracy(hits[: 3 if len(wrong) else 0], wrong)
 
 
-def game(*hits: bool, classes: list[int]) -> PointingGame:
+def pointing_game_of(*hits: bool, classes: list[int]) -> PointingGame:
     """A game of which the outcome is known."""
     metric, box = PointingGame(tolerance=0), torch.tensor([[0, 0, 1, 1]])
     for hit, target in zip(hits, classes, strict=True):
@@ -397,7 +397,7 @@ def game(*hits: bool, classes: list[int]) -> PointingGame:
 
 
 def test_the_metric_is_the_mean_over_classes_and_lists_each() -> None:
-    metric = game(True, True, False, True, classes=[5, 5, 5, 2])
+    metric = pointing_game_of(True, True, False, True, classes=[5, 5, 5, 2])
     assert float(metric.compute()) == pytest.approx((2 / 3 + 1) / 2)
     assert metric.per_image().tolist() == [1, 1, 0, 1]
     assert {c: (round(s.mean, 3), s.count) for c, s in metric.per_class().items()} == {2: (1.0, 1), 5: (0.667, 3)}
@@ -407,7 +407,7 @@ def test_the_metric_is_the_mean_over_classes_and_lists_each() -> None:
 
 
 def test_forward_returns_the_value_of_the_batch() -> None:
-    metric, box = game(True, classes=[3]), torch.tensor([[0, 0, 1, 1]])
+    metric, box = pointing_game_of(True, classes=[3]), torch.tensor([[0, 0, 1, 1]])
     assert float(metric(one_hot(59, 79), box, 3)) == 0
     assert float(metric.compute()) == 0.5
 
@@ -448,7 +448,7 @@ def test_the_class_comes_from_the_explanation_or_must_be_given() -> None:
 
 
 def test_a_refused_batch_leaves_no_class_behind() -> None:
-    metric = game(True, classes=[1])
+    metric = pointing_game_of(True, classes=[1])
     with pytest.raises(ValueError, match="no pixels"):
         metric.update(one_hot(0, 0), torch.zeros(1, 60, 80, dtype=torch.bool), 3)
     assert len(metric.values) == len(metric.classes) == 1
@@ -465,7 +465,7 @@ def test_interval_is_of_the_mean_over_classes() -> None:
     assert (interval.low + interval.high) / 2 == pytest.approx(0.7, abs=0.004)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
     assert metric.interval() == interval != metric.interval(seed=1)
-    sure = game(True, True, True, classes=[1, 1, 2]).interval()
+    sure = pointing_game_of(True, True, True, classes=[1, 1, 2]).interval()
     assert (sure.low, sure.high) == (1, 1)
     for wrong in ({"level": 1.0}, {"resamples": 0}):
         with pytest.raises(ValueError, match="give a level between 0 and 1"):
@@ -474,20 +474,23 @@ def test_interval_is_of_the_mean_over_classes() -> None:
 
 def test_pairs_differ_by_the_difference_of_both_means() -> None:
     classes = [0, 0, 0, 1]
-    one, other = game(True, True, False, True, classes=classes), game(False, True, False, True, classes=classes)
+    one, other = (
+        pointing_game_of(True, True, False, True, classes=classes),
+        pointing_game_of(False, True, False, True, classes=classes),
+    )
     found = one.paired_with(other)
     assert found.mean == pytest.approx(float(one.compute() - other.compute()))
     assert found.mean == pytest.approx(1 / 6)
     assert found.p == 1.0
     with pytest.raises(ValueError, match="different images or classes"):
-        one.paired_with(game(True, True, False, True, classes=[0, 0, 1, 1]))
+        one.paired_with(pointing_game_of(True, True, False, True, classes=[0, 0, 1, 1]))
     with pytest.raises(TypeError, match="cannot be paired with RelevanceRank"):
         one.paired_with(RelevanceRank())
 
 
 def test_values_of_several_processes_are_gathered() -> None:
     """Of a second process that has the same: twice as many images, of which nothing is left afterwards."""
-    metric = game(True, False, True, classes=[4, 4, 7])
+    metric = pointing_game_of(True, False, True, classes=[4, 4, 7])
     metric.dist_sync_fn = lambda values, group: [values, values]
     metric.distributed_available_fn = lambda: True
     assert float(metric.compute()) == 0.75

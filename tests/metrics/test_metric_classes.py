@@ -38,11 +38,11 @@ def maps() -> Tensor:
 
 
 def test_areas_equal_those_of_the_function_for_every_batching(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
-    played = deletion_insertion(small_net, images, maps)
+    curves = deletion_insertion(small_net, images, maps)
     for metric, wanted in (
-        (Deletion(small_net), played.deletion.area),
-        (Insertion(small_net), played.insertion.area),
-        (InsertionMinusDeletion(small_net), played.difference),
+        (Deletion(small_net), curves.deletion.area),
+        (Insertion(small_net), curves.insertion.area),
+        (InsertionMinusDeletion(small_net), curves.difference),
     ):
         for i in range(3):
             metric.update(images[i : i + 1], maps[i : i + 1])

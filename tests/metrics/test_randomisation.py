@@ -283,14 +283,14 @@ def test_the_similarity_of_a_linear_model_is_that_of_its_permuted_weights(images
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("moment", [0, 1, 3])
+@pytest.mark.parametrize("call", [0, 1, 3])
 @pytest.mark.parametrize("mode", ["cascading", "independent"])
 def test_the_model_is_left_unchanged_after_every_error_of_the_explainer(
     everything: Everything,
     images: Tensor,
     untouched: Untouched,
     error: type[BaseException],
-    moment: int,
+    call: int,
     mode: RandomisationMode,
 ) -> None:
     everything.train().patch.eval()
@@ -300,7 +300,7 @@ def test_the_model_is_left_unchanged_after_every_error_of_the_explainer(
     def fails(model: nn.Module, images: Tensor, target: object) -> Tensor:
         model.train()
         model.requires_grad_(True)
-        if len(explainer.targets) == moment + 1:
+        if len(explainer.targets) == call + 1:
             raise error
         return brightness(model, images, target)
 
@@ -429,14 +429,14 @@ def test_warnings_about_random_models_are_not_passed_on(small_net: SmallNet, ima
 
 
 def test_heatmaps_of_the_stages_are_kept_and_progress_is_reported(small_net: SmallNet, images: Tensor) -> None:
-    told = []
+    updates = []
     checked = randomisation(
         Explains(small_net, gradient),
         images,
         keep_heatmaps=True,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: updates.append((done, total)),
     )
-    assert told == [(i, 5) for i in range(1, 6)]
+    assert updates == [(i, 5) for i in range(1, 6)]
     assert len(checked.heatmaps) == 4
     assert torch.equal(spearman(checked.original, checked.heatmaps[2]), checked.spearman[:, 2])
     assert torch.equal(checked[1].heatmaps[2].heatmap, checked.heatmaps[2].heatmap[1:2])

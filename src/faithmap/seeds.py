@@ -25,9 +25,9 @@ def image_generators(seed: int, indices: Iterable[int], device: torch.device | s
     True
 
     Args:
-        seed: of the run.
-        indices: of the images in the run.
-        device: of the generators.
+        seed: seed of the run.
+        indices: indices of the images in the run.
+        device: device of the generators.
     """
     return [torch.Generator(device).manual_seed(derived(seed, index)) for index in indices]
 

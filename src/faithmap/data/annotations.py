@@ -80,7 +80,7 @@ class AnnotatedObject:
     False
 
     Attributes:
-        name: of its class in the data set.
+        name: name of the class in the data set.
         index: of its class in the order of the data set; None if that order is unknown. It is the model's index only if the
             model was trained on that data set.
         box: (left, top, right, bottom) in pixels from the image's top left corner, right and bottom excluded, inside the image.

@@ -91,7 +91,7 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     ['coffee.jpg']
 
     Args:
-        paths: of files and folders.
+        paths: paths of files and folders.
 
     Raises:
         ImageError: if a path does not exist, or a folder cannot be read or has no image.

@@ -119,7 +119,7 @@ def image_size(path: str | os.PathLike[str], *, max_bytes: int = MAX_IMAGE_BYTES
     (300, 451)
 
     Args:
-        path: of the file.
+        path: path of the file.
         max_bytes: maximum size of the file.
 
     Raises:

@@ -44,9 +44,9 @@ class Request:
     Attributes:
         images: the explained images.
         score: the score of the concrete target.
-        clean: the scores of the images.
-        baseline: given to the call, or None.
-        generators: one for each image.
+        clean: the scores of the clean images.
+        baseline: the baseline given to the call, or None.
+        generators: one random generator for each image.
         progress: called with the number of steps done and the total.
         kept: values that the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.

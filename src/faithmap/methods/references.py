@@ -122,7 +122,7 @@ class RandomBlurs(Distribution):
 
     Args:
         weakest: smallest sigma of a Gaussian, in pixels at 224.
-        strongest: largest sigma, likewise.
+        strongest: largest sigma of a Gaussian, in pixels at 224.
 
     >>> blurs = RandomBlurs()(torch.rand(1, 3, 8, 8), 4, torch.Generator())
     >>> blurs.shape
@@ -159,7 +159,7 @@ class EvenBlurs(RandomBlurs):
 
     Args:
         weakest: smallest sigma of a Gaussian, in pixels at 224.
-        strongest: largest sigma, likewise.
+        strongest: largest sigma of a Gaussian, in pixels at 224.
 
     >>> image = torch.rand(1, 3, 8, 8)
     >>> torch.equal(EvenBlurs()(image, 4, torch.Generator()), EvenBlurs()(image, 4, torch.Generator()))
@@ -197,8 +197,8 @@ class RandomNoise(Distribution):
     """Independent Gaussian pixels, clamped to [0, 1].
 
     Args:
-        mean: in pixel values.
-        std: standard deviation, likewise.
+        mean: mean of the pixels, in pixel values.
+        std: standard deviation of the pixels, in pixel values, at least 0.
 
     >>> RandomNoise()(torch.rand(1, 3, 8, 8), 4, torch.Generator()).shape
     torch.Size([4, 3, 8, 8])
@@ -218,8 +218,8 @@ class RandomConstants(Distribution):
     """One random colour per reference, uniform between two values in each channel.
 
     Args:
-        low: in pixel values.
-        high: likewise.
+        low: lowest colour, in pixel values.
+        high: highest colour, in pixel values.
 
     >>> RandomConstants()(torch.rand(1, 3, 8, 8), 4, torch.Generator()).shape
     torch.Size([4, 3, 8, 8])

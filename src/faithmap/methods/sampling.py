@@ -24,11 +24,11 @@ class Samples:
 
     Attributes:
         references: x', each once; None if there are no paths.
-        path: number of each pass's reference.
-        position: a of each pass.
+        path: index of the reference of each pass.
+        position: position a of each pass on its path, in [0, 1].
         share: weight of each pass in the mean. 0 marks the reference itself, at the start of a path whose activations are
             compared with it. The weight of a step along a path is that of the pass at its end.
-        seed: of each pass's noise.
+        seed: seed of the noise of each pass.
         noise: standard deviation of each pass's noise, with a sign.
 
     Two images on the path from black, without noise:

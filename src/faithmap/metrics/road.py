@@ -30,10 +30,10 @@ class ROAD(ModelMetric):
 
     Args:
         model: the model that was explained; it is no submodule of the metric.
-        fractions: of removed pixels, ascending, in [0, 1].
+        fractions: fractions of the pixels that are removed, ascending, each in [0, 1].
         noise_std: standard deviation of the noise on imputed pixels, in pixel units.
-        tolerance: of an imputed pixel, in pixel units.
-        seed: of the noise.
+        tolerance: error of an imputed pixel at which the solver stops, in pixel units.
+        seed: seed of the noise.
         chunk_size: maximum number of images per pass and per imputation.
         autocast: a lower precision for the model's passes; None for full precision.
         progress: called with (images done, number of images) of each update.

@@ -127,10 +127,10 @@ def bootstrap(values: Float[Tensor, " n"], *, level: float = 0.95, resamples: in
     (44, 55)
 
     Args:
-        values: one per image.
-        level: of confidence, in (0, 1).
+        values: one value for each image.
+        level: confidence level of the interval, in (0, 1).
         resamples: number of samples that are drawn with replacement, at least 1.
-        seed: of the draws.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: for no values, values that are not finite, or settings out of their range.
@@ -155,7 +155,7 @@ def paired(first: Float[Tensor, " n"], second: Float[Tensor, " n"], *, draws: in
         first: one value per image.
         second: one value per image, for the same images in the same order.
         draws: number of sign patterns that are drawn if there are too many to enumerate.
-        seed: of the draws.
+        seed: seed of the sign patterns.
 
     >>> paired(torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.0, 1.0, 1.0])).p
     0.25
@@ -191,7 +191,7 @@ def compare(methods: Mapping[str, Float[Tensor, " n"]], *, draws: int = 100_000,
     Args:
         methods: name of each method to its values, one per image.
         draws: number of sign patterns that are drawn if there are too many to enumerate.
-        seed: of the draws.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: for different numbers of values, no values, or values that are not finite.

@@ -35,9 +35,9 @@ def explainers_for(
     Args:
         model: the model to explain.
         names: of methods; None for all. Controls are always included.
-        resolution: cells per side.
+        resolution: number of cells per side.
         chunk_size: maximum number of images per pass.
-        seed: of the run.
+        seed: seed of the run.
         masker: a network that was trained for the model, for the learned mask; without one, that method cannot be used.
         settings: of a method, by its name, in plain form (:mod:`faithmap.methods.settings`); all others are its defaults.
 

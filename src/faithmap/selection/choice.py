@@ -60,9 +60,9 @@ class Ranked:
     0.5
 
     Attributes:
-        name: of the method.
+        name: name of the method.
         control: whether the method is a control, which ignores the model.
-        scores: one per image.
+        scores: one score for each image.
         passes: mean number of passes per image.
         seconds: mean time per image, without the evaluation of its map.
     """
@@ -100,8 +100,8 @@ class LeftOut:
     'rise'
 
     Attributes:
-        name: of the method.
-        reason: of the omission.
+        name: name of the method.
+        reason: reason for which it was left out.
         seconds: estimated time of all images; None if unknown.
     """
 
@@ -121,11 +121,11 @@ class Choice:
     ('a', True)
 
     Attributes:
-        score: name of the score.
+        score: name of the score by which the methods are ranked.
         ranking: all evaluated methods, the best first, controls included.
-        left_out: the other methods.
-        budget: in seconds.
-        seconds: time that was spent.
+        left_out: the methods that were not evaluated, with the reasons.
+        budget: the time budget, in seconds.
+        seconds: the time that was spent, in seconds.
     """
 
     score: ScoreName

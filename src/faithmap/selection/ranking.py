@@ -62,11 +62,11 @@ def choose(
         target: the explained class, one for all images or one for each, or a callable; None for each image's predicted class.
         explainers: by name; None for all methods. The first control among them is evaluated first, and the others next if all
             controls take at most a third of the budget; otherwise these are evaluated last.
-        budget: seconds for everything.
+        budget: time budget of the whole selection, in seconds.
         spent: seconds of the budget that are already spent.
         score: by which methods are ranked, from deletion and insertion with the ``igos`` protocol.
         resolution: cells per side to which every map is resampled for the evaluation.
-        seed: of the run.
+        seed: seed of the run.
         keys: one integer per image that replaces its index in the derivation of random numbers.
         chunk_size: maximum number of images per pass of the evaluation.
         progress: called with the number of methods done and a description of the work.

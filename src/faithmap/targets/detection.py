@@ -33,7 +33,7 @@ class DetectionTarget(ImageTarget):
 
     Args:
         box: (x1, y1, x2, y2) in pixels of the model's input, for all images, or one per image as (n, 4).
-        label: label of the detections that count; None for any label.
+        label: label of the detections that count; one for all images, or one for each image; None for any label.
         overlap: ``product``: the largest product of IoU and score over the detections, as in D-RISE. ``best``: the score of
             the detection with the largest IoU.
         minimum: smallest IoU of a detection that counts, in [0, 1).

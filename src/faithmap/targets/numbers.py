@@ -26,7 +26,7 @@ class MultiLabelTarget(ImageTarget):
     """The sigmoid of one label of a multi-label classifier.
 
     Args:
-        label: number of the label.
+        label: index of the label, from 0; one for all images, or one for each image.
         score: ``probability``, the sigmoid, in [0, 1]; or ``logit``, its argument.
 
     >>> MultiLabelTarget([0, 1])(torch.tensor([[0.0, 9.0], [9.0, 0.0]]), torch.tensor([0, 1]))

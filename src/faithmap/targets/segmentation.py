@@ -35,7 +35,7 @@ class SegmentationTarget(ImageTarget):
     """The score of one class over a region, of a model that returns (n, classes, h, w): a tensor, ``"out"`` or ``.logits``.
 
     Args:
-        label: number of the class.
+        label: index of the class, from 0; one for all images, or one for each image.
         region: a mask, or weights of at least 0; (h, w) for all images or (n, h, w), at any resolution; None for the whole
             image.
         score: of each pixel: ``probability``, the softmax over the classes, or the sigmoid of a single class; ``sigmoid``, for

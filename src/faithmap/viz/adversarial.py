@@ -60,7 +60,7 @@ def adversarial_panel(
 
     Args:
         image: the one clean image, in [0, 1].
-        check: of this image.
+        check: the adversarial check of this image.
         labels: one name per class.
         title: instead of both classes and their probabilities.
         colormap: name of a colormap of matplotlib.
@@ -115,7 +115,7 @@ def insertion_curves(check: AdversarialCheck, ax: Axes | None = None) -> Axes:
     'Insertion'
 
     Args:
-        check: of one image.
+        check: the adversarial check of one image.
         ax: axes to draw on; None creates a figure, the ``figure`` of the result.
 
     Raises:

@@ -47,7 +47,7 @@ def curves(
     ['insertion  0.500', 'deletion  0.500']
 
     Args:
-        evidence: the curves.
+        evidence: the deletion and insertion curves of the image.
         reference: curves of a random map, drawn as thin grey lines.
         ax: axes to draw on; None creates a figure, the ``figure`` of the result.
         score: label of the vertical axis.
@@ -112,7 +112,7 @@ def saturation_curves(saturation: Saturation, ax: Axes | None = None, *, toleran
     'Saturation at layer4'
 
     Args:
-        saturation: of one image.
+        saturation: the saturation of one image.
         ax: axes to draw on; None creates a figure, the ``figure`` of the result.
         tolerance: of the score, as a share of its change along the path, within which it counts as saturated.
 

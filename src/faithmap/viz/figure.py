@@ -179,8 +179,8 @@ def save_image(image: Float[Tensor, "1 c h w"], path: str | os.PathLike[str]) ->
     b'PNG'
 
     Args:
-        image: in [0, 1].
-        path: ends in ``.png``.
+        image: one image, RGB or grey, in [0, 1].
+        path: file name, ending in ``.png``.
 
     Raises:
         ValueError: for several images, pixels outside [0, 1], or another suffix than ``.png``.
@@ -199,7 +199,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: float = DP
 
     Args:
         figure: of this package, or any other of matplotlib.
-        path: ends in ``.png``.
+        path: file name, ending in ``.png``.
         dpi: pixels per inch.
 
     Raises:

@@ -88,7 +88,7 @@ def scaled(heatmap: Float[Tensor, "*shape"], ends: tuple[float, float] | None = 
     tensor([0.0000, 0.5000, 1.0000])
 
     Args:
-        heatmap: raw values.
+        heatmap: raw values, in any shape.
         ends: the values that become 0 and 1, to draw several maps on one scale; None for the map's own :func:`limits`.
 
     Raises:
@@ -143,7 +143,7 @@ def overlay(
     Args:
         photo: the original image, in [0, 1], RGB.
         heatmap: raw values, one per pixel of the image, as :func:`placed` returns them.
-        opacity: from 0 to 1.
+        opacity: opacity of the heatmap, from 0 to 1.
         saturation: from 0, a grey image, to 1, its own colours.
         colormap: name of a colormap of matplotlib.
         ends: the values of the lower and the upper end of the scale; None for :func:`faithmap.viz.limits`.
@@ -175,7 +175,7 @@ def placed(
     (1, 32, 48)
 
     Args:
-        explanation: of the model's input.
+        explanation: explanation of the model's input.
         photo: the original image.
         geometry: resize and crop from the original image to the model's input; None if the original image was explained.
 

@@ -70,8 +70,8 @@ def show(
         geometry: resize and crop from the photo to the image, the model's ``geometry``; ignored without a photo.
         reference: curves of a random map, drawn in grey.
         labels: one name per class.
-        title: instead of the class and its probability.
-        opacity: of the overlay, from 0 to 1.
+        title: title of the figure; None for the class and its probability.
+        opacity: opacity of the overlay, from 0 to 1.
         saturation: of the image under the overlay, from 0 to 1.
         colormap: name of a colormap of matplotlib.
 

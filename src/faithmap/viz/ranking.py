@@ -134,7 +134,7 @@ def ranking(choice: RankedMethods, *, title: str = "Methods") -> Figure:
 
     Args:
         choice: the result of :func:`faithmap.selection.choose`, or any object with the same attributes.
-        title: of the figure.
+        title: title of the figure.
     """
     names_drawn = [_name(method) for method in choice.ranking]
     rows, names = len(names_drawn), max(map(_width, names_drawn)) + _GAP

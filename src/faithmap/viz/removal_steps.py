@@ -110,11 +110,11 @@ def strip(
         model: the model that was explained.
         image: the one image that was explained, in [0, 1].
         explanation: its explanation.
-        baseline: what removed cells become.
+        baseline: the pixels that replace removed cells: a name, pixel value, tensor or callable.
         ratios: fractions of the cells, from 0 to 1; the unchanged picture always comes first.
         target: the class whose softmax probability is written; None for the explanation's target, or else the predicted class.
         chunk_size: maximum number of images per pass.
-        title: instead of the class and its probability.
+        title: title of the figure; None for the class and its probability.
 
     Raises:
         ValueError: for several images, ratios outside [0, 1], or a heatmap whose cells have no order.
@@ -239,7 +239,7 @@ def animation(
         explanation: its explanation.
         baseline: what removed cells became in the evidence; None for the baselines of its protocol.
         evidence: the curves of that explanation.
-        path: ends in .gif or .webp.
+        path: file name, ending in ``.gif`` or ``.webp``.
         frames: maximum number of frames, at least 2, evenly spread over the removal steps, both ends included.
         seconds: duration of one run, without the additional duration of the first and the last frame.
 

@@ -68,7 +68,7 @@ def sanity(
         stages: maximum number of random maps per row, at least 1, evenly spread over the stages, the first and the last
             included.
         labels: one name per class.
-        title: instead of the kind of check.
+        title: title of the figure; None for the kind of the check.
         colormap: name of a colormap of matplotlib.
 
     Raises:

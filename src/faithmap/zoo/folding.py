@@ -40,7 +40,7 @@ def fold_batch_norm(module: nn.Module, size: tuple[int, int, int]) -> nn.Module:
 
     Args:
         module: a classifier; it is put in evaluation mode.
-        size: (channels, height, width) of an input.
+        size: (channels, height, width) of one input.
     """
     module = module.eval()
     if not any(isinstance(child, nn.BatchNorm2d) for child in module.modules()):

@@ -41,7 +41,7 @@ def load(
             ``torchvision/NAME`` and ``hf/REPO``, which are downloaded on first use.
         weights: a file with the weights in place of the published ones: safetensors, or a state dict that ``torch.save``
             wrote. It determines the number of classes; if that is not the published number, the labels are unknown.
-        device: of the classifier; None for the CPU.
+        device: device of the classifier; None for the CPU.
         channels_last: store weights with the channels last, which is fastest for convolutions.
         fold_batch_norm: merge normalisations into the convolutions before them (`fold_batch_norm`): logits change by rounding,
             and passes are faster.

@@ -65,14 +65,14 @@ class MapPanel:
     """One panel: one map of one image.
 
     Attributes:
-        name: of the method; untrusted text, like all text here.
+        name: name of the method; untrusted text, like all text here.
         target: the class, "tabby" or "class 281".
         heatmap: raw values, high for important cells.
         explanation: of one image, with the positions of the cells; None if their corners are those of the model's input.
-        curves: of this map; None while it is unfinished.
+        curves: curves of this map; None while it is unfinished.
         random: areas of a random map.
         facts: printed below the panel, such as "passes": "62".
-        warnings: about the map.
+        warnings: warnings about the map.
 
     >>> MapPanel("Grad-CAM", "tabby", torch.rand(7, 7), facts={"passes": "2"}).target
     'tabby'

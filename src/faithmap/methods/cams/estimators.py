@@ -148,7 +148,7 @@ class Smooth(Estimator):
     """The mean gradient over noisy copies of the image.
 
     Args:
-        samples: number of copies.
+        samples: number of noisy copies, at least 1.
         noise_std: standard deviation of the noise. Omeiza gives no value; SmoothGrad's 10 to 20 % of the range is 0.1 to 0.2.
         antithetic: every second copy has the noise of the one before with the other sign.
 
@@ -181,7 +181,7 @@ class Integrated(Estimator):
     .. math:: L = \frac{1}{S} \sum_t relu\Bigl(\sum_k w_k(g_t) \, \bigl(A^k(z_t) - A^k(x')\bigr)\Bigr)
 
     Args:
-        samples: S, positions on the path.
+        samples: number S of positions on the path, at least 1.
         baseline: x'; a name, pixel value, tensor or callable. The paper's is black, in whatever space the image is.
         quadrature: positions :math:`t / S` (``right``, the paper's sum), the middles of S equal parts (``midpoint``), or S
             points with both ends and half their weight there (``trapezoid``).
@@ -228,7 +228,7 @@ class Expected(Estimator):
         samples: passes; a is drawn once from each of as many equal parts of a path.
         references: D; a distribution, several images as a tensor, or a baseline.
         paths: number of different references; None for one per sample.
-        noise_std: sigma.
+        noise_std: standard deviation sigma of the noise, in pixel values, at least 0.
         antithetic: every second pass has the noise of the one before with the other sign.
         jitter: draw a from each part; False takes the middle of each part.
 

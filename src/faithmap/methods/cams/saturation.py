@@ -27,8 +27,8 @@ class Saturation:
     """Measurements along the paths of n images.
 
     Attributes:
-        positions: a, from 0 to 1.
-        score: at each position.
+        positions: positions a on the path, from 0 to 1.
+        score: score at each position.
         similarity: cosine between the activations and those of the image itself, in [-1, 1].
         gradient_norm: Euclidean norm over all channels and cells.
         target_layer: name of the layer.
@@ -83,9 +83,9 @@ def saturation(
         reshape_transform: from the layer's output to (n, k, h, w); None recognises common shapes.
         baseline: the start of the paths; a name, pixel value, tensor or callable.
         positions: number of positions, evenly spaced with both ends, at least 2.
-        score: logit or probability of the class.
-        chunk_size: images in one pass, at most.
-        autocast: a lower precision for the passes.
+        score: the explained score of the class: its logit or its probability.
+        chunk_size: maximum number of images in one pass.
+        autocast: a lower precision for the passes, such as ``torch.bfloat16``; None for the model's own.
 
     Raises:
         ValueError: for images, targets, layers or baselines that do not fit, or fewer than two positions.
@@ -138,11 +138,11 @@ def top_features(
     Negative values of a feature map are set to 0, and it is divided by its largest value.
 
     Args:
-        model: as it was explained.
-        images: as they were explained.
-        explanation: by a method that names its ``top_channels``, at one layer.
-        count: number of channels, up to ten.
-        chunk_size: images in one pass, at most.
+        model: the explained model.
+        images: the explained images.
+        explanation: the explanation of a class activation map, which names its ``top_channels``, at one layer.
+        count: number of channels, from 1 to 10.
+        chunk_size: maximum number of images in one pass.
 
     Raises:
         ValueError: for another method's explanation, several layers, or more channels than are named.

@@ -31,10 +31,10 @@ class Evidence:
     """Activation and gradient that weights are made of: of one pass, or means over many.
 
     Attributes:
-        activation: A, the factor of the weights.
-        gradient: g, or its mean.
+        activation: the activation A, which the weights multiply.
+        gradient: the gradient g, or its mean over many passes.
         mean_square: mean of the squares of g; None for one pass, where it is the square of g.
-        mean_cube: mean of the cubes of g; None likewise.
+        mean_cube: mean of the cubes of g; None for one pass, where it is the cube of g.
 
     >>> import torch
     >>> Evidence(torch.ones(1, 1, 1, 2), gradient=torch.tensor([[[[2.0, 3.0]]]])).square

@@ -32,7 +32,7 @@ class GradientSHAP(GradientExplainer):
 
     Args:
         channels: how an attribution of every channel becomes one number per pixel; ``"sum"`` keeps signs.
-        samples: number of gradients.
+        samples: number of gradients, at least 1.
         references: D: a distribution, from which one reference is drawn for each sample; several images as a tensor; or a
             baseline.
         noise_std: standard deviation of the noise that is added to the image.

@@ -44,7 +44,7 @@ class GradientExplainer(Explainer):
     A subclass overrides ``attribute``. The images are explained in chunks, and the passes are counted.
 
     Args:
-        score: logit or probability of the target class.
+        score: the explained score of the target class: its logit or its probability.
         channels: one number per pixel out of the attributions of its channels: the ``largest`` absolute value, their ``sum``,
             or the ``absolute_sum``, the sum of their absolute values.
 
@@ -191,7 +191,7 @@ class SmoothGrad(GradientExplainer):
     Args:
         method: the method whose attributions are averaged, with its own settings; None for the plain gradient. Settings that
             all methods have, such as ``score`` and ``chunk_size``, are taken from SmoothGrad.
-        samples: number of copies.
+        samples: number of noisy copies, at least 1.
         noise_std: standard deviation of the noise. The paper's 10 to 20 % of the range is 0.1 to 0.2.
         antithetic: every second copy has the noise of the one before with the other sign.
 

@@ -85,7 +85,7 @@ class IntegratedGradients(PathGradients):
     """Integrated Gradients: gradients along the path from a baseline to the image (Sundararajan et al. 2017).
 
     Args:
-        samples: S, positions on each path.
+        samples: number S of positions on each path, at least 1.
         baseline: x'; a name, pixel value, tensor or callable, or a tensor of several images, each with a path of its own.
         quadrature: positions t / S (``right``), the middles of S equal parts (``midpoint``), or S points with both ends and
             half their weight there (``trapezoid``).

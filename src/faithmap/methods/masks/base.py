@@ -98,7 +98,7 @@ class Objective:
 
     Args:
         probe: runs the model on masked images.
-        regulariser: g.
+        regulariser: the regulariser g.
 
     >>> from faithmap.score import Score
     >>> ones = torch.ones(1, 1, 1, 2)
@@ -172,10 +172,10 @@ class Trace:
     The values stay on the device until the optimisation is over.
 
     Args:
-        objective: F.
+        objective: the objective F.
         iterations: maximum number of iterations.
         masks: the masks at the start.
-        values: F of these masks.
+        values: the objective F of these masks.
 
     >>> from faithmap.score import Score
     >>> ones = torch.ones(1, 1, 1, 2)
@@ -250,7 +250,7 @@ class MaskOptimiser(Explainer):
         lambda1: weight of the removed area, at least 0; None for the method's default, the same at every resolution.
         lambda2: weight of the total variation, at least 0; None for the method's default up to 28 cells on the longer side,
             in proportion beyond, since neighbouring cells of a finer mask differ less.
-        iterations: at most; at least 1.
+        iterations: maximum number of iterations, at least 1.
         baseline: what a removed pixel becomes, where the call gives none: a name of :data:`faithmap.BASELINES`, a pixel value,
             a tensor or a callable.
 

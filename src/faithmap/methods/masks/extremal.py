@@ -179,7 +179,7 @@ class Pyramid:
 
     Args:
         sigma: of the widest blur, in pixels at 224, above 0.
-        levels: L, at least 1.
+        levels: number L of levels, at least 1.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -262,11 +262,11 @@ class ExtremalPerturbation(Explainer):
         step: distance between two numbers of the grid, above 0, in pixels at 224.
         sigma: of the bumps that masks are made of, above 0, in pixels at 224; None for the step divided by the root of 2, the
             smallest with which the bumps of a full grid leave no gap.
-        temperature: T of the smooth maximum, above 0.
-        weight: lambda at the start, above 0.
-        iterations: at least 1; all of them are done.
-        learning_rate: of the ascent, above 0.
-        momentum: of the ascent, at least 0 and below 1.
+        temperature: temperature T of the smooth maximum, above 0.
+        weight: weight lambda of the area term at the start, above 0.
+        iterations: number of iterations, at least 1; there is no early stop.
+        learning_rate: step size of the gradient ascent, above 0.
+        momentum: momentum of the gradient ascent, at least 0 and below 1.
         baseline: what a removed pixel becomes, where the call gives none: a name of :data:`faithmap.BASELINES`, a pixel
             value, a tensor or a callable; a :class:`Pyramid`, as in the paper, blurs a pixel the more, the less the mask
             keeps of it.

@@ -45,15 +45,15 @@ class MaskerSettings:
 
     Args:
         channels: of the network's finest level, a multiple of 4.
-        batch: images in a step, at least 1.
-        learning_rate: of Adam, above 0.
+        batch: number of images in a step, at least 1.
+        learning_rate: step size of the optimiser Adam, above 0.
         variation: lambda1, at least 0, weight of the mean squared difference of neighbouring cells.
         area: lambda2, at least 0, weight of the mean of the mask.
         removed: lambda3, at least 0, weight of the class's probability without the mask's part of the image.
         exponent: lambda4, above 0; below 1 it presses that probability close to 0.
         presence: weight of the log-loss of the log-odds that the class is present, at least 0.
         absent: share of the images that get a class that is absent, at least 0 and below 1.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -165,12 +165,12 @@ def train_masker(
     """Train a masker for a classifier, which is left unchanged.
 
     Args:
-        model: the classifier.
+        model: the classifier that the masker is trained for; its weights do not change.
         photos: images of one size, in the units that the model takes.
         steps: in all, at least 1, with those of a resumed training.
         settings: None for the defaults, or for those of the resumed training.
         resume: a training to resume; it is changed in place. None for a new one.
-        progress: called with (steps done, steps in all).
+        progress: called with the number of steps done and the total.
         every: steps between two calls of ``save``, at least 1; None for a call at the end only.
         save: called with the training.
 

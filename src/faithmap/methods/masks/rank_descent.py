@@ -63,10 +63,10 @@ class RankDescent(Explainer):
         iterations: at least 1; each takes two forward and two backward passes, one of each for deletion and for insertion.
         prior: the map that the descent starts from: Expected Grad-CAM, an explainer of your own, or None for a constant map. A
             model without a layer that Expected Grad-CAM can use has no prior; the diagnostics give the reason.
-        prior_samples: of Expected Grad-CAM, at least 1.
+        prior_samples: number of samples of Expected Grad-CAM, from whose map the optimisation starts; at least 1.
         step: eta, in ranks, above 0; the prior's ranks go from 0 to 1. A larger step gives better areas; a smaller one keeps
             the map nearer to the prior's and more stable under noise in the image.
-        momentum: mu, at least 0 and below 1.
+        momentum: momentum mu of the optimisation, at least 0 and below 1.
         softness: tau, above 0, the width of the edge between the cells that are removed and the others, as a fraction of all
             ranks.
         smoothing: sigma, at least 0, in cells of a grid of 28 per side: the default is one pixel of 224. Coarse maps hardly

@@ -38,10 +38,10 @@ class StepResult(NamedTuple):
     """The result of one iteration for each image.
 
     Attributes:
-        accepted: whether the image's masks moved.
-        size: alpha; 0 where no step was accepted.
-        masks: after the step.
-        objective: F of these masks.
+        accepted: whether the masks of the image moved.
+        size: step size alpha; 0 if no step was accepted.
+        masks: the masks after the step.
+        objective: the objective F of these masks.
 
     >>> one = torch.ones(1)
     >>> StepResult(accepted=one.bool(), size=0.5 * one, masks=one.view(1, 1, 1), objective=one).size
@@ -109,10 +109,10 @@ class LineSearch(StepRule):
     """Backtracking line search.
 
     Args:
-        upper: u, the first step tried, above 0. Large, since the means in the objective make its gradients small.
-        lower: l, the smallest step tried, in (0, upper].
-        decay: eta, the ratio of a step to the one before, in (0, 1).
-        beta: the share of the linear decrease that a step has to reach, in [0, 1).
+        upper: the first step size u, above 0. It is large because the gradients of means are small.
+        lower: the smallest step size l, in (0, upper].
+        decay: ratio eta of a step size to the one before, in (0, 1).
+        beta: share of the linear decrease that a step has to reach, in [0, 1).
         wave: steps of an image evaluated in one pass, at least 1. A larger number fills a pass, a smaller one evaluates fewer
             steps in vain; the result is the same.
 
@@ -191,7 +191,7 @@ class FixedStep(StepRule):
     """The same step size in every iteration, whether or not the objective falls.
 
     Args:
-        size: alpha, above 0.
+        size: step size alpha, above 0.
 
     Raises:
         ValueError: for a size that is not above 0.

@@ -61,7 +61,7 @@ class Attack:
 
     Attributes:
         images: the adversarial images in [0, 1], also those for which the attack failed.
-        clean_probabilities: of every class for each clean image.
+        clean_probabilities: probabilities of every class for each clean image.
         adversarial_probabilities: of every class for each adversarial image.
         goal: the class that the attack moves away from, or towards if ``targeted``.
         targeted: whether the attack moves towards the goal.
@@ -141,7 +141,7 @@ def mi_fgsm(
             for all images, or one class per image.
         radius: :math:`\epsilon`, of the maximum norm, in [0, 1] pixel units. The paper uses 16 / 255; half of it is enough for
             most networks, and less visible.
-        steps: T, at least 1.
+        steps: number T of steps, at least 1.
         decay: :math:`\mu` of the momentum, at least 0; 0 is the iterative sign method, and that with one step is FGSM.
         step_size: :math:`\alpha`, in [0, 1] pixel units; None for radius / steps, with which the last step just reaches the
             surface of the ball.
@@ -260,7 +260,7 @@ class AdversarialCheck:
         adversarial: explanations of the adversarial images, each for its predicted class.
         clean_insertion: insertion curves of the clean images.
         adversarial_insertion: insertion curves of the adversarial images.
-        protocol: of both curves.
+        protocol: protocol of both curves.
         resolution: (rows, columns) of the cells that were inserted.
         share: of the full image's score that the insertion has to reach.
 
@@ -369,14 +369,14 @@ def adversarial_check(
         images: in [0, 1].
         target: the class to move away from, None for the predicted class; if ``targeted``, the class to move towards.
         radius: :math:`\epsilon` of the attack, the largest change of a pixel, in [0, 1] pixel units.
-        steps: of the attack, at least 1.
+        steps: number of steps of the attack, at least 1.
         decay: of the attack's momentum, at least 0.
         step_size: of the attack, in [0, 1] pixel units; None for radius / steps.
         targeted: whether the attack moves towards the target.
         early_stop: leave an image unchanged after its prediction satisfies the goal. Further steps make many models so
             confident of the wrong class that no small part of the image has an influence, and I-GOS finds no initial mask.
         share: of the full image's score that the insertion has to reach, in (0, 1].
-        protocol: of insertion.
+        protocol: protocol of the insertion curves: its name, or one of your own.
         insertion_steps: parts into which the ranking is divided; None for the protocol's steps.
         baseline: of insertion, computed from each clean and each adversarial image; None for the protocol's baseline.
         generator: one for the run, or one per image; None for ``seed``.
@@ -413,8 +413,8 @@ def fraction_needed(curve: Curve, share: float) -> Float[Tensor, " n"]:
     """The smallest fraction of cells at which each image's score reaches a share of its last score.
 
     Args:
-        curve: of insertion.
-        share: in (0, 1].
+        curve: the insertion curve.
+        share: share of the score at the end of the curve, in (0, 1].
 
     >>> fraction_needed(Curve(torch.tensor([0.0, 0.25, 1.0]), torch.tensor([[0.0, 0.5, 0.8], [0.0, 0.1, 0.8]])), 0.5)
     tensor([0.2500, 1.0000])

@@ -126,7 +126,7 @@ def agreement_matrix(
     """Similarity of the maps of m methods, pair by pair, for each image; rows and columns in the given order.
 
     Args:
-        maps: of the same images, by the method's name.
+        maps: the maps of the same images, by the name of the method.
         measure: a function of this module, or one of the same form; bind its settings with ``functools.partial``.
 
     >>> agreement_matrix({"one": torch.tensor([[[1.0, 2.0]]]), "other": torch.tensor([[[2.0, 1.0]]])})

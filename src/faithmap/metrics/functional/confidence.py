@@ -41,7 +41,7 @@ class Confidence:
     (tensor([75.,  0.,  0.]), tensor([  0., 100., 100.]), tensor([  0., 100.,  50.]))
 
     Attributes:
-        clean: Y, of each image.
+        clean: score Y of each clean image.
         masked: O, of each image multiplied by its heatmap.
     """
 

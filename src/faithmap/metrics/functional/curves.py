@@ -147,8 +147,8 @@ class Curve:
     tensor([0.2500])
 
     Attributes:
-        fractions: of the cells, from 0 to 1.
-        scores: one row per image.
+        fractions: fractions of the cells that are removed or inserted, from 0 to 1.
+        scores: score at each fraction, one row for each image.
     """
 
     fractions: Float[Tensor, " k"]

@@ -57,7 +57,7 @@ class PerturbedImages:
     True
 
     Attributes:
-        images: x - I.
+        images: the perturbed images x - I.
         removed: m, if the perturbation removes whole pixels; otherwise None.
     """
 
@@ -307,10 +307,10 @@ class InfidelityResult:
     (tensor([0.1000], dtype=torch.float64), tensor([0.], dtype=torch.float64))
 
     Attributes:
-        predicted: I . Phi of every draw, not scaled.
+        predicted: I . Phi of every draw, before scaling.
         observed: f(x) - f(x - I) of every draw.
         scaled: whether the value is that of the scaled map.
-        perturbation: the distribution of I.
+        perturbation: distribution of I.
         reading: how I . Phi was computed.
     """
 

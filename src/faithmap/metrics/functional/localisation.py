@@ -117,7 +117,7 @@ def pointing_accuracy(hits: Bool[Tensor, " n"] | Float[Tensor, " n"], classes: I
 
     Args:
         hits: of each image, as :func:`pointing_game` returns them.
-        classes: of each image.
+        classes: class of each image.
 
     >>> pointing_accuracy(torch.tensor([True, True, True, False]), torch.tensor([7, 7, 7, 2]))
     tensor(0.5000)

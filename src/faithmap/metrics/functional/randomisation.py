@@ -72,8 +72,8 @@ class Randomisation:
 
     Attributes:
         layers: names of the stages, from the output down.
-        spearman: in [-1, 1]; 0 for a constant map.
-        ssim: in [-1, 1].
+        spearman: rank correlation with the original map, in [-1, 1]; 0 for a constant map.
+        ssim: structural similarity to the original map, in [-1, 1].
         flat: whether the randomised model's map is constant: it has no order, and its similarities mean little.
         original: the explanations of the trained model.
         heatmaps: the explanations of each stage, if they were kept.
@@ -139,12 +139,12 @@ def randomisation(
         explainer: of this library, or any callable ``explainer(images, target)`` with a ``model``.
         images: as the explainer takes them.
         target: as the explainer takes it; None for the predicted class of the trained model.
-        mode: cascading or independent.
+        mode: ``cascading`` randomises all layers from the output down to each one, ``independent`` one layer at a time.
         layers: one stage each: a module or its dotted name; all layers inside it are randomised together. They are sorted from
             the output down. None makes every layer a stage.
         draw: by each layer's own initialiser, or by permuting the trained values.
         absolute: compare the absolute values of the maps, so that a map with inverted signs counts as the same.
-        seed: of the random values.
+        seed: seed of the random values.
         generator: one per image, passed to the explainer at every stage in the same state; None passes nothing.
         keep_heatmaps: return the maps of every stage.
         chunk_size: maximum number of images per pass while the target is resolved.

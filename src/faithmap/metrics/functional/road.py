@@ -110,7 +110,7 @@ def road(
         fractions: of removed pixels, ascending, in [0, 1]; each is rounded to whole pixels.
         noise_std: standard deviation of the noise on imputed pixels, in pixel units. All fractions and both orders of an image
             share one draw, so that only the removed pixels make them differ.
-        tolerance: of an imputed pixel, in pixel units.
+        tolerance: error of an imputed pixel at which the solver stops, in pixel units.
         seed: of the noise; the seed of each image is derived from it and the image's index.
         generator: one for the run, or one per image; None for ``seed``.
         chunk_size: maximum number of images per pass and per imputation.
@@ -194,9 +194,9 @@ def linear_imputation(
 
     Args:
         images: in [0, 1], or any other range.
-        removed: the unknown pixels.
+        removed: True for each unknown pixel.
         tolerance: largest error of a pixel, in the images' units. Images in half precision are solved in single precision.
-        max_iterations: of the solver; 5 to 12 are usual.
+        max_iterations: maximum number of iterations of the solver; 5 to 12 are usual.
 
     Raises:
         ValueError: for masks that do not fit the images, or a tolerance below the images' precision.
@@ -247,12 +247,12 @@ def noisy_linear_imputation(
 
     Args:
         images: in [0, 1].
-        removed: the unknown pixels.
+        removed: True for each unknown pixel.
         noise_std: standard deviation of the Gaussian noise on every removed pixel, in the images' units, at least 0.
         seed: of the noise; the seed of each image is derived from it and the image's index.
         generator: one for the run, or one per image; None for ``seed``.
         tolerance: largest error of a pixel before the noise, in the images' units.
-        max_iterations: of the solver; 5 to 12 are usual.
+        max_iterations: maximum number of iterations of the solver; 5 to 12 are usual.
 
     Raises:
         ValueError: for masks that do not fit the images, a tolerance below the images' precision, or a negative noise_std.

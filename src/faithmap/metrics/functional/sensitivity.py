@@ -57,7 +57,7 @@ class SensitivityResult:
     Attributes:
         changes: of every draw, relative to the clean map. For a clean map of zeros, the change is 0 if the other map is zero,
             too, and infinite otherwise.
-        radius: of the ball, in pixel units.
+        radius: radius of the ball, in pixel units.
     """
 
     changes: Float[Tensor, "n k"]

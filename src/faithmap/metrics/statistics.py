@@ -191,7 +191,7 @@ def compare(methods: Mapping[str, Float[Tensor, " n"]], *, draws: int = 100_000,
     Args:
         methods: name of each method to its values, one per image.
         draws: number of sign patterns that are drawn if there are too many to enumerate.
-        seed: seed of the resampling.
+        seed: seed of the sign patterns.
 
     Raises:
         ValueError: for different numbers of values, no values, or values that are not finite.

@@ -140,3 +140,25 @@ def test_a_class_name_has_one_meaning() -> None:
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(SOURCE)}:{node.lineno}")
     assert not {name: lines for name, lines in places.items() if len(lines) > 1}
+
+
+def is_set(node: ast.expr) -> bool:
+    """Whether an expression is a set, or made of sets by operators."""
+    if isinstance(node, ast.BinOp):
+        return is_set(node.left) or is_set(node.right)
+    called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("set", "frozenset")
+    return called or isinstance(node, (ast.Set, ast.SetComp))
+
+
+def test_no_test_is_parametrised_by_a_set() -> None:
+    """The order of a set differs between processes, and pytest-xdist needs the same order in all of them."""
+    unsorted = [
+        f"{path.name}: {node.lineno}"
+        for path in sorted(Path(__file__).parent.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "parametrize"
+        for values in node.args[1:2]
+        for part in (values, *(item.value for item in getattr(values, "elts", ()) if isinstance(item, ast.Starred)))
+        if is_set(part)
+    ]
+    assert not unsorted, "give sorted(...)"

@@ -86,7 +86,7 @@ def main() -> None:
             )
             rows.append([name, f"{count}", f"{passes}", f"{ours / count:.4f}", f"{ratio:.2f}"])
     print(f"{options.model} on {options.device}, {options.layer}, {torch.get_num_threads()} threads\n")
-    print(table(["method", "images", "bare forwards", "seconds an image", "ratio to the bare forwards"], rows))
+    print(table(["method", "images", "bare forwards", "seconds per image", "ratio to the bare forwards"], rows))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def main() -> None:
         }
         rows += [row(name, work, model, images, options) for name, work in works.items() if options.only in name]
     print(f"{options.model} on {options.device}, autocast {options.autocast}, {torch.get_num_threads()} threads\n")
-    print(table(["metric", "images", "forwards an image", "seconds an image", "ratio to the bare forwards"], rows))
+    print(table(["metric", "images", "forwards per image", "seconds per image", "ratio to the bare forwards"], rows))
 
 
 if __name__ == "__main__":

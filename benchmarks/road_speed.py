@@ -145,7 +145,7 @@ def main() -> None:
     whole = partial(road, model, images, explanation, chunk_size=options.chunk, autocast=dtype)
     pairs = [(seconds(whole, options.device), seconds(bare, options.device)) for _ in range(options.repeat + 1)][1:]
     ours, ratio = (statistics.median(v) for v in ((mine / len(images) for mine, _ in pairs), (a / b for a, b in pairs)))
-    print(f"\nROAD, {passes} passes an image: {ours:.2f} seconds an image, {ratio:.2f} times its bare forward passes")
+    print(f"\nROAD, {passes} passes per image: {ours:.2f} seconds per image, {ratio:.2f} times its bare forward passes")
 
 
 if __name__ == "__main__":

@@ -278,7 +278,7 @@ class _Calls(TorchFunctionMode):
 Pair = tuple[float, float]
 
 Placement: TypeAlias = Literal["strides", "gradients", "tiles"]
-"""The centres of cells: of the windows that they see (``strides``), of the network's gradients (``gradients``), or of equal
+"""The centres of cells: of their windows (``strides``), of the network's gradients (``gradients``), or of equal
 parts of the image (``tiles``)."""
 
 

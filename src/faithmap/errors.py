@@ -43,7 +43,7 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def memory_errors(option: str, value: int) -> Iterator[None]:
-    """Turn an error that says that memory ran out into a :class:`UserError` that names the option to lower.
+    """Turn an out-of-memory error into a :class:`UserError` that names the option to lower.
 
     On an accelerator the error is torch's own, which is not imported here; on the CPU it is a bare RuntimeError.
     """

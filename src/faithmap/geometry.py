@@ -31,8 +31,8 @@ class Geometry:
 
     Args:
         resize: length of the shorter side in pixels, or (height, width); None keeps the size.
-        crop: (height, width) of the centre that is cut out, in pixels, padded with black where the image is smaller; None keeps
-            the whole image.
+        crop: (height, width) of the crop of the centre, in pixels, padded with black if the image is smaller; None keeps the
+            whole image.
         interpolation: interpolation of the resize, with antialiasing.
 
     >>> geometry = Geometry(resize=256, crop=(224, 224))
@@ -47,7 +47,7 @@ class Geometry:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def __call__(self, photo: Float[Tensor, "n c H W"]) -> Float[Tensor, "n c h w"]:
-        """The model's view of the photographs; values stay in [0, 1].
+        """The model's input for original images; values stay in [0, 1].
 
         Args:
             photo: in [0, 1], of any size.
@@ -62,10 +62,10 @@ class Geometry:
         return F.pad(photo, (-left, left + width - size[1], -top, top + height - size[0]))
 
     def resized(self, size: tuple[int, int] | torch.Size) -> tuple[int, int]:
-        """The size of a photograph after the resize, before the crop.
+        """The size of an original image after the resize, before the crop.
 
         Args:
-            size: (height, width) of the photograph, in pixels.
+            size: (height, width) of the original image, in pixels.
         """
         height, width = size
         if self.resize is None:
@@ -76,10 +76,10 @@ class Geometry:
         return (self.resize, longer) if height <= width else (longer, self.resize)
 
     def window(self, size: tuple[int, int] | torch.Size) -> Window:
-        """The part of a photograph that the model saw.
+        """The part of an original image that becomes the model's input.
 
         Args:
-            size: (height, width) of the photograph, in pixels.
+            size: (height, width) of the original image, in pixels.
         """
         height, width = self.resized(size)
         crop = self.crop or (height, width)
@@ -88,11 +88,11 @@ class Geometry:
         return Window(top * down, left * across, crop[0] * down, crop[1] * across)
 
     def place(self, heatmap: Float[Tensor, "n h w"], size: tuple[int, int] | torch.Size) -> Float[Tensor, "n H W"]:
-        """A heatmap of the model's input, placed on the photograph; NaN outside the part that the model saw.
+        """A heatmap of the model's input, resampled to the original image; NaN outside the model's window.
 
         Args:
             heatmap: values at the pixels of the model's input.
-            size: (height, width) of the photograph, in pixels.
+            size: (height, width) of the original image, in pixels.
         """
         top, left, height, width = self.window(size)
         rows = (torch.arange(size[0], device=heatmap.device) + 0.5 - top) / height

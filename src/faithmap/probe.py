@@ -9,7 +9,7 @@ MaskProbe     masks between image and baseline  scores of :math:`\Phi(I, M)`, an
 LayerProbe    the pixels                      scores, with activations and gradients at some layers
 ============  ==============================  ====================================================================
 
-Passes are counted for each of the n images that are explained. ``index`` says which of them a row was made from.
+Passes are counted for each of the n images that are explained. ``index`` is the explained image of each row.
 """
 
 from __future__ import annotations
@@ -266,12 +266,12 @@ class LayerProbe(Probe):
     def clean(
         self, target: Target, kind: ScoreKind, *, gradient: bool
     ) -> tuple[Float[Tensor, "n classes"] | None, Score, Pass]:
-        """A pass over the explained images themselves, on which the target is made concrete, for this probe, too.
+        """A pass over the explained images themselves, which resolves the target, also for this probe.
 
         One forward pass serves both: a class that the model predicts is known before the gradient is taken.
 
         Returns:
-            The logits (None for a callable target), the score of the concrete target, and the results.
+            The logits (None for a callable target), the score of the resolved target, and the results.
         """
         resolver = _TargetResolver(target, kind, len(self.images))
         passes = []
@@ -330,7 +330,7 @@ class LayerProbe(Probe):
     def _captured(self, z: Tensor, index: Int[Tensor, " m"], *, gradient: bool, keep: bool) -> Any:
         """The model's output, its layers captured, gradients off up to the first of them.
 
-        A second pass, with gradients on from the start, where the model sets the mode of gradients by itself and has ended with
+        A second pass, with gradients on from the start, if the model sets the gradient mode itself and has ended with
         gradients off.
         """
         for mode in (self._capture.late_gradients, torch.enable_grad) if gradient else (torch.no_grad,):
@@ -361,7 +361,7 @@ def clean_scores(
     chunk_size: int,
     autocast: torch.dtype | None = None,
 ) -> tuple[Float[Tensor, "n classes"] | None, Score, Float[Tensor, " n"]]:
-    """The logits of the clean images (None for a callable target), the score of the concrete target, and its values.
+    """The logits of the clean images (None for a callable target), the score of the resolved target, and its values.
 
     >>> logits, score, values = clean_scores(torch.nn.Flatten(), torch.tensor([[[[0.0, 3.0]]]]), None, "logit", 32)
     >>> score.classes, values
@@ -374,7 +374,7 @@ def clean_scores(
 
 
 class _TargetResolver:
-    """Makes a target concrete on the outputs for the clean images, chunk by chunk, and keeps their logits."""
+    """Resolves a target with the outputs for the clean images, chunk by chunk, and keeps their logits."""
 
     def __init__(self, target: Target, kind: ScoreKind, count: int) -> None:
         self.target, self.kind, self.count = target, kind, count
@@ -382,7 +382,7 @@ class _TargetResolver:
         self._classes: list[Tensor] = []
 
     def __call__(self, output: Any, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
-        """The scores of a chunk; ``index`` says which images it has."""
+        """The scores of a chunk; ``index`` is the image of each row."""
         score = resolve(self.target, output, self.kind, len(index) if self.target is None else self.count)
         own = score if self.target is None else score.of(index)
         if own.classes is not None:

@@ -123,9 +123,9 @@ _CALLABLE = "pass a callable target, and to a Classifier around the model whole_
 
 @dataclass(frozen=True)
 class Score:
-    """A target made concrete: which class of which image, on which scale.
+    """A resolved target: the class of each image, and the scale of its score.
 
-    Called with the model's output for some rows and the image that each row belongs to, it returns one number a row,
+    Called with the model's output for some rows and the image that each row belongs to, it returns one number per row,
     in single precision or better.
 
     Attributes:
@@ -200,7 +200,7 @@ def at_least_single(values: Tensor) -> Tensor:
 
 
 def resolve(target: Target, output: Any, kind: ScoreKind, count: int) -> Score:
-    """Make a target concrete on the model's ``output`` for the ``count`` clean images.
+    """Resolve a target with the model's ``output`` for the ``count`` clean images.
 
     ``None`` becomes each image's own argmax, once, so that the class cannot change while an explainer works.
 

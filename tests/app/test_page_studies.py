@@ -131,7 +131,7 @@ def test_a_comparison_is_that_of_the_command(subject: Subject, folder: Path) -> 
     spearman = np.corrcoef(a, b)[0, 1]
     scene: Any = compared(result, SceneMaker(subject.image(), subject.model))
     assert scene["agreement"][0][1] == pytest.approx(spearman, abs=1e-5)
-    assert [panel["name"] for panel in scene["panels"]] == ["smoothgrad", "gradient"]
+    assert [panel["name"] for panel in scene["panels"]] == ["SmoothGrad", "gradient"]
 
 
 def test_saturation_is_that_of_the_command(subject: Subject, folder: Path) -> None:

@@ -89,7 +89,7 @@ def predict(subject: Subject) -> Float[Tensor, " classes"]:
     return study.probabilities(subject.image().image)[0]
 
 
-def explain(subject: Subject, settings: Sequence[ExplainSettings], tells: JobReporter) -> Explained:
+def explain(subject: Subject, settings: Sequence[ExplainSettings], report: JobReporter) -> Explained:
     """Explain an upload with each of the settings.
 
     Raises:
@@ -99,11 +99,11 @@ def explain(subject: Subject, settings: Sequence[ExplainSettings], tells: JobRep
     image = subject.image()
     studies = [ExplainStudy.for_model(one, subject.model, _class_of(one)) for one in settings]
     share = 1 / len(studies)
-    results = [study.analyse(image, progress_part(tells, i * share, share)) for i, study in enumerate(studies)]
+    results = [study.analyse(image, progress_part(report, i * share, share)) for i, study in enumerate(studies)]
     return Explained(subject, studies, results)
 
 
-def compare(subject: Subject, settings: CompareSettings, tells: JobReporter) -> Compared:
+def compare(subject: Subject, settings: CompareSettings, report: JobReporter) -> Compared:
     """Compare several methods for one class.
 
     Raises:
@@ -112,12 +112,12 @@ def compare(subject: Subject, settings: CompareSettings, tells: JobReporter) -> 
     """
     _check_count(settings.methods)
     study = CompareStudy.for_model(settings, subject.model, _class_of(settings))
-    result = study.analyse(subject.image(), tells)
+    result = study.analyse(subject.image(), report)
     maps = {name: study.shared_cells(map_).cpu() for name, map_ in result.explanations.items() if name != RANDOM}
     return Compared(subject, study, result, agreement_matrix(maps)[0].tolist())
 
 
-def saturate(subject: Subject, settings: SaturationSettings, tells: JobReporter) -> Saturated:
+def saturate(subject: Subject, settings: SaturationSettings, report: JobReporter) -> Saturated:
     """Measure saturation.
 
     Raises:
@@ -126,7 +126,7 @@ def saturate(subject: Subject, settings: SaturationSettings, tells: JobReporter)
     """
     _check_count(settings.methods)
     study = SaturationStudy.for_model(settings, subject.model, _class_of(settings))
-    return Saturated(subject, study, study.analyse(subject.image(), tells))
+    return Saturated(subject, study, study.analyse(subject.image(), report))
 
 
 def _check_count(methods: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Explainer: the base of all methods. Settings are given to the constructor, images to the call.
 
-Every explainer checks settings and images, makes the target concrete on the unchanged images, runs the model in evaluation mode
+Every explainer checks settings and images, resolves the target on the unchanged images, runs the model in evaluation mode
 and leaves it unchanged, and warns about known causes of bad maps.
 """
 
@@ -30,7 +30,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps, over all images."""
 
 Clean: TypeAlias = "tuple[Float[Tensor, 'n classes'] | None, Score, Float[Tensor, ' n'], Any]"
-"""Logits of the clean images (None for a callable target), the concrete target, its scores, and the values that a method keeps
+"""Logits of the clean images (None for a callable target), the resolved target, its scores, and the values that a method keeps
 of that pass."""
 
 LOW_PROBABILITY = 0.01
@@ -43,7 +43,7 @@ class Request:
 
     Attributes:
         images: the explained images.
-        score: the score of the concrete target.
+        score: the score of the resolved target.
         clean: the scores of the clean images.
         baseline: the baseline given to the call, or None.
         generators: one random generator for each image.
@@ -187,7 +187,7 @@ class Explainer(ABC):
             progress: called with the number of steps done and the total number of steps.
 
         Raises:
-            ValueError: for invalid images, targets or settings; the message says what is expected.
+            ValueError: for invalid images, targets or settings; the message states what is expected.
             RuntimeError: inside ``torch.inference_mode``.
         """
         self.check(images)
@@ -220,7 +220,7 @@ class Explainer(ABC):
             images: (n, channels, height, width), on the model's device.
 
         Raises:
-            ValueError: for invalid images or settings; the message says what is expected.
+            ValueError: for invalid images or settings; the message states what is expected.
             ModuleNotFoundError: if the method needs a library that is not installed.
         """
         check_images(self.model, images)
@@ -247,7 +247,7 @@ class Explainer(ABC):
         check_settings(self)
 
     def _clean(self, images: Float[Tensor, "n c h w"], target: Target) -> Clean:
-        """The pass over the clean images, which makes the target concrete."""
+        """The pass over the clean images, which resolves the target."""
         return *clean_scores(self.model, images, target, self.score, self.chunk_size, self.autocast), None
 
     @abstractmethod

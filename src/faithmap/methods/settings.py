@@ -1,6 +1,6 @@
 """The settings of a method: name, type, default, range, unit and help, read from the fields of its dataclass.
 
-The command line, benchmark specifications, the page, ``choose`` and the docs read settings here and nowhere else. A dataclass
+The command line, benchmark specifications, the page, ``choose`` and the docs read settings only here. A dataclass
 declares a setting once::
 
     iterations: Annotated[int, Ge(1)] = 15

@@ -97,7 +97,7 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
         return CompareRecord.of(result, self.model, self.settings.seed)
 
     def write_files(self, result: CompareResult, folder: Path) -> None:
-        """Draw the methods side by side; the areas of the random map stand in the title."""
+        """Draw the methods side by side; the areas of the random map are in the title."""
         pairs = {map_.title: (map_, result.curves[name]) for name, map_ in result.explanations.items() if name != RANDOM}
         figure = compare(
             result.image.image, pairs, photo=result.image.original(), geometry=self.model.geometry, labels=self.model.labels

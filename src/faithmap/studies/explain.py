@@ -184,7 +184,7 @@ class ExplainStudy(Study[ExplainSettings, ExplainResult]):
 
 
 def draw_pictures(folder: Path, result: ExplainResult, model: Classifier, settings: ExplainSettings) -> None:
-    """Draw all pictures into a folder; of a heatmap that ranks nothing only the panel, which says so."""
+    """Draw all pictures into a folder; of a heatmap whose cells have no order only the panel, with a message."""
     image, explanation, original = result.image.image, result.explanation, result.image.original()
     panel = show(
         image,

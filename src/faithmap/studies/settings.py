@@ -49,7 +49,7 @@ class ExplainSettings(StudySettings):
     """How to explain.
 
     Args:
-        method: by name; "faithmap methods" says what each one does and costs.
+        method: by name; "faithmap methods" lists what each one does and costs.
         out: folder for the results. Each image gets a folder in it, named after the image file. If two files have the same
             name, the first eight digits of the SHA-256 of their path are appended.
         resolution: cells of the heatmap per side (28), or rows and columns (14x20), for methods that optimise a mask. Class
@@ -87,7 +87,7 @@ class CompareSettings(StudySettings):
     """Which methods to compare, and how.
 
     Args:
-        methods: names separated by commas; "faithmap methods" says what each one does and costs.
+        methods: names separated by commas; "faithmap methods" lists what each one does and costs.
         overwrite: replace existing comparisons. The old ones stay until the new ones are complete.
         resolution: cells per side at which deletion and insertion are evaluated for every map, and of the maps whose
             resolution is a setting.
@@ -122,7 +122,7 @@ class AdversarialSettings(StudySettings):
     """How to attack, and how to explain.
 
     Args:
-        method: method for both maps, by name; "faithmap methods" says what each one does and costs.
+        method: method for both maps, by name; "faithmap methods" lists what each one does and costs.
         target: the class that the attack aims for, by name ("tiger cat") or number; by default any class other than the
             predicted one.
         radius: maximum change of a pixel, where black is 0 and white is 1; 8/255 is eight levels of 8 bits.

@@ -31,7 +31,7 @@ OPACITY = 0.8
 """Opacity of the colours at the highest value; pixels with lower values are more transparent."""
 
 SATURATION = 0.3
-"""Saturation of the image under the heatmap, so that a yellow flower does not look like heat."""
+"""Saturation of the image under the heatmap, so that yellow parts of the image differ from the colours of the map."""
 
 PALENESS = 2 / 3
 """How far towards white the part of the image outside the model's window is moved."""

@@ -1,4 +1,4 @@
-"""Recipe: what a name stands for before weights are read, and the weights that fill it, read from a file that is not trusted.
+"""Recipe: the architecture and preprocessing of a model name, and its weights, which are read from an untrusted file.
 
 A checkpoint's code is never run: safetensors, or ``torch.load`` with ``weights_only=True``.
 """

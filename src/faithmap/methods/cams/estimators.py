@@ -63,7 +63,7 @@ Difference: TypeAlias = Literal["none", "reference", "path", "increment"]
 """The factor of a gradient, see above."""
 
 Pool: TypeAlias = Literal["gradient", "contribution", "slope", "map"]
-"""What is averaged over the passes, see above."""
+"""The quantity that is averaged over the passes, see above."""
 
 
 @dataclass(frozen=True, kw_only=True)

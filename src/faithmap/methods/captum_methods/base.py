@@ -30,7 +30,7 @@ def captum(module: str = "captum.attr") -> Any:
     """A module of captum.
 
     Raises:
-        ModuleNotFoundError: if captum is not installed; says how to install it.
+        ModuleNotFoundError: if captum is not installed; the message states how to install it.
     """
     try:
         return import_module(module)

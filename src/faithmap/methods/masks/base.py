@@ -93,7 +93,7 @@ def mask_probe(explainer: Explainer, request: Request, index: Int[Tensor, " m"],
 class Objective:
     """F(M) of the masks of a few images.
 
-    ``index`` says which image each mask belongs to. A method that optimises several masks of an image together overrides
+    ``index`` is the image of each mask. A method that optimises several masks of an image together overrides
     ``initial_masks``, ``final_mask`` and ``score``.
 
     Args:

@@ -13,8 +13,8 @@ with fresh noise :math:`e_s` at every point, and :math:`\alpha` from the line se
 the mask stays, and the next gradient has other noise; after ``patience`` such iterations the image has converged and leaves the
 batch.
 
-The last mask says which cells to remove together, and ranks them badly: many are exactly 0 or exactly 1. The mean of the masks
-over all iterations (``average``) says how early a cell was removed and for how many iterations, without further passes. The
+The last mask shows which cells to remove together, and ranks them poorly: many are exactly 0 or exactly 1. The mean of the
+masks over all iterations (``average``) shows how early a cell was removed and for how many iterations, at no extra cost. The
 paper takes the last mask.
 """
 
@@ -115,8 +115,8 @@ class IGOS(MaskOptimiser):
 
     title: ClassVar[str] = "I-GOS"
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]] = (0.1, 2.0)
-    """A third or three times lambda1, or five times lambda2, hardly changes the scores. The paper's (1, 20) weigh the area as
-    heavily as the whole score: under the plain objective most first steps are then refused, and the mask stays as it is.
+    """A third or three times lambda1, or five times lambda2, has little effect on the scores. With the paper's (1, 20) the area
+    has as much weight as the whole score: with the plain objective most first steps are refused, and the mask does not change.
     """
 
     path_points: Annotated[int, Ge(1)] = 20

@@ -1,6 +1,6 @@
 r"""I-GOS+ and I-GOS++: a part of the image that is necessary and sufficient for the score (Khorram, Lawson and Li, CHIL 2021).
 
-The score shall fall when the mask removes a part of the image, and stay when only the removed part is shown,
+The score should fall when the mask removes a part of the image, and remain when only the removed part is visible,
 
 .. math:: \Phi'(I, M) = b \cdot up(M) + I \, (1 - up(M)),
 

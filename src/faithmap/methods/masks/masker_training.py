@@ -5,7 +5,7 @@ Adam minimises, over images, the mean of
 .. math::
     L(M) = \lambda_1 TV(M) + \lambda_2 \overline{M} - \log f_c(\Phi(I, M)) + \lambda_3 f_c(\Phi(I, 1 - M))^{\lambda_4}
 
-for images with their class c, the first two terms for images with a class that is absent, whose mask shall be empty, and for
+for images with their class c, the first two terms for images with a class that is absent, whose mask should be empty, and for
 all of them the log-loss of the masker's own log-odds that the class is present: without it, masks soon ignore the class. The
 class is the one that the classifier predicts; the paper has labels.
 

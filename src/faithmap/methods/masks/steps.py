@@ -55,7 +55,7 @@ class StepResult(NamedTuple):
 
 
 class StepRule(ABC):
-    """Base of the step rules. A subclass says how many ``passes`` an iteration takes, and overrides ``take``.
+    """Base of the step rules. A subclass defines ``passes``, the number of passes of an iteration, and overrides ``take``.
 
     >>> class Halve(StepRule):
     ...     passes = 1

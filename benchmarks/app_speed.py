@@ -66,11 +66,11 @@ class Page:
         self._post("queue/join", self.run, [photo, "efficientnet_lite0", None, 282, "rank_descent", *settings])
         with urlopen(f"{self.address}/gradio_api/queue/data?session_hash={SESSION}") as events:  # noqa: S310
             for line in events:
-                said = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
-                if said.get("msg") == "process_generating" and b"places" in line:
+                answer = json.loads(line.removeprefix(b"data: ")) if line.startswith(b"data: ") else {}
+                if answer.get("msg") == "process_generating" and b"places" in line:
                     yield
-                if said.get("msg") == "process_completed":
-                    assert said["success"], said
+                if answer.get("msg") == "process_completed":
+                    assert answer["success"], answer
                     return
 
     def _post(self, path: str, number: int, data: Sequence[object]) -> None:

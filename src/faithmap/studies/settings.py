@@ -22,7 +22,7 @@ class StudySettings:
 
     Args:
         target: the class to explain, by name ("tiger cat") or number; by default the class that the model predicts.
-        model: by name; "faithmap models" lists them.
+        model: name of the model; "faithmap models" lists the names.
         weights: a checkpoint file for the model, in place of the weights that belong to its name.
         out: folder for the results. Each image gets a folder in it, named after the image file.
         overwrite: replace existing results. The old ones stay until the new ones are complete.
@@ -49,7 +49,7 @@ class ExplainSettings(StudySettings):
     """How to explain.
 
     Args:
-        method: by name; "faithmap methods" lists what each one does and costs.
+        method: name of the method; "faithmap methods" lists the methods and their costs.
         out: folder for the results. Each image gets a folder in it, named after the image file. If two files have the same
             name, the first eight digits of the SHA-256 of their path are appended.
         resolution: cells of the heatmap per side (28), or rows and columns (14x20), for methods that optimise a mask. Class
@@ -87,7 +87,7 @@ class CompareSettings(StudySettings):
     """Which methods to compare, and how.
 
     Args:
-        methods: names separated by commas; "faithmap methods" lists what each one does and costs.
+        methods: names separated by commas; "faithmap methods" lists the methods and their costs.
         overwrite: replace existing comparisons. The old ones stay until the new ones are complete.
         resolution: cells per side at which deletion and insertion are evaluated for every map, and of the maps whose
             resolution is a setting.
@@ -104,7 +104,7 @@ class SaturationSettings(StudySettings):
 
     Args:
         methods: class activation maps whose most important channels are compared; names separated by commas.
-        target_layer: by its dotted name; by default the last layer with a spatial output.
+        target_layer: dotted name of the layer; by default the last layer with a spatial output.
         baseline: where the path to the image starts.
         channels: number of most important channels per method.
         target: the class, by name ("tiger cat") or number; by default the class that the model predicts.
@@ -122,7 +122,7 @@ class AdversarialSettings(StudySettings):
     """How to attack, and how to explain.
 
     Args:
-        method: method for both maps, by name; "faithmap methods" lists what each one does and costs.
+        method: name of the method for both maps; "faithmap methods" lists the methods and their costs.
         target: the class that the attack aims for, by name ("tiger cat") or number; by default any class other than the
             predicted one.
         radius: maximum change of a pixel, where black is 0 and white is 1; 8/255 is eight levels of 8 bits.
@@ -182,7 +182,7 @@ class TrainMaskerSettings:
         every: number of steps between two writes of the file.
         resume: resume the training in the file, up to --steps, with the same images and settings.
         overwrite: replace the masker in the file.
-        model: by name; "faithmap models" lists them.
+        model: name of the model; "faithmap models" lists the names.
         weights: a checkpoint file for the model, in place of the weights that belong to its name.
         seed: seed of all random numbers.
         device: where to compute, such as cuda; by default the CPU.

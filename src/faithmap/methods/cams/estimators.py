@@ -333,14 +333,14 @@ class Expectation:
     def _differences(self, passes: Int[Tensor, " m"], window: _PassWindow) -> Terms:
         """The terms of the passes, with g and Delta of each."""
         index = self.stream.image[passes].to(self.numbers.device)
-        here = window.at(passes)
+        current = window.at(passes)
         if self.estimator.difference == "increment":
-            before = window.at(passes - 1)
-            gradient: Layers = {name: (g + before.gradient[name]) / 2 for name, g in here.gradient.items()}
-            difference = {name: a - before.activation[name] for name, a in here.activation.items()}
+            previous = window.at(passes - 1)
+            gradient: Layers = {name: (g + previous.gradient[name]) / 2 for name, g in current.gradient.items()}
+            difference = {name: a - previous.activation[name] for name, a in current.activation.items()}
         else:
-            start, gradient = window.at(self.stream.start[passes]), here.gradient
-            end = here.activation
+            start, gradient = window.at(self.stream.start[passes]), current.gradient
+            end = current.activation
             if self.estimator.difference == "reference":
                 end = {name: a[index] for name, a in self.activation.items()}
             difference = {name: a - start.activation[name] for name, a in end.items()}

@@ -73,15 +73,15 @@ class StepRule(ABC):
     def passes(self) -> int:
         """Evaluations of the objective in one iteration; an estimate where they depend on the image."""
 
-    def ahead(self, masks: Float[Tensor, "n ..."], before: Float[Tensor, "n ..."], iteration: int) -> Float[Tensor, "n ..."]:
+    def ahead(self, masks: Float[Tensor, "n ..."], previous: Float[Tensor, "n ..."], iteration: int) -> Float[Tensor, "n ..."]:
         """Where the gradient is taken.
 
         Args:
             masks: the current ones.
-            before: those of the previous iteration.
+            previous: those of the previous iteration.
             iteration: counted from 0.
         """
-        del before, iteration
+        del previous, iteration
         return masks
 
     @abstractmethod
@@ -263,9 +263,9 @@ class Nesterov(StepRule):
         """
         return 8.0 * cells / 28**2 if self.size is None else self.size
 
-    def ahead(self, masks: Float[Tensor, "n ..."], before: Float[Tensor, "n ..."], iteration: int) -> Float[Tensor, "n ..."]:
+    def ahead(self, masks: Float[Tensor, "n ..."], previous: Float[Tensor, "n ..."], iteration: int) -> Float[Tensor, "n ..."]:
         """Y, ahead of the masks in the direction of their last step."""
-        return (masks + iteration / (iteration + 3) * (masks - before)).clamp(0, 1)
+        return (masks + iteration / (iteration + 3) * (masks - previous)).clamp(0, 1)
 
     def take(
         self,

@@ -357,3 +357,18 @@ def test_a_baseline_of_the_call_replaces_the_setting_image_by_image(
         if isinstance(gradient, Integrated):
             assert torch.allclose(together[i], first, atol=1e-5)
     assert not torch.allclose(together, cam(images, 1).heatmap, atol=1e-4)
+
+
+def test_the_settings_name_the_layer_that_was_given(small_net: SmallNet, images: Tensor) -> None:
+    explainer = GradCAM(small_net)
+    layers = [explainer.settings["target_layer"], *(explainer(images).settings["target_layer"])]
+    assert layers == [None, "conv2"]
+    assert GradCAM(small_net, target_layer="conv1").settings["target_layer"] == "conv1"
+
+
+def test_images_of_another_width_have_cells_of_their_own(small_net: SmallNet) -> None:
+    wide, square = torch.rand(1, 3, 32, 48), torch.rand(1, 3, 32, 32)
+    explainer = GradCAM(small_net, target_layer="conv2")
+    explainer(square)
+    assert torch.equal(given(explainer(wide).columns), given(GradCAM(small_net, target_layer="conv2")(wide).columns))
+    assert explainer(wide).heatmap.shape[-1] > explainer(square).heatmap.shape[-1]

@@ -154,3 +154,8 @@ def test_score_cam_like_the_libraries(library: str, images: Tensor) -> None:
             raw = theirs.get_cam_image(images[:1], model[1], targets, activation, None, False)
     assert (found - torch.as_tensor(raw).relu()).abs().max() < 1e-4
     assert found.max() > 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_gradient_is_computed(method: type[LayerExplainer], net: SmallNet, images: Tensor) -> None:
+    assert [found["backward_passes"] for found in method(net)(images).diagnostics] == [0, 0, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -54,6 +55,18 @@ def test_the_share_counts_from_the_image_back() -> None:
     assert Saturation(walk.positions, -score, score, score, "layer").share().item() == pytest.approx(0.2)
 
 
+def test_a_score_at_the_tolerance_is_near() -> None:
+    score = torch.tensor([[0.0, 0.5, 1.0]])
+    assert Saturation(torch.linspace(0, 1, 3), score, score, score, "layer").share(0.5).item() == 0.5
+
+
+def test_a_channel_without_positive_values_adds_nothing() -> None:
+    net = nn.Sequential(nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.0, 0.0], [0.0, 0.0]]]])
+    explanation = GradCAM(net, target_layer="0")(image, 0)
+    assert top_features(net, image, explanation, 2).heatmap.tolist() == [[[0.0, 0.25], [0.5, 0.25]]]
+
+
 def test_a_probability_saturates_where_the_logit_does_not() -> None:
     image = torch.ones(1, 1, 4, 4)
     settings: dict[str, Any] = {"target_layer": "layer", "baseline": "black", "positions": 101}
@@ -95,5 +108,9 @@ def test_invalid_settings_and_explanations_are_refused(small_net: SmallNet, imag
     both = GradCAM(small_net, target_layer=["conv1", "conv2"])(images)
     with pytest.raises(ValueError, match="of one layer"):
         top_features(small_net, images, both)
+    single = GradCAM(small_net, target_layer="conv2")(images)
+    mixed = replace(single, diagnostics=(*single.diagnostics[:2], both.diagnostics[2]))
+    with pytest.raises(ValueError, match="of one layer"):
+        top_features(small_net, images, mixed)
     with pytest.raises(ValueError, match="give 1 to 10 channels"):
         top_features(small_net, images, GradCAM(small_net, target_layer="conv2")(images), 11)

@@ -105,3 +105,25 @@ def test_maps_are_those_of_the_equations(
             samples = estimator.draw(image, torch.Generator().manual_seed(seed))
         expected = literal(model, model.conv2, image, WEIGHTINGS[weighting], estimator, samples)
         assert torch.allclose(found[i : i + 1], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_each_path_ends_with_its_share() -> None:
+    """Sums over the increments of 3 paths: at the image each path's share is 1/3, at its reference 0."""
+    image = torch.rand(1, 3, 8, 8)
+    drawn = Expected(samples=6, paths=3, difference="increment", references=RandomConstants())
+    samples = drawn.draw(image, torch.Generator().manual_seed(0))
+    ends = {position: samples.share[samples.position == position].tolist() for position in (0.0, 1.0)}
+    assert ends[0.0] == [0, 0, 0]
+    assert ends[1.0] == pytest.approx([1 / 3] * 3)
+
+
+def test_the_default_number_of_samples_is_that_of_the_documentation() -> None:
+    assert (Smooth().samples, Integrated().samples, Expected().samples) == (24, 24, 24)
+
+
+def test_an_estimator_is_described_with_the_settings_of_its_base() -> None:
+    class Own(Estimator):
+        """An estimator of one's own."""
+
+    assert (Own.__doc__ or "").startswith("An estimator of one's own.")
+    assert "relu_each:" in (Own.__doc__ or "")

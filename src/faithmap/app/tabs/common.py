@@ -112,8 +112,9 @@ def make_parts(name: str, text: str, *between: Callable[[], Any]) -> TabParts:
         make()
     viewer = Viewer(None, elem_id=f"{name}-viewer")
     with gr.Accordion("Export", open=False, visible=False, elem_id=f"{name}-take") as downloads:
-        command = gr.Code(label="The same in a terminal", language="shell", interactive=False, elem_id=f"{name}-command")
-        python = gr.Code(label="The same in Python", language="python", interactive=False, elem_id=f"{name}-python")
+        common: dict[str, Any] = {"interactive": False, "wrap_lines": True}  # the keyboard cannot reach a box that scrolls
+        command = gr.Code(label="The same in a terminal", language="shell", elem_id=f"{name}-command", **common)
+        python = gr.Code(label="The same in Python", language="python", elem_id=f"{name}-python", **common)
         with gr.Row():
             pack = gr.Button("Result folder as a zip file", elem_id=f"{name}-pack")
             link = DownloadLink(None, elem_id=f"{name}-fetch")

@@ -88,3 +88,13 @@ def test_an_explanation_is_made_from_an_array() -> None:
     assert given(taken.target).tolist() == [7]
     with pytest.raises(ValueError, match="expected \\(images, rows, columns\\)"):
         Explanation(torch.rand(2, 2), (4, 4))
+
+
+def test_the_title_is_the_method_unless_another_is_given() -> None:
+    heatmap = torch.rand(1, 2, 2)
+    titles = [
+        Explanation(heatmap, (8, 8)).title,
+        Explanation(heatmap, (8, 8), method="gradcam").title,
+        Explanation(heatmap, (8, 8), method="GradCAM", title="Grad-CAM").title,
+    ]
+    assert titles == ["given map", "gradcam", "Grad-CAM"]

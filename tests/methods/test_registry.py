@@ -177,3 +177,9 @@ def test_a_method_is_one_file_and_one_line(tmp_path: Path) -> None:
 
 def test_other_names_are_aliases_of_methods() -> None:
     assert dict(ALIASES) == {"mwp": "excitation_backprop", "c_mwp": "contrastive_excitation_backprop"}
+
+
+def test_each_method_has_a_title_of_its_own() -> None:
+    """Pictures of several methods are labelled by title: two methods with one title would be drawn as one."""
+    titles = [method.explainer.title for method in METHODS.values()]
+    assert len(set(titles)) == len(METHODS)

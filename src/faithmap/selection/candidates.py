@@ -53,10 +53,10 @@ def explainers_for(
         method, kind = METHODS[name], METHODS[name].explainer
         common = {"resolution": resolution, "masker": masker, "chunk_size": chunk_size, "seed": seed}
         given = {key: value for key, value in common.items() if key in settings_of(kind)} | dict((settings or {}).get(name, {}))
-        untrained = "masker" in method.needs and given["masker"] is None
-        made[name] = (
-            kind(model) if untrained else explainer_from(name, model, given)
-        )  # an untrained one raises an error when called
+        if "masker" in method.needs and given["masker"] is None:
+            made[name] = kind(model)  # raises an error when it is called
+        else:
+            made[name] = explainer_from(name, model, given)
     return made
 
 

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faithmap.explanation import Explanation
 from faithmap.viz.curves import frame, line_of
 from faithmap.viz.figure import (
     Heading,
@@ -21,11 +20,11 @@ from faithmap.viz.figure import (
     check_explained,
     class_name,
     draw,
-    draw_message,
+    draw_map,
     one_image,
     subtitle_of,
 )
-from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
+from faithmap.viz.overlay import COLORMAP
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import AdversarialCheck, Curve
@@ -82,8 +81,8 @@ def adversarial_panel(
     below = [f"for {_short(class_name(one.target, labels) or '')}" for one in (check.clean, check.adversarial)]
     correlation = float(check.correlation[0])
     below[1] += "" if math.isnan(correlation) else f"; rank correlation to the other {correlation:.2f}"
-    _map(axes[3], clean, check.clean, ("Map of the clean image", below[0]), colormap)
-    _map(axes[4], changed, check.adversarial, ("Map of the adversarial image", below[1]), colormap)
+    draw_map(axes[3], clean, check.clean, ("Map of the clean image", below[0]), colormap)
+    draw_map(axes[4], changed, check.adversarial, ("Map of the adversarial image", below[1]), colormap)
     insertion_curves(check, axes[5])
     return figure
 
@@ -153,14 +152,6 @@ def _curve(ax: Axes, curve: Curve, label: str, needed: float, colour: str, line:
 
 def _part(needed: float) -> str:
     return "the map ranks nothing" if math.isnan(needed) else f"{100 * needed:.0f} % of the cells"
-
-
-def _map(ax: Axes, image: Float[Tensor, "1 3 h w"], explanation: Explanation, texts: tuple[str, str], colormap: str) -> None:
-    problem = flaw(explanation.heatmap)
-    if problem is not None:
-        draw_message(ax, problem, texts[0], image.shape[-2:])
-        return
-    draw(ax, overlay(image, placed(explanation, image).cpu(), colormap=colormap), *texts)
 
 
 def _predictions(check: AdversarialCheck, labels: Sequence[str] | None) -> tuple[str, str]:

@@ -12,8 +12,8 @@ from torch import Tensor
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.viz.curves import KINDS
-from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_message, one_image, title_of
-from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
+from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_map, one_image, title_of
+from faithmap.viz.overlay import COLORMAP
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import DeletionInsertion
@@ -80,12 +80,7 @@ def compare(
     for ax, (name, (explanation, evidence)) in zip(axes[1:], methods.items(), strict=True):
         areas = () if evidence is None else (evidence.deletion.area, evidence.insertion.area)
         below = "  ".join(f"{kind} {float(area):.3f}" for kind, area in zip(KINDS, areas, strict=bool(areas)))
-        problem = flaw(explanation.heatmap)
-        if problem is not None:
-            draw_message(ax, problem, name, original.shape[-2:])
-            continue
-        heat = placed(explanation, original, None if photo is None else geometry).cpu()
-        draw(ax, overlay(original, heat, colormap=colormap), name, below)
+        draw_map(ax, original, explanation, (name, below), colormap, None if photo is None else geometry)
     return figure
 
 

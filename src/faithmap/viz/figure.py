@@ -25,6 +25,8 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.explanation import Explanation
+from faithmap.geometry import Geometry
+from faithmap.viz.overlay import flaw, overlay, placed
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import DeletionInsertion
@@ -92,6 +94,34 @@ def draw_message(ax: Axes, message: str, above: str, size: Sequence[int]) -> Non
     ax.set_box_aspect(size[0] / size[1])
     ax.text(0.5, 0.5, message.replace(": ", ":\n"), ha="center", va="center", size=9, transform=ax.transAxes)
     _label(ax, above)
+
+
+def draw_map(
+    ax: Axes,
+    image: Float[Tensor, "1 3 h w"],
+    explanation: Explanation,
+    texts: tuple[str, str],
+    colormap: str,
+    geometry: Geometry | None = None,
+    *,
+    narrow: bool = False,
+) -> None:
+    """Draw a map over an image, with a line of text above and below it; of a map without an order, write what is wrong with it.
+
+    Args:
+        ax: where to draw.
+        image: the image under the map.
+        explanation: its explanation.
+        texts: above and below the picture.
+        colormap: name of the colours.
+        geometry: how the model's input was cut from the image; None if the image is the input.
+        narrow: break the message into more lines.
+    """
+    problem = flaw(explanation.heatmap)
+    if problem is None:
+        draw(ax, overlay(image, placed(explanation, image, geometry).cpu(), colormap=colormap), *texts)
+    else:
+        draw_message(ax, problem.replace("value ", "value\n") if narrow else problem, texts[0], image.shape[-2:])
 
 
 def _label(ax: Axes, above: str = "", below: str = "") -> None:

@@ -20,12 +20,11 @@ from faithmap.viz.figure import (
     axes_at,
     check_explained,
     class_name,
-    draw,
-    draw_message,
+    draw_map,
     one_image,
     subtitle_of,
 )
-from faithmap.viz.overlay import COLORMAP, flaw, overlay, placed
+from faithmap.viz.overlay import COLORMAP
 from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:
@@ -103,11 +102,7 @@ def sanity(
 
 
 def _draw(ax: Axes, image: Float[Tensor, "1 3 h w"], explanation: Explanation, texts: tuple[str, str], colormap: str) -> None:
-    problem = flaw(explanation.heatmap)
-    if problem is None:
-        draw(ax, overlay(image, placed(explanation, image).cpu(), colormap=colormap), *texts)
-    else:
-        draw_message(ax, problem.replace(": ", ":\n").replace("value ", "value\n"), texts[0], image.shape[-2:])
+    draw_map(ax, image, explanation, texts, colormap, narrow=True)
     ax.title.set_fontsize(8.5)
 
 

@@ -23,9 +23,8 @@ from PIL import Image
 from torch import nn
 
 import faithmap as fm
-from faithmap.bench.evaluate import FinishedUnit
+from faithmap.bench.evaluate import FinishedUnit, ModelCache
 from faithmap.bench.load_spec import parse_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import Setup, Task
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import execute

@@ -18,12 +18,10 @@ from unittest.mock import patch
 import pyarrow.compute as pc
 import torch
 
-from faithmap.bench.engines import LocalEngine
-from faithmap.bench.evaluate import ImageGroup
+from faithmap.bench.evaluate import ImageGroup, ModelCache
 from faithmap.bench.load_spec import parse_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import make_plan
-from faithmap.bench.run import execute
+from faithmap.bench.run import LocalEngine, execute
 from faithmap.bench.run_folder import RunFolder, read_rows
 
 CASES = {

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from faithmap.bench.dataset import DatasetIndex, DatasetItem, ShardedDataset
-from faithmap.bench.evaluate import FinishedUnit
-from faithmap.bench.models import ModelCache
+from faithmap.bench.evaluate import FinishedUnit, ModelCache
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup, Task
 from faithmap.bench.run import execute
 from faithmap.bench.run_folder import ImageRow, RunFolder, StoredUnit, encode

@@ -12,8 +12,8 @@ from PIL import Image
 
 from faithmap.bench.dataset import DatasetIndex, DatasetItem, ShardedDataset, open_source
 from faithmap.bench.errors import BenchError
+from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.load_spec import parse_spec, read_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import Tasks, Unit
 from faithmap.bench.planning import check_targets, make_plan
 from faithmap.bench.run import run

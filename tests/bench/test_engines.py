@@ -13,14 +13,12 @@ import pytest
 import torch
 from bench.tiny_bench import Bench, Command, Rows, rows
 
-from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, assigned_units, shard_device, shard_of
 from faithmap.bench.errors import BenchError
-from faithmap.bench.evaluate import BenchWorker, FinishedUnit
+from faithmap.bench.evaluate import BenchWorker, FinishedUnit, ModelCache
 from faithmap.bench.load_spec import read_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import Task
 from faithmap.bench.planning import make_plan
-from faithmap.bench.run import RunProgress, run
+from faithmap.bench.run import Engine, LocalEngine, RunProgress, ShardEngine, assigned_units, run, shard_device, shard_of
 from faithmap.bench.run_folder import RunFolder, write_access
 from faithmap.cli.bench_arguments import BenchRunArguments
 from faithmap.cli.bench_run import engine_of

@@ -6,8 +6,8 @@ import pytest
 from bench.tiny_bench import ALL_METRICS, Bench, rows
 
 from faithmap.bench.estimate import estimate, given_pace
+from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.load_spec import parse_spec, read_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import run
 

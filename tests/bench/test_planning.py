@@ -10,8 +10,8 @@ from torch import Tensor
 
 from faithmap.bench import planning
 from faithmap.bench.errors import BenchError
+from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.load_spec import LoadedSpec, load_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.plan import BenchPlan
 from faithmap.bench.run import run
 from faithmap.bench.spec import MethodSpec, Spec

@@ -15,14 +15,12 @@ import pytest
 import torch
 from bench.tiny_bench import Bench, Rows, rows
 
-from faithmap.bench.engines import Engine
 from faithmap.bench.errors import BenchError
-from faithmap.bench.evaluate import BenchWorker
+from faithmap.bench.evaluate import BenchWorker, ModelCache
 from faithmap.bench.load_spec import read_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.planning import make_plan
 from faithmap.bench.ray_engine import RayActor, RayEngine
-from faithmap.bench.run import RunProgress, run
+from faithmap.bench.run import Engine, RunProgress, run
 
 Undisturbed = Callable[[], Rows]
 

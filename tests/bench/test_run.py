@@ -16,8 +16,8 @@ from bench.tiny_bench import Bench, Rows, rows, tiny_model
 from PIL import Image
 
 from faithmap.bench.errors import BenchError
+from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.load_spec import read_spec
-from faithmap.bench.models import ModelCache
 from faithmap.bench.report.run_record import open_run
 from faithmap.bench.run import RunProgress, run
 from faithmap.bench.spec import ModelSpec

@@ -215,7 +215,7 @@ def tiny_model() -> Classifier:
 PRELOADED = [
     "pytest",
     "torch._dynamo",
-    "faithmap.bench.engines",
+    "faithmap.bench.run",
     "faithmap.cli",
     "faithmap.cli.bench_run",
     "faithmap.bench.spec",
@@ -234,7 +234,7 @@ class Command:
     @classmethod
     def started(cls, home: Path, *words: str, limit: int | None = None) -> Command:
         """Start; ``limit`` is the largest file that the process may write, in bytes."""
-        from faithmap.bench.engines import worker_context
+        from faithmap.bench.run import worker_context
 
         files = home / "command.out", home / "command.err"
         context = worker_context()

@@ -14,7 +14,7 @@ from cli_tools import Cli, ListFiles, Loads, WriteImage
 
 import faithmap
 from faithmap.cli import main
-from faithmap.text import one_line
+from faithmap.errors import one_line
 
 ARGUMENTS = {
     "unknown command": (["explian"], r'Unknown command "explian". Did you mean "explain"'),

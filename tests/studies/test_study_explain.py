@@ -22,7 +22,7 @@ from torch import Tensor
 import faithmap
 from faithmap.methods.registry import METHODS
 from faithmap.studies import base, explain as explaining
-from faithmap.studies.image_input import InputImage, read_input
+from faithmap.studies.base import InputImage, read_input
 from faithmap.studies.result_folder import RESULT_FILES, ImageJob, write_record
 
 pytestmark = pytest.mark.usefixtures("loads", "sketches")

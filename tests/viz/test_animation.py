@@ -14,8 +14,7 @@ from faithmap.baselines import make_baseline
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.viz.curves import KINDS
-from faithmap.viz.figure import to_bytes
+from faithmap.viz.figure import KINDS, to_bytes
 from faithmap.viz.removal_steps import FrameRenderer, animation, animation_frames, write_animation
 
 SCALE = 4  # 40 rows are enlarged to 160

@@ -12,7 +12,7 @@ from faithmap.data import read_image, sample_photo
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.viz import colourise, flaw, limits, overlay, placed, scaled
-from faithmap.viz.overlay import COLORMAP
+from faithmap.viz.figure import COLORMAP
 
 PHOTO = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(1, 3, 1, 3)
 

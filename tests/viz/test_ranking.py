@@ -7,9 +7,9 @@ import torch
 from matplotlib.colors import to_hex
 from viz_tools import xdata, ydata
 
+from faithmap.errors import duration
 from faithmap.methods.base import Passes
 from faithmap.selection import Choice, LeftOut, Ranked
-from faithmap.text import duration
 from faithmap.viz import ranking
 
 

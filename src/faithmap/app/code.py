@@ -14,10 +14,10 @@ from typing import Any
 
 from faithmap.app.shelf import SAMPLES, Upload
 from faithmap.app.work import Compared, Explained, Saturated
+from faithmap.errors import one_line
 from faithmap.methods import Explainer
 from faithmap.model import Classifier
 from faithmap.studies.settings import StudySettings
-from faithmap.text import one_line
 
 _LEFT_OUT = ("out", "overwrite", "device")
 """Settings that do not change the result."""

@@ -18,7 +18,7 @@ from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, 
 from faithmap.bench.report.example_images import images_folder
 from faithmap.bench.report.results import open_unit_file, read_results
 from faithmap.bench.report.run_record import ReportedRun, open_run
-from faithmap.text import one_line
+from faithmap.errors import one_line
 
 MEAN = "mean of all methods"
 DISAGREEMENT = "how much the maps differ"

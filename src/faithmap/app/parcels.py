@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 from faithmap.app.work import Compared, Explained, Saturated
-from faithmap.studies.image_input import InputImage
+from faithmap.studies.base import InputImage
 from faithmap.studies.result_folder import ImageJob, plan_jobs
 
 MAX_DOWNLOADS = 16

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from faithmap.app.words import RefusedError
 from faithmap.data import ImageError, read_image, sample_photo
-from faithmap.text import one_line
+from faithmap.errors import one_line
 
 MAX_UPLOAD_BYTES = 16 * 2**20
 MAX_UPLOAD_PIXELS = 25_000_000

@@ -20,8 +20,8 @@ from faithmap.baselines import make_baseline
 from faithmap.explanation import Explanation
 from faithmap.methods.registry import METHODS
 from faithmap.model import Classifier
+from faithmap.studies.base import InputImage
 from faithmap.studies.compare import RANDOM
-from faithmap.studies.image_input import InputImage
 from faithmap.viz import saturation_curves
 
 Scene = dict[str, object]

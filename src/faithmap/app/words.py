@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from faithmap.errors import UserError
-from faithmap.text import one_line
+from faithmap.errors import UserError, one_line
 
 INTERNAL_ERROR = "something went wrong inside faithmap; see the terminal in which it runs"
 OUT_OF_MEMORY = "memory ran out; choose a smaller resolution or fewer samples"

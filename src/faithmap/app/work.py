@@ -18,11 +18,10 @@ from faithmap.app.words import RefusedError
 from faithmap.app.worker import JobReporter
 from faithmap.metrics.functional import agreement_matrix
 from faithmap.model import Classifier
+from faithmap.studies.base import InputImage, input_from_bytes
 from faithmap.studies.compare import RANDOM, CompareResult, CompareStudy
 from faithmap.studies.explain import ExplainResult, ExplainStudy
-from faithmap.studies.image_input import InputImage, input_from_bytes
-from faithmap.studies.outcome import progress_part
-from faithmap.studies.result_folder import ImageJob
+from faithmap.studies.result_folder import ImageJob, progress_part
 from faithmap.studies.saturation import SaturationResult, SaturationStudy
 from faithmap.studies.settings import CompareSettings, ExplainSettings, SaturationSettings, StudySettings
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 from faithmap.bench.errors import BenchError
 from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, imagenet_classes
 from faithmap.data.annotations import inside
-from faithmap.data.files import AnnotationError, file_bytes, image_names
+from faithmap.data.images import AnnotationError, file_bytes, image_names
 from faithmap.seeds import derived
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from faithmap.errors import os_reason
-from faithmap.text import one_line
+from faithmap.errors import one_line, os_reason
 
 
 class BenchError(ValueError):

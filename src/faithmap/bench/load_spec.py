@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from faithmap.bench.errors import BenchError, BenchSettingError, not_installed
 from faithmap.bench.spec import METRICS, DataSpec, MetricSpec, ModelSpec, Spec
-from faithmap.text import one_line
+from faithmap.errors import one_line
 
 FieldPath = tuple[str | int, ...]
 """Keys and list positions that lead to a field."""

@@ -21,10 +21,16 @@ from torch import Tensor, nn
 
 from faithmap.bench.dataset import DatasetItem, DatasetSource, LoadedImage, ShardedDataset, open_source, with_absolute_paths
 from faithmap.bench.errors import BenchError, BenchSettingError, setting_in
-from faithmap.bench.evaluate import IMAGE_FAILURES, raise_machine_failure
+from faithmap.bench.evaluate import (
+    IMAGE_FAILURES,
+    MetricInput,
+    ModelCache,
+    checked_settings,
+    make_explainer,
+    raise_machine_failure,
+    run_metric,
+)
 from faithmap.bench.load_spec import FieldLocator, field_name, located
-from faithmap.bench.metric_runners import MetricInput, checked_settings, run_metric
-from faithmap.bench.models import ModelCache, make_explainer
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup
 from faithmap.data import FileError, read_image
 from faithmap.methods.controls import RandomMap

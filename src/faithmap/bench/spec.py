@@ -42,7 +42,7 @@ from faithmap.methods.registry import ALIASES, METHODS
 
 @dataclass(frozen=True)
 class BenchMetric:
-    """A metric that a benchmark can compute. How it is computed is in :mod:`faithmap.bench.metric_runners`.
+    """A metric that a benchmark can compute. How it is computed is in :mod:`faithmap.bench.evaluate`.
 
     Attributes:
         columns: column names in the store; True if higher is better, False if lower is better, None if neither.

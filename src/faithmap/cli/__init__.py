@@ -25,8 +25,17 @@ from faithmap.cli.models import models
 from faithmap.cli.report import make_console, print_error
 from faithmap.cli.saturation import saturation
 from faithmap.cli.train_masker import train_masker
-from faithmap.errors import BROKEN_PIPE, INTERRUPTED, TERMINATED, USER_ERROR, Terminated, UserError, os_reason, terminable
-from faithmap.text import one_line
+from faithmap.errors import (
+    BROKEN_PIPE,
+    INTERRUPTED,
+    TERMINATED,
+    USER_ERROR,
+    Terminated,
+    UserError,
+    one_line,
+    os_reason,
+    terminable,
+)
 
 __all__ = ["main", "make_app"]
 

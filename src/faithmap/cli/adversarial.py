@@ -12,7 +12,7 @@ from cyclopts.types import PositiveInt
 
 from faithmap.cli.arguments import CommonArguments, Fraction, MethodName, OptionalResolution, Out
 from faithmap.cli.report import report_all
-from faithmap.studies.outcome import ProgressDisplay, StudyOutcome
+from faithmap.studies.result_folder import ProgressDisplay, StudyOutcome
 from faithmap.studies.settings import AdversarialSettings
 
 

@@ -11,8 +11,7 @@ from cyclopts.types import NonNegativeInt
 from faithmap.cli.arguments import Flag
 from faithmap.cli.bench_arguments import BenchPlanArguments, BenchRunArguments, SpecificationArguments
 from faithmap.cli.report import make_console, print_line
-from faithmap.errors import UserError, user_errors, write_errors
-from faithmap.text import counted
+from faithmap.errors import UserError, counted, user_errors, write_errors
 
 if TYPE_CHECKING:
     from faithmap.bench.load_spec import LoadedSpec

@@ -17,15 +17,23 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from faithmap.bench.engines import Engine, LocalEngine, ShardEngine, all_devices, shard_device, shard_of
 from faithmap.bench.evaluate import FinishedUnit
 from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.ray_engine import RayEngine
-from faithmap.bench.run import ProgressCallback, RunProgress, run
+from faithmap.bench.run import (
+    Engine,
+    LocalEngine,
+    ProgressCallback,
+    RunProgress,
+    ShardEngine,
+    all_devices,
+    run,
+    shard_device,
+    shard_of,
+)
 from faithmap.cli.bench_arguments import BenchRunArguments
 from faithmap.cli.report import make_console, print_line
-from faithmap.errors import UserError
-from faithmap.text import counted, duration
+from faithmap.errors import UserError, counted, duration
 
 
 def run_benchmark(request: LoadedSpec, arguments: BenchRunArguments) -> int:

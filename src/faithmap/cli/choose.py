@@ -13,7 +13,7 @@ from cyclopts.types import PositiveInt
 
 from faithmap.cli.arguments import CommonArguments, MethodNames, Out, parse_time
 from faithmap.cli.report import report_all
-from faithmap.studies.outcome import ProgressDisplay, StudyOutcome
+from faithmap.studies.result_folder import ProgressDisplay, StudyOutcome
 from faithmap.studies.settings import ChooseSettings
 
 

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from faithmap.errors import USER_ERROR, UserError
-from faithmap.studies.outcome import ProgressDisplay, StudyFailed, StudyOutcome, StudyProgress
-from faithmap.text import one_line
+from faithmap.errors import USER_ERROR, UserError, one_line
+from faithmap.studies.result_folder import ProgressDisplay, StudyFailed, StudyOutcome, StudyProgress
 
 if TYPE_CHECKING:
     from faithmap.explanation import Explanation

@@ -2,9 +2,17 @@
 
 from faithmap.data.annotations import AnnotatedImage, AnnotatedImages, AnnotatedObject, Segmentation
 from faithmap.data.coco import COCOInstances
-from faithmap.data.files import AnnotationError, FileError, ImageError, image_files, sample_photo
 from faithmap.data.imagenet import ImageNetBoxes, imagenet_classes
-from faithmap.data.images import AnimationWarning, image_size, read_image
+from faithmap.data.images import (
+    AnimationWarning,
+    AnnotationError,
+    FileError,
+    ImageError,
+    image_files,
+    image_size,
+    read_image,
+    sample_photo,
+)
 from faithmap.data.voc import VOC_CLASSES, VOCBoxes
 
 __all__ = [

@@ -30,9 +30,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from faithmap.data.files import AnnotationError
-from faithmap.data.images import read_image
-from faithmap.text import one_line
+from faithmap.data.images import AnnotationError, read_image
+from faithmap.errors import one_line
 
 Box: TypeAlias = tuple[float, float, float, float]
 

@@ -27,7 +27,7 @@ from faithmap.data.annotations import (
     clipped,
     inside,
 )
-from faithmap.data.files import AnnotationError, file_bytes
+from faithmap.data.images import AnnotationError, file_bytes
 
 COCORecord = dict[str, Any]
 

@@ -30,8 +30,7 @@ from faithmap.data.annotations import (
     clipped,
     inside,
 )
-from faithmap.data.files import AnnotationError, file_bytes
-from faithmap.data.images import image_size
+from faithmap.data.images import AnnotationError, file_bytes, image_size
 from faithmap.data.voc import PascalAnnotation
 
 MAX_TABLE_BYTES = 256 * 2**20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from faithmap.errors import counted, duration
 from faithmap.selection.choice import MAX_IMAGES, Choice, Ranked
-from faithmap.text import counted, duration
 
 MAX_NAMED = 5
 """Maximum number of methods that a sentence names; for more it states their number."""

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.errors import counted, duration
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
 from faithmap.score import Target
@@ -24,7 +25,6 @@ from faithmap.selection.candidates import check_arguments, explainers_for
 from faithmap.selection.choice import SCORES, Choice, LeftOut, Ranked, ScoreName
 from faithmap.selection.evaluation import ImageResult, MapEvaluation
 from faithmap.selection.timing import Clock, PassTimes, clock_of
-from faithmap.text import counted, duration
 from faithmap.warning_types import renamed_parameters
 
 Progress: TypeAlias = Callable[[float, str], None]

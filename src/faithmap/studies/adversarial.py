@@ -19,9 +19,8 @@ from faithmap.methods import Explainer
 from faithmap.metrics.functional import AdversarialCheck, Curve, adversarial_check
 from faithmap.model import Classifier
 from faithmap.seeds import image_generators
-from faithmap.studies.base import Study, make_explainer
-from faithmap.studies.image_input import InputImage
-from faithmap.studies.outcome import StudyProgress
+from faithmap.studies.base import InputImage, Study, make_explainer
+from faithmap.studies.result_folder import StudyProgress
 from faithmap.studies.result_record import ClassProbability, ClassRecord, CurvePoints, ImageStudyRecord
 from faithmap.studies.settings import AdversarialSettings, ExplainSettings
 from faithmap.viz import adversarial_panel, save_figure, save_image

@@ -9,17 +9,25 @@ from typing import Any, ClassVar
 
 from faithmap.baselines import describe_baseline
 from faithmap.data import ImageError, sample_photo
-from faithmap.errors import memory_errors, user_errors
+from faithmap.errors import duration, memory_errors, user_errors
 from faithmap.methods.masks.masker_files import read_masker
 from faithmap.methods.registry import METHODS, assigned
 from faithmap.metrics import PROTOCOLS
 from faithmap.metrics.statistics import Comparison, Interval
 from faithmap.model import Classifier
 from faithmap.selection import SCORES, Choice, LeftOut, Ranked, advice, choose, explainers_for
-from faithmap.studies.base import find_class, load_model
-from faithmap.studies.image_input import InputImage, find_files, read_input
-from faithmap.studies.outcome import ProgressDisplay, StudyDone, StudyFailed, StudyOutcome
-from faithmap.studies.result_folder import ImageJob, check_folders, new_result, output_folder, write_record
+from faithmap.studies.base import InputImage, find_class, find_files, load_model, read_input
+from faithmap.studies.result_folder import (
+    ImageJob,
+    ProgressDisplay,
+    StudyDone,
+    StudyFailed,
+    StudyOutcome,
+    check_folders,
+    new_result,
+    output_folder,
+    write_record,
+)
 from faithmap.studies.result_record import (
     ClassRecord,
     ImageFileRecord,
@@ -29,7 +37,6 @@ from faithmap.studies.result_record import (
     dependency_versions,
 )
 from faithmap.studies.settings import ChooseSettings
-from faithmap.text import duration
 from faithmap.viz import ranking, save_figure
 
 CLOSING_SECONDS, CLOSING_SHARE = 3.0, 0.05

@@ -16,9 +16,16 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import EXPLAIN_SHARE, MethodProgress, Study, explained_class, has_resolution, make_explainers
-from faithmap.studies.image_input import InputImage
-from faithmap.studies.outcome import StudyProgress
+from faithmap.studies.base import (
+    EXPLAIN_SHARE,
+    InputImage,
+    MethodProgress,
+    Study,
+    explained_class,
+    has_resolution,
+    make_explainers,
+)
+from faithmap.studies.result_folder import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord, PassCounts, ProtocolRecord
 from faithmap.studies.settings import CompareSettings, ExplainSettings
 from faithmap.viz import compare, save_figure

@@ -20,10 +20,8 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import EXPLAIN_SHARE, MethodProgress, Study, explained_class, make_explainer
-from faithmap.studies.image_input import InputImage, read_input
-from faithmap.studies.outcome import StudyFailed, StudyOutcome, StudyProgress, progress_part
-from faithmap.studies.result_folder import ImageJob
+from faithmap.studies.base import EXPLAIN_SHARE, InputImage, MethodProgress, Study, explained_class, make_explainer, read_input
+from faithmap.studies.result_folder import ImageJob, StudyFailed, StudyOutcome, StudyProgress, progress_part
 from faithmap.studies.result_record import (
     ClassProbability,
     CurveAreas,

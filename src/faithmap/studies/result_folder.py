@@ -1,6 +1,7 @@
-"""Result folders: their names, their content, and which of them may be replaced.
+"""Result folders: their names, their content, which of them may be replaced; and the outcome of a study for each image.
 
-A result folder holds result.json and the files of its study. :func:`faithmap.files.complete_or_absent` writes it.
+A result folder holds result.json and the files of its study. :func:`faithmap.files.complete_or_absent` writes it. Free of
+torch, so that the command line can start without it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import os
 import secrets
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from faithmap.errors import UserError, os_reason, write_errors
 from faithmap.files import complete_or_absent
+
+if TYPE_CHECKING:
+    from faithmap.explanation import Explanation
+    from faithmap.studies.result_record import StudyRecord
 
 RECORD_FILE = "result.json"
 
@@ -151,3 +156,48 @@ def _safe(stem: str) -> str:
 def _key(name: str) -> str:
     """Equal for names that a file system may treat as the same."""
     return unicodedata.normalize("NFC", name).casefold()
+
+
+class StudyProgress(Protocol):
+    """Progress callback."""
+
+    def __call__(self, done: float, activity: str, unfinished: Explanation | None = None, /) -> None:
+        """Report progress.
+
+        Args:
+            done: number of finished images, fractions included.
+            activity: what is computed now.
+            unfinished: the map so far, where the method offers one.
+        """
+
+
+ProgressDisplay: TypeAlias = Callable[[int], AbstractContextManager[StudyProgress]]
+"""Opens a display of progress over that many images; the display is removed when the context ends."""
+
+
+@dataclass(frozen=True)
+class StudyDone:
+    """A complete result folder, and the record in it."""
+
+    folder: Path
+    record: StudyRecord
+
+
+@dataclass(frozen=True)
+class StudyFailed:
+    """An image without a result, and the reason on one line, which begins with the file's name."""
+
+    file: Path
+    message: str
+
+
+StudyOutcome: TypeAlias = StudyDone | StudyFailed
+
+
+def progress_part(progress: StudyProgress, start: float, share: float = 1.0) -> StudyProgress:
+    """Progress of a part of the work: its 0 is ``start`` of the whole, its 1 is ``start + share``."""
+
+    def report(done: float, activity: str, unfinished: Explanation | None = None) -> None:
+        progress(start + share * done, activity, unfinished)
+
+    return report

@@ -12,9 +12,8 @@ from faithmap.explanation import Explanation
 from faithmap.methods.cams import LayerExplainer, Saturation, saturation, top_features
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import MethodProgress, Study, explained_class, make_explainers
-from faithmap.studies.image_input import InputImage
-from faithmap.studies.outcome import StudyProgress
+from faithmap.studies.base import InputImage, MethodProgress, Study, explained_class, make_explainers
+from faithmap.studies.result_folder import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord
 from faithmap.studies.settings import ExplainSettings, SaturationSettings
 from faithmap.viz import compare, saturation_curves, save_figure

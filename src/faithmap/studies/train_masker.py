@@ -16,10 +16,8 @@ from faithmap.errors import UserError, memory_errors, user_errors, write_errors
 from faithmap.methods.masks.masker_files import read_training, save_masker
 from faithmap.methods.masks.masker_training import MaskerSettings, Training, begin, train_masker
 from faithmap.model import Classifier, undisturbed
-from faithmap.studies.base import load_model
-from faithmap.studies.image_input import find_files, read_input
-from faithmap.studies.outcome import ProgressDisplay
-from faithmap.studies.result_folder import ImageJob
+from faithmap.studies.base import find_files, load_model, read_input
+from faithmap.studies.result_folder import ImageJob, ProgressDisplay
 from faithmap.studies.settings import TrainMaskerSettings
 
 CACHE_BYTES = 2**29

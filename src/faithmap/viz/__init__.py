@@ -5,9 +5,18 @@ This package needs explanations and plain numbers only: it imports methods and m
 
 from faithmap.viz.adversarial import adversarial_panel, insertion_curves
 from faithmap.viz.comparison import compare
-from faithmap.viz.curves import curves, saturation_curves
-from faithmap.viz.figure import save_figure, save_image
-from faithmap.viz.overlay import colourise, flaw, limits, overlay, placed, scaled
+from faithmap.viz.figure import (
+    colourise,
+    curves,
+    flaw,
+    limits,
+    overlay,
+    placed,
+    saturation_curves,
+    save_figure,
+    save_image,
+    scaled,
+)
 from faithmap.viz.panel import show
 from faithmap.viz.ranking import ranking
 from faithmap.viz.removal_steps import animation, strip

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from faithmap.viz.curves import frame, line_of
 from faithmap.viz.figure import (
+    COLORMAP,
     Heading,
     InlineFigure,
     axes_at,
@@ -21,10 +21,11 @@ from faithmap.viz.figure import (
     class_name,
     draw,
     draw_map,
+    frame,
+    line_of,
     one_image,
     subtitle_of,
 )
-from faithmap.viz.overlay import COLORMAP
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import AdversarialCheck, Curve

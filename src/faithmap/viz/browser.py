@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 from matplotlib import colormaps
 
-from faithmap.viz.overlay import OPACITY, PALENESS, SATURATION
+from faithmap.viz.figure import OPACITY, PALENESS, SATURATION
 
 
 def script() -> str:

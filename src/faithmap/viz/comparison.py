@@ -11,9 +11,18 @@ from torch import Tensor
 
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.curves import KINDS
-from faithmap.viz.figure import Heading, InlineFigure, axes_at, check_explained, draw, draw_map, one_image, title_of
-from faithmap.viz.overlay import COLORMAP
+from faithmap.viz.figure import (
+    COLORMAP,
+    KINDS,
+    Heading,
+    InlineFigure,
+    axes_at,
+    check_explained,
+    draw,
+    draw_map,
+    one_image,
+    title_of,
+)
 
 if TYPE_CHECKING:
     from faithmap.metrics.functional import DeletionInsertion

@@ -15,19 +15,25 @@ from torch import Tensor
 
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.curves import curves
 from faithmap.viz.figure import (
+    COLORMAP,
+    OPACITY,
+    SATURATION,
     Heading,
     InlineFigure,
     axes_at,
     check_explained,
+    curves,
     draw,
     draw_message,
+    flaw,
+    limits,
     one_image,
+    overlay,
+    placed,
     subtitle_of,
     title_of,
 )
-from faithmap.viz.overlay import COLORMAP, OPACITY, SATURATION, flaw, limits, overlay, placed
 from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from faithmap.text import duration
+from faithmap.errors import duration
 from faithmap.viz.figure import Heading, InlineFigure, axes_at
 
 _ROW, _SIDE, _PLOT, _AXIS, _GAP = 0.26, 0.25, 4.6, 0.65, 0.15

@@ -30,8 +30,10 @@ from faithmap.masking import compose, upsample
 from faithmap.model import Classifier, check_images, undisturbed
 from faithmap.probe import MaskProbe, clean_scores
 from faithmap.score import Score, Target
-from faithmap.viz.curves import COLOURS, KINDS, CurveKind, frame, line_of
 from faithmap.viz.figure import (
+    COLOURS,
+    KINDS,
+    CurveKind,
     Heading,
     InlineFigure,
     all_to_bytes,
@@ -40,10 +42,12 @@ from faithmap.viz.figure import (
     class_and_score,
     class_name,
     draw,
+    flaw,
+    frame,
+    line_of,
     one_image,
     subtitle_of,
 )
-from faithmap.viz.overlay import flaw
 from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:

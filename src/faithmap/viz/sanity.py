@@ -15,6 +15,7 @@ from torch import Tensor
 
 from faithmap.explanation import Explanation
 from faithmap.viz.figure import (
+    COLORMAP,
     Heading,
     InlineFigure,
     axes_at,
@@ -24,7 +25,6 @@ from faithmap.viz.figure import (
     one_image,
     subtitle_of,
 )
-from faithmap.viz.overlay import COLORMAP
 from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:

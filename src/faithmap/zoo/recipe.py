@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from faithmap.errors import one_line
 from faithmap.geometry import Geometry
-from faithmap.text import one_line
 
 ModelState: TypeAlias = dict[str, Tensor]
 

@@ -18,13 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.app.viewer.packing import finite, jpeg, packed, png
+from faithmap.errors import one_line
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.geometry import Geometry
 from faithmap.metrics.functional import DeletionInsertion
 from faithmap.metrics.functional.curves import Curve, step_counts
-from faithmap.text import one_line
 from faithmap.viz.browser import colours, display
-from faithmap.viz.overlay import flaw, limits
+from faithmap.viz.figure import flaw, limits
 
 Curves: TypeAlias = DeletionInsertion
 """The curves of one image."""

@@ -10,7 +10,7 @@ from io import StringIO
 from faithmap.bench.report.analysis import Analysis
 from faithmap.bench.report.results import GRID, failures
 from faithmap.bench.report.tables import published_values
-from faithmap.text import one_line
+from faithmap.errors import one_line
 
 Value = str | float | int | None
 

@@ -35,7 +35,7 @@ from faithmap.bench.report.run_record import ReportedRun, Shape
 from faithmap.data import ImageError, read_image
 from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
-from faithmap.viz.overlay import flaw, limits
+from faithmap.viz.figure import flaw, limits
 
 MAX_SIDE = 256
 """Pixels of the longer side of a shown image."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from faithmap.bench.report.page import GroupPart, ModelPart, ReportPage
 from faithmap.bench.report.tables import ReportTable, TableCell
-from faithmap.text import one_line
+from faithmap.errors import one_line
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~&$])")
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}

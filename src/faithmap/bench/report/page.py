@@ -22,9 +22,9 @@ from faithmap.bench.report.analysis import Analysis, MeanScore, MethodEntry, Mod
 from faithmap.bench.report.example_images import ExampleImages
 from faithmap.bench.report.results import AREAS, protocols
 from faithmap.bench.report.tables import ReportTable, SpreadText, TableCell
-from faithmap.text import one_line
+from faithmap.errors import one_line
 from faithmap.viz.browser import colours, display, script
-from faithmap.viz.overlay import COLORMAP
+from faithmap.viz.figure import COLORMAP
 
 _TEMPLATES = files("faithmap.bench.report") / "templates"
 
@@ -119,7 +119,7 @@ def as_html(page: ReportPage) -> str:
 
 
 def _colouring() -> Mapping[str, Any]:
-    """The rules of :mod:`faithmap.viz.overlay`, for the script."""
+    """The rules of :mod:`faithmap.viz.figure`, for the script."""
     return {"colours": colours(COLORMAP), **display()}
 
 

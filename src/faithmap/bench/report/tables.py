@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from faithmap.bench.report.analysis import Analysis, MeanScore, MethodEntry, ModelSection, PairedTest, ResolutionGroup
 from faithmap.bench.report.results import AREAS, protocols
 from faithmap.bench.report.run_record import PublishedRow, PublishedTable, shape_of
-from faithmap.text import duration
+from faithmap.errors import duration
 
 NONE = "-"
 """Stands for a missing number."""

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from faithmap.errors import one_line
 from faithmap.files import write_whole
 from faithmap.methods.masks.masker import Masker, check_fit
 from faithmap.methods.masks.masker_training import MaskerSettings, Training
-from faithmap.text import one_line
 
 SCHEMA = "faithmap.masker/1"
 MAX_BYTES = 2**30

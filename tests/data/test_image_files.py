@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from faithmap.data import ImageError, image_files, read_image, sample_photo
-from faithmap.data.files import image_names
+from faithmap.data.images import image_names
 
 
 def touch(folder: Path, *names: str) -> None:

@@ -1,6 +1,6 @@
-"""The house: what is public, which way imports go, what an import costs.
+"""The house: what is public, how long a function is, what an import costs.
 
-Methods and metrics share a floor and do not know each other; selection, above them, asks both.
+Which way imports go is checked by import-linter, with the contracts of pyproject.toml.
 """
 
 from __future__ import annotations
@@ -14,31 +14,6 @@ import faithmap
 from faithmap.methods.registry import METHODS
 
 SOURCE = Path(faithmap.__file__).parent
-FLOORS = [
-    {"_version", "warning_types", "text", "score", "targets", "baselines", "masking", "seeds", "geometry", "explanation"}
-    | {
-        "model",
-        "capture",
-        "deprecation",
-        "files",
-        "probe",
-        "layers",
-        "placement",
-        "intercept",
-        "errors",
-        "signals",
-        "versions",
-    },
-    {"methods", "metrics"},
-    {"selection"},
-    {"zoo", "data", "viz"},
-    {"studies"},
-    {"bench"},
-    {"app", "cli"},
-]
-ON_DEMAND = {("model", "data"), ("methods", "data")}
-"""Classifier.read reads a file when it is told to, ImageSet.of_folder a folder of them."""
-
 PUBLIC = """
 CentredGaussian Edges RandomMap ContrastiveExcitationBackprop ExcitationBackprop ExpectedGradients
 Gradient GradientTimesInput IntegratedGradients SmoothGrad VarGrad
@@ -66,31 +41,6 @@ def test_the_public_names_are_the_documented_list() -> None:
 
 def test_every_method_is_public() -> None:
     assert {method.explainer.__name__ for method in METHODS.values()} <= set(PUBLIC_NAMES)
-
-
-def room(path: Path) -> str:
-    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
-
-
-def floor(name: str) -> int:
-    return next(i for i, names in enumerate(FLOORS) if name in names)
-
-
-def imports(path: Path) -> set[str]:
-    """The rooms of the house that a file imports from, anywhere in it."""
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    modules = [n.module or "" if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
-    return {module.split(".")[1] for module in modules if module.startswith("faithmap.")}
-
-
-def test_an_import_never_goes_up() -> None:
-    for path in SOURCE.rglob("*.py"):
-        if path.parent == SOURCE and path.stem in ("__init__", "__main__"):
-            continue
-        here = room(path)
-        for there in imports(path) - {here}:
-            allowed = floor(there) < floor(here) or floor(there) == floor(here) != 1 or (here, there) in ON_DEMAND
-            assert allowed, f"{path.relative_to(SOURCE)} imports {there}"
 
 
 def lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

@@ -87,15 +87,16 @@ def measure(home: Path) -> None:
     models, spec = ModelCache("cpu"), parse_spec(SPEC, "memory")
     models.get(spec.models[0])
     placeholder_unit("warm")
-    before, began = peak(), time.perf_counter()
+    initial, began = peak(), time.perf_counter()
     plan, folder = make_plan(spec, home, models), RunFolder(home / "run")
-    planned = peak() - before
+    planned = peak() - initial
     folder.create()
     folder.record_plan(plan)
     progress = execute(plan, folder, PlaceholderEngine(), models=models)
     assert progress.present + progress.done == len(plan)
     took = time.perf_counter() - began
-    print(f"{len(plan):8,} {progress.present:8,} {before:8.0f} {planned:8.1f} {peak() - before:8.1f} {took:8.1f} s", flush=True)
+    counts = f"{len(plan):8,} {progress.present:8,}"
+    print(f"{counts} {initial:8.0f} {planned:8.1f} {peak() - initial:8.1f} {took:8.1f} s", flush=True)
 
 
 def main() -> None:

@@ -75,13 +75,13 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as home:
         folder = RunFolder(Path(home) / "run")
-        before = megabytes()
+        initial = megabytes()
         began = time.perf_counter()
         folder.create()
         plan = planned(arguments.units)
         folder.record_plan(plan)
         units = list(plan.units())
-        print(f"planned {len(units)} units in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB")
+        print(f"planned {len(units)} units in {time.perf_counter() - began:.2f} s, {megabytes() - initial:.0f} MB")
         for unit in units:  # no fsync: the disk is not what is measured
             path = folder.units / f"{unit.key}.parquet"
             path.write_bytes(placeholder_unit(unit.key))
@@ -93,7 +93,8 @@ def main() -> None:
             folder.record_plan(again)
             progress = execute(again, folder, UnusedEngine())
             print(
-                f"resumed {progress.present} units {name} in {time.perf_counter() - began:.2f} s, {megabytes() - before:.0f} MB"
+                f"resumed {progress.present} units {name} in {time.perf_counter() - began:.2f} s, "
+                f"{megabytes() - initial:.0f} MB"
             )
             (folder.path / folder.journal).unlink()
 

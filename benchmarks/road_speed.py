@@ -73,8 +73,8 @@ def alone(images: Images, removed: Masks, start: Images, steps: int, stop: Calla
         step = rz / (p * q).sum(dim=(2, 3), keepdim=True)
         x, r = x + step * p, r - step * q
         z = inverse * r
-        before, rz = rz, (r * z).sum(dim=(2, 3), keepdim=True)
-        p = z + rz / before * p
+        previous, rz = rz, (r * z).sum(dim=(2, 3), keepdim=True)
+        p = z + rz / previous * p
     return steps
 
 

@@ -50,8 +50,8 @@ class Patch(nn.Module):
         self.rows, self.columns, self.gain = rows, columns, gain
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = x[:, :, self.rows, self.columns].mean(dim=(1, 2, 3))
-        logit = self.gain * (seen - 0.5)
+        patch = x[:, :, self.rows, self.columns].mean(dim=(1, 2, 3))
+        logit = self.gain * (patch - 0.5)
         return torch.stack([logit, -logit], dim=1)
 
 

@@ -25,9 +25,9 @@ class Residual(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        before = self.conv(x)
-        after = self.act(before)
-        before += 1
+        y = self.conv(x)
+        after = self.act(y)
+        y += 1
         logits: Tensor = (after * torch.arange(1.0, 3.0).view(1, 2, 1, 1)).sum(dim=(2, 3))
         return logits
 
@@ -64,11 +64,11 @@ def test_gradients_are_those_of_the_whole_graph(small_net: SmallNet, images: Ten
 
 
 def test_layers_before_the_target_layer_have_no_graph(small_net: SmallNet, images: Tensor) -> None:
-    seen = []
-    handle = small_net.conv1.register_forward_hook(lambda module, args, output: seen.append(output.requires_grad))
+    operations = []
+    handle = small_net.conv1.register_forward_hook(lambda module, args, output: operations.append(output.requires_grad))
     watched(small_net, images, "conv2")
     handle.remove()
-    assert seen == [False]
+    assert operations == [False]
 
 
 def test_in_place_operations_reach_nothing_that_is_kept() -> None:

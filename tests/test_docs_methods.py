@@ -60,8 +60,8 @@ def test_a_row_of_the_table_equals_the_registry(name: str) -> None:
 def settings(name: str) -> list[str]:
     """As ``name=value``, those of the method that it refers to among them."""
     cell = ROWS[name].settings
-    before = re.match(r"as `(\w+)`", cell)
-    return (settings(before[1]) if before else []) + re.findall(r"`(\w+=[^`]+)`", cell)
+    alias = re.match(r"as `(\w+)`", cell)
+    return (settings(alias[1]) if alias else []) + re.findall(r"`(\w+=[^`]+)`", cell)
 
 
 def value(node: ast.expr) -> Any:

@@ -36,8 +36,8 @@ def test_scores_are_those_of_the_composed_images(small_net: SmallNet, images: to
     index = torch.tensor([2, 0, 1, 0])
     masks = torch.rand(4, 5, 7)
     scores = engine(small_net, images, 3).scores(masks, index)
-    shown = compose(images[index], (0.3 * images + 0.2)[index], upsample(masks.unsqueeze(1), (32, 32)))
-    expected = small_net(shown).softmax(1).gather(1, CLASSES[index].unsqueeze(1)).squeeze(1)
+    composed = compose(images[index], (0.3 * images + 0.2)[index], upsample(masks.unsqueeze(1), (32, 32)))
+    expected = small_net(composed).softmax(1).gather(1, CLASSES[index].unsqueeze(1)).squeeze(1)
     assert torch.allclose(scores, expected, atol=1e-6)
 
 
@@ -47,10 +47,10 @@ def test_gradients_are_autograds(small_net: SmallNet, images: torch.Tensor, reso
     masks = torch.rand(3, *resolution, dtype=torch.float64, requires_grad=True)
     index, shares = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0.5, 1.0, 0.3, 0.7, 0.2], dtype=torch.float64)
     gradients = engine(net, images, 2).gradients(masks, index, shares)
-    shown = compose(
+    composed = compose(
         images[index], (0.3 * images + 0.2)[index], upsample((masks[index] * shares.view(-1, 1, 1)).unsqueeze(1), (32, 32))
     )
-    score = net(shown).softmax(1).gather(1, CLASSES[index].unsqueeze(1)).sum()
+    score = net(composed).softmax(1).gather(1, CLASSES[index].unsqueeze(1)).sum()
     assert torch.allclose(gradients, torch.autograd.grad(score, masks)[0], atol=1e-12)
 
 

@@ -45,8 +45,8 @@ class Segmenter(nn.Module):
             self.eye.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        seen = self.eye(x).mean(dim=1)
-        evidence = torch.stack([seen[:, rows, columns].mean(dim=(1, 2)) for rows, columns in PLACES], dim=1)
+        means = self.eye(x).mean(dim=1)
+        evidence = torch.stack([means[:, rows, columns].mean(dim=(1, 2)) for rows, columns in PLACES], dim=1)
         z = torch.einsum("ni,ihw->nhw", self.gain * (evidence - 0.5), REGIONS.to(x))
         return {"out": torch.stack([torch.zeros_like(z), z], dim=1), "aux": z}
 
@@ -64,8 +64,8 @@ class Detector(nn.Module):
             self.eye.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
 
     def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
-        seen = self.eye(x).mean(dim=1)
-        bright = torch.stack([seen[:, rows, columns].mean(dim=(1, 2)) for rows, columns in PLACES], dim=1)
+        means = self.eye(x).mean(dim=1)
+        bright = torch.stack([means[:, rows, columns].mean(dim=(1, 2)) for rows, columns in PLACES], dim=1)
         scores = (8 * (bright - 0.5)).sigmoid()
         scores = scores if self.differentiable else scores.detach()
         found = [(row > 0.05).nonzero().flatten().flip(0) for row in scores]
@@ -103,8 +103,8 @@ def test_a_region_is_averaged_or_summed() -> None:
     chosen = [(0, slice(0, 2), slice(0, 3)), (1, slice(5, 6), slice(7, 8)), (2, slice(5, 6), slice(7, 8))]
     scales: dict[PixelScale, Tensor] = {"probability": z.softmax(dim=1), "sigmoid": z.sigmoid(), "logit": z}
     for score, values in scales.items():
-        seen = SegmentationTarget(2, mask, score)({"out": z}, ROWS)
-        assert torch.allclose(seen, torch.stack([values[i, 2, r, c].mean() for i, r, c in chosen]))
+        means = SegmentationTarget(2, mask, score)({"out": z}, ROWS)
+        assert torch.allclose(means, torch.stack([values[i, 2, r, c].mean() for i, r, c in chosen]))
     total = SegmentationTarget([3, 2], mask, "logit", "sum")(z, ROWS)
     assert torch.allclose(total, torch.stack([z[0, 3, :2, :3].sum(), z[1, 2, 5, 7] / 2, z[2, 2, 5, 7] / 2]))
     assert torch.allclose(SegmentationTarget(1, score="logit")(z, ROWS), z[:, 1].mean(dim=(1, 2)))

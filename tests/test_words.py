@@ -57,7 +57,10 @@ RETIRED = {
 }
 """A pattern, and what to write instead."""
 
-RETIRED_NAMES = {"went", "came", "told", "played", "asked", "everyone", "why", "game", "games", "chance", "foretold"}
+RETIRED_NAMES = {
+    *("went", "came", "told", "played", "asked", "shown", "seen", "counted", "everyone", "here"),
+    *("why", "game", "games", "chance", "foretold"),
+}
 """Names that do not say what a value is."""
 
 

@@ -23,10 +23,10 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def counted(number: int, what: str) -> str:
+def quantity(number: int, what: str) -> str:
     """A number with a noun.
 
-    >>> counted(1, "unit"), counted(2000, "unit")
+    >>> quantity(1, "unit"), quantity(2000, "unit")
     ('1 unit', '2,000 units')
     """
     return f"{number:,} {what}{'s' * (number != 1)}"
@@ -117,11 +117,11 @@ def terminable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    previous = signal.signal(signal.SIGTERM, _raise)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:

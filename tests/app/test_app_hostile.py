@@ -70,7 +70,7 @@ def test_no_part_of_the_page_takes_a_file(site: tuple[Page, AppState], tmp_path:
     """Gradio would copy the file into its temporary folder, or fetch the address, and answer with the path."""
     page, state = site
     (tmp_path / "secret.txt").write_text("secret")
-    before = sorted(state.folder.rglob("*"))
+    initial = sorted(state.folder.rglob("*"))
     for named in (str(tmp_path / "secret.txt"), "http://127.0.0.1:9/secret.txt"):
         file = {"path": named, "meta": {"_type": "gradio.FileData"}}
         for event in page.events:
@@ -78,7 +78,7 @@ def test_no_part_of_the_page_takes_a_file(site: tuple[Page, AppState], tmp_path:
                 status, text = page.ask(event, [given] * len(event["inputs"]))
                 assert (status, "secret" in text) == ((200, False) if not event["inputs"] else (400, False)), event["api_name"]
         assert page.ask(page.event("cancel"), [], event_data=file)[0] == 400
-    assert sorted(state.folder.rglob("*")) == before
+    assert sorted(state.folder.rglob("*")) == initial
 
 
 @pytest.mark.parametrize("name", ["run", "run_2", "run_3", "look", "change", "begin_4"])

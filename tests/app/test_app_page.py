@@ -72,15 +72,15 @@ def test_a_photograph_is_explained_and_exported(visitor: Visitor, tmp_path: Path
 def test_the_slider_sends_no_request(visitor: Visitor) -> None:
     visitor.ask("explain")
     visitor.tab.wait_for_timeout(300)
-    before = len(visitor.requested)
+    initial = len(visitor.requested)
     scrubber = visitor.tab.locator("#explain-viewer .scrubber")
     scrubber.focus()
-    shown = visitor.tab.locator("#explain-viewer .share").inner_text()
+    share = visitor.tab.locator("#explain-viewer .share").inner_text()
     for _ in range(10):
         visitor.tab.keyboard.press("ArrowRight")
-    visitor.tab.wait_for_function("before => document.querySelector('#explain-viewer .share').innerText !== before", arg=shown)
+    visitor.tab.wait_for_function("before => document.querySelector('#explain-viewer .share').innerText !== before", arg=share)
     visitor.tab.wait_for_timeout(300)  # time for a request that would follow
-    assert [url for url in visitor.requested[before:] if not url.startswith(("data:", "blob:"))] == []
+    assert [url for url in visitor.requested[initial:] if not url.startswith(("data:", "blob:"))] == []
 
 
 def test_any_class_is_found_by_search_and_replaces_the_buttons(newcomer: Visitor) -> None:

@@ -40,18 +40,18 @@ class Gate:
 
 
 def test_progress_is_yielded_while_the_job_runs_and_then_its_result() -> None:
-    jobs, unfinished, seen = JobThread(), fm.Explanation.from_array([[0.0, 1.0]], (2, 2)), threading.Event()
+    jobs, unfinished, reported = JobThread(), fm.Explanation.from_array([[0.0, 1.0]], (2, 2)), threading.Event()
 
     def job(report: JobReporter) -> int:
         report(0.5, "half", unfinished)
-        seen.wait(LONG)
+        reported.wait(LONG)
         return 7
 
     updates: list[JobProgress | JobResult[int]] = []
     for update in jobs.run(job):
         updates.append(update)
         if isinstance(update, JobProgress) and update.unfinished is unfinished:
-            seen.set()
+            reported.set()
     progress, result = updates[-2:]
     assert isinstance(progress, JobProgress)
     assert (progress.share, progress.activity, progress.unfinished) == (0.5, "half", unfinished)
@@ -174,13 +174,13 @@ def test_cancelling_ends_a_pass_over_many_images_at_its_next_layer(state: AppSta
         assert isinstance(update, JobProgress)
         activity = update.activity
     assert net.reached.wait(LONG), "deletion and insertion show many images in one pass"
-    before = net.calls
+    initial = net.calls
     cancelled.set()
     net.opened.set()
     with pytest.raises(CancelledError):
         list(running)
     assert state.jobs.ended(LONG)
-    assert net.calls == before
+    assert net.calls == initial
     assert not torch.nn.modules.module._global_forward_pre_hooks
     state.close()
 

@@ -65,10 +65,10 @@ def test_command_and_script_give_the_map_on_the_page(subject: Subject, folder: P
     assert line == "faithmap explain 'my cat.png' --target 1 --model small --resolution 7 --iterations 3"
     assert main(shlex.split(line)[1:]) == 0
     there = np.load(folder / "faithmap-results/my cat/heatmap.npy")
-    shown = result.results[0].explanation.heatmap[0].numpy()
-    assert np.array_equal(there, shown)
+    drawn_map = result.results[0].explanation.heatmap[0].numpy()
+    assert np.array_equal(there, drawn_map)
     names, _ = run_script(python_of(result))
-    assert np.array_equal(names["explanation"].heatmap[0].numpy(), shown)
+    assert np.array_equal(names["explanation"].heatmap[0].numpy(), drawn_map)
     assert float(names["curves"].deletion.area) == float(result.results[0].curves.deletion.area)
     assert (folder / "panel.png").exists()
 

@@ -43,7 +43,7 @@ def test_two_processes_give_the_same_rows(bench: Bench, undisturbed: Undisturbed
 
 
 def test_a_single_worker_uses_the_given_number_of_threads(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_tasks, before, threads = BenchWorker.run, torch.get_num_threads(), set()
+    run_tasks, initial, threads = BenchWorker.run, torch.get_num_threads(), set()
 
     def run_and_note(self: BenchWorker, tasks: Iterable[Task]) -> Iterator[FinishedUnit]:
         for finished in run_tasks(self, tasks):
@@ -51,9 +51,9 @@ def test_a_single_worker_uses_the_given_number_of_threads(bench: Bench, monkeypa
             yield finished
 
     monkeypatch.setattr(BenchWorker, "run", run_and_note)
-    run_on(bench, LocalEngine(("cpu",), threads=before + 1))
-    assert threads == {before + 1}
-    assert torch.get_num_threads() == before
+    run_on(bench, LocalEngine(("cpu",), threads=initial + 1))
+    assert threads == {initial + 1}
+    assert torch.get_num_threads() == initial
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 20])

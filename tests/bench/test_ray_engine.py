@@ -159,11 +159,11 @@ def test_an_actor_uses_the_device_it_was_given(bench: Bench, fake_ray: FakeRay, 
 def test_an_actor_loads_the_models_once(bench: Bench, fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
-    def counted(setup: Any, device: str) -> BenchWorker:
+    def counting_worker(setup: Any, device: str) -> BenchWorker:
         made.append(device)
         return BenchWorker(setup, device)
 
-    monkeypatch.setattr("faithmap.bench.ray_engine.BenchWorker", counted)
+    monkeypatch.setattr("faithmap.bench.ray_engine.BenchWorker", counting_worker)
     assert run_on(bench, RayEngine(actors=2)).done == 9
     assert made == ["cpu", "cpu"]
 

@@ -49,27 +49,27 @@ def test_every_image_has_one_row_under_every_method(bench: Bench) -> None:
 
 def test_stored_units_are_not_evaluated_again(bench: Bench) -> None:
     run_bench(bench)
-    before = contents(bench)
+    initial = contents(bench)
     progress = run_bench(bench)
     assert (progress.present, progress.done) == (9, 0)
-    assert contents(bench) == before
+    assert contents(bench) == initial
 
 
 def test_missing_units_are_evaluated(bench: Bench) -> None:
     run_bench(bench)
-    before = rows(bench.out)
+    initial = rows(bench.out)
     bench.units[3].unlink()
     assert run_bench(bench).done == 1
-    assert rows(bench.out) == before
+    assert rows(bench.out) == initial
 
 
 def test_results_do_not_depend_on_shards_names_or_order(bench: Bench, undisturbed: Undisturbed) -> None:
-    before = undisturbed()
+    initial = undisturbed()
     for i in range(7):
         (bench.home / "photos" / f"{i}.png").rename(bench.home / "photos" / f"{9 - i}-renamed.png")
     bench.write(shard_size=1)
     run_bench(bench)
-    own = {(row["method"], row["sha256"]): (row["heatmap"], row["infidelity"]) for row in before}
+    own = {(row["method"], row["sha256"]): (row["heatmap"], row["infidelity"]) for row in initial}
     for row in rows(bench.out):
         heatmap, infidelity = own[row["method"], row["sha256"]]
         assert row["heatmap"] == pytest.approx(heatmap, abs=2e-3)
@@ -112,10 +112,10 @@ def test_the_lock_of_a_dead_process_is_free(bench: Bench) -> None:
 def test_a_changed_specification_is_refused_and_accepted(bench: Bench) -> None:
     run_bench(bench)
     bench.write("iterations = 2", "iterations = 3")
-    before = contents(bench)
+    initial = contents(bench)
     with pytest.raises(BenchError, match="started with other methods; give --accept-changes"):
         run_bench(bench)
-    assert contents(bench) == before
+    assert contents(bench) == initial
     progress = run_bench(bench, accept_changes=True)
     assert (progress.present, progress.done, progress.aside) == (3, 6, 6)
     assert len(rows(bench.out)) == 21
@@ -192,7 +192,7 @@ def test_an_unreadable_image_is_a_row_and_can_be_retried(bench: Bench, undisturb
 def test_an_image_that_cannot_be_explained_does_not_affect_others(
     bench: Bench, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = undisturbed()
+    initial = undisturbed()
     explain, refused = GradCAM._explain, tiny_model().read(bench.home / "photos" / "1.png")
 
     def explain_others(self: GradCAM, request: Request) -> RawHeatmap:
@@ -205,20 +205,20 @@ def test_an_image_that_cannot_be_explained_does_not_affect_others(
     found = rows(bench.out)
     (bad,) = [row for row in found if row["error"]]
     assert (bad["image"], bad["method"], bad["error"]) == ("1.png", "gradcam", "gradcam: not this one")
-    for row, was in zip(found, before, strict=True):
+    for row, was in zip(found, initial, strict=True):
         if row["error"] is None:
             assert row["heatmap"] == pytest.approx(was["heatmap"], abs=2e-3)
             assert row["deletion"] == pytest.approx(was["deletion"], abs=1e-6)
 
 
 def test_an_image_that_the_model_refuses_does_not_affect_others(bench: Bench, undisturbed: Undisturbed) -> None:
-    before = undisturbed()
+    initial = undisturbed()
     Image.new("RGB", (20, 20), "white").save(bench.home / "photos" / "3.png")
     bench.write("tiny_bench_model:make", "tiny_bench_model:picky")
     assert run_bench(bench).failed == 3
     found = rows(bench.out)
     assert {(row["image"], row["error"]) for row in found if row["error"]} == {("3.png", "3.png: the model failed: too white")}
-    for row, was in zip(found, before, strict=True):
+    for row, was in zip(found, initial, strict=True):
         if row["error"] is None:
             assert row["heatmap"] == pytest.approx(was["heatmap"], abs=2e-3)
 

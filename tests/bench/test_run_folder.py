@@ -45,7 +45,7 @@ def test_without_its_journal_the_files_are_verified(bench: Bench) -> None:
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
 def test_a_damaged_file_is_found_and_evaluated_again(bench: Bench, damage: str) -> None:
     run_bench(bench)
-    before = rows(bench.out)
+    initial = rows(bench.out)
     first, second, *_ = bench.units
     data = bytearray(first.read_bytes())
     data[len(data) // 2] ^= 1
@@ -53,7 +53,7 @@ def test_a_damaged_file_is_found_and_evaluated_again(bench: Bench, damage: str) 
     first.write_bytes(content[damage])
     progress = run_bench(bench)
     assert (progress.done, list(progress.corrupt)) == (1, [first.stem])
-    assert rows(bench.out) == before
+    assert rows(bench.out) == initial
 
 
 def test_verify_finds_damage_that_leaves_size_and_time(bench: Bench) -> None:
@@ -163,7 +163,7 @@ def test_the_record_of_another_version_is_left_alone(bench: Bench, record: str) 
 
 def test_a_unit_that_cannot_be_read_is_not_deleted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     run_bench(bench)
-    before, read = contents(bench), Path.read_bytes
+    initial, read = contents(bench), Path.read_bytes
 
     def read_or_fail(path: Path) -> bytes:
         if path.suffix == ".parquet":
@@ -174,7 +174,7 @@ def test_a_unit_that_cannot_be_read_is_not_deleted(bench: Bench, monkeypatch: py
     with pytest.raises(BenchError, match=r"\.parquet: cannot be read or written \(Input/output error\); no result is lost"):
         run_bench(bench, verify=True)
     monkeypatch.undo()
-    assert contents(bench) == before
+    assert contents(bench) == initial
 
 
 @pytest.mark.parametrize("name", ["run.lock", "plan.lock", "units"])

@@ -136,7 +136,7 @@ def test_a_script_that_ends_itself_is_no_model(faith: Cli, spec: Path, tmp_path:
 
 
 def test_a_plan_estimates_the_cost(faith: Cli, spec: Path, tree: ListFiles) -> None:
-    before = tree()
+    initial = tree()
     done = faith("bench", "plan", spec, "--passes-per-second", 10, "--json")
     found = json.loads(done.out)
     assert (found["units"], found["images"]) == (4, 3)
@@ -147,7 +147,7 @@ def test_a_plan_estimates_the_cost(faith: Cli, spec: Path, tree: ListFiles) -> N
     assert halved["seconds"] == pytest.approx(passes / 20)
     text = faith("bench", "plan", spec).out
     assert text.splitlines()[-1].startswith(f"4 units, 3 images, {passes} passes, ")
-    assert tree() == before, "nothing is written"
+    assert tree() == initial, "nothing is written"
 
 
 @pytest.mark.parametrize(
@@ -172,9 +172,9 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ) -> None:
     assert change[0] in SPEC
     spec.write_text(SPEC.replace(*change))
-    before = tree()
+    initial = tree()
     assert complaint in faith("bench", "run", spec, "--out", "r").complaint
-    assert tree() == before
+    assert tree() == initial
 
 
 def test_options_that_exclude_each_other(faith: Cli, spec: Path) -> None:

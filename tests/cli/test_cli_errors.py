@@ -100,25 +100,25 @@ def littered(tmp_path: Path, photo: WriteImage) -> Path:
 @pytest.mark.usefixtures("littered", "loads", "sketches")
 def test_user_errors_are_one_line_and_leave_nothing(faith: Cli, tree: ListFiles, arguments: str) -> None:
     given, expected = ARGUMENTS[arguments]
-    before = tree()
+    initial = tree()
     assert expected in faith(*given).complaint
-    assert tree() == before
+    assert tree() == initial
 
 
 @pytest.mark.parametrize("arguments", REAL_MODELS)
 @pytest.mark.usefixtures("littered")
 def test_errors_of_a_model_are_one_line(faith: Cli, tree: ListFiles, arguments: str) -> None:
     given, expected = REAL_MODELS[arguments]
-    before = tree()
+    initial = tree()
     assert expected in faith("explain", *given).complaint
-    assert tree() == before
+    assert tree() == initial
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()")
 def test_a_missing_gpu_is_one_line(faith: Cli, tree: ListFiles) -> None:
-    before = tree()
+    initial = tree()
     assert faith("explain", "--device", "cuda").complaint.startswith("device 'cuda': is not available on this computer")
-    assert tree() == before
+    assert tree() == initial
 
 
 @pytest.mark.usefixtures("littered", "loads", "sketches")
@@ -133,10 +133,10 @@ def test_foreign_files_are_neither_replaced_nor_changed(faith: Cli, photo: Write
     photo("cat.png")
     (tmp_path / "out" / "cat").mkdir(parents=True)
     (tmp_path / "out" / "cat" / "diary.txt").touch()
-    before = tree()
+    initial = tree()
     for arguments in ((), ("--overwrite",)):
         assert "out/cat is not replaced" in faith("explain", "cat.png", "--out", "out", *arguments).complaint
-    assert tree() == before
+    assert tree() == initial
 
 
 @pytest.mark.usefixtures("loads")
@@ -181,9 +181,9 @@ def test_models_are_listed(faith: Cli) -> None:
 
 
 def test_the_handler_of_sigterm_is_the_programs_own_again(faith: Cli) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    initial = signal.getsignal(signal.SIGTERM)
     faith("explain", "--sed", 1)
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is initial
 
 
 def test_the_command_line_runs_in_a_thread(faith: Cli) -> None:

@@ -54,10 +54,10 @@ def test_existing_results_are_refused_before_the_model_is_loaded(
 ) -> None:
     photo("cat.png")
     faith("explain", "cat.png", *QUICK)
-    before = tree()
+    initial = tree()
     complaint = faith("explain", "cat.png", *QUICK).complaint
     assert "--overwrite" in complaint
-    assert tree() == before
+    assert tree() == initial
     assert len(loads) == 1
 
 

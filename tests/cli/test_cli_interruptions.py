@@ -42,7 +42,7 @@ def test_an_interrupt_before_the_first_result_leaves_nothing(
     faith: Cli, photo: WriteImage, tree: ListFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo("a.png")
-    before = tree()
+    initial = tree()
 
     def interrupt(*_: object, **__: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -51,14 +51,14 @@ def test_an_interrupt_before_the_first_result_leaves_nothing(
     run = faith("explain", "a.png", "--json", "--out", "x/y", *QUICK)
     assert run.code == 130
     assert strict_json(run.out) == {"schema": "faithmap.summary/1", "error": "interrupted", "images": []}
-    assert tree() == before
+    assert tree() == initial
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_partial_result(
     faith: Cli, photo: WriteImage, tree: ListFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo("a.png")
-    before = tree()
+    initial = tree()
 
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
@@ -66,7 +66,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_partial_result(
     monkeypatch.setattr(np, "save", full)
     complaint = faith("explain", "a.png", *QUICK).complaint
     assert complaint == f"{Path('faithmap-results/a')}: cannot be written (No space left on device); give another --out"
-    assert tree() == before
+    assert tree() == initial
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,8 @@ def test_a_method_is_shown_with_all_its_settings(faith: Callable[..., Any], name
         pytest.importorskip("captum")
     run = faith("methods", name)
     assert run.code == 0
-    shown = re.findall(r"(?m)^  ([\w.]+) = ", run.out)
-    assert [each for each in shown if "." not in each] == list(settings_of(METHODS[name].explainer))
+    listed = re.findall(r"(?m)^  ([\w.]+) = ", run.out)
+    assert [each for each in listed if "." not in each] == list(settings_of(METHODS[name].explainer))
 
 
 def test_settings_are_shown_with_default_range_unit_and_help(faith: Callable[..., Any]) -> None:

@@ -168,7 +168,7 @@ def test_jpeg_colours(image: Image.Image, expected: list[float]) -> None:
 
 
 STORED = [[1, 2], [3, 4], [5, 6]]
-SHOWN = {
+UPRIGHT = {
     1: STORED,
     2: [[2, 1], [4, 3], [6, 5]],
     3: [[6, 5], [4, 3], [2, 1]],
@@ -180,7 +180,7 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("orientation", SHOWN)
+@pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize(
     ("kind", "options"),
     [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("JPEG", {})],
@@ -191,7 +191,7 @@ def test_exif_orientation(orientation: Any, kind: str, options: dict[str, Any]) 
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = read_image(encoded(Image.fromarray(cells).convert("RGB"), kind, exif=exif, **options))
-    assert (image[0, 1, 4::8, 4::8] * 255 / 40).round().tolist() == SHOWN[orientation]
+    assert (image[0, 1, 4::8, 4::8] * 255 / 40).round().tolist() == UPRIGHT[orientation]
 
 
 def test_16_bit_orientation() -> None:
@@ -404,11 +404,11 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     good.write_bytes(encoded(noise(), "PNG"))
     cut.write_bytes(good.read_bytes()[:-200])
     tiff_file.write_bytes(encoded(noise(), "TIFF", compression="tiff_lzw"))
-    before = len(list(Path("/dev/fd").iterdir()))
+    initial = len(list(Path("/dev/fd").iterdir()))
     kept = [read_image(good), read_image(tiff_file)]
     with pytest.raises(ImageError) as caught:
         read_image(cut)
-    assert len(list(Path("/dev/fd").iterdir())) == before
+    assert len(list(Path("/dev/fd").iterdir())) == initial
     del kept, caught
     gc.collect()
 

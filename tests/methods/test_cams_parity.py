@@ -36,8 +36,8 @@ def test_like_grad_cam(ours: type[CAM], name: str, vgg: nn.Sequential, images: T
     with getattr(library, name)(model=vgg, target_layers=[vgg[4]]) as theirs:
         theirs.outputs = theirs.activations_and_grads(images)
         sum(target(output) for target, output in zip(targets, theirs.outputs, strict=True)).backward()
-        seen = theirs.activations_and_grads
-        activation, gradient = (part[0].detach().numpy() for part in (seen.activations, seen.gradients))
+        captured = theirs.activations_and_grads
+        activation, gradient = (part[0].detach().numpy() for part in (captured.activations, captured.gradients))
         raw = theirs.get_cam_image(images, vgg[4], targets, activation, gradient, False)
     found = ours(vgg, target_layer="4")(images, TARGETS).heatmap
     assert (found - torch.as_tensor(raw).relu()).abs().max() < 1e-4

@@ -69,11 +69,11 @@ def test_the_model_is_left_unchanged(name: str, small_net: SmallNet, images: Ten
     small_net.train()
     small_net.relu.register_forward_hook(lambda module, inputs, output: None)
     untouched(small_net)
-    before = everything(small_net)
+    initial = everything(small_net)
     loss = small_net.conv1(images).sum()
     with torch.no_grad():
         make(small_net)(images)
-    assert everything(small_net) == before
+    assert everything(small_net) == initial
     assert images.grad is None
     assert not images.requires_grad
     torch.autograd.grad(loss, small_net.conv1.weight)  # a graph that was there before can still be gone through
@@ -89,7 +89,7 @@ def test_the_model_is_left_unchanged(name: str, small_net: SmallNet, images: Ten
 
         with pytest.raises(RuntimeError, match="a score that fails"):
             make(small_net)(images, fails)
-        assert everything(small_net) == before
+        assert everything(small_net) == initial
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "deeplift", "lrp"])
@@ -109,10 +109,10 @@ def test_a_model_that_fails_under_captums_hooks_is_left_unchanged(name: str, sma
 
     for n in (1, 2, 3):
         small_net.set_submodule("drop", Fails(n))
-        before = everything(small_net)
+        initial = everything(small_net)
         with pytest.raises(RuntimeError, match="a layer that fails"):
             EXPLAINERS[name](small_net)(images[:1])
-        assert everything(small_net) == before
+        assert everything(small_net) == initial
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "deeplift", "lrp"])

@@ -42,8 +42,8 @@ def shapley(model: nn.Module, players: int, show: Callable[[tuple[int, ...]], Te
     added = [0.0] * players
     for order in orders:
         for place, player in enumerate(order):
-            before, after = tuple(sorted(order[:place])), tuple(sorted(order[: place + 1]))
-            added[player] += (value[after] - value[before]) / math.factorial(players)
+            without, joined = tuple(sorted(order[:place])), tuple(sorted(order[: place + 1]))
+            added[player] += (value[joined] - value[without]) / math.factorial(players)
     return added
 
 
@@ -82,10 +82,10 @@ def test_kernelshap_finds_shapley_values() -> None:
     image = torch.full((1, 1, 8, 6), 0.9)
 
     def show(parts: tuple[int, ...]) -> Tensor:
-        shown = torch.zeros(1, 1, 8, 6)
+        composed = torch.zeros(1, 1, 8, 6)
         for p in parts:
-            shown[..., 4 * (p // 2) : 4 * (p // 2) + 4, 3 * (p % 2) : 3 * (p % 2) + 3] = 0.9
-        return shown
+            composed[..., 4 * (p // 2) : 4 * (p // 2) + 4, 3 * (p % 2) : 3 * (p % 2) + 3] = 0.9
+        return composed
 
     explanation = KernelSHAP(FourFeatures(), cells=2, samples=3000, baseline=0.0, score="logit", chunk_size=3000)(image, 0)
     wanted = shapley(FourFeatures(), 4, show)

@@ -56,18 +56,23 @@ def literal(
 ) -> Tensor:
     """The map by the equations of the module, one pass after the other."""
     clean, _ = observed(model, layer, image)
-    start = before = before_g = torch.zeros_like(clean)
+    start = previous = previous_g = torch.zeros_like(clean)
     shares, gradients, deltas = [], [], []
     for t, share in enumerate(samples.share.tolist()):
         activation, g = observed(model, layer, perturbed(image, samples, t))
         if share == 0:
             start = activation
         else:
-            choices = {"none": clean, "reference": clean - start, "path": activation - start, "increment": activation - before}
+            choices = {
+                "none": clean,
+                "reference": clean - start,
+                "path": activation - start,
+                "increment": activation - previous,
+            }
             shares.append(share)
             deltas.append(choices[estimator.difference])
-            gradients.append((g + before_g) / 2 if estimator.difference == "increment" else g)
-        before, before_g = activation, g
+            gradients.append((g + previous_g) / 2 if estimator.difference == "increment" else g)
+        previous, previous_g = activation, g
 
     def mean(values: list[Tensor]) -> Tensor:
         return torch.stack([share * value for share, value in zip(shares, values, strict=True)]).sum(dim=0)

@@ -34,10 +34,10 @@ class Stack(nn.Module):
         self.rectified = nn.ModuleList(Rectify(rectify) for _ in stages)
         self.rectify = rectify
         with torch.no_grad():
-            shown = PICTURES
+            images_in = PICTURES
             for stage in stages:
-                shown = rectify(stage.double().eval()(shown).clone())
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(shown[0].numel(), classes)).double()
+                images_in = rectify(stage.double().eval()(images_in).clone())
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(images_in[0].numel(), classes)).double()
 
     def forward(self, x: Tensor) -> Tensor:
         for stage, rectify in zip(self.stages, self.rectified, strict=True):
@@ -268,15 +268,15 @@ class TwoPatches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 2, 2), nn.ReLU(inplace=True))
-        self.seen = torch.zeros(2, 8, 8)
-        self.seen[0, 1:3, 1:3], self.seen[1, 5:7, 4:6] = 1, 1
+        self.visible = torch.zeros(2, 8, 8)
+        self.visible[0, 1:3, 1:3], self.visible[1, 5:7, 4:6] = 1, 1
         for module in self.body[::2]:
             assert isinstance(module, nn.Conv2d)
             module.weight.data.abs_()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.body(x).mean(dim=1)
-        first, second = ((x * seen).sum(dim=(1, 2)) for seen in self.seen)
+        first, second = ((x * visible).sum(dim=(1, 2)) for visible in self.visible)
         return torch.stack([first - second, second - first], dim=1)
 
 
@@ -286,8 +286,8 @@ def test_it_looks_where_the_model_looks(layer: str) -> None:
     model = TwoPatches()
     for explainer in (ExcitationBackprop, ContrastiveExcitationBackprop):
         explanation = explainer(model, target_layer=layer)(images, [0, 1])
-        seen = model.seen if layer == "body.3" else model.seen.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        assert torch.equal(explanation.heatmap > 0, seen > 0)
+        visible = model.visible if layer == "body.3" else model.visible.repeat_interleave(2, 1).repeat_interleave(2, 2)
+        assert torch.equal(explanation.heatmap > 0, visible > 0)
         assert torch.allclose(explanation.heatmap.sum(dim=(1, 2)), torch.ones(2))
     other = ContrastiveExcitationBackprop(model, target_layer=layer, relu=False)(images, [0, 1])
     assert torch.allclose(other.heatmap.sum(dim=(1, 2)), torch.zeros(2), atol=1e-6)
@@ -413,10 +413,10 @@ def test_model_and_images_are_left_unchanged(
 ) -> None:
     small_net.train()
     untouched(small_net)
-    before = images.clone()
+    initial = images.clone()
     with torch.no_grad():
         explainer(small_net)(images)
-    assert torch.equal(images, before)
+    assert torch.equal(images, initial)
     assert images.grad is None
     assert not images.requires_grad
 

@@ -57,7 +57,7 @@ def needed(name: str, **settings: Any) -> dict[str, Any]:
     return {"masker": Masker(3), **settings} if "masker" in METHODS[name].needs else settings
 
 
-def counted(name: str, **settings: Any) -> Passes:
+def measured_passes(name: str, **settings: Any) -> Passes:
     """Passes that one image takes, in the diagnostics; forward passes are counted by the model as well."""
     model = Counting()
     explain = METHODS[name].explainer(model, **needed(name, **settings))
@@ -70,11 +70,11 @@ def counted(name: str, **settings: Any) -> Passes:
 
 def counted_at_the_defaults(name: str) -> Passes:
     if name not in LINEAR_IN:
-        return counted(name)
+        return measured_passes(name)
     setting = LINEAR_IN[name]
     default = METHODS[name].explainer(Counting()).settings[setting]
     start = 2 if setting == "iterations" else 60  # LIME needs more samples than parts
-    few, more = (counted(name, **{setting: count}) for count in (start, start + 1))
+    few, more = (measured_passes(name, **{setting: count}) for count in (start, start + 1))
     return Passes(*(a + (b - a) * (default - start) for a, b in zip(few, more, strict=True)))
 
 
@@ -106,7 +106,7 @@ def test_the_registry_has_the_passes_that_are_counted(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 @pytest.mark.parametrize("name", [*VARYING, "occlusion"])
 def test_diagnostics_count_the_passes_of_the_model(name: str) -> None:
-    counted(name)
+    measured_passes(name)
 
 
 @pytest.mark.parametrize("name", METHODS)

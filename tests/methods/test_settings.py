@@ -227,9 +227,9 @@ def test_a_docstring_describes_the_fields_of_the_bases() -> None:
         "    spring: the spring, or a fixed strength.",
         "    load: in kilograms.",
     ]
-    before = Machine.__doc__
+    initial = Machine.__doc__
     complete_docstring(Machine)
-    assert inspect.cleandoc(before or "") == Machine.__doc__, "an own section stays, and what stands behind it"
+    assert inspect.cleandoc(initial or "") == Machine.__doc__, "an own section stays, and what stands behind it"
     complete_docstring(StiffSpring)
     assert StiffSpring.__doc__ == "A stiff spring.\n\nArgs:\n    strength: in newtons per metre, above 0.\n"
 
@@ -277,7 +277,11 @@ def test_explainers_are_made_from_plain_settings() -> None:
         ("igos", {"lamda1": 0.5}, "igos has no setting 'lamda1'; did you mean lambda1 or lambda2?"),
         ("igos", {"autocast": "quarter"}, "autocast is 'quarter'; give a dtype, or None"),
         ("smoothgrad", {"method": "igos"}, "method is .*; give a GradientExplainer, or None"),
-        ("learned_mask", {}, "learned_mask needs a network that was trained for the model; give the file"),
+        (
+            "learned_mask",
+            {},
+            "learned_mask needs a network that was trained for the model; 'faithmap train-masker' makes one; give its file",
+        ),
     ],
 )
 def test_plain_settings_that_do_not_fit_a_method_are_refused(name: str, settings: Mapping[str, Any], message: str) -> None:

@@ -155,12 +155,12 @@ def test_explanations_are_compared_on_the_finer_grid() -> None:
 def test_cells_are_compared_at_their_positions_in_the_image() -> None:
     """The same values at other places are another map; at the same places they are compared untouched."""
     values = torch.tensor([[[0.0, 1.0, 0.0, 0.0]]])
-    here = Explanation(values, (1, 40), columns=torch.tensor([0.0, 10.0, 20.0, 30.0]))
+    shifted = Explanation(values, (1, 40), columns=torch.tensor([0.0, 10.0, 20.0, 30.0]))
     there = Explanation(values, (1, 40), columns=torch.tensor([9.0, 19.0, 29.0, 39.0]))
     again = Explanation(values * 2, (1, 40), columns=torch.tensor([0.0, 10.0, 20.0, 30.0], dtype=torch.float64))
-    assert spearman(here, again).item() == 1
-    assert on_one_grid(here, again)[0] is values
-    assert spearman(here, there).item() < 0.9
+    assert spearman(shifted, again).item() == 1
+    assert on_one_grid(shifted, again)[0] is values
+    assert spearman(shifted, there).item() < 0.9
     assert spearman(values, there).item() == 1, "a tensor beside an explanation has the same cells"
 
 

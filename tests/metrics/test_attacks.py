@@ -211,16 +211,16 @@ def test_progress_counts_every_image_and_step(small_net: SmallNet, images: Tenso
 
 def test_model_and_images_are_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:
     untouched(small_net.train())
-    before = images.clone()
+    initial = images.clone()
     images.requires_grad_()
     with torch.no_grad():
         mi_fgsm(small_net, images)
     with pytest.raises(ZeroDivisionError):
         mi_fgsm(small_net, images, progress=fails_from(0))
     assert images.grad is None
-    assert torch.equal(images, before)
+    assert torch.equal(images, initial)
     with torch.inference_mode(), pytest.raises(RuntimeError, match="no_grad"):
-        mi_fgsm(small_net, before)
+        mi_fgsm(small_net, initial)
 
 
 class Undefined(nn.Module):

@@ -18,9 +18,9 @@ from faithmap.metrics.functional.confidence import scaled
 from faithmap.model import Classifier
 
 
-def probability(seen: Tensor, gain: float = 12.0) -> Tensor:
+def probability(visible: Tensor, gain: float = 12.0) -> Tensor:
     """Of class 0, as a Patch of that mean brightness gives it."""
-    return torch.sigmoid(2 * gain * (seen - 0.5))
+    return torch.sigmoid(2 * gain * (visible - 0.5))
 
 
 def patch_map(inside: float, outside: float = 0.0) -> Tensor:

@@ -60,11 +60,11 @@ def test_a_wide_hole_equals_the_solution_of_a_sparse_direct_solver() -> None:
     index = torch.arange(side * side).view(side, side)
     total, rows, columns, weights = torch.zeros(side, side, dtype=torch.float64), [], [], []
     for (y, x), weight in NEIGHBOURS.items():
-        here = index[max(0, -y) : side - max(0, y), max(0, -x) : side - max(0, x)]
-        total.view(-1)[here.flatten()] += weight
-        rows.append(here.flatten())
-        columns.append((here + y * side + x).flatten())
-        weights.append(torch.full((here.numel(),), weight, dtype=torch.float64))
+        rows_and_columns = index[max(0, -y) : side - max(0, y), max(0, -x) : side - max(0, x)]
+        total.view(-1)[rows_and_columns.flatten()] += weight
+        rows.append(rows_and_columns.flatten())
+        columns.append((rows_and_columns + y * side + x).flatten())
+        weights.append(torch.full((rows_and_columns.numel(),), weight, dtype=torch.float64))
     places = (torch.cat(rows).numpy(), torch.cat(columns).numpy())
     sums = sparse.csr_matrix((torch.cat(weights).numpy(), places))
     means = sparse.diags(1 / total.flatten().numpy()) @ sums
@@ -125,11 +125,11 @@ def test_the_tolerance_is_one_of_the_solution(monkeypatch: pytest.MonkeyPatch) -
     """A finer one costs cycles and buys accuracy; the number of cycles hardly grows with the hole."""
     cycles = []
 
-    def counted(levels: list[GridLevel], r: Tensor) -> Tensor:
+    def counting(levels: list[GridLevel], r: Tensor) -> Tensor:
         cycles.append(r.shape[-1])
         return cycle(levels, r)
 
-    monkeypatch.setattr(multigrid, "cycle", counted)
+    monkeypatch.setattr(multigrid, "cycle", counting)
     found = {}
     for side in (32, 128):
         image, removed = torch.rand(1, 1, side, side, generator=seeded()), torch.ones(1, side, side, dtype=torch.bool)

@@ -49,13 +49,13 @@ class Module(nn.Module):
 class Fixed:
     """Hands out the same perturbed images, and masks, in order."""
 
-    def __init__(self, shown: Tensor, masks: Tensor | None = None) -> None:
-        self.images, self.masks, self.next = shown.flatten(0, 1), masks, 0
+    def __init__(self, composed: Tensor, masks: Tensor | None = None) -> None:
+        self.images, self.masks, self.next = composed.flatten(0, 1), masks, 0
 
     def __call__(self, image: Tensor, generator: torch.Generator) -> Tensor | tuple[Tensor, Tensor]:
         i, self.next = self.next, self.next + 1
-        shown = self.images[i : i + 1]
-        return shown if self.masks is None else (shown, self.masks.flatten(0, 1)[i : i + 1])
+        composed = self.images[i : i + 1]
+        return composed if self.masks is None else (composed, self.masks.flatten(0, 1)[i : i + 1])
 
 
 @pytest.mark.parametrize("perturbation", NAMES)
@@ -114,8 +114,8 @@ def literal(predicted: list[float], fallen: list[float], scaled: bool) -> tuple[
 
 @pytest.mark.parametrize("scaled", [True, False])
 def test_the_equation_taken_literally(small_net: SmallNet, images: Tensor, maps: Tensor, scaled: bool) -> None:
-    shown = torch.rand(3, 4, 3, 32, 32, generator=generator())
-    found = infidelity(small_net, images, maps, 2, perturbation=Fixed(shown), draws=4, scaled=scaled)
+    composed = torch.rand(3, 4, 3, 32, 32, generator=generator())
+    found = infidelity(small_net, images, maps, 2, perturbation=Fixed(composed), draws=4, scaled=scaled)
     pixels = Explanation(maps, (32, 32)).at().double()
     with torch.no_grad():
 
@@ -124,8 +124,8 @@ def test_the_equation_taken_literally(small_net: SmallNet, images: Tensor, maps:
             return logits.softmax(1)[:, 2].double()
 
         for i in range(3):
-            predicted = [float(((images[i] - x).double() * pixels[i]).sum()) for x in shown[i]]
-            fallen = [float(score(images[i : i + 1]) - score(x.unsqueeze(0))) for x in shown[i]]
+            predicted = [float(((images[i] - x).double() * pixels[i]).sum()) for x in composed[i]]
+            fallen = [float(score(images[i : i + 1]) - score(x.unsqueeze(0))) for x in composed[i]]
             scale, value = literal(predicted, fallen, scaled)
             assert float(found.scale[i]) == pytest.approx(scale, rel=1e-4)
             assert float(found.value[i]) == pytest.approx(value, rel=1e-4)
@@ -141,12 +141,12 @@ def test_values_equal_those_of_captum(small_net: SmallNet, images: Tensor, scale
     metrics = pytest.importorskip("captum.metrics")
     attributions = torch.randn(images.shape, generator=generator(7))
     masks = (torch.rand(3, 6, 32, 32, generator=generator(8)) < 0.3).float()
-    shown = images.unsqueeze(1) * (1 - masks.unsqueeze(2)) + 0.25 * masks.unsqueeze(2)
-    taken = masks.unsqueeze(2).expand_as(shown) if reading == "global" else images.unsqueeze(1) - shown
+    composed = images.unsqueeze(1) * (1 - masks.unsqueeze(2)) + 0.25 * masks.unsqueeze(2)
+    taken = masks.unsqueeze(2).expand_as(composed) if reading == "global" else images.unsqueeze(1) - composed
     small_net.eval()
     wanted = metrics.infidelity(
         lambda x: small_net(x).softmax(1),
-        lambda inputs: (taken.flatten(0, 1), shown.flatten(0, 1)),
+        lambda inputs: (taken.flatten(0, 1), composed.flatten(0, 1)),
         images,
         attributions,
         target=1,
@@ -158,7 +158,7 @@ def test_values_equal_those_of_captum(small_net: SmallNet, images: Tensor, scale
         images,
         attributions,
         1,
-        perturbation=Fixed(shown, masks),
+        perturbation=Fixed(composed, masks),
         draws=6,
         reading=reading,
         scaled=scaled,
@@ -253,24 +253,26 @@ def test_a_draw_is_the_same_however_many_are_drawn_at_once(draw: Callable[..., T
 
 
 def test_no_graph_is_kept(images: Tensor, maps: Tensor) -> None:
-    seen: list[bool] = []
+    calls: list[bool] = []
 
     def means(x: Tensor) -> Tensor:
-        seen.append(torch.is_grad_enabled())
+        calls.append(torch.is_grad_enabled())
         return x.mean((2, 3))
 
     model = Module(means)
     found = infidelity(model, images, Explanation(maps.requires_grad_(), (32, 32)), 0, draws=2)
-    assert seen == [False, False]
+    assert calls == [False, False]
     assert not found.predicted.requires_grad
 
 
 def test_a_gaussian_is_the_baseline_with_noise() -> None:
     images = torch.rand(2, 3, 40, 40, generator=generator())
-    shown = Gaussian("grey", std=0.1, limits=None).prepare(images)[1](50, generator()).images
-    assert float(shown.mean()) == pytest.approx(0.5, abs=1e-3)
-    assert float(shown.std()) == pytest.approx(0.1, rel=0.01)
-    assert float(shown[0].flatten().dot(shown[1].flatten()) / 4800) == pytest.approx(0.25, abs=3e-3), "pixels are independent"
+    composed = Gaussian("grey", std=0.1, limits=None).prepare(images)[1](50, generator()).images
+    assert float(composed.mean()) == pytest.approx(0.5, abs=1e-3)
+    assert float(composed.std()) == pytest.approx(0.1, rel=0.01)
+    assert float(composed[0].flatten().dot(composed[1].flatten()) / 4800) == pytest.approx(0.25, abs=3e-3), (
+        "pixels are independent"
+    )
     assert torch.allclose(Gaussian("blur", std=0).prepare(images)[1](1, generator()).images[0], Blur()(images)[1])
     cut = Gaussian().prepare(images)[0](50, generator()).images
     assert cut.min() == 0
@@ -361,9 +363,9 @@ def test_lower_precision_keeps_the_value(small_net: SmallNet, images: Tensor, ma
 
 
 def test_progress_counts_draws(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
-    infidelity(small_net, images, maps, draws=10, chunk_size=16, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(16, 30), (30, 30)]
+    calls: list[tuple[int, int]] = []
+    infidelity(small_net, images, maps, draws=10, chunk_size=16, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(16, 30), (30, 30)]
 
 
 def test_passes_are_full_and_never_larger_than_a_chunk(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
@@ -392,9 +394,9 @@ def test_a_model_may_change_its_input_in_place(images: Tensor, maps: Tensor, per
 
 
 def test_a_perturbation_may_change_its_image_in_place(small_net: SmallNet, images: Tensor, maps: Tensor) -> None:
-    before = images.clone()
+    initial = images.clone()
     infidelity(small_net, images, maps, draws=3, perturbation=lambda image, generator: image.zero_())
-    assert torch.equal(images, before)
+    assert torch.equal(images, initial)
 
 
 def test_the_model_is_left_unchanged_also_after_an_error(
@@ -412,10 +414,10 @@ def test_the_model_is_left_unchanged_also_after_an_error(
 
 
 def test_a_score_that_is_nan_is_an_error(images: Tensor, maps: Tensor) -> None:
-    model, shown = Linear(torch.ones(3, 32, 32)), torch.zeros(3, 3, 3, 32, 32)
-    shown[1, 1:, 0, 0, 0] = math.nan
+    model, composed = Linear(torch.ones(3, 32, 32)), torch.zeros(3, 3, 3, 32, 32)
+    composed[1, 1:, 0, 0, 0] = math.nan
     with pytest.raises(ValueError, match=r"image 1: .* in 2 of 3 draws"):
-        infidelity(model, images, maps, 0, draws=3, perturbation=Fixed(shown))
+        infidelity(model, images, maps, 0, draws=3, perturbation=Fixed(composed))
 
 
 def test_a_model_that_returns_nan_for_perturbed_images_is_an_error(images: Tensor, maps: Tensor) -> None:
@@ -433,10 +435,10 @@ def test_an_infinite_pixel_is_an_error_also_if_the_model_ignores_it(images: Tens
 
 
 def test_passes_run_in_the_precision_of_autocast(images: Tensor, maps: Tensor) -> None:
-    seen: list[torch.dtype] = []
+    calls: list[torch.dtype] = []
 
     def means(x: Tensor) -> Tensor:
-        seen.append((x.flatten(2) @ x.flatten(2).mT).dtype)
+        calls.append((x.flatten(2) @ x.flatten(2).mT).dtype)
         return x.mean((2, 3))
 
     infidelity(
@@ -447,7 +449,7 @@ def test_passes_run_in_the_precision_of_autocast(images: Tensor, maps: Tensor) -
         draws=1,
         autocast=torch.bfloat16,
     )
-    assert seen == [torch.bfloat16] * 2
+    assert calls == [torch.bfloat16] * 2
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,8 @@ def slowly(heatmap: Tensor, mask: Tensor) -> tuple[float, float, float]:
     distance = min(math.hypot(top[0] - r, top[1] - c) for r, c in own)
     mass = sum(max(float(heatmap[p]), 0) for p in places)
     energy = sum(max(float(heatmap[p]), 0) for p in places if mask[p]) / mass
-    seen = [p for p in own if p in set(places)]
-    rank = sum(bool(mask[p]) for p in ranked[: len(seen)]) / len(seen)
+    covered = [p for p in own if p in set(places)]
+    rank = sum(bool(mask[p]) for p in ranked[: len(covered)]) / len(covered)
     return distance, energy, rank
 
 
@@ -306,10 +306,10 @@ def test_values_have_the_precision_of_the_maps_and_at_least_single() -> None:
 
 def test_inputs_are_not_changed() -> None:
     maps = noise(1, 4, 4).requires_grad_()
-    before = maps.detach().clone()
+    initial = maps.detach().clone()
     for function in ALL:
         assert not function(maps, [[(0, 0, 2, 2)]]).requires_grad
-    assert torch.equal(maps, before)
+    assert torch.equal(maps, initial)
     assert maps.grad is None
 
 

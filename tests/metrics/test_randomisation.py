@@ -95,8 +95,8 @@ def values(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    return {name.removeprefix("module.") for name, value in after.items() if not torch.equal(value, before[name])}
+def changed(initial: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name.removeprefix("module.") for name, value in after.items() if not torch.equal(value, initial[name])}
 
 
 def watching(model: nn.Module, images: Tensor, **settings: Any) -> tuple[Randomisation, list[dict[str, Tensor]]]:
@@ -162,10 +162,10 @@ def test_cascading_ends_in_a_random_model_and_independent_randomises_one_layer_a
     with torch.no_grad():
         small_net.norm.weight.uniform_()
         given(small_net.norm.running_var).uniform_()
-    before = values(untouched(small_net))
+    initial = values(untouched(small_net))
     checked, (first, *states) = watching(small_net, images)
     _, (_, *alone) = watching(small_net, images, mode="independent")
-    assert changed(before, first) == set()
+    assert changed(initial, first) == set()
     layers = {
         "head": {"head.weight", "head.bias"},
         "conv2": {"conv2.weight", "conv2.bias"},
@@ -174,18 +174,18 @@ def test_cascading_ends_in_a_random_model_and_independent_randomises_one_layer_a
     }
     assert list(checked.layers) == list(layers)
     for i, (state, lonely) in enumerate(zip(states, alone, strict=True)):
-        assert changed(before, state) == set().union(*list(layers.values())[: i + 1])
-        assert changed(before, lonely) == list(layers.values())[i]
-        for name in changed(before, lonely):
+        assert changed(initial, state) == set().union(*list(layers.values())[: i + 1])
+        assert changed(initial, lonely) == list(layers.values())[i]
+        for name in changed(initial, lonely):
             assert torch.equal(lonely[name], states[-1][name]), "a layer forgets alike, alone and with others"
     assert torch.equal(states[-1]["norm.running_var"], torch.ones(8))
 
 
 def test_every_kind_of_parameter_is_randomised(everything: Everything, images: Tensor, untouched: Untouched) -> None:
-    before = values(untouched(everything))
+    initial = values(untouched(everything))
     checked, (_, *states) = watching(everything, images)
-    assert changed(before, states[-1]) == before.keys() - {"norm.bias", "seen"}, "0 before and after; no parameter"
-    assert torch.equal(states[-1]["token"].flatten().sort().values, before["token"].flatten().sort().values)
+    assert changed(initial, states[-1]) == initial.keys() - {"norm.bias", "seen"}, "0 before and after; no parameter"
+    assert torch.equal(states[-1]["token"].flatten().sort().values, initial["token"].flatten().sort().values)
     assert not states[-1]["attention.in_proj_bias"].any(), "torch's attention begins with 0"
     assert torch.equal(states[-1]["tied.weight"], states[-1]["shared.weight"])
     assert torch.equal(states[-1]["norm.weight"], torch.ones(12))
@@ -200,11 +200,11 @@ def test_layers_are_randomised_from_the_output_down(everything: Everything, imag
 
 
 def test_attention_and_its_projection_are_separate_layers(everything: Everything, images: Tensor) -> None:
-    before = values(everything)
+    initial = values(everything)
     _, (_, state) = watching(everything, images, layers=["attention.out_proj"])
-    assert changed(before, state) == {"attention.out_proj.weight", "attention.out_proj.bias"}
+    assert changed(initial, state) == {"attention.out_proj.weight", "attention.out_proj.bias"}
     randomise_layer("attention", everything.attention, 0, "initialiser")
-    assert changed(before, values(everything)) == {"attention.in_proj_weight", "attention.in_proj_bias"}
+    assert changed(initial, values(everything)) == {"attention.in_proj_weight", "attention.in_proj_bias"}
 
 
 def test_an_initialiser_that_makes_new_parameters_leaves_the_old_ones_in_place(images: Tensor) -> None:
@@ -232,11 +232,11 @@ def test_parameters_that_the_initialiser_omits_are_permuted() -> None:
             self.scale = nn.Parameter(torch.rand(9))
 
     layer = Scaled()
-    before = values(layer)
+    initial = values(layer)
     randomise_layer("scaled", layer, 0, "initialiser")
-    assert changed(before, values(layer)) == {"weight", "bias", "scale"}
-    assert torch.equal(layer.scale.sort().values, before["scale"].sort().values)
-    assert not torch.equal(layer.weight.flatten().sort().values, before["weight"].flatten().sort().values)
+    assert changed(initial, values(layer)) == {"weight", "bias", "scale"}
+    assert torch.equal(layer.scale.sort().values, initial["scale"].sort().values)
+    assert not torch.equal(layer.weight.flatten().sort().values, initial["weight"].flatten().sort().values)
 
 
 def test_a_stage_is_a_layer_or_a_block_by_name_or_as_a_module(everything: Everything, images: Tensor) -> None:
@@ -244,12 +244,12 @@ def test_a_stage_is_a_layer_or_a_block_by_name_or_as_a_module(everything: Everyt
     layers: Sequence[str | nn.Module] = ["patch", everything.attention, "module.head"]
     checked = randomisation(explainer, images, layers=layers)
     assert list(checked.layers) == ["head", "attention", "patch"]
-    before = values(explainer.model)
+    initial = values(explainer.model)
     _, (_, *states) = watching(explainer.model, images, layers=["attention", everything])
-    assert "attention.out_proj.weight" in changed(before, states[0 if checked.layers[0] == "attention" else 1])
+    assert "attention.out_proj.weight" in changed(initial, states[0 if checked.layers[0] == "attention" else 1])
     checked, (_, state) = watching(explainer.model, images, layers=[explainer.model])
     assert checked.layers == ("the whole model",)
-    assert len(changed(before, state)) == len(before) - 2
+    assert len(changed(initial, state)) == len(initial) - 2
 
 
 def test_the_target_is_resolved_once_by_the_trained_model(small_net: SmallNet, images: Tensor) -> None:
@@ -339,9 +339,9 @@ def test_no_state_of_a_random_generator_changes(everything: Everything, images: 
     def noisy(model: nn.Module, images: Tensor, target: object) -> Tensor:
         return torch.rand(len(images), 8, 8)
 
-    before = torch.get_rng_state()
+    initial = torch.get_rng_state()
     checked = randomisation(Explains(everything, noisy), images)
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), initial)
     assert torch.equal(checked.spearman, torch.ones_like(checked.spearman)), "the same noise at every stage"
 
 
@@ -423,9 +423,9 @@ def test_warnings_about_random_models_are_not_passed_on(small_net: SmallNet, ima
         return brightness(model, images, target)
 
     explainer = Explains(small_net, warns)
-    with pytest.warns(LowConfidenceWarning) as seen:
+    with pytest.warns(LowConfidenceWarning) as caught:
         randomisation(explainer, images)
-    assert len(seen) == 1
+    assert len(caught) == 1
 
 
 def test_heatmaps_of_the_stages_are_kept_and_progress_is_reported(small_net: SmallNet, images: Tensor) -> None:
@@ -518,20 +518,20 @@ def test_a_model_with_folded_batch_norm_is_checked_and_restored(images: Tensor, 
     explainer = GradCAM(folded, relu=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = explainer(images).heatmap
+        initial = explainer(images).heatmap
         checked = randomisation(explainer, images, layers=["conv2", "conv1", "head"], keep_heatmaps=True)
         fresh = randomisation(GradCAM(folded, relu=False), images)
         after = explainer(images).heatmap
     assert checked.layers == fresh.layers == ("head", "conv2", "conv1")
     assert torch.equal(checked.spearman, fresh.spearman), "what an explainer remembers of a layer is not its weights"
-    assert torch.equal(before, after)
+    assert torch.equal(initial, after)
     assert torch.equal(given(checked.original.target), folded(images).argmax(dim=1))
 
 
 def test_values_are_put_back_in_place(small_net: SmallNet) -> None:
     """No parameter is exchanged: an optimiser of the user's still holds the right ones."""
-    before = {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()}
+    initial = {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()}
     trained = TrainedState(small_net)
     with trained.restored():
         randomise_layer("conv2", small_net.conv2, 0, "initialiser")
-    assert {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()} == before
+    assert {name: (id(p), p.data_ptr()) for name, p in small_net.named_parameters()} == initial

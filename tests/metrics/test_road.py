@@ -76,7 +76,7 @@ def test_the_scores_are_those_of_the_imputed_images(small_net: SmallNet, images:
 def test_every_image_is_scored_for_every_batching(small_net: SmallNet, maps: Tensor, chunk_size: int) -> None:
     """With the same noise, which is the image's own."""
     images, maps = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(1)), maps[[0, 1, 2, 0, 1]]
-    target, seen = [0, 1, 2, 3, 4], []
+    target, inputs = [0, 1, 2, 3, 4], []
     together = road(small_net, images, maps, target, noise_std=0.05, fractions=[0.2, 0.7])
     assert len(together) == 5
     assert len(set(together.difference.tolist())) == 5
@@ -93,12 +93,12 @@ def test_every_image_is_scored_for_every_batching(small_net: SmallNet, maps: Ten
         noise_std=0.05,
         fractions=[0.2, 0.7],
         chunk_size=chunk_size,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total: inputs.append((done, total)),
     )
     assert torch.allclose(chunked.most.scores, together.most.scores, atol=1e-5)
     assert torch.allclose(chunked.least.scores, together.least.scores, atol=1e-5)
-    assert seen[-1] == (5, 5)
-    assert len(seen) == -(-5 // chunk_size)
+    assert inputs[-1] == (5, 5)
+    assert len(inputs) == -(-5 // chunk_size)
 
 
 def test_at_most_one_chunk_of_images_is_in_memory(monkeypatch: pytest.MonkeyPatch, images: Tensor, maps: Tensor) -> None:
@@ -111,9 +111,9 @@ def test_at_most_one_chunk_of_images_is_in_memory(monkeypatch: pytest.MonkeyPatc
             passed.append(len(x))
             return x.mean(dim=(2, 3))
 
-    def recorded(shown: Tensor, removed: Tensor, tolerance: float) -> Tensor:
-        solved.append(len(shown))
-        return linear_imputation(shown, removed, tolerance=tolerance)
+    def recorded(composed: Tensor, removed: Tensor, tolerance: float) -> Tensor:
+        solved.append(len(composed))
+        return linear_imputation(composed, removed, tolerance=tolerance)
 
     monkeypatch.setattr(module, "linear_imputation", recorded)
     road(Sizes(), images, maps, 0, chunk_size=2)
@@ -145,15 +145,15 @@ def test_exact_counts_on_a_sparse_map() -> None:
     """A threshold would remove every zero at once."""
     sparse, image = torch.zeros(1, 8, 8), torch.zeros(1, 1, 8, 8)
     sparse[0, 3, 3] = 1
-    seen: list[int] = []
+    inputs: list[int] = []
 
     class Counting(torch.nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            seen.extend((x != 0).sum(dim=(1, 2, 3)).tolist())
+            inputs.extend((x != 0).sum(dim=(1, 2, 3)).tolist())
             return torch.zeros(len(x), 2)
 
     result = road(Counting(), image, sparse, 0, fractions=[0.12, 0.25, 0.5], noise_std=1.0)
-    assert seen[1:] == [8, 16, 32] * 2
+    assert inputs[1:] == [8, 16, 32] * 2
     assert result.most.fractions.tolist() == [8 / 64, 0.25, 0.5]
 
 

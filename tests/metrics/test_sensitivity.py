@@ -67,23 +67,23 @@ def test_nothing_moves_without_a_disturbance_or_an_answer_to_it(images: Tensor) 
 def test_disturbed_images_stay_in_the_ball_and_in_the_range(images: Tensor) -> None:
     images[0] = (images[0] > 0.5).float()
     images[1, 0, 0, 0] = 1.0005
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def explain(x: Tensor) -> Tensor:
-        seen.append(x)
+        inputs.append(x)
         return x
 
     sensitivity(explain, images, radius=0.1, draws=4)
-    clean, disturbed = seen[0], seen[1].view(3, 4, *images.shape[1:])
+    clean, disturbed = inputs[0], inputs[1].view(3, 4, *images.shape[1:])
     assert torch.equal(clean, images)
     assert (disturbed - images.unsqueeze(1)).abs().max() <= 0.1 + 1e-6
     assert disturbed.min() >= 0
     assert disturbed.max() <= 1.0005
     assert (disturbed[1, :, 0, 0, 0] > 0.9).all()
     sensitivity(explain, images, radius=0.1, draws=4, limits=None)
-    free = seen[3].view(3, 4, *images.shape[1:]) - images.unsqueeze(1)
-    assert seen[3].min() < -0.09
-    assert seen[3].max() > 1.09
+    free = inputs[3].view(3, 4, *images.shape[1:]) - images.unsqueeze(1)
+    assert inputs[3].min() < -0.09
+    assert inputs[3].max() > 1.09
     assert float(free.mean()) == pytest.approx(0, abs=1e-3)
     assert float(free.std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.01)
 
@@ -128,14 +128,14 @@ def test_an_explainer_that_draws_draws_the_same_on_both_sides(small_net: SmallNe
 
 def sensitivity_seen(explain: Callable[..., Any], images: Tensor) -> Tensor:
     """The clean maps that the metric saw."""
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def watched(images: Tensor, generator: list[torch.Generator]) -> Tensor:
-        seen.append(explain(images, generator))
-        return seen[-1]
+        inputs.append(explain(images, generator))
+        return inputs[-1]
 
     sensitivity(watched, images, draws=1)
-    return seen[0]
+    return inputs[0]
 
 
 def test_the_class_is_settled_on_the_clean_images() -> None:
@@ -203,14 +203,14 @@ def test_a_module_is_known_by_its_forward(images: Tensor) -> None:
 
 
 def test_the_callers_graph_is_left_unchanged(images: Tensor) -> None:
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
 
     def explain(x: Tensor) -> Tensor:
-        seen.append(x)
+        inputs.append(x)
         return x
 
     sensitivity(explain, images.requires_grad_(), draws=2)
-    assert [x.requires_grad for x in seen] == [False, False]
+    assert [x.requires_grad for x in inputs] == [False, False]
 
 
 def test_cautions_are_given_once(images: Tensor) -> None:
@@ -225,21 +225,21 @@ def test_cautions_are_given_once(images: Tensor) -> None:
 
 
 def test_progress_counts_disturbed_maps(images: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
-    sensitivity(itself, images, draws=5, chunk_size=8, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(8, 15), (15, 15)]
+    inputs: list[tuple[int, int]] = []
+    sensitivity(itself, images, draws=5, chunk_size=8, progress=lambda done, total: inputs.append((done, total)))
+    assert inputs == [(8, 15), (15, 15)]
 
 
 def test_model_and_images_are_left_unchanged_also_after_an_error(
     small_net: SmallNet, images: Tensor, untouched: Untouched
 ) -> None:
     untouched(small_net.train())
-    before = images.clone()
+    initial = images.clone()
     explain = GradCAM(small_net, target_layer="conv2")
     sensitivity(explain, images, draws=2)
     with pytest.raises(ZeroDivisionError):
         sensitivity(explain, images, draws=2, progress=fails_from(0))
-    assert torch.equal(images, before)
+    assert torch.equal(images, initial)
     assert not images.requires_grad
 
 

@@ -219,9 +219,9 @@ def test_user_errors_are_one_line(
     arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tree: ListFiles
 ) -> None:
     photo("cat.png")
-    before = tree()
+    initial = tree()
     assert message in faith("adversarial", *(() if arguments[0] == "nowhere.png" else ("cat.png",)), *arguments).complaint
-    assert tree() == before
+    assert tree() == initial
 
 
 @pytest.mark.usefixtures("sketch")

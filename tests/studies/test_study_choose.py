@@ -186,10 +186,10 @@ def test_user_errors_are_one_line(
     arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tmp_path: Path
 ) -> None:
     photo("cat.png")
-    before = {path.name for path in tmp_path.iterdir()}
+    initial = {path.name for path in tmp_path.iterdir()}
     complaint = faith("choose", *(() if arguments[0].endswith(".png") else ("cat.png",)), *arguments).complaint
     assert message in complaint
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == initial
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90.0), ("2m", 120.0), ("1h", 3600.0), ("1.5m", 90.0)])
@@ -220,7 +220,7 @@ def test_an_interrupted_choice_leaves_nothing(
     faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch, tree: ListFiles
 ) -> None:
     photo("cat.png")
-    before = tree()
+    initial = tree()
 
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
@@ -231,7 +231,7 @@ def test_an_interrupted_choice_leaves_nothing(
             run = faith("choose", "cat.png", *QUICK)
         assert run.code == 130
         assert "interrupted" in run.err
-        assert tree() == before
+        assert tree() == initial
 
 
 def test_a_choice_is_recognised_as_a_result_and_replaced_as_a_whole(
@@ -241,7 +241,7 @@ def test_a_choice_is_recognised_as_a_result_and_replaced_as_a_whole(
     assert faith("choose", ".", *QUICK).code == 0
     assert "exists; give --overwrite" in faith("choose", ".", *QUICK).complaint
     assert faith("choose", ".", "--overwrite", *QUICK).code == 0, "the picture is no photograph to choose with"
-    before = tree()
+    initial = tree()
 
     def broken(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
@@ -250,13 +250,13 @@ def test_a_choice_is_recognised_as_a_result_and_replaced_as_a_whole(
     assert (
         "faithmap-choice: cannot be written (No space left on device)" in faith("choose", ".", "--overwrite", *QUICK).complaint
     )
-    assert tree() == before
+    assert tree() == initial
 
 
 def test_foreign_files_are_not_replaced(faith: Cli, photo: WriteImage, tmp_path: Path, tree: ListFiles) -> None:
     photo("cat.png")
     (tmp_path / "faithmap-choice").mkdir()
     (tmp_path / "faithmap-choice" / "diary.txt").write_text("mine")
-    before = tree()
+    initial = tree()
     assert "faithmap-choice is not replaced" in faith("choose", "cat.png", "--overwrite", *QUICK).complaint
-    assert tree() == before
+    assert tree() == initial

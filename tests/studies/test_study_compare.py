@@ -89,10 +89,10 @@ def test_user_errors_are_one_line(
     arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tmp_path: Path
 ) -> None:
     photo("cat.png")
-    before = {path.name for path in tmp_path.iterdir()}
+    initial = {path.name for path in tmp_path.iterdir()}
     complaint = faith("compare", *(() if arguments[0].endswith(".png") else ("cat.png",)), *arguments).complaint
     assert message in complaint
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == initial
 
 
 def test_lack_of_memory_names_the_chunk_option(faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,6 @@ def test_user_errors_are_one_line(
     arguments: tuple[Any, ...], message: str, faith: Cli, photo: WriteImage, tmp_path: Path
 ) -> None:
     photo("cat.png")
-    before = {path.name for path in tmp_path.iterdir()}
+    initial = {path.name for path in tmp_path.iterdir()}
     assert message in faith("saturation", "cat.png", *arguments).complaint
-    assert {path.name for path in tmp_path.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == initial

@@ -28,8 +28,8 @@ def test_from_photographs_to_a_map(faith: Cli, photos: Path, tmp_path: Path) -> 
     assert (run.code, run.err) == (0, "")
     assert run.out.startswith("masker   masker.safetensors, for spots\ntrained  4 steps on 3 images\nloss     ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["masker.safetensors", "photos"]
-    shown = faith("explain", "photos/1.png", "--method", "learned_mask", "--masker", "masker.safetensors")
-    assert shown.code == 0
+    explained = faith("explain", "photos/1.png", "--method", "learned_mask", "--masker", "masker.safetensors")
+    assert explained.code == 0
     record = record_in(tmp_path / "faithmap-results" / "1")
     assert record["method"]["name"] == "LearnedMask"
     assert record["method"]["settings"]["masker"]["steps"] == 4
@@ -101,18 +101,18 @@ def test_user_errors_are_one_line_and_leave_nothing(
 ) -> None:
     (tmp_path / "text.jpg").write_text("Dear diary")
     assert faith("train-masker", "photos", "--out", "made", "--steps", 2, *TINY).code == 0
-    before = tree()
+    initial = tree()
     given, expected = WRONG[name]
     given = given if "--channels" in given else (*given, *TINY)
     assert expected in faith("train-masker", *given).complaint
-    assert tree() == before
+    assert tree() == initial
 
 
 def test_a_masker_of_another_model_or_of_none_is_refused(
     faith: Cli, photos: Path, tree: ListFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert faith("train-masker", "photos", "--steps", 1, *TINY).code == 0
-    before = tree()
+    initial = tree()
     ask = ("explain", "photos/1.png", "--method", "learned_mask")
     assert "learned_mask needs a network that was trained for the model; 'faithmap train-masker' makes" in faith(*ask).complaint
     assert "photos/1.png: is damaged, or no file of a masker" in faith(*ask, "--masker", "photos/1.png").complaint
@@ -133,7 +133,7 @@ def test_a_masker_of_another_model_or_of_none_is_refused(
     assert "the masker was trained for spots with weights abc, not for spots with weights def" in complaint
     resumed = faith("train-masker", "photos", "--steps", 2, "--resume", *TINY).complaint
     assert resumed.startswith("masker.safetensors: the masker was trained for spots with weights abc")
-    assert tree() == before
+    assert tree() == initial
 
 
 def test_photographs_of_several_sizes_are_refused(
@@ -155,7 +155,7 @@ def test_photographs_of_several_sizes_are_refused(
 def test_a_full_disk_is_one_line_and_leaves_no_partial_file(
     faith: Cli, photos: Path, tree: ListFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = tree()
+    initial = tree()
 
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
@@ -163,7 +163,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_partial_file(
     monkeypatch.setattr("faithmap.methods.masks.masker_files.os.fsync", full)
     complaint = faith("train-masker", "photos", "--steps", 1, *TINY).complaint
     assert complaint == "masker.safetensors: cannot be written (No space left on device); give another --out"
-    assert tree() == before
+    assert tree() == initial
 
 
 def test_images_that_are_not_cached_are_read_again(

@@ -37,11 +37,11 @@ def words(figure: Figure) -> str:
 
 def test_six_pictures(image: Tensor, check: AdversarialCheck) -> None:
     figure = adversarial_panel(image, check, labels=LABELS)
-    shown = [drawn(ax) for ax in figure.axes[:5]]
-    assert np.array_equal(shown[0], to_bytes(image))
-    assert np.array_equal(shown[1], to_bytes(check.attack.images))
-    assert np.array_equal(shown[3], to_bytes(overlay(image, placed(check.clean, image))))
-    assert np.array_equal(shown[4], to_bytes(overlay(check.attack.images, placed(check.adversarial, image))))
+    pictures = [drawn(ax) for ax in figure.axes[:5]]
+    assert np.array_equal(pictures[0], to_bytes(image))
+    assert np.array_equal(pictures[1], to_bytes(check.attack.images))
+    assert np.array_equal(pictures[3], to_bytes(overlay(image, placed(check.clean, image))))
+    assert np.array_equal(pictures[4], to_bytes(overlay(check.attack.images, placed(check.adversarial, image))))
     assert figure.axes[0].get_xlabel() == "emerald, probability 0.800"
     assert figure.axes[1].get_xlabel() == "sapphire, probability 0.600"
     assert figure.axes[2].get_xlabel() == "magnified 10 times, grey is no change"

@@ -41,8 +41,8 @@ def test_first_and_last_frames_are_image_and_baseline(
     first, last = animation_frames(image, explanation, None, evidence, torch.tensor([0, 50]))
     blurred = to_bytes(make_baseline("blur", image))
     for frame, expected in ((first, (to_bytes(image), blurred)), (last, (blurred, to_bytes(image)))):
-        for shown, wanted in zip(pictures(frame), expected, strict=True):
-            assert np.abs(shown.astype(int) - wanted).max() <= 1
+        for picture, wanted in zip(pictures(frame), expected, strict=True):
+            assert np.abs(picture.astype(int) - wanted).max() <= 1
 
 
 def test_the_pictures_of_a_frame_have_the_scores_of_the_curves(
@@ -51,23 +51,23 @@ def test_the_pictures_of_a_frame_have_the_scores_of_the_curves(
     for step, frame in zip(
         (3, 20, 41), animation_frames(image, explanation, None, evidence, torch.tensor([3, 20, 41])), strict=True
     ):
-        for shown, curve in zip(pictures(frame), (evidence.deletion, evidence.insertion), strict=True):
-            tensor = torch.from_numpy(shown.copy()).permute(2, 0, 1)[None].float() / 255
+        for picture, curve in zip(pictures(frame), (evidence.deletion, evidence.insertion), strict=True):
+            tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
             assert float(model(tensor).softmax(1)[0, 1]) == pytest.approx(float(curve.scores[0, step]), abs=0.002)
 
 
 def test_curves_grow_with_the_frames(evidence: DeletionInsertion) -> None:
     renderer = FrameRenderer(evidence, (160, 240), "probability")
     blank = {kind: np.full((160, 240, 3), 255, np.uint8) for kind in KINDS}
-    before = renderer.frame(10, blank)
+    initial = renderer.frame(10, blank)
     after = renderer.frame(30, blank)
-    assert bool((before != after).any())
+    assert bool((initial != after).any())
     for kind, curve in zip(KINDS, (evidence.deletion, evidence.insertion), strict=True):
         x, y = renderer.moving[kind].line.get_data()
         np.testing.assert_array_equal(x, curve.fractions[:31].double())
         np.testing.assert_array_equal(y, curve.scores[0, :31].double())
         assert renderer.moving[kind].caption.get_text() == f"{kind}  {float(curve.scores[0, 30]):.3f}"
-    np.testing.assert_array_equal(renderer.frame(10, blank), before)
+    np.testing.assert_array_equal(renderer.frame(10, blank), initial)
 
 
 @pytest.mark.parametrize(("suffix", "count"), [(".gif", 51), (".webp", 6), (".GIF", 3)])
@@ -109,9 +109,9 @@ def test_background_stays_white_beside_nearly_white_images(tmp_path: Path) -> No
     frames = rng.integers(240, 255, (4, 64, 64, 3), dtype=np.uint8)
     frames[:, :8] = 255
     write_animation(list(frames), [100] * 4, tmp_path / "a.gif")
-    for shown, frame in zip(read(tmp_path / "a.gif")[0], frames, strict=True):
-        assert shown[:8].min() == 255
-        assert np.abs(shown.astype(int) - frame).mean() < 4
+    for picture, frame in zip(read(tmp_path / "a.gif")[0], frames, strict=True):
+        assert picture[:8].min() == 255
+        assert np.abs(picture.astype(int) - frame).mean() < 4
 
 
 def test_few_frames_are_spread_evenly_over_the_curves(

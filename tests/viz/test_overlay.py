@@ -73,8 +73,8 @@ def test_result_has_the_dtype_of_the_image() -> None:
 def test_heat_does_not_depend_on_the_brightness_of_the_image() -> None:
     heat = torch.rand(1, 6, 4, generator=torch.Generator().manual_seed(3))
     dark, bright = (overlay(torch.full((1, 3, 6, 4), x), heat, saturation=1) for x in (0.0, 1.0))
-    shown = 0.8 * (heat - heat.min()) / (heat.max() - heat.min())
-    torch.testing.assert_close(bright - dark, (1 - shown).unsqueeze(1).expand(-1, 3, -1, -1))
+    scaled_heat = 0.8 * (heat - heat.min()) / (heat.max() - heat.min())
+    torch.testing.assert_close(bright - dark, (1 - scaled_heat).unsqueeze(1).expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("heat", [torch.zeros(1, 1, 3), torch.full((1, 1, 3), torch.nan), torch.full((1, 1, 3), torch.inf)])
@@ -106,8 +106,8 @@ def test_hot_cell_is_drawn_at_its_position_in_the_original_image(size: tuple[int
     heat[0, cell[0], cell[1]] = 1
     photo = torch.zeros(1, 3, *size)
     result = overlay(photo, placed(Explanation(heat, (28, 28)), photo, geometry), opacity=1)
-    seen = ~placed(Explanation(heat, (28, 28)), photo, geometry)[0].isnan()
-    hot = (result[0].sum(dim=0) * seen).flatten().argmax()
+    visible = ~placed(Explanation(heat, (28, 28)), photo, geometry)[0].isnan()
+    hot = (result[0].sum(dim=0) * visible).flatten().argmax()
     row, column = divmod(int(hot), size[1])
     window, scale = geometry.window(size), min(size) / 32
     assert abs(row + 0.5 - window.top - (cell[0] + 0.5) * scale) <= 0.5 * scale + 0.5

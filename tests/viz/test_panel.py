@@ -92,8 +92,8 @@ def test_a_given_title_replaces_the_default(image: Tensor, explanation: Explanat
 def test_name_too_long_for_the_title_leaves_the_probability_in_place(
     image: Tensor, explanation: Explanation, evidence: DeletionInsertion
 ) -> None:
-    shown = " ".join(text.get_text() for text in show(image, explanation, evidence, labels=["stone, " * 50] * 3).texts)
-    assert f" …, probability {float(evidence.deletion.scores[0, 0]):.3f}" in shown
+    drawn_text = " ".join(text.get_text() for text in show(image, explanation, evidence, labels=["stone, " * 50] * 3).texts)
+    assert f" …, probability {float(evidence.deletion.scores[0, 0]):.3f}" in drawn_text
 
 
 @pytest.mark.parametrize("value", [0.0, torch.nan])
@@ -114,8 +114,8 @@ def test_heat_is_on_its_place_of_the_original_photograph(size: tuple[int, int]) 
     heat[0, 4, 21] = 1
     figure = show(geometry(photo), Explanation(heat, (28, 28)), photo=photo, geometry=geometry)
     window, scale = geometry.window(size), min(size) / 32
-    seen = ~placed(Explanation(heat, (28, 28)), photo, geometry)[0].isnan().numpy()
-    row, column = np.unravel_index((pixels(figure, 2).sum(axis=-1) * seen).argmax(), size)
+    visible = ~placed(Explanation(heat, (28, 28)), photo, geometry)[0].isnan().numpy()
+    row, column = np.unravel_index((pixels(figure, 2).sum(axis=-1) * visible).argmax(), size)
     assert abs(row + 0.5 - window.top - 4.5 * scale) <= scale
     assert abs(column + 0.5 - window.left - 21.5 * scale) <= scale
     assert pixels(figure, 0).shape == (*size, 3)

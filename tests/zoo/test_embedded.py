@@ -66,13 +66,13 @@ def literal_forward(state: dict[str, Tensor], repeats: tuple[int, ...], x: Tenso
     x = F.relu6(norm(same_conv(x, "_conv_stem", 2), "_bn0"))
     strides = [s if i == 0 else 1 for s, n in zip((1, 2, 2, 2, 1, 2, 1), repeats, strict=True) for i in range(n)]
     for index, stride in enumerate(strides):
-        block, before = f"_blocks.{index}", x
+        block, initial = f"_blocks.{index}", x
         if f"{block}._expand_conv.weight" in state:
             x = F.relu6(norm(same_conv(x, f"{block}._expand_conv"), f"{block}._bn0"))
         x = F.relu6(norm(same_conv(x, f"{block}._depthwise_conv", stride), f"{block}._bn1"))
         x = norm(same_conv(x, f"{block}._project_conv"), f"{block}._bn2")
-        if stride == 1 and x.shape == before.shape:
-            x = x + before
+        if stride == 1 and x.shape == initial.shape:
+            x = x + initial
     x = F.relu6(norm(same_conv(x, "_conv_head"), "_bn1"))
     return F.linear(x.mean(dim=(2, 3)), state["_fc.weight"], state["_fc.bias"])
 
@@ -145,10 +145,10 @@ def test_channels_last_changes_the_memory_format_only(plain: Classifier) -> None
 
 def test_random_numbers_and_defaults_do_not_change() -> None:
     torch.manual_seed(3)
-    before = torch.get_rng_state()
+    initial = torch.get_rng_state()
     with torch.inference_mode():
         model = load()
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), initial)
     assert not any(parameter.is_inference() for parameter in model.parameters())
     with torch.device("meta"):
         assert load(fold_batch_norm=False).device.type == "cpu"

@@ -115,11 +115,11 @@ def test_equation_on_known_numbers() -> None:
 def test_same_function(conv: dict[str, Any], norm: dict[str, Any], lived_in: Callable[[nn.Module], Any]) -> None:
     net = Net(**conv)
     net.bn = nn.BatchNorm2d(6, **norm)
-    before = {key: value.clone() for key, value in lived_in(net).state_dict().items()}
+    initial = {key: value.clone() for key, value in lived_in(net).state_dict().items()}
     folded = folded_copy(net, SIZE)
     assert isinstance(folded.bn, nn.Identity)
     compare(net, folded)
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert all(torch.equal(value, initial[key]) for key, value in net.state_dict().items())
     assert isinstance(net.bn, nn.BatchNorm2d)
 
 

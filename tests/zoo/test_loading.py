@@ -32,12 +32,12 @@ def photos() -> list[Image.Image]:
     return [landscape, portrait, landscape.crop((50, 0, 350, 300)), landscape.resize((90, 70))]
 
 
-def compare(shown: Any, transform: Any) -> None:
+def compare(preprocessed: Any, transform: Any) -> None:
     """What the model is shown, against the library's own transform of the PIL image."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (shown.mean, shown.std))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessed.mean, preprocessed.std))
     for photo in photos():
         expected = transform(photo) * std + mean
-        got = shown.geometry(pil_to_tensor(photo)[None] / 255)[0]
+        got = preprocessed.geometry(pil_to_tensor(photo)[None] / 255)[0]
         assert got.shape == expected.shape
         difference = (got - expected).abs()
         assert float(difference.max()) < 3 / 255
@@ -62,8 +62,8 @@ def test_preprocess_is_the_recipes_geometry(tmp_path: Path) -> None:
     photo = read_image(sample_photo("coffee"))
     transform = torchvision.models.SqueezeNet1_1_Weights.DEFAULT.transforms()
     expected = transform(Image.open(sample_photo("coffee")).convert("RGB"))
-    shown = (model.preprocess(photo) - model.mean) / model.std
-    assert float((shown[0] - expected).abs().mean()) < 0.01
+    preprocessed = (model.preprocess(photo) - model.mean) / model.std
+    assert float((preprocessed[0] - expected).abs().mean()) < 0.01
 
 
 @pytest.fixture

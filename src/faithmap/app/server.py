@@ -57,12 +57,12 @@ GRACE = 1
 def private_folder() -> Iterator[Path]:
     """A folder that only this user can read, for Gradio's temporary files; removed at the end."""
     with tempfile.TemporaryDirectory(prefix="faithmap-app-") as made:
-        before = {name: os.environ.get(name) for name in (*_QUIET, "GRADIO_TEMP_DIR")}
+        previous = {name: os.environ.get(name) for name in (*_QUIET, "GRADIO_TEMP_DIR")}
         os.environ.update(_QUIET, GRADIO_TEMP_DIR=made)
         try:
             yield Path(made)
         finally:
-            for name, value in before.items():
+            for name, value in previous.items():
                 if value is None:
                     del os.environ[name]
                 else:

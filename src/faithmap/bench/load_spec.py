@@ -27,7 +27,7 @@ FieldLocator = Callable[[FieldPath], str]
 MAX_BYTES = 2**20
 """Of a specification file."""
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _TOO_DEEP = "lists or tables are nested too deeply; give a specification like the one that 'faithmap bench init' writes"
 
 
@@ -293,7 +293,7 @@ def _collect_lines(node: Any, field: FieldPath, lines: dict[FieldPath, int], dep
 
 def template() -> str:
     """The specification that ``faithmap bench init`` writes."""
-    return (_HERE / "template.toml").read_text("utf-8")
+    return (_FOLDER / "template.toml").read_text("utf-8")
 
 
 def ready_names() -> list[str]:
@@ -305,12 +305,12 @@ def ready_names() -> list[str]:
     >>> ready_names()[:2]
     ['expected-gradcam', 'igos-table1']
     """
-    return sorted(path.stem for path in (_HERE / "ready").glob("*.toml"))
+    return sorted(path.stem for path in (_FOLDER / "ready").glob("*.toml"))
 
 
 def ready_text(name: str) -> str:
     """The text of a ready-made specification."""
-    return (_HERE / "ready" / f"{name}.toml").read_text("utf-8")
+    return (_FOLDER / "ready" / f"{name}.toml").read_text("utf-8")
 
 
 def ready_data(text: str) -> str:
@@ -325,5 +325,5 @@ def ready_data(text: str) -> str:
 
 def published_numbers(name: str) -> dict[str, Any]:
     """The paper's numbers: their source, and tables of rows that name methods of the specification."""
-    found: dict[str, Any] = json.loads((_HERE / "ready" / f"{name}.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads((_FOLDER / "ready" / f"{name}.json").read_text("utf-8"))
     return found

@@ -97,12 +97,12 @@ class LocalEngine:
         for device in self.devices:
             free_devices.put(device)
         arguments = (setup, free_devices, self.threads, list(sys.path))
-        before = set(multiprocessing.active_children())
+        previous = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(len(self.devices), context, _start_process_worker, arguments)
         try:
             yield from _submit(pool, batches(tasks, len(self.devices)), 2 * len(self.devices))
         except (KeyboardInterrupt, GeneratorExit):  # the results of running batches are not wanted
-            for child in set(multiprocessing.active_children()) - before:
+            for child in set(multiprocessing.active_children()) - previous:
                 child.terminate()
             raise
         except BrokenProcessPool as error:
@@ -209,12 +209,12 @@ def worker_context() -> BaseContext:
 
 @contextmanager
 def _torch_threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    previous = torch.get_num_threads()
+    torch.set_num_threads(count or previous)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 def all_devices() -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cyclopts.types import NonNegativeInt
 from faithmap.cli.arguments import Flag
 from faithmap.cli.bench_arguments import BenchPlanArguments, BenchRunArguments, SpecificationArguments
 from faithmap.cli.report import make_console, print_line
-from faithmap.errors import UserError, counted, user_errors, write_errors
+from faithmap.errors import UserError, quantity, user_errors, write_errors
 
 if TYPE_CHECKING:
     from faithmap.bench.load_spec import LoadedSpec
@@ -83,7 +83,7 @@ def report(
     *,
     out: Path | None = None,
     spread: Literal["interval", "error"] = "interval",
-    shown: Annotated[NonNegativeInt, Parameter(name=("--shown",))] = 2,
+    examples: Annotated[NonNegativeInt, Parameter(name=("--examples", "--shown"))] = 2,
     data: Path | None = None,
 ) -> int:
     """Write the report of a benchmark: an HTML page that works offline, a Markdown file, and the tables as CSV.
@@ -96,7 +96,7 @@ def report(
         run: folder of the run.
         out: folder of the report; by default ``report`` in the folder of the run.
         spread: what is printed below a mean: its 95 % interval, or its standard error.
-        shown: number of images of each kind: those with the best scores, the worst scores, and the largest differences.
+        examples: number of images of each kind: those with the best scores, the worst scores, and the largest differences.
         data: folder of the images, if it has moved since the run.
     """
     try:
@@ -104,10 +104,10 @@ def report(
     except ModuleNotFoundError as error:
         raise UserError(f"a report needs {error.name}, which is not installed; pip install 'faithmap[bench]'") from error
     with user_errors():
-        written = write_report(run, out, spread=spread, shown=shown, data=data)
+        written = write_report(run, out, spread=spread, examples=examples, data=data)
     console = make_console()
     counts = {"method": written.methods, "image": written.images, "failure": written.failures}
-    print_line(console, ", ".join(counted(count, what) for what, count in counts.items()))
+    print_line(console, ", ".join(quantity(count, what) for what, count in counts.items()))
     print_line(console, str(written.folder / "report.html"), "report  ", "bold")
     return 0
 

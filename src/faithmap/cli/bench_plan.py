@@ -14,7 +14,7 @@ from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.planning import dry_run, first_image, make_plan
 from faithmap.cli.bench_arguments import BenchPlanArguments
 from faithmap.cli.report import make_console, print_line
-from faithmap.errors import counted, duration
+from faithmap.errors import duration, quantity
 
 
 def show_plan(request: LoadedSpec, arguments: BenchPlanArguments) -> int:
@@ -66,8 +66,8 @@ def _lines(found: Estimate, devices: int) -> Iterator[str]:
     yield f"{'method':<{width}}  passes per image      of the metrics       time      disk"
     for part in found.methods:
         yield f"{part.method:<{width}}{_row(part, devices)}"
-    whole = "" if found.seconds is None else f", {duration(found.seconds / devices)} on {counted(devices, 'device')}"
-    parts = (counted(found.units, "unit"), counted(found.images, "image"))
+    whole = "" if found.seconds is None else f", {duration(found.seconds / devices)} on {quantity(devices, 'device')}"
+    parts = (quantity(found.units, "unit"), quantity(found.images, "image"))
     yield f"{', '.join(parts)}, {found.passes:,} passes{whole}, {_bytes(found.size)}"
     if any(part.passes is None for part in found.methods):
         yield "methods with ? have no estimate of their passes; their passes are not included"

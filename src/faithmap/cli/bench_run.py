@@ -33,7 +33,7 @@ from faithmap.bench.run import (
 )
 from faithmap.cli.bench_arguments import BenchRunArguments
 from faithmap.cli.report import make_console, print_line
-from faithmap.errors import UserError, counted, duration
+from faithmap.errors import UserError, duration, quantity
 
 
 def run_benchmark(request: LoadedSpec, arguments: BenchRunArguments) -> int:
@@ -148,7 +148,7 @@ def line_of(state: RunProgress) -> str:
         text += f", {_rate(state.done / state.seconds)} units/s, {_rate(state.images / state.seconds)} images/s"
     if state.remaining:
         text += f", {duration(state.remaining)} left"
-    return text + (f", {counted(state.failed, 'image')} failed" if state.failed else "")
+    return text + (f", {quantity(state.failed, 'image')} failed" if state.failed else "")
 
 
 def _rate(rate: float) -> str:
@@ -162,16 +162,16 @@ def _rate(rate: float) -> str:
 
 def _summary(state: RunProgress, out: Path) -> Iterator[str]:
     if state.changed:
-        yield f"changed since the start: {', '.join(state.changed)}; {counted(state.aside, 'unit')} set aside"
+        yield f"changed since the start: {', '.join(state.changed)}; {quantity(state.aside, 'unit')} set aside"
     if state.versions:
         yield f"the run was started with {', '.join(state.versions)}; results may differ"
     if state.corrupt:
-        yield f"repeated because of damage: {counted(len(state.corrupt), 'file')}, the first is {state.corrupt[0]}"
-    done = f"{counted(state.done, 'unit')} done in {duration(state.seconds)}" if state.done else "nothing to do"
+        yield f"repeated because of damage: {quantity(len(state.corrupt), 'file')}, the first is {state.corrupt[0]}"
+    done = f"{quantity(state.done, 'unit')} done in {duration(state.seconds)}" if state.done else "nothing to do"
     yield f"{out}: {done}, {state.present + state.done} of {state.units} are complete"
     failed = state.failed + state.failed_before
     if failed:
-        yield f"{counted(failed, 'row')} with an error; --retry-failed repeats their units"
+        yield f"{quantity(failed, 'row')} with an error; --retry-failed repeats their units"
 
 
 @contextmanager

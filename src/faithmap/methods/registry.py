@@ -362,7 +362,7 @@ def explainer_from(name: str, model: nn.Module, settings: Mapping[str, Any]) -> 
     kind = METHODS[name].explainer
     given = {key: _named_object(find_setting(kind, key, name)[-1], value, model) for key, value in settings.items()}
     if "masker" in METHODS[name].needs and given.get("masker") is None:
-        made = "give the file of one as masker; 'faithmap train-masker' makes it"
+        made = "'faithmap train-masker' makes one; give its file as masker (--masker FILE on the command line)"
         raise SettingError(f"{name} needs a network that was trained for the model; {made}", "masker")
     return kind(model, **plain_settings(kind, given, name))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from faithmap.errors import counted, duration
+from faithmap.errors import duration, quantity
 from faithmap.selection.choice import MAX_IMAGES, Choice, Ranked
 
 MAX_NAMED = 5
@@ -33,7 +33,7 @@ def advice(choice: Choice) -> Iterator[str]:
         yield f"it is not significantly better than {_names(ahead, 'and')}: {one}"
     if not choice.enough:
         yield (
-            f"{counted(len(choice), 'image')} cannot show a difference between {len(choice.ranking)} methods: "
+            f"{quantity(len(choice), 'image')} cannot show a difference between {len(choice.ranking)} methods: "
             f"the order may be random; give {choice.images_needed} or more"
         )
     yield from _needed(choice)

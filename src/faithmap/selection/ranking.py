@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from faithmap.errors import counted, duration
+from faithmap.errors import duration, quantity
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
 from faithmap.score import Target
@@ -218,11 +218,11 @@ class _Selection:
         name, count = minimum[-1], len(self.evaluation)
         needed = sum(self._estimated(each) for each in minimum)
         fewer = int(count * (self.budget.budget - self.budget.spent) / needed)
-        less = f", or {counted(fewer, 'image')}" if 0 < fewer < count else ""
+        less = f", or {quantity(fewer, 'image')}" if 0 < fewer < count else ""
         control = f", and {minimum[0]} as a control about the same" if len(minimum) > 1 else ""
         return (
             f"no method fits into {duration(self.budget.budget)}: {name}, the cheapest, would take about "
-            f"{duration(self._estimated(name))} for {counted(count, 'image')}{control}; "
+            f"{duration(self._estimated(name))} for {quantity(count, 'image')}{control}; "
             f"give {duration(1.1 * (needed + self.budget.spent))} or more{less}"
         )
 

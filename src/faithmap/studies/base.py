@@ -325,11 +325,7 @@ def _assigned(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[st
 
 
 def _explainer(model: Classifier, settings: ExplainSettings, given: Mapping[str, Any]) -> Explainer:
-    method = settings.method
-    if "masker" in METHODS[method].needs and given.get("masker") is None:
-        made = "'faithmap train-masker' makes one, and 'faithmap explain' takes it as --masker FILE"
-        raise UserError(f"{method} needs a network that was trained for the model; {made}")
-    return explainer_from(method, model, {**given, "chunk_size": settings.chunk, "seed": settings.seed})
+    return explainer_from(settings.method, model, {**given, "chunk_size": settings.chunk, "seed": settings.seed})
 
 
 def options_of(method: str) -> frozenset[str]:

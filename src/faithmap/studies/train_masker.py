@@ -208,9 +208,9 @@ def _begin_or_resume(
         training.photos = digest
         return training
     for name in ("channels", "batch", "learning_rate", "area", "seed"):
-        before = getattr(resumed.settings, name)
-        if getattr(training_settings, name) != before:
-            raise UserError(f"{out}: the training began with --{name.replace('_', '-')} {before}; give the same again")
+        previous = getattr(resumed.settings, name)
+        if getattr(training_settings, name) != previous:
+            raise UserError(f"{out}: the training began with --{name.replace('_', '-')} {previous}; give the same again")
     if resumed.photos != digest:
         raise UserError(f"{out}: the training began with other images; give the same again, or another --out")
     if resumed.done > settings.steps:

@@ -86,10 +86,10 @@ def _observe(module: nn.Module, image: Float[Tensor, "1 c h w"]) -> tuple[_Obser
             hooks.append(child.register_forward_hook(after))
         elif isinstance(child, nn.BatchNorm2d) and _replacement_of(child) is not None:
 
-            def before(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            def note_input(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
                 read[name].extend((value, value._version) for value in inputs)
 
-            hooks.append(child.register_forward_pre_hook(before))
+            hooks.append(child.register_forward_pre_hook(note_input))
     try:
         module(image)
     finally:
@@ -127,9 +127,9 @@ def _folded_parameters(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[nn.Parame
     """The equation of the module docstring, in double precision; ``requires_grad`` does not change."""
     values = {key: value.detach().double() for key, value in norm.state_dict().items()}
     scale = (values["running_var"] + norm.eps).rsqrt() * values.get("weight", 1)
-    before = 0 if conv.bias is None else conv.bias.double()
+    conv_bias = 0 if conv.bias is None else conv.bias.double()
     weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
-    bias = scale * (before - values["running_mean"]) + values.get("bias", 0)
+    bias = scale * (conv_bias - values["running_mean"]) + values.get("bias", 0)
     dtype, needs_gradient = conv.weight.dtype, conv.weight.requires_grad
     return nn.Parameter(weight.to(dtype), needs_gradient), nn.Parameter(bias.to(dtype), needs_gradient)
 

@@ -205,9 +205,9 @@ def test_pages_stay_within_the_list(writer: RunWriter) -> None:
     browsed = BrowsedRun(open_listings(writer.folder))
     assert LINES == 8
     for number, given in ((-3, 0), (0, 0), (1, 1), (9, 1)):
-        made, words, shown = browsed.page("net", "insertion", "a", HIGHEST, ["a", "b"], number)
+        made, words, displayed = browsed.page("net", "insertion", "a", HIGHEST, ["a", "b"], number)
         indices = [line["index"] for line in made["lines"]]
-        assert (indices, shown) == ([10, 9, 8, 7, 6, 5, 4, 3] if given == 0 else [2, 1, 0], given)
+        assert (indices, displayed) == ([10, 9, 8, 7, 6, 5, 4, 3] if given == 0 else [2, 1, 0], given)
         assert words == ("1 to 8 of 11 images", "9 to 11 of 11 images")[given]
     first = browsed.page("net", "insertion", "a", LOWEST, ["a", "b"], 0)[0]["lines"]
     assert [line["index"] for line in first] == list(range(8))

@@ -26,8 +26,8 @@ VIEW = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(3))
 PHOTO = Image.new("RGB", (12, 8), "grey")
 
 
-def made(*shown: MapPanel, **settings: Any) -> dict[str, Any]:
-    found: dict[str, Any] = scene(PHOTO, None, VIEW, torch.zeros_like(VIEW), shown, **settings)
+def made(*panels: MapPanel, **settings: Any) -> dict[str, Any]:
+    found: dict[str, Any] = scene(PHOTO, None, VIEW, torch.zeros_like(VIEW), panels, **settings)
     return found
 
 
@@ -129,11 +129,11 @@ def test_a_large_photograph_is_sent_small() -> None:
 def test_a_scene_is_plain_data_also_with_nan_and_infinity() -> None:
     values = torch.tensor([[math.nan, 1.0], [math.inf, 2.0]])
     measured = curves([0, 1], [math.nan, 0], [0, 1], resolution=(2, 2))
-    shown = [
+    panels = [
         MapPanel("a", "cat", values, curves=measured, random=PanelAreas(math.nan, 0.5)),
         MapPanel("b", "cat", torch.ones(2, 2)),
     ]
-    found = made(*shown, agreement=[[1, math.nan], [math.nan, 1]])
+    found = made(*panels, agreement=[[1, math.nan], [math.nan, 1]])
     json.dumps(found, allow_nan=False)
     first, second = found["panels"]
     assert first["flaw"] == "values that are not finite: ranks nothing"

@@ -29,10 +29,10 @@ class RecordingModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.seen.append(x.clone())
+        self.inputs.append(x.clone())
         bright = x[:, :, :12].mean(dim=(1, 2, 3))
         return torch.stack([8 * bright, 4 - 8 * bright], dim=1)
 
@@ -53,7 +53,7 @@ def evaluated(
     rules = Protocol("own", unit, steps, baseline, baseline)  # type: ignore[arg-type]
     proof = deletion_insertion(model, view, explanation, 0, protocol=rules, chunk_size=1000)
     panel = MapPanel(name, "bright", explanation.heatmap[0], explanation, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
-    return EvaluatedPanel(panel, *model.seen[-2:])
+    return EvaluatedPanel(panel, *model.inputs[-2:])
 
 
 def uniform(seed: int, *shape: int) -> Tensor:
@@ -87,9 +87,9 @@ WIDE = Image.new("RGB", (80, 60), (90, 120, 60))
 HALF = Geometry((30, 40), SIZE)
 
 
-def panels(*shown: MapPanel, **settings: Any) -> dict[str, Any]:
+def panels(*drawn: MapPanel, **settings: Any) -> dict[str, Any]:
     view = HALF(torch.from_numpy(np.array(WIDE)).permute(2, 0, 1).unsqueeze(0) / 255)
-    found: dict[str, Any] = scene(WIDE, HALF, view, view, shown, **settings)
+    found: dict[str, Any] = scene(WIDE, HALF, view, view, drawn, **settings)
     return found
 
 
@@ -134,11 +134,11 @@ def tab(chromium: Any, address: str) -> Iterator[Tab]:
 def show(tab: Tab, name: str) -> None:
     """Also where it is shown already."""
     for button in ("nothing", name):
-        before = tab.page.locator(ROOT).get_attribute("data-ready")
-        if (button, before) == ("nothing", "empty"):
+        initial = tab.page.locator(ROOT).get_attribute("data-ready")
+        if (button, initial) == ("nothing", "empty"):
             continue
         tab.page.get_by_role("button", name=button, exact=True).click()
-        tab.page.wait_for_function(f"before => document.querySelector('{ROOT}').dataset.ready !== before", arg=before)
+        tab.page.wait_for_function(f"before => document.querySelector('{ROOT}').dataset.ready !== before", arg=initial)
 
 
 def scrub(tab: Tab, step: int) -> None:
@@ -186,7 +186,7 @@ def test_markers_are_on_both_curves(tab: Tab) -> None:
 def test_no_interaction_sends_a_request(tab: Tab) -> None:
     show(tab, "two")
     tab.page.wait_for_timeout(300)
-    before = len(tab.requested)
+    initial = len(tab.requested)
     page = tab.page
     page.locator(f"{ROOT} .scrubber").focus()
     for key in ("ArrowRight", "PageUp", "End", "Home", "ArrowRight"):
@@ -203,7 +203,7 @@ def test_no_interaction_sends_a_request(tab: Tab) -> None:
     page.locator(f"{ROOT} .map canvas").nth(1).focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(300)
-    assert tab.requested[before:] == []
+    assert tab.requested[initial:] == []
     assert tab.errors == [], "nothing went wrong on the way"
 
 
@@ -320,13 +320,13 @@ def test_a_constant_map_has_a_warning(tab: Tab) -> None:
 
 def test_choices_stay_while_a_map_grows(tab: Tab) -> None:
     show(tab, "growing")
-    before = tab.page.locator(ROOT).get_attribute("data-ready")
+    initial = tab.page.locator(ROOT).get_attribute("data-ready")
     tab.page.locator(f"{ROOT} .opacity").fill("35")
     scrub(tab, 14)
     tab.page.locator(f"{ROOT} .map canvas").nth(1).focus()
     tab.page.evaluate("window.focused = document.activeElement")
     tab.page.evaluate("[...document.querySelectorAll('button')].find(e => e.textContent.trim() === 'few cells').click()")
-    tab.page.wait_for_function(f"before => document.querySelector('{ROOT}').dataset.ready !== before", arg=before)
+    tab.page.wait_for_function(f"before => document.querySelector('{ROOT}').dataset.ready !== before", arg=initial)
     assert tab.page.locator(f"{ROOT} .opacity").input_value() == "35"
     assert tab.page.locator(f"{ROOT} .scrubber").input_value() == "3"
     assert tab.page.evaluate("document.activeElement === window.focused"), "the focus stays where it was"

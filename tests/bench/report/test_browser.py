@@ -47,7 +47,7 @@ def page(writer: RunWriter) -> Path:
     for name in "abcdefgh":
         given = {"image": NAME.replace("/", "_"), "heatmap": -heatmap if name == "b" else heatmap, **curves}
         writer.unit(name, [row(name, i, deletion=0.1, insertion=0.5 + 0.01 * i, **given) for i in range(10)])
-    return write_report(writer.folder, shown=1).folder / "report.html"
+    return write_report(writer.folder, examples=1).folder / "report.html"
 
 
 def opened(browser: Any, page: Path, **settings: Any) -> tuple[Any, list[str], list[str]]:
@@ -119,11 +119,11 @@ def test_the_slider_deletes_and_inserts_cells(browser: Any, page: Path) -> None:
 def test_choosing_a_method_uses_its_heatmap(browser: Any, page: Path) -> None:
     tab, _, _ = opened(browser, page)
     tab.locator(".card input").first.fill("25")
-    before = pixels(tab, "deletion")
+    initial = pixels(tab, "deletion")
     tab.locator(".card .thumbs button").nth(1).click()
     after = pixels(tab, "deletion")
     assert tab.locator(".card .thumbs button").nth(1).get_attribute("aria-pressed") == "true"
     # this map's first cells of equal worth are those at the top left, where the edge between black and white is blurred now
-    assert before[0, 14].max() < 20
+    assert initial[0, 14].max() < 20
     assert after[0, 14].min() > 30
     assert after[31, 14].max() < 20

@@ -19,7 +19,7 @@ from faithmap.bench.report import example_images, results
 from faithmap.bench.report.example_images import ExampleImages, choose_images, make_examples, read_maps
 
 
-def shown(writer: RunWriter, each: int = 1, limit: int = 10**6, data: Path | None = None) -> ExampleImages:
+def examples_of(writer: RunWriter, each: int = 1, limit: int = 10**6, data: Path | None = None) -> ExampleImages:
     found = writer.analysis()
     return make_examples(found, found.sections[0], each, data, limit)
 
@@ -59,7 +59,7 @@ def test_each_image_has_its_own_heatmaps_from_any_row_group(writer: RunWriter) -
         shift = 100.0 * (name == "b")
         given = [scored(name, i, 0.1 * i, heatmap=np.array([[i, shift], [i + 1, 7.0]])) for i in range(5)]
         writer.unit(name, given, row_group_size=2)
-    examples = shown(writer).images
+    examples = examples_of(writer).images
     assert [image.name for image in examples] == ["4.png", "0.png"]
     assert [halves(entry["data"]) for entry in examples[0].maps] == [[4, 0, 5, 7], [4, 100, 5, 7]]
     assert halves(examples[1].maps[1]["data"]) == [0, 100, 1, 7]
@@ -72,7 +72,7 @@ def test_without_geometry_the_middle_is_shown_in_the_shape_of_the_input(writer: 
     writer.start(["a"])
     photo(writer, "0.png", (400, 100), "red", "blue")
     writer.unit("a", [scored("a", 0, 0.5, size=[32, 32])])
-    made = shown(writer)
+    made = examples_of(writer)
     image = picture(made.images[0].original)
     assert (image.size, made.images[0].height) == ((100, 100), 100)
     assert np.abs(np.subtract(pixel(image, 5, 50), (255, 0, 0))).max() < 12
@@ -87,7 +87,7 @@ def test_the_image_is_cropped_as_in_the_record(writer: RunWriter) -> None:
     writer.start(["a"], models=[{"name": "net", "geometry": geometry}])
     photo(writer, "0.png", (64, 64), "red", "blue")
     writer.unit("a", [scored("a", 0, 0.5)])
-    made = shown(writer)
+    made = examples_of(writer)
     assert (made.images[0].width, made.notes) == (32, [])
 
 
@@ -117,7 +117,7 @@ def test_a_constant_heatmap_has_no_limits(writer: RunWriter) -> None:
     writer.start(["a"])
     photo(writer, "0.png")
     writer.unit("a", [scored("a", 0, 0.5, heatmap=np.zeros((2, 2)))])
-    assert shown(writer).images[0].maps[0]["ends"] is None
+    assert examples_of(writer).images[0].maps[0]["ends"] is None
 
 
 def test_images_that_are_not_shown_are_noted(writer: RunWriter) -> None:
@@ -127,7 +127,7 @@ def test_images_that_are_not_shown_are_noted(writer: RunWriter) -> None:
     (writer.folder.parent / "photos" / "2.png").write_text("no picture")
     names = ["0.png", "../secret.png", "2.png", str(writer.folder.parent / "secret.png"), "5.png"]
     writer.unit("a", [scored("a", i, 0.1 * i, image=name) for i, name in enumerate(names)])
-    made = shown(writer, each=9)
+    made = examples_of(writer, each=9)
     assert [image.name for image in made.images] == ["0.png"]
     notes = "\n".join(made.notes[1:])
     assert len(made.notes) == 5
@@ -141,8 +141,8 @@ def test_moved_images_are_found(writer: RunWriter, tmp_path: Path) -> None:
     photo(writer, "0.png")
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     writer.unit("a", [scored("a", 0, 0.5)])
-    assert not shown(writer).images
-    assert len(shown(writer, data=tmp_path / "elsewhere").images) == 1
+    assert not examples_of(writer).images
+    assert len(examples_of(writer, data=tmp_path / "elsewhere").images) == 1
 
 
 def test_images_beyond_the_limit_are_left_out(writer: RunWriter) -> None:
@@ -150,8 +150,8 @@ def test_images_beyond_the_limit_are_left_out(writer: RunWriter) -> None:
     for i in range(4):
         photo(writer, f"{i}.png")
     writer.unit("a", [scored("a", i, 0.1 * i) for i in range(4)])
-    one = shown(writer, each=1).images[0].characters
-    made = shown(writer, each=2, limit=2 * one + one // 2)
+    one = examples_of(writer, each=1).images[0].characters
+    made = examples_of(writer, each=2, limit=2 * one + one // 2)
     assert len(made.images) == 2
     assert made.notes[-1] == "The 2 last images are left out, to limit the size of the page."
 
@@ -161,7 +161,7 @@ def test_an_image_that_failed_for_one_method_is_not_chosen(writer: RunWriter) ->
     photo(writer, "0.png")
     writer.unit("a", [scored("a", 0, 0.5), scored("a", 1, 0.9)])
     writer.unit("b", [scored("b", 0, 0.5), failed("b", 1, "broken")])
-    assert [image.name for image in shown(writer).images] == ["0.png"]
+    assert [image.name for image in examples_of(writer).images] == ["0.png"]
 
 
 def test_heatmaps_are_read_only_for_shown_images(writer: RunWriter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,15 +169,15 @@ def test_heatmaps_are_read_only_for_shown_images(writer: RunWriter, monkeypatch:
     writer.start(["a"])
     heatmap = np.random.default_rng(0).random((128, 128))
     writer.unit("a", [scored("a", i, 0.5, heatmap=heatmap) for i in range(200)], row_group_size=10)
-    before, allocated = pa.total_allocated_bytes(), list[int]()
+    initial, allocated = pa.total_allocated_bytes(), list[int]()
     shapes, method_map = results._shapes, example_images._method_map
 
     def shapes_noted(*arguments: Any) -> Any:
-        allocated.append(pa.total_allocated_bytes() - before)
+        allocated.append(pa.total_allocated_bytes() - initial)
         return shapes(*arguments)
 
     def method_map_noted(*arguments: Any) -> Any:
-        allocated.append(pa.total_allocated_bytes() - before)
+        allocated.append(pa.total_allocated_bytes() - initial)
         return method_map(*arguments)
 
     monkeypatch.setattr(results, "_shapes", shapes_noted)

@@ -184,7 +184,7 @@ def test_a_page_of_many_images_has_megabytes(writer: RunWriter) -> None:
         big = {"heatmap": heatmap, "size": [224, 224], **curves}
         rows = [row(name, i, image=f"{i % 12}.png", deletion=0.001 * i * m, insertion=0.5, **big) for i in range(100)]
         writer.unit(name, rows)
-    assert 7_000_000 < write_report(writer.folder, shown=9).bytes < 10_000_000
+    assert 7_000_000 < write_report(writer.folder, examples=9).bytes < 10_000_000
 
 
 def test_the_same_run_gives_the_same_files(writer: RunWriter, tmp_path: Path) -> None:

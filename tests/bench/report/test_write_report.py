@@ -129,11 +129,11 @@ BAD: dict[Callable[[RunWriter], None], str] = {
 @pytest.mark.parametrize("breaks", BAD, ids=lambda breaks: breaks.__name__)
 def test_bad_input_is_one_line_and_writes_nothing(writer: RunWriter, breaks: Callable[[RunWriter], None]) -> None:
     breaks(writer)
-    before = sorted(writer.folder.rglob("*"))
+    initial = sorted(writer.folder.rglob("*"))
     with pytest.raises(UserError, match=re.escape(BAD[breaks])) as caught:
         report(writer.folder)
     assert "\n" not in str(caught.value)
-    assert sorted(writer.folder.rglob("*")) == before
+    assert sorted(writer.folder.rglob("*")) == initial
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_the_command_prints_a_summary(
     assert (out, err.count("\n")) == ("", 1)
     writer.start(["a"])
     writer.unit("a", [row("a", 0, deletion=0.5), failed("a", 1, "broken")])
-    assert cli.main(["report", str(writer.folder), "--spread", "error", "--shown", "0"]) == 0
+    assert cli.main(["report", str(writer.folder), "--spread", "error", "--examples", "0"]) == 0
     assert capsys.readouterr().out == f"1 method, 2 images, 1 failure\nreport  {writer.folder / 'report' / 'report.html'}\n"
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_older_report(writer: RunWriter, monkeypatch: pyt
     writer.start(["a"])
     writer.unit("a", [row("a", 0, deletion=0.5)])
     folder = write_report(writer.folder).folder
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    initial = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def full(path: Path, text: str | Iterable[str]) -> None:
         raise OSError(28, "No space left on device")
@@ -206,7 +206,7 @@ def test_a_full_disk_leaves_the_older_report(writer: RunWriter, monkeypatch: pyt
     monkeypatch.setattr(report_package, "_write", full)
     with pytest.raises(ValueError, match=r"cannot be written \(No space left on device\)"):
         write_report(writer.folder)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == initial
     assert sorted(path.name for path in writer.folder.iterdir()) == ["report", "run.json", "units"]
 
 

@@ -111,9 +111,9 @@ def test_the_pyramid_blurs_the_more_the_less_is_kept(images: Tensor) -> None:
     pyramid = Pyramid(sigma=20, levels=4)
     probe = PyramidProbe(torch.nn.Identity(), Score(), images, pyramid(images), pyramid=pyramid)
     index = torch.arange(3)
-    for shown, sigma in ((1.0, 0.0), (0.75, 5.0), (0.5, 10.0), (0.0, 20.0)):
+    for share, sigma in ((1.0, 0.0), (0.75, 5.0), (0.5, 10.0), (0.0, 20.0)):
         expected = images if sigma == 0 else Blur(None, sigma)(images)
-        assert torch.allclose(probe._composed(torch.full((3, 1, 32, 32), shown), index), expected, atol=1e-6)
+        assert torch.allclose(probe._composed(torch.full((3, 1, 32, 32), share), index), expected, atol=1e-6)
     between = probe._composed(torch.full((3, 1, 32, 32), 0.625), index)
     assert torch.allclose(between, (Blur(None, 5.0)(images) + Blur(None, 10.0)(images)) / 2, atol=1e-6)
 
@@ -241,13 +241,13 @@ def test_in_single_precision_maps_agree_to_a_thousandth(small_net: SmallNet, ima
 
 
 def test_passes_are_counted_and_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     explain = ExtremalPerturbation(small_net, areas=(0.1, 0.3), iterations=5, resolution=8, variant="dual", chunk_size=2)
-    report = explain(images, progress=lambda done, total: seen.append((done, total))).diagnostics[1]
+    report = explain(images, progress=lambda done, total: calls.append((done, total))).diagnostics[1]
     assert report["backward_passes"] == 2 * 2 * 5
     assert report["forward_passes"] == 2 * 2 * 5 + 2 * 2 + 2
-    assert seen[-1] == (15, 15)
-    assert seen == sorted(seen)
+    assert calls[-1] == (15, 15)
+    assert calls == sorted(calls)
 
 
 def test_a_callable_target_decides_itself_whether_a_mask_is_enough(images: Tensor) -> None:

@@ -65,8 +65,8 @@ def test_the_path_is_the_papers_sum_written_out(small_net: SmallNet) -> None:
     expected = torch.zeros_like(mask)
     for s in range(1, points + 1):
         leaf = mask.clone().requires_grad_()
-        shown = compose(image, torch.full_like(image, 0.2), upsample(s / points * leaf.unsqueeze(1), (32, 32)))
-        expected += torch.autograd.grad(net(shown).softmax(1)[0, 0], leaf)[0] / points
+        composed = compose(image, torch.full_like(image, 0.2), upsample(s / points * leaf.unsqueeze(1), (32, 32)))
+        expected += torch.autograd.grad(net(composed).softmax(1)[0, 0], leaf)[0] / points
     assert torch.allclose(integrated_gradient(net, image, mask, points, 0.2, "probability"), expected, atol=1e-12)
 
 
@@ -81,9 +81,9 @@ def test_the_integrated_gradients_of_a_full_mask_sum_to_the_change_of_the_score(
     for points in (4, 16, 64):
         positions = torch.arange(1, points + 1, dtype=torch.float64) / points
         probe = MaskProbe(net, Score("logit", classes=torch.zeros(1, dtype=torch.long)), image, torch.zeros_like(image))
-        shown = torch.ones(points, 8, 8, dtype=torch.float64) * positions.view(-1, 1, 1)
+        composed = torch.ones(points, 8, 8, dtype=torch.float64) * positions.view(-1, 1, 1)
         slopes = [
-            probe.gradients(one[None], torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64)) for one in shown
+            probe.gradients(one[None], torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.float64)) for one in composed
         ]
         gaps.append(abs(torch.cat(slopes).mean(0).sum().item() - change))
     assert gaps[0] > gaps[1] > gaps[2]
@@ -189,10 +189,10 @@ def test_each_ablation_of_the_paper_is_a_setting(small_net: SmallNet, images: Te
 
 def test_the_diagnostics_count_all_passes(small_net: SmallNet, images: Tensor) -> None:
     """S forward and backward passes an iteration, at most 12 forward for the search; one each for the image, F(M) and b."""
-    seen: list[int] = []
+    progress_calls: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        seen.append(len(inputs[0]))
+        progress_calls.append(len(inputs[0]))
 
     hook = small_net.register_forward_pre_hook(count)
     explanation = IGOS(small_net, resolution=4, iterations=5, path_points=6, lambda1=0.01, lambda2=0.1)(images)
@@ -201,7 +201,7 @@ def test_the_diagnostics_count_all_passes(small_net: SmallNet, images: Tensor) -
         iterations = len(report["step"])
         assert report["backward_passes"] == 6 * iterations
         assert report["forward_passes"] <= 3 + (6 + 12) * iterations
-    assert sum(seen) == sum(report["forward_passes"] for report in explanation.diagnostics)
+    assert sum(progress_calls) == sum(report["forward_passes"] for report in explanation.diagnostics)
 
 
 def test_an_image_without_an_accepted_step_converges_after_patience() -> None:
@@ -276,12 +276,12 @@ def test_the_model_and_the_images_are_left_unchanged(
     small_net.norm.eval()
     small_net.norm.train(training)
     images.requires_grad_()
-    before = images.detach().clone()
+    initial = images.detach().clone()
     method = IGOS(small_net, resolution=4, iterations=2, lambda1=0.01, lambda2=0.1, path_points=3)
     first = method(images).heatmap
     assert images.grad is None
     assert images.requires_grad
-    assert torch.equal(images.detach(), before)
+    assert torch.equal(images.detach(), initial)
     assert not first.requires_grad
     assert torch.equal(method(images).heatmap, first)
 
@@ -332,12 +332,12 @@ def test_the_defaults_are_those_of_the_docs(small_net: SmallNet) -> None:
 
 
 def test_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
+    progress_calls: list[tuple[int, int]] = []
     IGOS(small_net, resolution=4, iterations=4, lambda1=0.01, lambda2=0.1, path_points=2, chunk_size=2)(
-        images, progress=lambda done, total: seen.append((done, total))
+        images, progress=lambda done, total: progress_calls.append((done, total))
     )
-    assert seen[-1] == (12, 12)
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert progress_calls[-1] == (12, 12)
+    assert [done for done, _ in progress_calls] == sorted(done for done, _ in progress_calls)
 
 
 def test_maps_under_autocast_are_close(small_net: SmallNet, images: Tensor) -> None:

@@ -32,8 +32,8 @@ def test_a_vision_transformer_is_explained_along_its_gradient(images: Tensor) ->
     }
     explanation = fm.IGOS(model, **settings, step=5.0)(image, 1, baseline="black")
     mask = torch.ones(1, 1, 4, 4, dtype=torch.float64, requires_grad=True)
-    shown = image * nn.functional.interpolate(mask, (32, 32), mode="bilinear", align_corners=True)
-    slope = torch.autograd.grad(model(shown).softmax(1)[0, 1], mask)[0]
+    composed = image * nn.functional.interpolate(mask, (32, 32), mode="bilinear", align_corners=True)
+    slope = torch.autograd.grad(model(composed).softmax(1)[0, 1], mask)[0]
     assert explanation.heatmap.abs().max() > 0
     assert torch.allclose(explanation.heatmap, 1 - (1 - 5 * slope[:, 0]).clamp(0, 1), atol=1e-10)
 

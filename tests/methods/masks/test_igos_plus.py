@@ -65,8 +65,8 @@ def test_the_objectives_are_the_papers_equations_written_out(small_net: SmallNet
     product, index = deletion * insertion, torch.arange(3)
 
     def score(image: Tensor, removed: Tensor, mask: Tensor) -> Tensor:
-        shown = compose(image, removed, upsample(mask.unsqueeze(1), (32, 32)))
-        probabilities: Tensor = net(shown).detach().softmax(dim=1)
+        composed = compose(image, removed, upsample(mask.unsqueeze(1), (32, 32)))
+        probabilities: Tensor = net(composed).detach().softmax(dim=1)
         return probabilities[index, index]
 
     def penalty(mask: Tensor) -> Tensor:
@@ -186,10 +186,10 @@ def test_nesterovs_rule_is_its_recurrence(method: type[IGOS], small_net: SmallNe
     explain = method(small_net, resolution=4, iterations=4, path_points=3, noise_std=0.0, average=False, step=Nesterov(5.0))
     found, trace = explain._optimise(probe, image_generators(0, range(3)), lambda done, total: None)
     objective = explain.objective(probe, silent())
-    before = masks = objective.initial_masks((4, 4))
+    previous = masks = objective.initial_masks((4, 4))
     for done in range(4):
-        ahead = (masks + done / (done + 3) * (masks - before)).clamp(0, 1)
-        before, masks = masks, (ahead - 5 * objective.total_gradient(ahead, every_image)).clamp(0, 1)
+        ahead = (masks + done / (done + 3) * (masks - previous)).clamp(0, 1)
+        previous, masks = masks, (ahead - 5 * objective.total_gradient(ahead, every_image)).clamp(0, 1)
         assert (masks < 1).double().mean() > 0.01
     assert torch.allclose(found, objective.final_mask(masks), atol=1e-12)
     assert torch.allclose(torch.tensor(trace.as_dicts()[1]["objective"][-1]).double(), objective(masks, every_image)[1])

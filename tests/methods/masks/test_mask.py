@@ -26,8 +26,8 @@ def test_without_jitter_it_is_adam_on_the_objective_written_out(small_net: Small
     mask = torch.ones(1, 5, 5, dtype=torch.float64, requires_grad=True)
     adam = torch.optim.Adam([mask], lr=0.05)
     for _ in range(4):
-        shown = compose(image, torch.full_like(image, 0.2), upsample(mask.unsqueeze(1), (32, 32)))
-        loss = net(shown).softmax(1)[0, 1] + Regulariser(0.2, 0.5)(mask).sum()
+        composed = compose(image, torch.full_like(image, 0.2), upsample(mask.unsqueeze(1), (32, 32)))
+        loss = net(composed).softmax(1)[0, 1] + Regulariser(0.2, 0.5)(mask).sum()
         mask.grad = torch.autograd.grad(loss, mask)[0]
         adam.step()
         mask.data.clamp_(0, 1)
@@ -73,10 +73,10 @@ def test_an_iteration_takes_one_pass_of_each_kind(small_net: SmallNet, images: T
 
 
 def test_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     explain = Mask(small_net, resolution=4, iterations=2, lambda1=0.1, lambda2=1.0, chunk_size=2)
-    explain(images, progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(2, 6), (4, 6), (5, 6), (6, 6)]
+    explain(images, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(2, 6), (4, 6), (5, 6), (6, 6)]
 
 
 def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouched: Callable[[nn.Module], nn.Module]) -> None:

@@ -81,10 +81,10 @@ def test_one_step_is_adam_on_the_objective_written_out(small_net: SmallNet, imag
     settings = MaskerSettings(channels=4, batch=3, absent=0.0)
     net = small_net.eval()
     start = train_masker(net, images, steps=1, settings=settings)
-    before = {k: v.clone() for k, v in start.masker.state_dict().items()}
+    initial = {k: v.clone() for k, v in start.masker.state_dict().items()}
     after = train_masker(net, images, steps=2, resume=start)
     again = Masker(5, 4)
-    again.load_state_dict(before)
+    again.load_state_dict(initial)
     order = torch.randperm(3, generator=torch.Generator().manual_seed(derived(0, "round 1")))
     batch = images[order]
     generator = torch.Generator().manual_seed(derived(0, "step 1"))
@@ -96,7 +96,7 @@ def test_one_step_is_adam_on_the_objective_written_out(small_net: SmallNet, imag
     logs = [net(compose(batch, removed, m)).log_softmax(1).gather(1, classes[:, None])[:, 0] for m in (up, 1 - up)]
     loss = settings.loss(*again.masks_and_odds(batch, classes), torch.ones(3, dtype=torch.bool), *logs)
     assert loss.item() == pytest.approx(after.losses[-1], rel=1e-5)
-    assert any(not torch.equal(value, before[name]) for name, value in after.masker.state_dict().items())
+    assert any(not torch.equal(value, initial[name]) for name, value in after.masker.state_dict().items())
 
 
 def test_baselines_are_drawn_for_each_image(images: Tensor) -> None:
@@ -128,17 +128,17 @@ def test_a_resumed_training_is_bit_for_bit_one_that_was_not_interrupted(
 
 def test_the_training_is_saved_every_few_steps(small_net: SmallNet, images: Tensor, tmp_path: Path) -> None:
     """A training saved in between can be resumed as well as one saved at the end."""
-    seen: list[int] = []
+    calls: list[int] = []
 
     def save(training: Training) -> None:
-        seen.append(training.done)
+        calls.append(training.done)
         save_masker(training, tmp_path / f"{training.done}")
 
     steps: list[tuple[int, int]] = []
     train_masker(
         small_net, images, steps=5, settings=SMALL, every=2, save=save, progress=lambda done, total: steps.append((done, total))
     )
-    assert seen == [2, 4, 5]
+    assert calls == [2, 4, 5]
     assert steps == [(i, 5) for i in range(1, 6)]
     train_masker(small_net, images, steps=5, resume=read_training(tmp_path / "2"), save=save)
     train_masker(small_net, images, steps=5, resume=read_training(tmp_path / "4"))
@@ -366,7 +366,7 @@ def test_safetensors_without_our_entry_or_with_a_deep_one(file: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_existing_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    training, before = read_training(file), file.read_bytes()
+    training, initial = read_training(file), file.read_bytes()
 
     def full(number: int) -> None:
         raise OSError(28, "No space left on device")
@@ -374,5 +374,5 @@ def test_a_failed_write_leaves_the_existing_file(file: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save_masker(training, file)
-    assert file.read_bytes() == before
+    assert file.read_bytes() == initial
     assert [path.name for path in file.parent.iterdir()] == [file.name]

@@ -57,12 +57,12 @@ def test_the_default_patch_is_a_seventh_and_the_stride_a_quarter_of_it() -> None
 
 
 def test_passes_are_known_and_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     explain = Occlusion(small_net, patch=16, stride=16)
-    report = explain(images, progress=lambda done, total: seen.append((done, total))).diagnostics
+    report = explain(images, progress=lambda done, total: calls.append((done, total))).diagnostics
     assert [(r["forward_passes"], r["backward_passes"]) for r in report] == [(5, 0)] * 3
     assert explain.passes(images[:1]) == (5, 0)
-    assert seen[-1][1] == 12
+    assert calls[-1][1] == 12
 
 
 def test_a_map_depends_neither_on_the_chunks_nor_on_the_other_images(

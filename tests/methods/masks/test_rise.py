@@ -106,13 +106,13 @@ def test_a_shift_is_less_than_a_cell_also_for_the_largest_random_number(monkeypa
 
 
 def test_passes_are_counted_and_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:
-    seen: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
     explain = RISE(small_net, masks=10, every=4, chunk_size=3)
-    report = explain(images, progress=lambda done, total: seen.append((done, total))).diagnostics
+    report = explain(images, progress=lambda done, total: calls.append((done, total))).diagnostics
     assert [(r["forward_passes"], r["backward_passes"]) for r in report] == [(11, 0)] * 3
     assert explain.passes(images[:1]) == (11, 0)
-    assert seen == sorted(seen)
-    assert seen[-1] == (30, 30)
+    assert calls == sorted(calls)
+    assert calls[-1] == (30, 30)
 
 
 def test_a_map_depends_neither_on_the_chunks_nor_on_the_other_images(

@@ -134,11 +134,11 @@ def test_rules_without_a_search_accept_their_step_even_uphill(rule: FixedStep | 
 
 
 def test_only_nesterov_takes_the_gradient_ahead_of_the_masks() -> None:
-    masks, before = torch.tensor([[[0.5, 0.1]]]), torch.tensor([[[0.9, 0.9]]])
+    masks, previous = torch.tensor([[[0.5, 0.1]]]), torch.tensor([[[0.9, 0.9]]])
     for rule in (LineSearch(), FixedStep(1.0)):
-        assert rule.ahead(masks, before, 3) is masks
-    assert torch.equal(Nesterov().ahead(masks, before, 0), masks)
-    assert torch.allclose(Nesterov().ahead(masks, before, 3), torch.tensor([[[0.3, 0.0]]]))
+        assert rule.ahead(masks, previous, 3) is masks
+    assert torch.equal(Nesterov().ahead(masks, previous, 0), masks)
+    assert torch.allclose(Nesterov().ahead(masks, previous, 3), torch.tensor([[[0.3, 0.0]]]))
 
 
 def test_passes_of_an_iteration_are_estimated() -> None:

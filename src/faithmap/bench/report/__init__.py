@@ -26,6 +26,7 @@ from faithmap.bench.report.results import read_results
 from faithmap.bench.report.run_record import open_run
 from faithmap.errors import write_errors
 from faithmap.files import complete_or_absent
+from faithmap.warning_types import renamed_parameters
 
 __all__ = ["WrittenReport", "write_report"]
 
@@ -54,12 +55,13 @@ class WrittenReport:
     bytes: int
 
 
+@renamed_parameters(shown="examples")
 def write_report(
     run: Path,
     out: Path | None = None,
     *,
     spread: Literal["interval", "error"] = "interval",
-    shown: int = 2,
+    examples: int = 2,
     data: Path | None = None,
 ) -> WrittenReport:
     """Write the report of a run. The report of an unfinished run covers the finished units.
@@ -68,7 +70,7 @@ def write_report(
         run: folder of the run.
         out: folder of the report; None for ``report`` in the run's. An older report is replaced.
         spread: what is below a mean: its 95 % interval, or its standard error.
-        shown: images of each kind: with the best scores, the worst scores, and the largest differences between methods.
+        examples: images of each kind: with the best scores, the worst scores, and the largest differences between methods.
         data: folder of the images; None for the folder in the record of the run.
 
     Raises:
@@ -79,15 +81,15 @@ def write_report(
         ...
     faithmap.bench.errors.RunError: no-run is no run: it has no run.json; give a folder that `faithmap bench run` wrote
     """
-    if shown < 0:
-        raise ValueError(f"shown is {shown}; give 0 or more images")
+    if examples < 0:
+        raise ValueError(f"examples is {examples}; give 0 or more images")
     opened = open_run(run)
     analysis = analyse(opened, read_results(opened))
     if not analysis.sections:
         raise RunError(f"{run}: no row belongs to a model and a method of the plan; give the run that these results are of")
     limit = MAX_CHARACTERS // len(analysis.sections)
-    examples = [make_examples(analysis, section, shown, data, limit) for section in analysis.sections]
-    page = make_page(analysis, examples, spread)
+    pictures = [make_examples(analysis, section, examples, data, limit) for section in analysis.sections]
+    page = make_page(analysis, pictures, spread)
     html = as_html(page)
     folder = run / "report" if out is None else out
     _write_folder(folder, {HTML_FILE: html, MARKDOWN_FILE: as_markdown(page), **csv_files(analysis)})

@@ -91,7 +91,7 @@ def costs(title: str, axis: str, points: Sequence[CostPoint]) -> Markup:
     y = _vertical(min(ends), max(ends))
     front = sorted((point for point in points if point.front), key=lambda point: point.cost)
     steps = " ".join(
-        f"{x(p.cost)},{y(w)}" for before, p in zip([front[0], *front], front, strict=False) for w in (before.worth, p.worth)
+        f"{x(p.cost)},{y(w)}" for previous, p in zip([front[0], *front], front, strict=False) for w in (previous.worth, p.worth)
     )
     drawn = [_tag("polyline", points=f"{steps} {x.end},{y(front[-1].worth)}", class_="front")]
     taken = [(x(p.cost) - 6, y(p.worth) - 6, x(p.cost) + 6, y(p.worth) + 6) for p in points]

@@ -197,12 +197,12 @@ def runtime(section: ModelSection) -> ReportTable:
 
 def failures(analysis: Analysis) -> ReportTable | None:
     """Number of failures by error, the most frequent first."""
-    return _counted("Failures", "error", analysis.results.failed.most_common())
+    return _count_table("Failures", "error", analysis.results.failed.most_common())
 
 
 def warnings(analysis: Analysis) -> ReportTable | None:
     """Number of warnings by text."""
-    return _counted("Warnings", "warning", analysis.results.warnings.most_common())
+    return _count_table("Warnings", "warning", analysis.results.warnings.most_common())
 
 
 def failed_images(analysis: Analysis) -> ReportTable | None:
@@ -214,7 +214,7 @@ def failed_images(analysis: Analysis) -> ReportTable | None:
     return ReportTable("Failed images", ["image", "model", "method", "error"], rows, note) if rows else None
 
 
-def _counted(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str], int]]) -> ReportTable | None:
+def _count_table(title: str, what: str, counts: Sequence[tuple[tuple[str, str, str], int]]) -> ReportTable | None:
     rows = [
         [TableCell(model), TableCell(method), TableCell(text), TableCell(f"{count:,}")]
         for (model, method, text), count in counts

@@ -64,7 +64,8 @@ class Masker(nn.Module):
         self.digest: str | None = None
         widths = [channels * 2**level for level in range(LEVELS)]
         self.down = nn.ModuleList(
-            _block(before, after, stride=2) for before, after in zip([colours + 2, *widths], widths, strict=False)
+            _block(channels_in, channels_out, stride=2)
+            for channels_in, channels_out in zip([colours + 2, *widths], widths, strict=False)
         )
         self.embedding = nn.Embedding(classes, widths[-1])
         self.up = nn.ModuleList(_block(fine + 2 * fine + 1, fine) for fine in reversed(widths[:-1]))
@@ -107,10 +108,10 @@ def _enlarged(coarse: Float[Tensor, "n k i j"], fine: Float[Tensor, "n l h w"]) 
     return F.interpolate(coarse, fine.shape[-2:], mode="nearest")
 
 
-def _block(before: int, after: int, stride: int = 1) -> nn.Sequential:
+def _block(channels_in: int, channels_out: int, stride: int = 1) -> nn.Sequential:
     """Convolution and ReLU, normalised within each image, so that masks do not depend on the batch."""
-    convolution = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(4, after), nn.ReLU(inplace=True))
+    convolution = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.GroupNorm(4, channels_out), nn.ReLU(inplace=True))
 
 
 def _positions(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 2 h w"]:

@@ -156,7 +156,7 @@ class Noise:
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The noise, in the shape of the images."""
         generator = torch.Generator().manual_seed(self.seed)
-        noise = torch.randn(images.shape[1:], generator=generator).mul(self.std).add(self.mean).clamp(0, 1)
+        noise = torch.randn(images.shape[1:], generator=generator, dtype=torch.float32).mul(self.std).add(self.mean).clamp(0, 1)
         return noise.to(images).expand(images.shape).clone()
 
 

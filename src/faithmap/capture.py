@@ -57,6 +57,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from faithmap.seeds import uniform
+
 Replace = Callable[[Tensor], Tensor]
 """From a layer's activation to the tensor that the network continues with."""
 
@@ -432,7 +434,7 @@ def probed(activate: Activate, image: Float[Tensor, "1 c h w"], shape: tuple[int
     """
     size = (image.shape[-2], image.shape[-1])
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(image.shape, generator=generator).to(image).requires_grad_()
+    noise = uniform(image.shape, generator).to(image).requires_grad_()
     with torch.enable_grad():
         activation = activate(noise)
         signs = torch.randint(2, (1, activation.shape[1], 1, 1), generator=generator).to(activation) * 2 - 1

@@ -10,9 +10,13 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -82,8 +86,7 @@ class Classifier(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the module. Images of any floating dtype are converted."""
-        floating = (p.dtype for p in self.module.parameters() if p.is_floating_point())
-        return next(floating, self.mean.dtype)
+        return weights_dtype(self.module) or self.mean.dtype
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Any:
         """Logits (n, classes) of [0, 1] images, in single precision or better; or the module's whole output.
@@ -146,6 +149,15 @@ class Classifier(nn.Module):
         raise ValueError(f"{name!r} is no class of {self.name}; {hint}")
 
 
+def weights_dtype(model: nn.Module) -> torch.dtype | None:
+    """The dtype of a model's weights; None for a model without weights in floating point.
+
+    >>> weights_dtype(nn.Linear(1, 1).half()), weights_dtype(nn.Flatten())
+    (torch.float16, None)
+    """
+    return next((parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()), None)
+
+
 def plain_name(name: str) -> str:
     """A module's dotted name in the innermost model, without the prefixes of a Classifier, ``compile`` or parallel training.
 
@@ -165,10 +177,10 @@ def _plain(name: str) -> str:
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without weight gradients inside the block; all flags are restored afterwards, also after an error.
 
-    Gradients to the input are enabled, also inside ``torch.no_grad``.
+    Gradients to the input are enabled, also inside ``torch.no_grad`` and ``torch.inference_mode``. The library's arithmetic is
+    not autocast: inside the caller's ``torch.autocast`` only the passes of the model are (:func:`callers_autocast`).
 
-    Raises:
-        RuntimeError: inside ``torch.inference_mode``, where no gradient can be taken.
+    One thread at a time, see :func:`exclusive`.
 
     >>> model = nn.Linear(1, 1)
     >>> with undisturbed(model):
@@ -177,8 +189,17 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     >>> model.training, model.weight.requires_grad
     (True, True)
     """
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("explanations need gradients, which torch.inference_mode() forbids; use torch.no_grad() instead")
+    with exclusive(model), ExitStack() as stack:
+        stack.enter_context(_evaluated(model))
+        stack.enter_context(_outside_autocast())
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
     modules = _modules(model)
     training = [module for module in modules if module.training]
     own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
@@ -188,13 +209,70 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
             module.training = False
         for parameter in trained:
             parameter.requires_grad = False
-        with torch.enable_grad():
-            yield
+        yield
     finally:
         for module in training:
             module.training = True
         for parameter in trained:
             parameter.requires_grad = True
+
+
+_lock_of_module: MutableMapping[nn.Module, threading.RLock] = WeakKeyDictionary()
+_choosing_locks = threading.Lock()
+
+
+def _locks(modules: Iterable[nn.Module]) -> list[threading.RLock]:
+    """The locks of these modules, in an order that is the same for all threads.
+
+    All modules of a model have the lock that the first call made. Only a model that shares modules with another has several.
+    """
+    new = threading.RLock()
+    with _choosing_locks:
+        return sorted({_lock_of_module.setdefault(module, new) for module in modules}, key=id)
+
+
+@contextmanager
+def exclusive(model: nn.Module) -> Iterator[None]:
+    """One thread at a time inside the block of one model, or of models that share a module; others wait until the block ends.
+
+    A thread can enter the block of one model several times.
+    """
+    with ExitStack() as stack:
+        for lock in _locks(_modules(model)):
+            stack.enter_context(lock)
+        yield
+
+
+_callers_autocast: ContextVar[Mapping[str, torch.dtype]] = ContextVar("callers_autocast", default=MappingProxyType({}))
+
+
+@contextmanager
+def _outside_autocast() -> Iterator[None]:
+    """No autocast inside the block; what the caller had is kept for the model's passes."""
+    enabled = {kind: torch.get_autocast_dtype(kind) for kind in _autocast_devices() if torch.is_autocast_enabled(kind)}
+    token = _callers_autocast.set({**_callers_autocast.get(), **enabled})
+    try:
+        with ExitStack() as stack:
+            for kind in enabled:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        _callers_autocast.reset(token)
+
+
+def _autocast_devices() -> tuple[str, ...]:
+    accelerator = torch.accelerator.current_accelerator()
+    return ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+
+
+def callers_autocast(device: torch.device) -> torch.dtype | None:
+    """The precision of the caller's ``torch.autocast`` around the block of :func:`undisturbed`, on this device; None without.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16), undisturbed(nn.Identity()):
+    ...     torch.is_autocast_enabled("cpu"), callers_autocast(torch.device("cpu"))
+    (False, torch.bfloat16)
+    """
+    return _callers_autocast.get().get(device.type)
 
 
 def _modules(model: nn.Module) -> list[nn.Module]:
@@ -215,6 +293,21 @@ def normalised_zero(model: nn.Module) -> Constant:
     Constant(value=(0.5,))
     """
     return Constant(tuple(model.mean.flatten().tolist()) if isinstance(model, Classifier) else 0.0)
+
+
+def working_images(model: nn.Module, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The images as the library computes with them: detached, contiguous, in single precision or better.
+
+    In double precision for a model in double precision. Contiguous, so that random numbers added to them are drawn in the same
+    order for every memory layout.
+
+    >>> working_images(nn.Flatten(), torch.ones(1, 1, 1, 1, dtype=torch.float16)).dtype
+    torch.float32
+    """
+    dtype = torch.float64 if torch.float64 in (images.dtype, weights_dtype(model)) else torch.float32
+    with torch.inference_mode(False):
+        images = images.detach().to(dtype).contiguous()
+        return images.clone() if images.is_inference() else images
 
 
 def check_images(model: nn.Module, images: Tensor) -> None:

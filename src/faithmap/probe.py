@@ -24,9 +24,11 @@ from typing import Any, TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from faithmap.capture import Capture
 from faithmap.masking import rows_of, upsample
+from faithmap.model import Classifier, callers_autocast, weights_dtype
 from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, require_gradient, resolve
 
 Disturbance: TypeAlias = Callable[[Float[Tensor, "m c h w"], Int[Tensor, " m"]], Float[Tensor, "m c h w"]]
@@ -39,16 +41,28 @@ Layers: TypeAlias = Mapping[str, Tensor]
 def run_model(model: nn.Module, images: Float[Tensor, "m c h w"], autocast: torch.dtype | None = None) -> Any:
     """The model's output for a chunk of images. No other function of the library calls a model.
 
+    The model gets images in its own dtype, in memory of its own, into which it may write. Floating-point tensors in its output
+    are in single precision or better.
+
     Args:
         model: in evaluation mode.
         images: a chunk.
-        autocast: a lower precision for the pass, or None.
+        autocast: a lower precision for the pass; None for that of the caller's ``torch.autocast``, if there is one.
 
     >>> run_model(torch.nn.Flatten(), torch.ones(1, 1, 1, 2))
     tensor([[1., 1.]])
     """
-    with autocasting(images.device, autocast):
-        return model(images)
+    # a Classifier normalises the images, so that its module gets new memory; and casts them to the module's dtype
+    given = images if isinstance(model, Classifier) else images.to(weights_dtype(model) or images.dtype, copy=True)
+    with autocasting(images.device, autocast or callers_autocast(images.device)):
+        output = model(given)
+    return _usable(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _usable, output)
+
+
+def _usable(output: Tensor) -> Tensor:
+    """The output in single precision or better; a copy of a tensor that was made in ``torch.inference_mode``."""
+    output = output.clone() if output.is_inference() else output
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:

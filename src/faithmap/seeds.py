@@ -86,6 +86,15 @@ def uniform_draws(count: int, shape: Sequence[int], generator: torch.Generator, 
     return _draws(count, shape, lambda value: value.uniform_(generator=generator), dtype, generator.device)
 
 
+def uniform(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Uniform numbers in [0, 1) of that shape, in single precision whatever the default dtype is, on the generator's device.
+
+    >>> uniform((2, 3), torch.Generator().manual_seed(0)).dtype
+    torch.float32
+    """
+    return torch.rand(tuple(shape), generator=generator, device=generator.device, dtype=torch.float32)
+
+
 def _draws(
     count: int, shape: Sequence[int], fill: Callable[[Tensor], object], dtype: torch.dtype, device: torch.device
 ) -> Tensor:

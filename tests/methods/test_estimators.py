@@ -47,7 +47,7 @@ def observed(model: nn.Module, layer: nn.Module, z: Tensor) -> tuple[Tensor, Ten
 def perturbed(image: Tensor, samples: Samples, t: int) -> Tensor:
     """z = x' + a (x - x') + e of pass t."""
     reference = image if samples.references is None else samples.references[samples.path[t]].unsqueeze(0)
-    noise = torch.empty_like(image).normal_(generator=torch.Generator().manual_seed(int(samples.seed[t])))
+    noise = torch.empty(image.shape).normal_(generator=torch.Generator().manual_seed(int(samples.seed[t]))).to(image)
     return reference + float(samples.position[t]) * (image - reference) + float(samples.noise[t]) * noise
 
 

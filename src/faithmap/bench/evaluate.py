@@ -33,7 +33,7 @@ from faithmap.methods.cams.saturation import saturation
 from faithmap.methods.registry import METHODS, explainer_from
 from faithmap.methods.settings import SettingError, arguments_of, settings_of
 from faithmap.metrics import functional
-from faithmap.model import Classifier
+from faithmap.model import Classifier, undisturbed
 from faithmap.probe import run_model
 from faithmap.seeds import derived
 
@@ -426,7 +426,7 @@ class ImageGroup:
     def of(cls, model: Classifier, images: Sequence[LoadedImage], chunk_size: int) -> ImageGroup:
         """Classify the images."""
         inputs = torch.cat([loaded.image for loaded in images if loaded.image is not None])
-        with torch.no_grad():
+        with undisturbed(model), torch.no_grad():
             probabilities = torch.cat([run_model(model, chunk).softmax(dim=1).cpu() for chunk in inputs.split(chunk_size)])
         return cls(images, inputs, probabilities)
 

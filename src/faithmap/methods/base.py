@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
-from faithmap.model import check_images, undisturbed
+from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import clean_scores
 from faithmap.score import Score, ScoreKind, Target
 from faithmap.seeds import Generators, resolve_generators
@@ -188,16 +188,15 @@ class Explainer(ABC):
 
         Raises:
             ValueError: for invalid images, targets or settings; the message states what is expected.
-            RuntimeError: inside ``torch.inference_mode``.
         """
         self.check(images)
-        images = images.detach()
+        images = working_images(self.model, images)
         with undisturbed(self.model):
             logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
             request = Request(images, score, clean, baseline, generators, progress or _silent, kept)
             warn_if_improbable(request, logits)
-            result = self._explain(request)
+            result, settings = self._explain(request), self.settings
         warn_if_empty(request, result.heatmap)
         return Explanation(
             result.heatmap,
@@ -208,7 +207,7 @@ class Explainer(ABC):
             columns=result.columns,
             method=type(self).__name__,
             title=self.title,
-            settings=self.settings,
+            settings=settings,
             diagnostics=[{**d, "warnings": w} for d, w in zip(result.diagnostics, request.warnings, strict=True)],
             function=score.function,
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
+from faithmap.seeds import uniform
 
 Resolution: TypeAlias = Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]]
 
@@ -52,7 +53,7 @@ class RandomMap(Control):
 
     def _explain(self, request: Request) -> RawHeatmap:
         shape = rows_and_columns(self.resolution)
-        cells = [torch.rand(shape, generator=generator, device=generator.device) for generator in request.generators]
+        cells = [uniform(shape, generator) for generator in request.generators]
         return self._answer(torch.stack(cells).to(request.images.device))
 
 
@@ -94,8 +95,8 @@ class Edges(Control):
     title: ClassVar[str] = "edges"
 
     def _explain(self, request: Request) -> RawHeatmap:
-        grey = request.images.float().mean(dim=1, keepdim=True)
-        across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=grey.device) / 8
+        grey = request.images.mean(dim=1, keepdim=True)
+        across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=grey.dtype, device=grey.device) / 8
         kernels = torch.stack([across, across.T]).unsqueeze(1)
         slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernels)
         return self._answer(slopes.norm(dim=1))

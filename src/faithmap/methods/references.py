@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, make_baseline
+from faithmap.seeds import normal_draws, uniform
 
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -146,8 +147,8 @@ class RandomBlurs(Distribution):
 
     def _shares(self, count: int, generator: torch.Generator) -> Float[Tensor, " k"]:
         """Positions from the weakest (0) to the strongest (1), on a logarithmic scale."""
-        uniform = torch.rand(count, generator=generator, device=generator.device).cpu()
-        return (torch.randperm(count, generator=generator, device=generator.device).cpu() + uniform) / count
+        within = uniform((count,), generator).cpu()
+        return (torch.randperm(count, generator=generator, device=generator.device).cpu() + within) / count
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class RandomNoise(Distribution):
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
         """Independent noise for each reference."""
-        noise = torch.randn((count, *image.shape[1:]), generator=generator, device=generator.device)
+        noise = normal_draws(1, (count, *image.shape[1:]), generator)[0]
         return noise.mul_(self.std).add_(self.mean).clamp_(0, 1).to(image)
 
 
@@ -230,7 +231,7 @@ class RandomConstants(Distribution):
 
     def __call__(self, image: Float[Tensor, "1 c h w"], count: int, generator: torch.Generator) -> Float[Tensor, "k c h w"]:
         """An independent colour for each reference."""
-        colours = torch.rand((count, image.shape[1], 1, 1), generator=generator, device=generator.device)
+        colours = uniform((count, image.shape[1], 1, 1), generator)
         return (self.low + (self.high - self.low) * colours).to(image).expand(-1, -1, *image.shape[2:])
 
 

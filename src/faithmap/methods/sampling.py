@@ -137,6 +137,6 @@ def perturbed(image: Float[Tensor, "1 c h w"], samples: Samples, rows: Int[Tenso
 
 
 def _normal(image: Float[Tensor, "1 c h w"], seed: int) -> Float[Tensor, "c h w"]:
-    """Noise that depends on its seed alone, so that chunks and their order do not matter."""
+    """Noise that depends on its seed alone: not on chunks and their order, nor on the image's memory layout and precision."""
     generator = torch.Generator(image.device).manual_seed(seed)
-    return torch.empty_like(image[0]).normal_(generator=generator)
+    return torch.empty(image.shape[1:], dtype=torch.float32, device=image.device).normal_(generator=generator)

@@ -25,7 +25,7 @@ from faithmap.methods import Explainer
 from faithmap.methods.base import Progress
 from faithmap.methods.registry import METHODS, assigned, explainer_from
 from faithmap.methods.settings import SettingError, find_setting, settings_of
-from faithmap.model import Classifier
+from faithmap.model import Classifier, undisturbed
 from faithmap.probe import run_model
 from faithmap.seeds import image_generators
 from faithmap.studies.result_folder import (
@@ -170,10 +170,10 @@ class Study(ABC, Generic[SettingsT, ResultT]):
         noise = torch.rand(1, *resolution, generator=generator).to(image.image)
         return Explanation.from_array(noise, image.input_size, target=target, method="random")
 
-    @torch.no_grad()
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The probabilities of all classes, on the CPU."""
-        logits = torch.cat([run_model(self.model, chunk) for chunk in images.split(self.settings.chunk)])
+        with undisturbed(self.model), torch.no_grad():
+            logits = torch.cat([run_model(self.model, chunk) for chunk in images.split(self.settings.chunk)])
         return logits.softmax(dim=1).cpu()
 
 

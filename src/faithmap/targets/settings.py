@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from faithmap.model import check_images, undisturbed
+from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import run_model
 from faithmap.score import at_least_single, tensor_in
 
@@ -78,6 +78,7 @@ def clean_outputs(
 ) -> Iterator[tuple[Any, Int[Tensor, " m"]]]:
     """The model's output for each chunk of clean images, and their indices."""
     check_images(model, images)
+    images = working_images(model, images)
     for index in torch.arange(len(images), device=images.device).split(chunk_size):
         with undisturbed(model), torch.no_grad():
             output = run_model(model, images[index])

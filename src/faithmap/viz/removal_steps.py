@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.masking import compose, upsample
-from faithmap.model import Classifier, check_images, undisturbed
+from faithmap.model import Classifier, check_images, undisturbed, working_images
 from faithmap.probe import MaskProbe, clean_scores
 from faithmap.score import Score, Target
 from faithmap.viz.figure import (
@@ -126,7 +126,8 @@ def strip(
     check_images(model, image)
     one_image(image)
     check_explained(image, explanation)
-    image, made = image.detach(), make_baseline(baseline, image)
+    image = working_images(model, image)
+    made = make_baseline(baseline, image)
     cells = explanation.heatmap[0].numel()
     counts = _counts(ratios, cells)
     masks = torch.cat([step_masks(explanation.cells, counts, kind) for kind in KINDS])

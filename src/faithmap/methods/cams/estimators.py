@@ -58,6 +58,7 @@ from faithmap.methods.references import RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
 from faithmap.methods.settings import check_settings, complete_docstring
 from faithmap.probe import LayerProbe, Layers, Pass, joined
+from faithmap.seeds import uniform
 
 Difference: TypeAlias = Literal["none", "reference", "path", "increment"]
 """The factor of a gradient, see above."""
@@ -257,7 +258,7 @@ class Expected(Estimator):
         """Positions dealt to the paths in turn. A difference adds each reference, increments the image too, without noise."""
         paths = self.paths or self.samples
         references = draw_references(self.references, image, paths, generator)
-        jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu() if self.jitter else 0.5
+        jitter = uniform((self.samples,), generator).cpu() if self.jitter else 0.5
         position, path = (torch.arange(self.samples) + jitter) / self.samples, torch.arange(self.samples) % paths
         seed, noise = noise_of_passes(self.samples, self.noise_std, self.antithetic, generator)
         increments = self.difference == "increment"
@@ -326,7 +327,9 @@ class Expectation:
                 continue
             window = _PassWindow.of(passes, self.probe.observe(z, self.numbers[index]), earlier)
             self._add_start_scores(passes[self.stream.share[passes] == 0], window)
-            yield self._differences(passes[self.stream.share[passes] > 0], window)
+            compared = passes[self.stream.share[passes] > 0]
+            if len(compared) > 0:  # a small chunk can have a reference alone
+                yield self._differences(compared, window)
             last = passes[-1]
             earlier = window.at(torch.stack([self.stream.start[last], last]))
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.explanation import Explanation
 from faithmap.layers import ReshapeTransform, target_layers
-from faithmap.model import check_images, undisturbed
+from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import LayerProbe
 from faithmap.score import ScoreKind, Target
 
@@ -98,7 +98,7 @@ def saturation(
     check_images(model, images)
     if positions < 2 or isinstance(target_layer, (list, tuple)):
         raise ValueError("give at least 2 positions, and a single target_layer")
-    images = images.detach()
+    images = working_images(model, images)
     with undisturbed(model):
         context = target_layers(model, target_layer, reshape_transform, images[:1])
         probe = context.probe(model, images, score, chunk_size=chunk_size, autocast=autocast)
@@ -162,8 +162,9 @@ def top_features(
     ((layer, first),) = named[0].items()
     if not 1 <= count <= len(first):
         raise ValueError(f"count is {count}; give 1 to {len(first)} channels")
+    images = working_images(model, images)
     with undisturbed(model):
-        probe = target_layers(model, layer, None, images[:1]).probe(model, images.detach(), "logit", chunk_size=chunk_size)
+        probe = target_layers(model, layer, None, images[:1]).probe(model, images, "logit", chunk_size=chunk_size)
         _, _, clean = probe.clean(explanation.explained, "logit", gradient=False)
     channels = torch.tensor([layers[layer][:count] for layers in named], device=images.device)
     rows = torch.arange(len(images), device=images.device).unsqueeze(1)

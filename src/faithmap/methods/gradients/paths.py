@@ -26,6 +26,7 @@ from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
 from faithmap.methods.settings import AlsoNamed
 from faithmap.score import ScoreKind, at_least_single
+from faithmap.seeds import uniform
 
 
 @dataclass(eq=False)
@@ -71,7 +72,7 @@ class PathGradients(GradientExplainer):
             references = samples.references
             assert references is not None  # noqa: S101 - every path has one
             scores = chunk.probe.scores(references, chunk.numbers[i].expand(len(references)))
-            weight = torch.zeros(len(references)).index_add_(0, samples.path, samples.share)
+            weight = samples.share.new_zeros(len(references)).index_add_(0, samples.path, samples.share)
             means.append(scores @ weight.to(scores))
         return torch.stack(means)
 
@@ -120,7 +121,7 @@ class IntegratedGradients(PathGradients):
         references = draw_references(several, chunk.images[image : image + 1], paths, chunk.generators[image])
         position, share = (values.repeat(paths) for values in quadrature(self.quadrature, self.samples))
         path = torch.arange(paths).repeat_interleave(self.samples)
-        return Samples(references, path, position, share / paths, torch.zeros_like(path), torch.zeros(len(path)))
+        return Samples(references, path, position, share / paths, torch.zeros_like(path), torch.zeros_like(position))
 
 
 @dataclass(eq=False)
@@ -154,8 +155,8 @@ class ExpectedGradients(PathGradients):
     def _samples(self, chunk: ImageChunk, image: int) -> Samples:
         generator, given = chunk.generators[image], _given(chunk, image, self.references)
         references = draw_references(given, chunk.images[image : image + 1], self.samples, generator)
-        jitter = torch.rand(self.samples, generator=generator, device=generator.device).cpu()
-        share = torch.full((self.samples,), 1 / self.samples)
+        jitter = uniform((self.samples,), generator).cpu()
+        share = torch.full_like(jitter, 1 / self.samples)
         seed, noise = noise_of_passes(self.samples, self.noise_std, True, generator)
         path = torch.arange(self.samples)
         return Samples(references, path, (path + jitter) / self.samples, share, seed, noise)

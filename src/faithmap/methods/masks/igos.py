@@ -53,8 +53,8 @@ class PathNoise:
         """The images with noise."""
         if self.std == 0:
             return z
-        if self._noise is None or self._noise.shape != z.shape or self._noise.dtype != z.dtype:
-            self._noise = torch.empty_like(z, requires_grad=False)
+        if self._noise is None or self._noise.shape != z.shape:
+            self._noise = torch.empty(z.shape, dtype=torch.float32, device=z.device)
         for row, image in zip(self._noise, index.tolist(), strict=True):
             row.normal_(generator=self.generators[image])
         return torch.add(z, self._noise, alpha=self.std)

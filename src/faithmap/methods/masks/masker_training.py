@@ -33,10 +33,10 @@ from faithmap.masking import compose, upsample
 from faithmap.methods.base import Progress
 from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.masker import Masker, check_fit, identity
-from faithmap.model import check_images, undisturbed
+from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import run_model
 from faithmap.score import at_least_single, logits_of
-from faithmap.seeds import derived, seeded
+from faithmap.seeds import derived, normal_draws, seeded, uniform
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def random_baselines(images: Float[Tensor, "n c h w"], generator: torch.Generato
     """For each image, with equal probability, its own blur of a random width, or a random colour with noise."""
     made = []
     for image in images:
-        kind, width, spread = torch.rand(3, generator=generator).tolist()
-        colour = torch.rand(len(image), 1, 1, generator=generator)
-        noise = torch.randn(image.shape, generator=generator) * 0.2 * spread
+        kind, width, spread = uniform((3,), generator).tolist()
+        colour = uniform((len(image), 1, 1), generator)
+        noise = normal_draws(1, image.shape, generator)[0] * 0.2 * spread
         blur = kind < 0.5
         made.append(Blur(None, 10 + 20 * width)(image[None])[0] if blur else (colour + noise).clamp(0, 1).to(image))
     return torch.stack(made)
@@ -179,7 +179,6 @@ def train_masker(
 
     Raises:
         ValueError: for images, settings or a resumed training that do not fit; the message names a remedy.
-        RuntimeError: inside ``torch.inference_mode``.
 
     >>> model, images = nn.Sequential(nn.Flatten(), nn.Linear(768, 2)), torch.rand(4, 3, 16, 16)
     >>> training = train_masker(model, images, steps=2, settings=MaskerSettings(channels=4, batch=2))
@@ -216,6 +215,7 @@ def begin(model: nn.Module, photos: Photos, settings: MaskerSettings) -> Trainin
     """An untrained masker, whose weights follow from the seed, on the images' device."""
     first = photos[0].unsqueeze(0)
     check_images(model, first)
+    first = working_images(model, first)
     with torch.no_grad():
         classes = logits_of(run_model(model, first)).shape[1]
     if classes < 2:
@@ -233,7 +233,7 @@ def _step(model: nn.Module, photos: Photos, training: Training, adam: torch.opti
     generator = torch.Generator().manual_seed(derived(settings.seed, f"step {training.done}"))
     with torch.no_grad():
         predicted = logits_of(run_model(model, images)).argmax(dim=1)
-    absent = (torch.rand(len(images), generator=generator) < settings.absent).to(images.device)
+    absent = (uniform((len(images),), generator) < settings.absent).to(images.device)
     shift = torch.randint(1, masker.classes, (len(images),), generator=generator).to(images.device)
     classes = torch.where(absent, (predicted + shift) % masker.classes, predicted)
     baseline = random_baselines(images, generator)
@@ -264,9 +264,9 @@ def _batch(model: nn.Module, photos: Photos, training: Training) -> Float[Tensor
         raise ValueError(
             f"photos have shapes {sorted({tuple(image.shape) for image in batch_images})}; give photos of one size"
         )
-    images = torch.stack(batch_images).detach()
+    images = torch.stack(batch_images)
     check_images(model, images)
-    return images
+    return working_images(model, images)
 
 
 def _log_probability(

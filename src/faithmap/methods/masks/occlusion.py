@@ -84,11 +84,11 @@ class Occlusion(Explainer):
             chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
             probe = mask_probe(self, request, chunk, chosen)
             pairs = torch.cartesian_prod(torch.arange(len(chunk)), torch.arange(len(corners))).to(images.device)
-            total = torch.zeros(len(chunk), *size, device=images.device)
+            total = images.new_zeros(len(chunk), *size)
             for index, patch in (rows.T for rows in pairs.split(self.chunk_size)):
                 removed = self._patches(corners[patch], size)
                 fall = request.clean[chunk[index]] - probe.scores((~removed).to(images.dtype), index)
-                total.index_add_(0, index, removed * fall.float().view(-1, 1, 1))
+                total.index_add_(0, index, removed * fall.to(total).view(-1, 1, 1))
                 request.progress(int(chunk[0]) * len(corners) + len(corners), len(images) * len(corners))
             maps.append(total)
         counts = sum(self._patches(part, size).sum(dim=0) for part in corners.split(self.chunk_size))

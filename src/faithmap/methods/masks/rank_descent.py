@@ -45,6 +45,7 @@ from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.probe import MaskProbe
 from faithmap.score import Target
+from faithmap.seeds import uniform
 from faithmap.warning_types import suppressed
 
 TAIL = 3
@@ -168,7 +169,7 @@ class RankDescent(Explainer):
         """The mean of h over the iterations, weighted towards the end."""
         total, report_map = self.iterations * len(request.images), getattr(request.progress, "maps", None)
         generator = request.generators[image]
-        start = torch.rand(1, generator=generator, device=generator.device).to(h)
+        start = uniform((1,), generator).to(h)
         v, mean, weight = torch.zeros_like(h), torch.zeros_like(h), 0
         for k in range(self.iterations):
             t, t_insertion = (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1

@@ -33,6 +33,7 @@ from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_a
 from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.settings import AlsoNamed
 from faithmap.model import normalised_zero
+from faithmap.seeds import uniform
 
 
 @dataclass(eq=False)
@@ -129,7 +130,7 @@ class RISE(Explainer):
             generator: source of the random numbers.
         """
         rows, columns = self._grid
-        draws = [torch.rand(rows * columns + 2, generator=generator, device=generator.device) for _ in range(count)]
+        draws = [uniform((rows * columns + 2,), generator) for _ in range(count)]
         numbers = torch.stack(draws)
         grids = (numbers[:, 2:] < self.probability).float().view(count, rows, columns)
         down, across = (_shifted(*sizes, numbers[:, i]) for i, sizes in enumerate(zip(self._grid, size, strict=True)))

@@ -42,7 +42,7 @@ from faithmap.baselines import Baseline
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.agreement import spearman
 from faithmap.metrics.functional.curves import INSERTION, Curve, Progress, Protocol, ProtocolName, evaluate_curves
-from faithmap.model import check_images, undisturbed
+from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import clean_scores, run_model
 from faithmap.score import Target, at_least_single, logits_of
 from faithmap.seeds import Generators, resolve_generators
@@ -155,10 +155,9 @@ def mi_fgsm(
         ValueError: for images outside [0, 1], settings out of their range, a targeted attack without a target, a model of a
             single class, or a gradient that is not finite.
         TypeError: for a callable target.
-        RuntimeError: inside ``torch.inference_mode``.
     """
-    images = images.detach()
     check_images(model, images)
+    given, images = images.dtype, working_images(model, images)
     _check_pixels_and_target(images, target, targeted)
     _check_attack_settings(radius, steps, decay, step_size, chunk_size)
     ascent = _Ascent(model, radius, steps, decay, step_size or radius / steps, targeted, early_stop, autocast)
@@ -176,6 +175,7 @@ def mi_fgsm(
             on_step = None if progress is None else _step_callback(progress, part, steps, len(images))
             attacked[part] = ascent(images[part], goal[part], on_step)
         _check_finite(attacked)
+        attacked = attacked.to(given)
         adversarial, _, _ = clean_scores(model, attacked, goal, "logit", chunk_size, autocast)
     assert adversarial is not None  # noqa: S101
     return Attack(attacked, _probabilities(clean), _probabilities(adversarial), goal, targeted)

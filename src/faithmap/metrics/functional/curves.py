@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Baseline, Blur, make_baseline
 from faithmap.explanation import Explanation, cell_ranks
-from faithmap.model import check_images, normalised_zero, undisturbed
+from faithmap.model import check_images, normalised_zero, undisturbed, working_images
 from faithmap.probe import MaskProbe, clean_scores
 from faithmap.score import Score, ScoreKind, Target
 
@@ -26,7 +26,7 @@ class PreparedInputs:
     """Images, their heatmaps, and the score that evaluates them.
 
     Attributes:
-        images: detached.
+        images: as the library computes with them, see :func:`~faithmap.model.working_images`.
         explanation: of the same images, with finite heatmaps.
         score: of the target.
         clean: score of each clean image.
@@ -76,11 +76,11 @@ def prepared_inputs(
     check_images(model, images)
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; give at least 1")
-    explanation = as_explanation(heatmaps, images)
+    explanation, images = as_explanation(heatmaps, images), working_images(model, images)
     with undisturbed(model):
         target = explanation.explained if target is None else target
         _, score, clean = clean_scores(model, images, target, kind, chunk_size, autocast)
-        yield PreparedInputs(images.detach(), explanation, score, clean)
+        yield PreparedInputs(images, explanation, score, clean)
 
 
 def as_explanation(heatmaps: Explanation | Float[Tensor, "n r c"], images: Float[Tensor, "n c h w"]) -> Explanation:

@@ -36,7 +36,7 @@ from faithmap.capture import uncompiled
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
 from faithmap.metrics.functional.curves import Progress, as_explanation
-from faithmap.model import check_images, plain_name, undisturbed
+from faithmap.model import check_images, exclusive, plain_name, undisturbed
 from faithmap.probe import clean_scores
 from faithmap.score import Target
 from faithmap.seeds import derived, seeded
@@ -165,7 +165,7 @@ def randomisation(
     similarities: list[tuple[Tensor, Tensor, Tensor]] = []
     kept: list[Explanation] = []
     report = progress or _no_progress
-    with trained.restored():
+    with exclusive(model), trained.restored():
         original = explain(clean=True)
         report(1, len(stages) + 1)
         for i, (_, members) in enumerate(stages):

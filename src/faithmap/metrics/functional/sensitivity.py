@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.curves import Progress
-from faithmap.model import check_images
+from faithmap.model import check_images, working_images
 from faithmap.score import Target, target_of
 from faithmap.seeds import Generators, chunked_draws, resolve_generators, uniform_draws
 from faithmap.warning_types import EmptyHeatmapWarning, suppressed
@@ -123,7 +123,7 @@ def sensitivity(
             f"radius, draws and chunk_size are {radius}, {draws}, {chunk_size}; give 0 or more, and at least 1 each"
         )
     check_images(nn.Identity(), images)
-    images = images.detach()
+    images = working_images(nn.Identity(), images)
     low, high = _clip_bounds(images, limits)
     generators = resolve_generators(generator, seed, len(images), images.device)
     fixed = _FixedTargetExplainer(explainer, [int(torch.randint(2**62, (), generator=g, device=g.device)) for g in generators])

@@ -1,0 +1,74 @@
+"""Settings with which every method of the registry takes milliseconds, and a network on which every method works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faithmap.methods.base import Explainer
+from faithmap.methods.cams import Expected, Integrated, Smooth
+from faithmap.methods.masks.masker import Masker
+from faithmap.methods.registry import METHODS
+
+CLASSES = 3
+
+CHEAP: dict[str, dict[str, Any]] = {
+    "igos": {"resolution": 7, "iterations": 2, "path_points": 4},
+    "igos_plus": {"resolution": 7, "iterations": 2, "path_points": 4},
+    "igos_plus_plus": {"resolution": 7, "iterations": 2, "path_points": 4},
+    "mask": {"resolution": 7, "iterations": 3},
+    "extremal": {"iterations": 4, "areas": (0.1, 0.2), "step": 32.0},
+    "rank_descent": {"resolution": 7, "iterations": 3, "prior_samples": 4, "softness": 0.2},
+    "expected_gradcam": {"gradient": Expected(samples=5)},
+    "smooth_gradcam": {"gradient": Smooth(samples=5)},
+    "smooth_gradcam_plus_plus": {"gradient": Smooth(samples=5)},
+    "integrated_gradcam": {"gradient": Integrated(samples=5)},
+    "smoothgrad": {"samples": 5},
+    "vargrad": {"samples": 5},
+    "integrated_gradients": {"samples": 5},
+    "expected_gradients": {"samples": 5},
+    "gradientshap": {"samples": 5},
+    "occlusion": {"patch": 8, "stride": 4},
+    "rise": {"masks": 40, "cells": 4},
+    "lime": {"cells": 3, "samples": 40},
+    "kernelshap": {"cells": 3, "samples": 40},
+}
+
+
+class TinyNet(nn.Module):
+    """Convolutions, rectifiers and a linear layer, on images of 16x16 pixels; normalises them, in place if asked to."""
+
+    def __init__(self, *, in_place: bool = False) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.in_place = in_place
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.body = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.pool = nn.AvgPool2d(2)
+        self.head = nn.Linear(8 * 16, CLASSES)
+        for name, parameter in self.named_parameters():
+            scale = 0.1 if name.endswith("bias") else (2 / parameter[0].numel()) ** 0.5
+            parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float32).to(parameter) * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.sub_(0.5).mul_(4.0) if self.in_place else (x - 0.5) * 4.0
+        x = torch.relu(self.stem(x))
+        x = torch.relu(self.body(x))
+        logits: Tensor = self.head(self.pool(x).flatten(1))
+        return logits
+
+
+def cheap(name: str, model: nn.Module, **settings: Any) -> Explainer:
+    """A method of the registry with cheap settings."""
+    torch.manual_seed(0)
+    more: dict[str, Any] = {"masker": Masker(CLASSES, channels=4).to(torch.float32)} if "masker" in METHODS[name].needs else {}
+    return METHODS[name].explainer(model, **{**CHEAP.get(name, {}), **more, **settings})
+
+
+def small_images(count: int = 2) -> Tensor:
+    """Images of 16x16 pixels with a bright part in each."""
+    images = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float32)
+    images[:, :, 3:9, 4:10] = images[:, :, 3:9, 4:10] / 2 + 0.5
+    return images

@@ -1,0 +1,165 @@
+"""A map depends on the model and the image, not on how they are stored or called: one sweep over the whole registry."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import pytest
+import torch
+from method_tools import TinyNet, cheap, small_images
+from torch import Tensor, nn
+
+import faithmap as fm
+from faithmap.methods.cams import CAM, Expected, Integrated
+from faithmap.methods.registry import METHODS
+
+Context = Callable[[], AbstractContextManager[object]]
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+CONTEXTS: dict[str, Context] = {
+    "plain": nullcontext,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+}
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+CHUNKS = (1, 7, 33)
+
+
+class Case(NamedTuple):
+    """One way to store and call the same model and images."""
+
+    dtype: torch.dtype
+    context: str
+    chunk_size: int
+    layout: torch.memory_format
+    in_place: bool
+
+    @property
+    def precise(self) -> bool:
+        """Whether the model's passes are in single precision or better."""
+        return self.dtype == torch.float64 or (self.dtype == torch.float32 and self.context != "autocast")
+
+
+def cases() -> list[Case]:
+    """Every pair of two factors' values, in as few cases as the two longest factors need."""
+    found = []
+    for i, j in itertools.product(range(len(DTYPES)), range(len(CONTEXTS))):
+        layout = LAYOUTS[(i + j) % 2]
+        found.append(Case(DTYPES[i], list(CONTEXTS)[j], CHUNKS[(i + j) % 3], layout, bool((i + j // 2) % 2)))
+    return found
+
+
+LOW_PRECISION = {"extremal": 0.98, "vargrad": 0.98, "scorecam": 0.98}
+"""Least correlation of a map in half precision with the one in single precision; 0.99 for the other methods.
+
+An extremal mask is one of few areas, a variance is a difference of squares, and Score-CAM's weights are a softmax.
+"""
+
+REFUSED = {"lrp": "half precision"}
+"""Methods that refuse half precision, and a word of the reason."""
+
+
+DRAWN_BY_CAPTUM = ("lime", "gradientshap")
+"""Methods whose random numbers captum draws in the default dtype: other numbers in double precision."""
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """The least correlation of two maps of an image."""
+    pairs = zip(a.double().flatten(1), b.double().flatten(1), strict=True)
+    return min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
+
+
+def test_the_cases_have_every_pair_of_values() -> None:
+    for first, second in itertools.combinations(range(len(Case._fields)), 2):
+        pairs = {(case[first], case[second]) for case in cases()}
+        assert len(pairs) == len({case[first] for case in cases()}) * len({case[second] for case in cases()})
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", METHODS)
+def test_precision_layout_mode_chunk_and_in_place_models_do_not_change_a_map(name: str) -> None:
+    if "captum" in METHODS[name].needs:
+        pytest.importorskip("captum")
+    images = small_images()
+    reference = cheap(name, TinyNet())(images, 0).heatmap
+    for case in cases():
+        given = images.clone(memory_format=case.layout)
+        explain = cheap(name, TinyNet(in_place=case.in_place).to(case.dtype), chunk_size=case.chunk_size)
+        with CONTEXTS[case.context]():
+            try:
+                heatmap = explain(given, 0).heatmap
+            except ValueError as refused:
+                if case.precise or REFUSED.get(name, "?") not in str(refused):
+                    raise
+                continue
+        assert torch.equal(given, images), case
+        assert heatmap.dtype in (torch.float32, torch.float64), case
+        if case.precise:
+            assert (heatmap - reference).abs().max() <= 1e-4 * reference.abs().max(), case
+        else:
+            assert correlation(heatmap, reference) >= LOW_PRECISION.get(name, 0.99), case
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", METHODS)
+def test_double_precision_of_images_or_of_the_default_dtype_does_not_change_a_map(name: str) -> None:
+    if "captum" in METHODS[name].needs:
+        pytest.importorskip("captum")
+    images, explain = small_images(1), cheap(name, TinyNet())
+    reference = explain(images, 0).heatmap
+    heatmaps = [explain(images.double(), 0).heatmap]
+    torch.set_default_dtype(torch.float64)
+    try:
+        in_double = explain(images, 0).heatmap
+    finally:
+        torch.set_default_dtype(torch.float32)
+    heatmaps += [] if name in DRAWN_BY_CAPTUM else [in_double]
+    for heatmap in heatmaps:
+        assert (heatmap - reference).abs().max() <= 1e-4 * reference.abs().max()
+    assert bool(in_double.isfinite().all())
+
+
+@pytest.mark.parametrize("name", ["rank_descent", "smoothgrad", "expected_gradcam", "igos"])
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+def test_noise_is_drawn_in_logical_order_whatever_the_layout(name: str) -> None:
+    images = small_images()
+    last = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as a photograph of rows, columns, colours is
+    explain = cheap(name, TinyNet())
+    assert torch.equal(explain(images, 0).heatmap, explain(last, 0).heatmap)
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.parametrize("difference", ["reference", "path", "increment"])
+@pytest.mark.parametrize("pool", ["contribution", "slope", "map"])
+@pytest.mark.parametrize("kind", [Expected, Integrated])
+def test_differences_do_not_depend_on_the_chunk_size(difference: str, pool: str, kind: type[Expected | Integrated]) -> None:
+    estimator = kind(samples=5, difference=difference, pool=pool)  # type: ignore[arg-type] # of the parameters
+    images, model = small_images(), TinyNet().double()  # a slope divides by differences near 0
+    maps = [CAM(model, gradient=estimator, chunk_size=chunk, relu=False)(images, 0).heatmap for chunk in (33, 1, 2, 7)]
+    for heatmap in maps[1:]:
+        assert torch.allclose(heatmap, maps[0], rtol=1e-4, atol=1e-6)
+
+
+def test_the_model_s_pass_is_in_the_caller_s_autocast_and_all_else_is_not() -> None:
+    seen = []
+
+    class Noting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return x.flatten(1)
+
+    def target(output: Tensor) -> Tensor:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return output[:, 0]
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fm.RankDescent(Noting(), resolution=4, iterations=1, prior=None)(small_images(1), target)
+        assert torch.is_autocast_enabled("cpu")
+    assert seen[::2] == [True] * (len(seen) // 2)
+    assert seen[1::2] == [False] * (len(seen) // 2)

@@ -7,7 +7,7 @@ all of them. A call has the name of its function, without the underscores of in-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -111,6 +111,12 @@ class Call:
         if isinstance(place, str):
             return self.keywords[place]
         return self.arguments[place] if place < len(self.arguments) else self.keywords.get(name, default)
+
+    def without_data(self) -> Call:
+        """The call without the tensors that depend on the image."""
+        arguments = tuple(None if i in self.places else value for i, value in enumerate(self.arguments))
+        keywords = {key: None if key in self.places else value for key, value in self.keywords.items()}
+        return replace(self, arguments=arguments, keywords=keywords)
 
     def __call__(self, *data: Tensor, replaced: Mapping[Place, Tensor] | None = None) -> Any:
         """The result for other tensors in place of the data; in-place functions do not change them."""

@@ -93,6 +93,9 @@ class _StageCalls:
             stage.call = call
         copies = (tensor.clone() for tensor in call.data)  # a tensor has the hooks of one stage only
         output = operation.run() if stage is None else stage(*copies)
+        if isinstance(stage, Stage):
+            # the graph of these tensors has hooks that have the stage: a cycle that Python cannot free
+            stage.call = call.without_data()
         if self.recording:
             self.staged.plan.saw(call, stage, output)
         return output

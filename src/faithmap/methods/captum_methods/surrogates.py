@@ -107,8 +107,9 @@ class Surrogate(Explainer):
                 f"there are {count} parts for {self.samples} samples; give at least 2 parts, and 2 samples more than parts"
             )
         solver = LeastSquares(self._penalty)
+        library = self._library(scores, solver)
         with silent(), drawing(request.generators[image]):
-            self._library(scores, solver).attribute(
+            library.attribute(
                 x,
                 baseline,
                 feature_mask=parts.expand(1, 1, *parts.shape),
@@ -116,6 +117,7 @@ class Surrogate(Explainer):
                 perturbations_per_eval=min(self.chunk_size, self.samples),
                 return_input_shape=False,
             )
+        vars(library).clear()  # it refers to itself, and would keep the image until Python's next search for cycles
         change = request.clean[image] - scores(baseline)[0]
         gap = (solver.coefficients.sum() - change).abs() / change.abs()
         return solver.coefficients.float(), parts, {"parts": count, "fit": solver.fitted, "completeness_gap": float(gap)}

@@ -1,0 +1,73 @@
+"""No call of a method keeps memory: neither tensors nor cycles that wait for Python's garbage collector."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from method_tools import TinyNet, cheap, small_images
+from torch import Tensor
+
+from faithmap.methods.cams import Expected, Integrated, Smooth
+from faithmap.methods.registry import METHODS
+
+CALLS = 50
+
+FEWEST: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("igos", "igos_plus", "igos_plus_plus"), {"iterations": 1, "path_points": 2}),
+    "mask": {"iterations": 1},
+    "extremal": {"iterations": 1, "areas": (0.1,)},
+    "rank_descent": {"iterations": 1, "prior_samples": 1},
+    "expected_gradcam": {"gradient": Expected(samples=2)},
+    "integrated_gradcam": {"gradient": Integrated(samples=2)},
+    **dict.fromkeys(("smooth_gradcam", "smooth_gradcam_plus_plus"), {"gradient": Smooth(samples=2)}),
+    **dict.fromkeys(("smoothgrad", "vargrad", "gradientshap"), {"samples": 2}),
+    **dict.fromkeys(("integrated_gradients", "expected_gradients"), {"samples": 2}),
+    "occlusion": {"patch": 16, "stride": 16},
+    "rise": {"masks": 2},
+    **dict.fromkeys(("lime", "kernelshap"), {"cells": (1, 2), "samples": 4}),
+}
+"""The fewest passes with which every part of a method runs."""
+
+
+def live() -> tuple[int, int]:
+    """Number of the tensors that are alive, and the bytes of their memory."""
+    tensors = [value for value in gc.get_objects() if issubclass(type(value), Tensor)]
+    memory = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return len(tensors), sum(memory.values())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def only_new_objects() -> Iterator[None]:
+    """What lived before these tests is neither counted nor searched, which would take most of their time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", METHODS)
+def test_fifty_calls_leave_no_tensor(name: str) -> None:
+    if "captum" in METHODS[name].needs:
+        pytest.importorskip("captum")
+    image, model, more = small_images(1), TinyNet(), FEWEST.get(name, {})
+    explain = cheap(name, model, **more)
+    explain(image, 0)  # layers are found in the first call, and kept
+    gc.collect()
+    gc.disable()
+    try:
+        first = live()
+        for _ in range(CALLS):
+            explain(image, 0)
+        assert live() == first
+    finally:
+        gc.enable()
+    for _ in range(3):  # an explainer that was made for one call has its layers, but does not outlive it
+        cheap(name, model, **more)(image, 0)
+    gc.collect()
+    assert live() == first

@@ -37,6 +37,23 @@ CHEAP: dict[str, dict[str, Any]] = {
 }
 
 
+FEWEST: dict[str, dict[str, Any]] = {
+    **{key: {"iterations": 1, "path_points": 2} for key in ("igos", "igos_plus", "igos_plus_plus")},
+    "mask": {"iterations": 1},
+    "extremal": {"iterations": 1, "areas": (0.1,)},
+    "rank_descent": {"iterations": 1, "prior_samples": 1},
+    "expected_gradcam": {"gradient": Expected(samples=2)},
+    "integrated_gradcam": {"gradient": Integrated(samples=2)},
+    **{key: {"gradient": Smooth(samples=2)} for key in ("smooth_gradcam", "smooth_gradcam_plus_plus")},
+    **{key: {"samples": 2} for key in ("smoothgrad", "vargrad", "gradientshap")},
+    **{key: {"samples": 2} for key in ("integrated_gradients", "expected_gradients")},
+    "occlusion": {"patch": 16, "stride": 16},
+    "rise": {"masks": 2},
+    **{key: {"cells": (1, 2), "samples": 4} for key in ("lime", "kernelshap")},
+}
+"""The fewest passes with which every part of a method runs."""
+
+
 class TinyNet(nn.Module):
     """Convolutions, rectifiers and a linear layer, on images of 16x16 pixels; normalises them, in place if asked to."""
 

@@ -44,6 +44,7 @@ are put on one straight line :math:`start + jump \cdot j` for each axis, by leas
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -253,10 +254,37 @@ def note_outputs(modules: Iterable[nn.Module], note: Callable[[nn.Module, Any, A
 @contextmanager
 def uncompiled() -> Iterator[None]:
     """Run compiled models operation by operation inside the block, so that hooks are called."""
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # nothing can have been compiled without it, and to load it takes seconds
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    if "torch._dynamo" not in sys.modules:  # nothing can have been compiled without it, and to load it takes seconds
         yield
+        return
+    _eager.begin()
+    try:
+        yield
+    finally:
+        _eager.end()
+
+
+class _Eager:
+    """The stance of torch's compiler, which all threads share: the first block sets it, the last one restores it."""
+
+    def __init__(self) -> None:
+        self.blocks, self.lock = 0, threading.Lock()
+        self.stance: Any = None
+
+    def begin(self) -> None:
+        with self.lock:
+            self.blocks += 1
+            if self.blocks == 1:
+                self.stance = torch.compiler.set_stance("force_eager")
+
+    def end(self) -> None:
+        with self.lock:
+            self.blocks -= 1
+            if self.blocks == 0:
+                self.stance.__exit__(None, None, None)
+
+
+_eager = _Eager()
 
 
 class _Operations(TorchDispatchMode):

@@ -6,6 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
 
@@ -48,12 +49,27 @@ class CompletenessWarning(FaithmapWarning):
     """
 
 
+_suppressed: ContextVar[bool] = ContextVar("suppressed", default=False)
+
+
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress this library's warnings in the block; the caller reports them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FaithmapWarning)
+    """Suppress this library's warnings in the block, in this thread only; the caller reports them.
+
+    Not by a filter of Python's, which all threads share: two threads that end such blocks in another order than they began
+    them would leave the filter behind.
+    """
+    token = _suppressed.set(True)
+    try:
         yield
+    finally:
+        _suppressed.reset(token)
+
+
+def warn(message: str, category: type[Warning], stacklevel: int = 1) -> None:
+    """Warn the user, but in a block of :func:`suppressed`; the parameters are those of :func:`warnings.warn`."""
+    if not _suppressed.get():
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
 
 
 P = ParamSpec("P")

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-import torch
-from method_tools import TinyNet, cheap, small_images
+from method_tools import FEWEST, TinyNet, cheap, small_images
 from torch import Tensor
 
-from faithmap.methods.cams import Expected, Integrated, Smooth
 from faithmap.methods.registry import METHODS
 
 CALLS = 50
-
-FEWEST: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("igos", "igos_plus", "igos_plus_plus"), {"iterations": 1, "path_points": 2}),
-    "mask": {"iterations": 1},
-    "extremal": {"iterations": 1, "areas": (0.1,)},
-    "rank_descent": {"iterations": 1, "prior_samples": 1},
-    "expected_gradcam": {"gradient": Expected(samples=2)},
-    "integrated_gradcam": {"gradient": Integrated(samples=2)},
-    **dict.fromkeys(("smooth_gradcam", "smooth_gradcam_plus_plus"), {"gradient": Smooth(samples=2)}),
-    **dict.fromkeys(("smoothgrad", "vargrad", "gradientshap"), {"samples": 2}),
-    **dict.fromkeys(("integrated_gradients", "expected_gradients"), {"samples": 2}),
-    "occlusion": {"patch": 16, "stride": 16},
-    "rise": {"masks": 2},
-    **dict.fromkeys(("lime", "kernelshap"), {"cells": (1, 2), "samples": 4}),
-}
-"""The fewest passes with which every part of a method runs."""
 
 
 def live() -> tuple[int, int]:

@@ -6,7 +6,6 @@ and leaves it unchanged, and warns about known causes of bad maps.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
@@ -24,7 +23,7 @@ from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import clean_scores
 from faithmap.score import Score, ScoreKind, Target
 from faithmap.seeds import Generators, resolve_generators
-from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
+from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning, warn
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps, over all images."""
@@ -92,7 +91,7 @@ class Request:
             category: class of the warning.
         """
         self.warnings[image].append(message)
-        warnings.warn(f"image {image}: {message}", category, stacklevel=6)
+        warn(f"image {image}: {message}", category, stacklevel=6)
 
 
 class Passes(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from faithmap.methods.captum_methods.stages import check_interceptable
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.score import Score, ScoreKind, logits_of
-from faithmap.seeds import seeded
+from faithmap.seeds import process_state, seeded
 
 POINTS = 64
 """Points between two outputs of a model at which the gradient of a score is averaged. They need no pass of the model."""
@@ -42,8 +42,11 @@ def captum(module: str = "captum.attr") -> Any:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Suppress captum's warnings about hooks: they are set on modules of this library, not on the user's."""
-    with warnings.catch_warnings():
+    """Suppress captum's warnings about hooks: they are set on modules of this library, not on the user's.
+
+    One thread at a time, because all threads of a process have the same filters of warnings.
+    """
+    with process_state, warnings.catch_warnings():
         for words in ("Setting backward hooks on ReLU", "Setting forward, backward hooks and attributes"):
             warnings.filterwarnings("ignore", message=rf"\s*{re.escape(words)}")
         yield
@@ -51,17 +54,20 @@ def silent() -> Iterator[None]:
 
 @contextmanager
 def drawing(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global generators of torch and numpy from this generator, and restore their states afterwards."""
+    """Seed the global generators of torch and numpy from this generator, and restore their states afterwards.
+
+    One thread at a time, as :func:`~faithmap.seeds.seeded`.
+    """
     import numpy as np  # noqa: PLC0415 - captum needs it, the other methods do not
 
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    state = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
-    try:
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        with seeded(seed, generator.device):
+    with seeded(seed, generator.device):
+        state = np.random.get_state()  # noqa: NPY002 - captum draws from the global generator
+        try:
+            np.random.seed(seed % 2**32)  # noqa: NPY002
             yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
 
 
 @dataclass(eq=False)

@@ -17,7 +17,6 @@ object, a faithful heatmap does not lie on the object.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -29,7 +28,7 @@ from faithmap.explanation import Explanation
 from faithmap.geometry import Geometry
 from faithmap.metrics.functional.annotated_regions import AnnotatedRegions, Objects, Size, annotated_regions
 from faithmap.score import at_least_single
-from faithmap.warning_types import EmptyHeatmapWarning, renamed_parameters
+from faithmap.warning_types import EmptyHeatmapWarning, renamed_parameters, warn
 
 Label = TypeVar("Label", int, str)
 
@@ -272,4 +271,4 @@ def _in_image_order(
 
 def _warn_if_any(count: int, description: str) -> None:
     if count:
-        warnings.warn(f"{count} of the heatmaps are {description}", EmptyHeatmapWarning, stacklevel=4)
+        warn(f"{count} of the heatmaps are {description}", EmptyHeatmapWarning, stacklevel=4)

@@ -12,7 +12,6 @@ draws random numbers gets generators of the same seed for an image and all its p
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -26,7 +25,7 @@ from faithmap.metrics.functional.curves import Progress
 from faithmap.model import check_images, working_images
 from faithmap.score import Target, target_of
 from faithmap.seeds import Generators, chunked_draws, resolve_generators, uniform_draws
-from faithmap.warning_types import EmptyHeatmapWarning, suppressed
+from faithmap.warning_types import EmptyHeatmapWarning, suppressed, warn
 
 PIXEL_TOLERANCE = 1e-3
 """How far pixels may lie outside the limits, because of resizing."""
@@ -178,7 +177,7 @@ class _FixedTargetExplainer:
         maps = torch.cat([values for values, _ in results])
         for i in (maps.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist():
             message = f"image {i}: the clean heatmap is zero everywhere, so that every relative change is infinite"
-            warnings.warn(message, EmptyHeatmapWarning, stacklevel=3)
+            warn(message, EmptyHeatmapWarning, stacklevel=3)
         return maps
 
     def perturbed(self, images: Tensor, index: Int[Tensor, " m"]) -> Tensor:

@@ -54,7 +54,7 @@ _suppressed: ContextVar[bool] = ContextVar("suppressed", default=False)
 
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress this library's warnings in the block, in this thread only; the caller reports them.
+    """Suppress this library's warnings (:func:`warn`) in the block, in this thread only; the caller reports them.
 
     Not by a filter of Python's, which all threads share: two threads that end such blocks in another order than they began
     them would leave the filter behind.

@@ -147,19 +147,19 @@ def test_differences_do_not_depend_on_the_chunk_size(difference: str, pool: str,
 
 
 def test_the_model_s_pass_is_in_the_caller_s_autocast_and_all_else_is_not() -> None:
-    seen = []
+    autocast = []
 
     class Noting(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            seen.append(torch.is_autocast_enabled("cpu"))
+            autocast.append(torch.is_autocast_enabled("cpu"))
             return x.flatten(1)
 
     def target(output: Tensor) -> Tensor:
-        seen.append(torch.is_autocast_enabled("cpu"))
+        autocast.append(torch.is_autocast_enabled("cpu"))
         return output[:, 0]
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fm.RankDescent(Noting(), resolution=4, iterations=1, prior=None)(small_images(1), target)
         assert torch.is_autocast_enabled("cpu")
-    assert seen[::2] == [True] * (len(seen) // 2)
-    assert seen[1::2] == [False] * (len(seen) // 2)
+    assert autocast[::2] == [True] * (len(autocast) // 2)
+    assert autocast[1::2] == [False] * (len(autocast) // 2)

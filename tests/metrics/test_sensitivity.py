@@ -18,7 +18,7 @@ from faithmap.explanation import Explanation
 from faithmap.metrics.functional import sensitivity
 from faithmap.model import Classifier
 from faithmap.seeds import image_generators, uniform_draws
-from faithmap.warning_types import EmptyHeatmapWarning, FaithmapWarning
+from faithmap.warning_types import EmptyHeatmapWarning, FaithmapWarning, warn
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.warning_types.LowConfidenceWarning")
 
@@ -215,7 +215,7 @@ def test_the_callers_graph_is_left_unchanged(images: Tensor) -> None:
 
 def test_cautions_are_given_once(images: Tensor) -> None:
     def doubtful(images: Tensor) -> Tensor:
-        warnings.warn("not sure", FaithmapWarning, stacklevel=1)
+        warn("not sure", FaithmapWarning)
         return images
 
     with warnings.catch_warnings(record=True) as given:

@@ -23,7 +23,7 @@ Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants 
 ScoreCAM Smooth SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first
 BinaryTarget DetectionTarget ImageTarget MultiLabelTarget RegressionTarget SegmentationTarget
 BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve DeletionInsertion
-EmptyHeatmapWarning Explainer Explanation
+EmptyHeatmapWarning Explainer Explanation TargetLayerWarning
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
 DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov RankDescent
 Distribution Estimator FixedStep GradientExplainer ImageChunk LayerExplainer MaskOptimiser Objective Passes RawHeatmap

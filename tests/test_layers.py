@@ -10,7 +10,7 @@ import torch
 from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
-from faithmap.layers import TargetLayer, TokenGrid, _spatial_outputs, channels_first, default_layers, find_layers
+from faithmap.layers import TargetLayer, TokenGrid, channels_first, find_layers, target_layers
 from faithmap.methods.cams.cam import GradCAM
 from faithmap.model import Classifier, plain_name
 
@@ -60,14 +60,24 @@ def test_a_model_without_a_spatial_layer_is_refused(untouched: Untouched) -> Non
         GradCAM(model)(torch.rand(1, 3, 2, 2))
 
 
-def test_an_output_of_another_shape_needs_a_reshape_transform(images: Tensor) -> None:
-    model = nn.Sequential(nn.Flatten(2), nn.Flatten(1), nn.Linear(3 * 32 * 32, 3))
-    with pytest.raises(ValueError, match=r"returns \(1, 3, 1024\) for images of \(32, 32\); give a reshape_transform"):
-        GradCAM(model, target_layer="0")(images)
-    with pytest.raises(ValueError, match=r"reshape_transform returned \(1, 3, 1024\)"):
-        GradCAM(model, target_layer="0", reshape_transform=lambda x: x)(images)
-    picture = GradCAM(model, target_layer="0", reshape_transform=lambda x: x.unflatten(2, (32, 32)))(images)
-    assert picture.heatmap.shape == (3, 32, 32)
+def test_an_output_in_which_a_change_is_not_local_needs_a_reshape_transform(images: Tensor) -> None:
+    model = nn.Sequential(
+        nn.Flatten(1), nn.Linear(3 * 32 * 32, 16 * 9), nn.Unflatten(1, (16, 9)), nn.Flatten(1), nn.Linear(144, 3)
+    )
+    with pytest.raises(ValueError, match="a local change of the image is not local in it; give a layer before"):
+        GradCAM(model, target_layer="2")(images)
+    with pytest.raises(ValueError, match=r"reshape_transform returned \(1, 16, 9\)"):
+        GradCAM(model, target_layer="2", reshape_transform=lambda x: x)(images)
+    picture = GradCAM(model, target_layer="2", reshape_transform=lambda x: x.unflatten(2, (3, 3)))(images)
+    assert picture.heatmap.shape == (3, 3, 3)
+
+
+def test_channels_before_flattened_positions_are_read() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 5, 4, 4), nn.Flatten(2), nn.Flatten(1), nn.Linear(5 * 6 * 8, 3))
+    image = torch.rand(1, 3, 24, 32)
+    flat, upright = (GradCAM(model, target_layer=name)(image, 0).heatmap for name in ("1", "0"))
+    assert torch.equal(flat, upright)
+    assert flat.shape == (1, 6, 8)
 
 
 def test_tokens_in_reading_order() -> None:
@@ -168,7 +178,7 @@ SCALES = {
     "tf_efficientnet_lite0": (timm, ["bn2", "blocks.5.0.bn1", "blocks.3.0.bn1"]),
     "resnet18": (torchvision.models, RESNET),
     "resnet50": (torchvision.models, RESNET),
-    "vgg11": (torchvision.models, ["avgpool", "features.19", "features.14"]),
+    "vgg11": (torchvision.models, ["features.19", "features.14", "features.9"]),
     "densenet121": (torchvision.models, ["features", "features.transition3.relu", "features.transition2.relu"]),
     "mobilenet_v2": (torchvision.models, ["features", "features.14.conv.0", "features.7.conv.0"]),
 }
@@ -181,12 +191,13 @@ def test_the_last_layer_of_each_resolution_behind_its_nonlinearity(name: str) ->
     model = library.create_model(name) if library is timm else getattr(library, name)()
     image = torch.rand(1, 3, 224, 224)
     model.eval()
-    names = {module: key for key, module in model.named_modules()}
-    assert [names[layer] for layer in default_layers(model, image, 3)] == layers
-    assert [names[layer] for layer in default_layers(model, image)] == layers[:1]
+    assert list(find_layers(model, None, image, 3)) == layers
+    assert list(find_layers(model, None, image)) == layers[:1]
 
 
 def test_channels_at_the_end_are_no_width() -> None:
     model = timm.create_model("convnext_atto").eval()
-    sizes = {size for _, size, _ in _spatial_outputs(model, torch.rand(1, 3, 224, 224))}
-    assert sizes == {(56, 56), (28, 28), (14, 14), (7, 7)}
+    image = torch.rand(1, 3, 224, 224)
+    layers = find_layers(model, None, image, 9)
+    centres = target_layers(model, list(layers), None, image, placement="tiles").centres
+    assert [(len(rows), len(columns)) for rows, columns in centres.values()] == [(56, 56), (28, 28), (14, 14), (7, 7)]

@@ -55,7 +55,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 from faithmap.seeds import uniform
@@ -69,13 +69,15 @@ class Capture:
 
     Args:
         layers: name to module.
+        parts: for each layer whose output has several tensors, the index of the captured one among its leaves; by default 0.
 
     Attributes:
         activations: of each layer in the last pass.
     """
 
-    def __init__(self, layers: Mapping[str, nn.Module]) -> None:
+    def __init__(self, layers: Mapping[str, nn.Module], parts: Mapping[str, int] | None = None) -> None:
         self.layers = dict(layers)
+        self.parts = dict(parts or {})
         self.activations: dict[str, Tensor] = {}
         self._late = False
 
@@ -130,9 +132,12 @@ class Capture:
                     f"target layer {name!r} runs several times in one forward pass and has no single activation; "
                     "give a layer that runs once, such as the block around it"
                 )
-            value = output[0] if isinstance(output, (tuple, list)) and output else output
+            leaves, structure = tree_flatten(output)
+            part = self.parts.get(name, 0)
+            known = name in self.parts or isinstance(output, (Tensor, tuple, list))
+            value = leaves[part] if known and part < len(leaves) else None
             if not isinstance(value, Tensor) or not value.is_floating_point():
-                raise ValueError(f"target layer {name!r} returns {type(value).__name__}; give a layer that returns a tensor")
+                raise ValueError(f"target layer {name!r} returns {type(output).__name__}; give a layer that returns a tensor")
             if self._late:
                 torch.set_grad_enabled(True)
                 self._late = False
@@ -141,15 +146,9 @@ class Capture:
                 activation.requires_grad_()
             self.activations[name] = activation
             following = activation.clone() if replace is None else replace(activation)
-            return following if value is output else _first_replaced(output, following)
+            return tree_unflatten([*leaves[:part], following, *leaves[part + 1 :]], structure)
 
         return hook
-
-
-def _first_replaced(output: tuple[Any, ...] | list[Any], first: Tensor) -> Any:
-    """The same sequence with another first element, named tuples included."""
-    parts = (first, *output[1:])
-    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,6 +169,20 @@ def plain_name(name: str) -> str:
     return name
 
 
+def plain_names(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its dotted names in the innermost model; a module that is used in two places has two names.
+
+    Only modules around the whole model are left out of the names, not a member that happens to be called ``module``.
+
+    >>> list(plain_names(nn.DataParallel(nn.Sequential(nn.ReLU()))))
+    ['', '0']
+    """
+    prefix, inner = "", model
+    while len(inner._modules) == 1 and (name := next(iter(inner._modules))) in ("module", "_orig_mod"):
+        prefix, inner = f"{prefix}{name}.", inner.get_submodule(name)
+    return dict(inner.named_modules(remove_duplicate=False))
+
+
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
@@ -200,7 +214,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
-    modules = _modules(model)
+    modules = modules_of(model)
     training = [module for module in modules if module.training]
     own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     trained = [parameter for parameter in own if parameter.requires_grad]
@@ -238,7 +252,7 @@ def exclusive(model: nn.Module) -> Iterator[None]:
     A thread can enter the block of one model several times.
     """
     with ExitStack() as stack:
-        for lock in _locks(_modules(model)):
+        for lock in _locks(modules_of(model)):
             stack.enter_context(lock)
         yield
 
@@ -275,7 +289,7 @@ def callers_autocast(device: torch.device) -> torch.dtype | None:
     return _callers_autocast.get().get(device.type)
 
 
-def _modules(model: nn.Module) -> list[nn.Module]:
+def modules_of(model: nn.Module) -> list[nn.Module]:
     """Every module once. ``model.modules()`` also computes names, which takes longer than all other work around a pass."""
     found, visited = [model], {model}
     for module in found:

@@ -268,14 +268,16 @@ class LayerProbe(Probe):
     Attributes:
         layers: modules by name.
         reshape: makes (n, k, h, w) of each layer's activation.
+        parts: of the layers that return several tensors, the index of the activation among them.
     """
 
     layers: Mapping[str, nn.Module]
     reshape: Mapping[str, Callable[[Tensor], Tensor]]
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._capture = Capture(self.layers)
+        self._capture = Capture(self.layers, self.parts)
 
     def clean(
         self, target: Target, kind: ScoreKind, *, gradient: bool
@@ -314,7 +316,7 @@ class LayerProbe(Probe):
             return changed
 
         index = torch.full_like(channels, image)
-        with torch.no_grad(), Capture({layer: self.layers[layer]}).watch(without):
+        with torch.no_grad(), Capture({layer: self.layers[layer]}, self.parts).watch(without):
             output = self.output(self.images[image].expand(len(index), -1, -1, -1), index)
         return self.score(output, index)
 

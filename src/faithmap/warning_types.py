@@ -49,6 +49,14 @@ class CompletenessWarning(FaithmapWarning):
     """
 
 
+class TargetLayerWarning(FaithmapWarning):
+    """The target layer was chosen or read with doubt: two layers are equally near to the score, or changes hardly show at it.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", TargetLayerWarning)  # stop, and name the target_layer
+    """
+
+
 _suppressed: ContextVar[bool] = ContextVar("suppressed", default=False)
 
 

@@ -309,6 +309,12 @@ class ExplainRecord(ImageStudyRecord):
             diagnostics=diagnostics,
         )
 
+    @property
+    def layers(self) -> Sequence[str]:
+        """The target layers of a method that has some."""
+        layers: Sequence[str] = self.diagnostics.get("target_layer", ()) if "layer_found_by" in self.diagnostics else ()
+        return layers
+
     def summary_lines(self, folder: Path) -> Iterator[tuple[str, str]]:
         """The summary for people."""
         predicted = ", ".join(f"{guess.label} {guess.probability:.3f}" for guess in self.predicted[:3])
@@ -317,6 +323,8 @@ class ExplainRecord(ImageStudyRecord):
         yield "", self.source.file.path
         yield "  predicted       ", predicted
         yield "  explained       ", f"{self.target.label}, by {self.method.title} at {rows} x {columns}"
+        if self.layers:
+            yield "  target layer    ", f"{', '.join(self.layers)} ({self.diagnostics['layer_found_by']})"
         yield "  deletion        ", f"{own.deletion:.3f}, a random map {random.deletion:.3f} (lower is more faithful)"
         yield "  insertion       ", f"{own.insertion:.3f}, a random map {random.insertion:.3f} (higher is more faithful)"
         yield "  pictures        ", str(folder)

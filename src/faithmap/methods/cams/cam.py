@@ -9,14 +9,14 @@ with :math:`A^k` channel k of the layer's activation. Weights w: :mod:`faithmap.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from annotated_types import Ge
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from faithmap.capture import Placement
 from faithmap.explanation import interpolation_matrix
@@ -37,6 +37,7 @@ from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, We
 from faithmap.methods.sampling import Stream
 from faithmap.probe import LayerProbe, Pass
 from faithmap.score import Score, ScoreKind, Target
+from faithmap.warning_types import TargetLayerWarning
 
 TOP = 10
 """Channels named in the diagnostics, the largest contribution first."""
@@ -54,15 +55,15 @@ class CleanPass(NamedTuple):
 class LayerExplainer(Explainer):
     """Base of the methods that read a layer's activations.
 
-    The target layer is looked for once for each size of images. The diagnostics name it.
+    The target layer is looked for once for each model and size of images. The diagnostics name it, and how it was found.
 
     Args:
         score: logit or probability of the target class. The papers of this family explain the logit.
         target_layer: a module, its dotted name, several of either (their maps, each divided by its largest value, are averaged
-            at the finest of them), or None: the last layer with a spatial output.
+            at the finest of them), or None: the last layer whose positions follow the image (docs/layers.md).
         scales: number of resolutions that None takes a layer of, from the last one back.
-        reshape_transform: from the layer's output to (n, k, h, w). None recognises this shape, channels at the end, and the
-            tokens of vision transformers.
+        reshape_transform: from the layer's output to (n, k, h, w). None finds rows, columns, channels and tokens by local
+            changes of the image.
         relu: set negative values of the map to 0; False gives signed maps.
         placement: centres of the cells. ``strides``: of the windows that they see, by strides and paddings. ``tiles``: of equal
             parts of the image, to which trained networks can be closer (docs/cams.md). ``gradients``: of the network's
@@ -88,15 +89,14 @@ class LayerExplainer(Explainer):
     reshape_transform: ReshapeTransform | None = None
     relu: bool = True
     placement: Placement = "strides"
-    _contexts: dict[Any, LayerContext] = field(default_factory=dict, init=False, repr=False)
+    _found: list[str] | None = field(default=None, init=False, repr=False)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as plain data; layers by their names."""
         given = self.target_layer
         name = given if given is None or isinstance(given, str) else str(given)
-        layers = list(next(iter(self._contexts.values())).layers) if self._contexts else name
-        return {**super().settings, "target_layer": layers}
+        return {**super().settings, "target_layer": name if self._found is None else self._found}
 
     @property
     def _needs_clean_gradient(self) -> bool:
@@ -110,18 +110,17 @@ class LayerExplainer(Explainer):
         return logits, score, results.score, CleanPass(context, probe, results)
 
     def _context(self, images: Float[Tensor, "n c h w"]) -> LayerContext:
-        size = (images.shape[-2], images.shape[-1])
-        given = self.target_layer
-        entries = tuple(map(_key, given)) if isinstance(given, Sequence) and not isinstance(given, str) else _key(given)
-        key = (size, entries, self.scales, id(self.reshape_transform), self.placement)
-        if key not in self._contexts:
-            found = target_layers(self.model, given, self.reshape_transform, images[:1], self.scales, self.placement)
-            self._contexts[key] = found
-        return self._contexts[key]
+        given = self.target_layer, self.reshape_transform
+        context = target_layers(self.model, *given, images[:1], self.scales, self.placement)
+        self._found = list(context.layers)
+        return context
 
     def _raw(self, request: Request, found: Mapping[str, Weighted], **per_image: Tensor) -> RawHeatmap:
         """One map out of those of all layers, with passes, and for each layer the channels that contribute the most."""
         context, probe, _ = request.kept
+        if context.doubt is not None:
+            for image in range(len(request.images)):
+                request.warn(image, context.doubt, TargetLayerWarning)
         maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, context.centres, finest)
@@ -129,7 +128,11 @@ class LayerExplainer(Explainer):
         lists = {name: [v if math.isfinite(v) else None for v in values.tolist()] for name, values in numbers.items()}
         top = {name: found[name].channel.argsort(dim=1, descending=True)[:, :TOP].tolist() for name in context.layers}
         diagnostics = [
-            {"target_layer": list(top), "top_channels": {name: channels[i] for name, channels in top.items()}}
+            {
+                "target_layer": list(top),
+                "layer_found_by": context.found_by,
+                "top_channels": {name: channels[i] for name, channels in top.items()},
+            }
             | {name: values[i] for name, values in lists.items()}
             for i in range(len(heatmap))
         ]
@@ -227,10 +230,6 @@ def fuse(
         largest = values.abs().amax(dim=(1, 2), keepdim=True)
         total += rows @ (values / largest).where(largest > 0, 0) @ columns.mT
     return total / len(maps)
-
-
-def _key(entry: nn.Module | str | None) -> Any:
-    return id(entry) if isinstance(entry, nn.Module) else entry
 
 
 @dataclass(eq=False)

@@ -34,7 +34,7 @@ class ChannelWeights(LayerExplainer):
         """The clean pass, and one for each channel."""
         with undisturbed(self.model):
             context = self._context(image)
-            capture = Capture(context.layers)
+            capture = Capture(context.layers, context.parts)
             with torch.no_grad(), capture.watch():
                 run_model(self.model, image)
         grids = (context.reshape[name](values) for name, values in capture.activations.items())

@@ -188,6 +188,19 @@ class ExcitationTarget:
     columns: Float[Tensor, " c"] | None = None
 
 
+@dataclass(frozen=True)
+class _Checked:
+    """The activation of a layer, which has to be (n, k, h, w) already."""
+
+    name: str
+
+    def __call__(self, activation: Tensor) -> Float[Tensor, "n k h w"]:
+        if activation.ndim != 4:
+            shape = tuple(activation.shape)
+            raise ValueError(f"target_layer {self.name!r} returns {shape}; give a layer that returns (n, k, h, w)")
+        return activation
+
+
 def excitation_target(model: nn.Module, target_layer: TargetLayer, image: Float[Tensor, "1 c h w"]) -> ExcitationTarget:
     """The layer that the user gives, or the default.
 
@@ -204,13 +217,7 @@ def excitation_target(model: nn.Module, target_layer: TargetLayer, image: Float[
     if len(layers) != 1:
         raise ValueError(f"target_layer names {len(layers)} layers; give one")
     ((name, layer),) = layers.items()
-
-    def checked(activation: Tensor) -> Tensor:
-        if activation.ndim != 4:
-            raise ValueError(f"target_layer {name!r} returns {tuple(activation.shape)}; give a layer that returns (n, k, h, w)")
-        return activation
-
-    rows, columns = target_layers(model, layer, checked, image).centres[name]
+    rows, columns = target_layers(model, layer, _Checked(name), image).centres[name]
     return ExcitationTarget(name, layer, rows.to(image.device), columns.to(image.device))
 
 

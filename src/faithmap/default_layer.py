@@ -1,0 +1,459 @@
+r"""The layer that is explained if none is given: the last whose positions are still those of the image.
+
+What a layer does decides, not the shape of its output. A noise image and copies with one changed place are shown to the model
+(:mod:`faithmap.layout`), and the gradient of a random projection of the scores is taken once (:class:`Graph`). A *candidate*
+is the output of a module
+
+- that runs once in a pass,
+- whose positions follow the changed places,
+- whose positions the score depends on: of a vision transformer's last block, only the class token has a gradient,
+- that is not the model's output itself, and not a pooling or resizing of another candidate.
+
+Attention matrices, auxiliary heads and text towers fall out by these, stems because they are not the last. Of the candidates,
+the last is chosen. If other paths lead around it, as around a part of a block, it is the last norm, or the last one that all
+paths pass, instead. One convention of the field overrules this: in blocks with attention, the norm before the attention of the
+last block is explained, as in ViT and Swin; where the norms are behind the attention, as in Swin V2, the last block itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from faithmap.capture import note_outputs, uncompiled
+from faithmap.layout import COUNT, Changes, Found, Layout, planted_images
+from faithmap.model import Classifier
+from faithmap.probe import run_model
+from faithmap.score import tensor_in
+
+LAST = "the last layer whose positions follow the image"
+BEFORE_ATTENTION = "the norm before the last attention"
+BEHIND_ATTENTION = "the last block, which normalises behind its attention"
+BY_SHAPE = "the last layer of the image's proportions; local changes did not show"
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenLayer:
+    """A module, and what is known of its output.
+
+    Attributes:
+        module: the module.
+        part: index of the tensor among the leaves of its output.
+        layout: of this tensor; None if it was not found.
+        found_by: the rule.
+    """
+
+    module: nn.Module
+    part: int
+    layout: Layout | None
+    found_by: str
+
+
+@dataclass(eq=False)
+class _Output:
+    """A tensor that a module returned for the planted images."""
+
+    module: nn.Module
+    part: int
+    changes: list[Changes]
+    shape: tuple[int, ...]
+    rectified: bool
+    pooled: bool
+
+    @property
+    def layout_by_shape(self) -> Layout | None:
+        """(n, k, h, w), or (n, h, w, k) after a norm of the last dimension, for an output at which no change shows."""
+        if len(self.shape) != 4 or not self.changes:
+            return None
+        last = getattr(self.module, "normalized_shape", None) == (self.shape[-1],)
+        order = (0, 3, 1, 2) if last else (0, 1, 2, 3)
+        return Layout(order, (self.shape[order[2]], self.shape[order[3]]))
+
+
+class Observed:
+    """The outputs of modules for the planted images, in order.
+
+    Args:
+        model: in evaluation mode.
+        image: one of the size of the images.
+        modules: those that are observed; None for all.
+    """
+
+    def __init__(self, model: nn.Module, image: Float[Tensor, "1 c h w"], modules: Sequence[nn.Module] | None = None) -> None:
+        self.size = (image.shape[-2], image.shape[-1])
+        self.model = model
+        self.images = planted_images(image, *_pixel_range(model, image))
+        self.outputs: list[_Output] = []
+        self.finished: list[nn.Module] = []
+        self.times: Counter[nn.Module] = Counter()
+        self._known: Any = WeakIdKeyDictionary()
+        self._found: dict[int, Found | None] = {}
+        watched = [m for m in (model.modules() if modules is None else modules) if not isinstance(m, Classifier)]
+        with torch.no_grad(), uncompiled(), note_outputs(watched, self._note):
+            run_model(model, self.images)
+
+    def found(self, output: _Output) -> Found | None:
+        """The layout of an output; None if it has none."""
+        key = id(output.changes)
+        if key not in self._found:
+            fits = (changes.best(self.size) for changes in output.changes)
+            self._found[key] = max((fit for fit in fits if fit is not None), key=lambda fit: fit.quality, default=None)
+        return self._found[key]
+
+    def once(self) -> list[_Output]:
+        """The outputs of the modules that ran once."""
+        return [output for output in self.outputs if self.times[output.module] == 1]
+
+    def best_part(self, module: nn.Module) -> tuple[_Output, Found] | None:
+        """The finest local tensor in the output of a module; if none is local, the one that is nearest to it."""
+        found = [
+            (output, fit) for output in self.outputs if output.module is module and (fit := self.found(output)) is not None
+        ]
+        return max(
+            found, key=lambda entry: (entry[1].local, entry[1].local * entry[1].layout.cells, entry[1].quality), default=None
+        )
+
+    def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self.times[module] += 1
+        self.finished.append(module)
+        pooling = _is_pooling(module, arguments, output)
+        for part, leaf in enumerate(tree_leaves(output)):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.ndim < 3:
+                continue
+            known = self._known.get(leaf)
+            version = 0 if leaf.is_inference() else leaf._version
+            if known is None or known[3] != version:
+                changes = [Changes.of(leaf, dim) for dim in (0, 1) if leaf.shape[dim] == COUNT]
+                rectified = _is_rectified(leaf[0])
+                known = self._known[leaf] = (changes, rectified, pooling, version)
+            changes, rectified, pooled, _ = known
+            self.outputs.append(_Output(module, part, changes, tuple(leaf.shape), rectified, pooled))
+
+
+def _is_rectified(values: Tensor) -> bool:
+    """Whether the sum of the positive values is at least ten times that of the negative ones."""
+    total, absolute = values.sum(), values.abs().sum()
+    return bool(10 * (absolute - total) < absolute + total)
+
+
+def _pixel_range(model: nn.Module, image: Tensor) -> tuple[float, float]:
+    """0 and 1 for a Classifier, whose pixels are known; otherwise the range of the image, if it has one."""
+    low, high = map(float, image.aminmax())
+    if isinstance(model, Classifier) or (low >= 0 and high <= 1):
+        return 0.0, 1.0
+    return (low, high) if high - low > 1e-3 else (low - 1, high + 1)
+
+
+def _is_pooling(module: nn.Module, arguments: Any, output: Any) -> bool:
+    """Whether a module only pools or resizes: it has no weights, and another number of values, or the name of a pooling."""
+    if not isinstance(output, Tensor) or next(module.parameters(), None) is not None:
+        return False
+    (given,) = [a for a in arguments if isinstance(a, Tensor)][:1] or [output]
+    return given.numel() != output.numel() or "Pool" in type(module).__name__
+
+
+Edge = tuple[Any, int]
+"""An operation of autograd's graph, and the number of one of its results."""
+
+
+class Graph:
+    """The graph from an image to the scores: which outputs the scores depend on, and which of them all paths pass.
+
+    Args:
+        model: in evaluation mode, its weights frozen.
+        image: one.
+    """
+
+    def __init__(self, model: nn.Module, image: Float[Tensor, "1 c h w"]) -> None:
+        self.edges: dict[tuple[nn.Module, int], Edge] = {}
+        self._positions: dict[Edge, list[Tensor]] = {}
+        self.pixels = image.detach().clone().requires_grad_()
+        inner = [module for module in model.modules() if not isinstance(module, Classifier)]
+        with torch.enable_grad(), uncompiled(), note_outputs(inner, self._note):
+            output = run_model(model, self.pixels * 1)
+        scores = _score_tensors(output)
+        self.exists, self.silent = bool(scores), False
+        self.reached: set[Any] = set()
+        self.passed: set[Edge] = set()
+        self.results: set[Any] = set()
+        if scores:
+            self._walk([(score.grad_fn, score.output_nr) for score in scores])
+            self.results = _unchanged_from([score.grad_fn for score in scores])
+            self._differentiate(scores)
+
+    def reaches(self, output: _Output) -> bool:
+        """Whether the scores were computed from an output, by more than resizing."""
+        edge = self.edges.get((output.module, output.part))
+        return edge is not None and edge[0] in self.reached and edge[0] not in self.results
+
+    def depends(self, output: _Output, layout: Layout) -> bool:
+        """Whether the score has a gradient to positions of an output."""
+        edge = self.edges.get((output.module, output.part))
+        if edge is None or not self.reaches(output):
+            return False
+        if self.silent:
+            return True
+        positions = self._positions.get(edge)
+        if positions is None:
+            return False
+        along = positions[layout.order[2]]
+        rows, columns = layout.grid
+        return bool((along[layout.prefix : layout.prefix + rows * columns] if layout.is_tokens else along).any())
+
+    def all_paths_pass(self, output: _Output) -> bool:
+        """Whether the scores depend on the image through this output alone."""
+        return self.edges.get((output.module, output.part)) in self.passed
+
+    def before(self, output: _Output) -> set[Any]:
+        """The operations that an output was computed by."""
+        edge = self.edges[output.module, output.part]
+        found, waiting = {edge[0]}, [edge[0]]
+        while waiting:
+            for node, _ in waiting.pop().next_functions:
+                if node is not None and node not in found:
+                    found.add(node)
+                    waiting.append(node)
+        return found
+
+    def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        del arguments
+        for part, leaf in enumerate(tree_leaves(output)):
+            if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
+                self.edges[module, part] = leaf.grad_fn, leaf.output_nr
+
+    def _walk(self, waiting_edges: list[Edge]) -> None:
+        """Visit the operations from the scores down, the latest first; when no other waits, all paths pass this one."""
+        serial, order = count(), list[tuple[int, int, Any]]()
+        results: dict[Any, set[int]] = {}
+
+        def wait(node: Any, number: int) -> None:
+            variable = getattr(node, "variable", None)
+            if node is None or node in self.reached or (variable is not None and variable is not self.pixels):
+                return
+            if node not in results:
+                results[node] = set()
+                heapq.heappush(order, (1 if variable is not None else -node._sequence_nr(), next(serial), node))
+            results[node].add(number)
+
+        for node, number in waiting_edges:
+            wait(node, number)
+        while order:
+            _, _, node = heapq.heappop(order)
+            self.reached.add(node)
+            if not order and len(results[node]) == 1:
+                self.passed.add((node, *results[node]))
+            for following, number in node.next_functions:
+                wait(following, number)
+
+    def _differentiate(self, scores: Sequence[Tensor]) -> None:
+        """Take the gradient of a random projection of the scores once, and note where it is not 0."""
+        handles = [node.register_prehook(self._noting(node)) for node in {edge[0] for edge in self.edges.values()}]
+        generator = torch.Generator().manual_seed(0)
+        signs = [(torch.randint(2, score.shape, generator=generator) * 2 - 1).to(score) for score in scores]
+        try:
+            (gradient,) = torch.autograd.grad(list(scores), self.pixels, signs, allow_unused=True)
+            self.silent = gradient is None or not bool(gradient.any())
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _noting(self, node: Any) -> Any:
+        def note(gradients: Sequence[Tensor | None]) -> None:
+            for number, gradient in enumerate(gradients):
+                if gradient is not None:
+                    other = [[d for d in range(gradient.ndim) if d != dim] for dim in range(gradient.ndim)]
+                    touched = gradient.detach() != 0
+                    self._positions[node, number] = [touched.sum(dim=dims).bool() if dims else touched for dims in other]
+
+        return note
+
+
+def _score_tensors(output: Any) -> list[Tensor]:
+    """The logits in an output, otherwise all its tensors; only those with a gradient."""
+    try:
+        found = [tensor_in(output)]
+    except TypeError:
+        found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+    return [tensor for tensor in found if tensor.grad_fn is not None]
+
+
+_REARRANGING: tuple[str, ...] = (
+    *("Upsample", "View", "UnsafeView", "Reshape", "Permute", "Transpose", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Alias"),
+    *("Slice", "Select", "Unbind", "Softmax", "LogSoftmax", "Sigmoid"),
+)
+"""Operations that only resize, rearrange or normalise."""
+
+
+def _unchanged_from(nodes: Sequence[Any]) -> set[Any]:
+    """The operations whose results are the scores themselves, at most resized, rearranged or normalised."""
+    found, waiting = set(nodes), list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node.name().startswith(_REARRANGING):
+            following = [n for n, _ in node.next_functions if n is not None and n not in found]
+            found.update(following)
+            waiting += following
+    return found
+
+
+def default_layer(model: nn.Module, image: Float[Tensor, "1 c h w"], scales: int = 1) -> tuple[list[ChosenLayer], str | None]:
+    """The layer, and the last of each finer resolution before it, ``scales`` in all; and a warning if another one is near.
+
+    At the finer resolutions a layer after a nonlinearity is preferred: before it, most of a channel is negative or cancels out.
+
+    Args:
+        model: in evaluation mode, its weights frozen.
+        image: one of the size of the images.
+        scales: number of resolutions.
+
+    Raises:
+        ValueError: where no layer is a candidate.
+    """
+    search = _Search(model, image)
+    unseen = search.by_shape()
+    if unseen is not None:
+        return [search.chosen(*unseen, BY_SHAPE)], UNSEEN
+    last = search.last()
+    conventional = search.conventional()
+    if conventional is not None and conventional[1].cells == last[1].cells:
+        return [search.chosen(*conventional)], search.doubt(conventional[0])
+    finer = search.finer(last, scales - 1) if search.whole(last[0]) else []
+    return [search.chosen(*entry, LAST) for entry in (last, *finer)], search.doubt(last[0])
+
+
+class _Search:
+    """The candidates of one model, examined from the last one back."""
+
+    def __init__(self, model: nn.Module, image: Float[Tensor, "1 c h w"]) -> None:
+        self.model = model
+        self.observed = Observed(model, image)
+        self.graph = Graph(model, self.observed.images[:1])
+        self.outputs = [output for output in self.observed.once() if not output.pooled and output.changes]
+        self._layouts: dict[int, Layout | None] = {}
+
+    def layout(self, output: _Output) -> Layout | None:
+        """The layout of a candidate; None for an output that is none."""
+        if id(output) not in self._layouts:
+            self._layouts[id(output)] = self._examined(output)
+        return self._layouts[id(output)]
+
+    def _examined(self, output: _Output) -> Layout | None:
+        if self.graph.exists and not self.graph.reaches(output):
+            return None
+        found = self.observed.found(output)
+        if found is None or not found.local or found.layout.cells == 1:
+            return None
+        return found.layout if not self.graph.exists or self.graph.depends(output, found.layout) else None
+
+    def last(self) -> tuple[_Output, Layout]:
+        """The last candidate; where paths lead around it, the last norm or layer that all paths pass, if one is near."""
+        first: tuple[int, _Output, Layout] | None = None
+        for place, output in reversed(list(enumerate(self.outputs))):
+            layout = self.layout(output)
+            if layout is None:
+                continue
+            first = first or (place, output, layout)
+            if place < first[0] / 2:
+                break
+            if self.whole(output) or _is_norm(output.module):
+                return output, layout
+        if first is None:
+            raise ValueError(NO_LAYER)
+        return first[1:]
+
+    def by_shape(self) -> tuple[_Output, Layout] | None:
+        """The last output of the image's proportions, where no change shows in any; None if one shows, or there is none."""
+        if any(self.observed.found(output) is not None for output in self.outputs):
+            return None
+        height, width = self.observed.size
+        for output in reversed(self.outputs):
+            layout = output.layout_by_shape
+            if layout is not None and layout.cells > 1 and (not self.graph.exists or self.graph.reaches(output)):
+                rows, columns = layout.grid
+                if 2 / 3 < (rows / columns) / (height / width) < 3 / 2:
+                    return output, layout
+        return None
+
+    def whole(self, output: _Output) -> bool:
+        """Whether no path leads around an output, as far as it is known."""
+        return not self.graph.exists or self.graph.all_paths_pass(output)
+
+    def conventional(self) -> tuple[_Output, Layout, str] | None:
+        """The layer that is explained by convention in the last block with attention, if it is a candidate."""
+        order = {module: place for place, module in enumerate(self.observed.finished)}
+        rules = dict(found for block in self.model.modules() if (found := _in_block(block, order)) is not None)
+        last = next((output for output in reversed(self.outputs) if output.module in rules), None)
+        layout = None if last is None else self.layout(last)
+        return None if last is None or layout is None else (last, layout, rules[last.module])
+
+    def finer(self, last: tuple[_Output, Layout], number: int) -> list[tuple[_Output, Layout]]:
+        """The last candidate of each resolution before, rectified if there is one."""
+        chosen: list[tuple[_Output, Layout]] = []
+        seen = [last[1].grid]
+        for output in reversed(self.outputs[: self.outputs.index(last[0])]):
+            layout = self.layout(output) if number > 0 else None
+            if layout is None:
+                continue
+            if layout.grid not in seen:
+                if len(chosen) == number:
+                    break
+                seen.append(layout.grid)
+                chosen.append((output, layout))
+            elif chosen and layout.grid == chosen[-1][1].grid and output.rectified and not chosen[-1][0].rectified:
+                chosen[-1] = output, layout
+        return chosen
+
+    def doubt(self, chosen: _Output) -> str | None:
+        """A warning if another candidate is as near to the scores, on a path that does not lead through the chosen one."""
+        if self.whole(chosen):
+            return None
+        below = self.graph.before(chosen)
+        for output in reversed(self.outputs[: self.outputs.index(chosen)]):
+            edge = self.graph.edges.get((output.module, output.part))
+            if edge is not None and edge[0] not in below and self.layout(output) is not None:
+                names = {module: name for name, module in self.model.named_modules()}
+                return (
+                    f"two layers are the last ones, each of its own path: {names[chosen.module]!r}, which is explained, and "
+                    f"{names[output.module]!r}; give target_layer to choose, or both"
+                )
+        return None
+
+    def chosen(self, output: _Output, layout: Layout, rule: str) -> ChosenLayer:
+        """What is known of a candidate."""
+        return ChosenLayer(output.module, output.part, layout, rule)
+
+
+UNSEEN = (
+    "local changes of noise show at no layer of the model; the last layer of the image's proportions is explained, whose cells "
+    "may not be those of the image"
+)
+
+NO_LAYER = (
+    "no layer of the model has a spatial output: none that runs once, and that the score depends on, follows a local change of "
+    "the image; name a target_layer and a reshape_transform"
+)
+
+
+def _is_norm(module: nn.Module) -> bool:
+    return "norm" in type(module).__name__.lower()
+
+
+def _in_block(block: nn.Module, order: dict[nn.Module, int]) -> tuple[nn.Module, str] | None:
+    """Of a block with attention and norms, by the order in which they run: the norm in front, else the block itself."""
+    children = {name: child for name, child in block.named_children() if child in order}
+    attention = [order[child] for name, child in children.items() if "attn" in name or "attention" in name]
+    norms = [child for child in children.values() if type(child).__name__.endswith(("LayerNorm", "RMSNorm", "LayerNorm2d"))]
+    if not attention or not norms or block not in order:
+        return None
+    first = min(norms, key=lambda norm: order[norm])
+    return (first, BEFORE_ATTENTION) if order[first] < min(attention) else (block, BEHIND_ATTENTION)

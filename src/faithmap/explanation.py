@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.score import ScoreFunction, Target, function_of
+from faithmap.score import ScoreFunction, Target, at_least_single, function_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,8 @@ class Explanation:
     (1, (2, 2), (1, 5, 5))
 
     Attributes:
-        heatmap: importance of each cell, in the units of the score; raw values, neither clipped nor scaled.
+        heatmap: importance of each cell, in the units of the score; raw values, neither clipped nor scaled. Whole numbers, truth
+            values and half precision become single precision, so that the map can be resampled.
         image_size: (height, width) of the explained images.
         target: the explained class of each image; None if the target is a callable.
         score: the explained score of each clean image.
@@ -62,6 +63,7 @@ class Explanation:
     def __post_init__(self) -> None:
         if self.heatmap.ndim != 3:
             raise ValueError(f"heatmap has shape {tuple(self.heatmap.shape)}, expected (images, rows, columns)")
+        object.__setattr__(self, "heatmap", at_least_single(self.heatmap))
         if not self.title:
             object.__setattr__(self, "title", "given map" if self.method == "array" else self.method)
 
@@ -79,7 +81,6 @@ class Explanation:
         tensor([1.0000, 1.2500, 1.5000, 1.7500, 2.0000])
         """
         values = torch.as_tensor(heatmap)
-        values = values if values.is_floating_point() else values.float()
         values = values.unsqueeze(0) if values.ndim == 2 else values
         classes = None if target is None else torch.as_tensor(target, device=values.device).expand(len(values))
         return cls(values, image_size, target=classes, method=method)

@@ -51,6 +51,28 @@ def test_a_bad_file_is_named_and_the_others_are_explained(faith: Cli, photo: Wri
     assert errors[1].startswith("error: b.jpg: not an image that can be read (starts like text)")
 
 
+def test_a_picture_of_one_pixel_and_links_that_lead_nowhere_do_not_end_the_run(
+    faith: Cli, photo: WriteImage, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    photo("in/a.png", 1)
+    Image.new("RGB", (1, 1)).save(tmp_path / "in" / "b.png")
+    photo("in/z.png", 2)
+    try:
+        (tmp_path / "in" / "dead.png").symlink_to(tmp_path / "missing.png")
+        (tmp_path / "in" / "loop.png").symlink_to(tmp_path / "in" / "loop.png")
+        (tmp_path / "in" / "loop").symlink_to(tmp_path / "in" / "loop")
+    except OSError:
+        pytest.skip("no links here")
+    run = faith("explain", "in", *QUICK)
+    assert run.code == 2
+    assert inside(tmp_path / "faithmap-results") == ["a", "z"]
+    pixel, dead, loop = run.err.splitlines()
+    assert pixel == "error: in/b.png: a single pixel, of which no part can be more important; give a larger image"
+    assert dead.startswith("error: in/dead.png: cannot be read (No such file or directory)")
+    assert loop.startswith("error: in/loop.png: cannot be read (Too many levels of symbolic links)")
+
+
 def test_json_is_one_document_and_nothing_else(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("a.png", 1)
     (tmp_path / "b.jpg").write_text("this is text")

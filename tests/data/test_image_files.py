@@ -56,15 +56,21 @@ def test_absolute_and_relative_path_are_one_file(tmp_path: Path, monkeypatch: py
     assert image_files(["a.jpg", tmp_path / "a.jpg", "./a.jpg", "."]) == [Path("a.jpg")]
 
 
-def test_loops_of_links_and_dead_links_are_ignored(tmp_path: Path) -> None:
+def test_links_to_folders_are_ignored_and_links_that_lead_nowhere_are_left_to_their_reader(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.jpg")
     try:
         (tmp_path / "sub" / "up").symlink_to(tmp_path, target_is_directory=True)
         (tmp_path / "dead.jpg").symlink_to(tmp_path / "missing.jpg")
+        (tmp_path / "dead.txt").symlink_to(tmp_path / "missing.txt")
+        (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+        (tmp_path / "loop").symlink_to(tmp_path / "loop")
         (tmp_path / "link.jpg").symlink_to(tmp_path / "sub" / "a.jpg")
     except OSError:
         pytest.skip("no links here")
-    assert names(tmp_path, image_files([tmp_path])) == ["link.jpg", "sub/a.jpg"]
+    assert names(tmp_path, image_files([tmp_path])) == ["dead.jpg", "link.jpg", "loop.jpg", "sub/a.jpg"]
+    for name in ("dead.jpg", "loop.jpg"):
+        with pytest.raises(ImageError, match=rf"{name}: cannot be read .*; give the path of an image file"):
+            read_image(tmp_path / name)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes have no name here")

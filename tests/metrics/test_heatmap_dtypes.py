@@ -21,7 +21,9 @@ def placed(model: SmallNet, images: Tensor, heatmap: Tensor) -> fm.Explanation:
     """The map with cells that are not where a mask's are: metrics have to resample it."""
     del model
     rows = torch.linspace(2, 29, heatmap.shape[1])
-    return fm.Explanation(heatmap, (images.shape[-2], images.shape[-1]), target=torch.tensor([0, 1, 2]), rows=rows, columns=rows)
+    return fm.Explanation(
+        heatmap, (images.shape[-2], images.shape[-1]), target=torch.tensor([0, 1, 2]), rows=rows, columns=rows
+    )
 
 
 def area(model: SmallNet, images: Tensor, heatmap: Tensor, target: Target = 0) -> list[Tensor]:

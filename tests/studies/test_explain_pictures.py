@@ -42,3 +42,12 @@ def test_a_constant_map_has_only_a_panel(faith: Cli, tmp_path: Path) -> None:
     assert "one value everywhere" in run.err
     names = {path.name for path in (tmp_path / "faithmap-results" / "flat").iterdir()}
     assert names == {"panel.png", "heatmap.npy", "result.json"}
+
+
+def test_a_picture_of_one_row_has_all_pictures(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
+    photo("line.png")
+    with Image.open(tmp_path / "line.png") as picture:
+        picture.crop((0, 10, 24, 11)).save(tmp_path / "line.png")
+    assert faith("explain", "line.png", "--no-animation", *QUICK).code == 0
+    names = {path.name for path in (tmp_path / "faithmap-results" / "line").iterdir()}
+    assert names == {"overlay.png", "panel.png", "strip.png", "heatmap.npy", "result.json"}

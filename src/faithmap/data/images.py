@@ -108,7 +108,8 @@ def image_files(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The image files of the paths, each once, in the given order.
 
     A file is returned whatever its suffix. A folder stands for the images in it and in its subfolders, sorted by path, without
-    hidden files and folders, links to folders, and suffixes other than those of JPEG, PNG, WebP, GIF, BMP and TIFF.
+    hidden files and folders, links to folders, and suffixes other than those of JPEG, PNG, WebP, GIF, BMP and TIFF. A link with
+    such a suffix that leads nowhere is returned: reading it is an error that names it.
 
     >>> [path.name for path in image_files([sample_photo("coffee")])]
     ['coffee.jpg']
@@ -198,12 +199,19 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _image_or_folder(entry: os.DirEntry[str]) -> str | None:
-    """The name of an image or of a folder with ``/``; None for any other entry."""
+    """The name of an image or of a folder with ``/``; None for any other entry.
+
+    A link with an image's name that leads nowhere, or to itself, is an image that cannot be read: its reader says so.
+    """
     if entry.name.startswith("."):
         return None
-    if entry.is_dir():
-        return None if entry.is_symlink() else f"{entry.name}/"
-    return entry.name if entry.name.lower().endswith(tuple(_SUFFIXES)) and entry.is_file() else None
+    named = entry.name if entry.name.lower().endswith(tuple(_SUFFIXES)) else None
+    if entry.is_symlink():
+        try:
+            return named if stat.S_ISREG(entry.stat().st_mode) else None
+        except OSError:
+            return named
+    return f"{entry.name}/" if entry.is_dir() else named if entry.is_file() else None
 
 
 # PIL.Image.open would apply its own pixel limit, which is global, and warn about it.

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.data import ImageError, image_files, read_image, sample_photo
-from faithmap.data.images import MAX_IMAGE_BYTES, file_bytes
+from faithmap.data.images import MAX_IMAGE_BYTES, file_bytes, refusal
 from faithmap.errors import UserError, memory_errors, user_errors
 from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
@@ -417,7 +417,7 @@ def find_files(paths: Sequence[Path]) -> tuple[list[Path], list[StudyFailed]]:
             if not found:
                 failures.append(StudyFailed(path, f"{path}: contains no images except faithmap's results; give the images"))
         files += found
-    return image_files(files), failures
+    return list({file.absolute(): file for file in files}.values()), failures
 
 
 def read_input(job: ImageJob, model: Classifier) -> InputImage:
@@ -433,9 +433,11 @@ def input_from_bytes(job: ImageJob, data: bytes, model: Classifier) -> InputImag
     """The same for the content of a file; ``job.file`` gives only the name.
 
     Raises:
-        ImageError: for content that is not an image, or cannot be read safely.
+        ImageError: for content that is not an image, has a single pixel, or cannot be read safely.
     """
     original, warned = _decode(job.file, data)
+    if original[0, 0].numel() == 1:
+        raise refusal(str(job.file), "a single pixel, of which no part can be more important", "give a larger image")
     digest = hashlib.sha256(data).hexdigest()
     return InputImage(job, data, digest, model.preprocess(original), (original.shape[-2], original.shape[-1]), warned)
 

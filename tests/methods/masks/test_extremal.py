@@ -16,6 +16,7 @@ from faithmap.methods.masks import ExtremalPerturbation, Pyramid
 from faithmap.methods.masks.extremal import PyramidProbe, SmoothMasks, area_gradient, area_penalty
 from faithmap.probe import MaskProbe
 from faithmap.score import Score
+from faithmap.warning_types import EmptyHeatmapWarning
 
 pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
 
@@ -147,6 +148,23 @@ def test_the_mask_of_the_patchs_area_lies_on_it(variant: Literal["preserve", "de
     assert report["extremal_area"] == 1 / 16
     assert report["score_shown"][0] > 0.9
     assert report["score_hidden"][0] < 0.1
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_an_image_of_one_row_or_column_has_a_map_that_is_high_on_the_patch(across: bool) -> None:
+    long, short = slice(4, 8), slice(0, 1)
+    model = Patch(*((short, long) if across else (long, short)))
+    image = torch.full((1, 3, 1, 16) if across else (1, 3, 16, 1), 0.9)
+    method = ExtremalPerturbation(model, areas=(0.25,), iterations=20, resolution=(1, 16) if across else (16, 1), smoothing=0)
+    heatmap = method(image, 0, baseline="black").heatmap.flatten()
+    assert float(heatmap[4:8].min()) > float(heatmap[[0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15]].max())
+
+
+def test_an_image_of_one_pixel_has_a_map_of_one_cell() -> None:
+    image, model = torch.full((1, 3, 1, 1), 0.9), Patch(slice(0, 1), slice(0, 1))
+    with pytest.warns(EmptyHeatmapWarning):
+        heatmap = ExtremalPerturbation(model, iterations=2)(image, 0, baseline="black").heatmap
+    assert heatmap.shape == (1, 1, 1)
 
 
 def test_areas_are_met() -> None:

@@ -379,7 +379,7 @@ class ExtremalPerturbation(Explainer):
     def _ascend(self, probe: MaskProbe, areas: Float[Tensor, " k"], progress: Callable[[int], None]) -> Float[Tensor, "k r c"]:
         """The masks of all areas; they start at a half everywhere, where as much is kept as is removed."""
         shape = self._shape(probe.size)
-        pitch = tuple((pixels - 1) / max(1, cells - 1) for pixels, cells in zip(probe.size, shape, strict=True))
+        pitch = tuple((pixels - 1) / max(1, cells - 1) or 1.0 for pixels, cells in zip(probe.size, shape, strict=True))
         step = self.step * min(probe.size) / REFERENCE_SIZE
         sigma = step / math.sqrt(2) if self.sigma is None else self.sigma * min(probe.size) / REFERENCE_SIZE
         like = areas.to(torch.float64 if probe.images.dtype == torch.float64 else torch.float32)

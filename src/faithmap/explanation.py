@@ -31,8 +31,8 @@ class Explanation:
     (1, (2, 2), (1, 5, 5))
 
     Attributes:
-        heatmap: importance of each cell, in the units of the score; raw values, neither clipped nor scaled. Whole numbers, truth
-            values and half precision become single precision, so that the map can be resampled.
+        heatmap: importance of each cell, in the units of the score; raw values, neither clipped nor scaled. Whole numbers,
+            truth values and half precision become single precision, so that the map can be resampled.
         image_size: (height, width) of the explained images.
         target: the explained class of each image; None if the target is a callable.
         score: the explained score of each clean image.

@@ -80,11 +80,15 @@ def test_in_place_operations_reach_nothing_that_is_kept() -> None:
 
 
 def test_a_layer_that_the_score_does_not_depend_on_has_zero_gradient(small_net: SmallNet, images: Tensor) -> None:
-    capture = Capture({"conv2": small_net.conv2})
+    capture = Capture({"conv1": small_net.conv1, "conv2": small_net.conv2})
     with undisturbed(small_net), capture.watch():
         small_net(images)
-        score = torch.ones((), requires_grad=True) * 2
-    assert not capture.gradients(score)["conv2"].any()
+        score = capture.activations["conv1"].sum() * 2
+    gradients = capture.gradients(score)
+    assert (gradients["conv1"] == 2).all()
+    assert not gradients["conv2"].any()
+    with pytest.raises(ValueError, match="the score has no gradient to the model"):
+        capture.gradients(torch.ones((), requires_grad=True) * 2)
 
 
 def test_a_shared_module_has_no_single_activation(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:

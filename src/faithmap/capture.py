@@ -58,6 +58,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.weak import WeakIdKeyDictionary
 
+from faithmap.score import summed_gradients
 from faithmap.seeds import uniform
 
 Replace = Callable[[Tensor], Tensor]
@@ -119,9 +120,13 @@ class Capture:
         finally:
             self._late = False
 
-    def gradients(self, score: Float[Tensor, ""]) -> dict[str, Tensor]:
-        """The gradient of a sum of scores to every activation; zero if the score does not depend on it."""
-        found = torch.autograd.grad(score, list(self.activations.values()), allow_unused=True, materialize_grads=True)
+    def gradients(self, scores: Float[Tensor, "*m"]) -> dict[str, Tensor]:
+        """The gradient of the sum of scores to every activation; zero to one that they do not depend on.
+
+        Raises:
+            ValueError: if they depend on none.
+        """
+        found = summed_gradients(scores, list(self.activations.values()))
         return dict(zip(self.activations, found, strict=True))
 
     def _hook(self, name: str, replace: Replace | None, keep: bool) -> Callable[[nn.Module, Any, Any], Any]:
@@ -142,7 +147,10 @@ class Capture:
                 torch.set_grad_enabled(True)
                 self._late = False
             activation = value.clone() if value.requires_grad else value.detach().clone() if keep else value.detach()
-            if torch.is_grad_enabled():
+            if value.is_inference():  # the model is in torch.inference_mode here, where no gradient can be taken
+                with torch.inference_mode(False):
+                    activation = value.clone()
+            elif torch.is_grad_enabled():
                 activation.requires_grad_()
             self.activations[name] = activation
             following = activation.clone() if replace is None else replace(activation)
@@ -292,6 +300,11 @@ class _Operations(TorchDispatchMode):
         self.intercept = intercept
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if torch.is_inference_mode_enabled():  # then torch does not take composite operators apart before they come here
+            with self:
+                result = func.decompose(*args, **(kwargs or {}))
+            if result is not NotImplemented:
+                return result
         return self.intercept(Operation(func, args, kwargs or {}))
 
 
@@ -483,6 +496,8 @@ def _line(cells: Float[Tensor, "r c"], image: Tensor, axis: int, shape: tuple[in
     centres = []
     for j in chosen.tolist():
         cell = cells[j, middle] if axis == 0 else cells[middle, j]
+        if not cell.requires_grad:
+            return None
         (gradient,) = torch.autograd.grad(cell, image, retain_graph=True)
         weight = gradient[0].double().square().sum(dim=(0, 2 - axis))
         if not bool(weight.sum() > 0) or not bool(weight.isfinite().all()):

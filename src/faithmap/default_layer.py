@@ -284,7 +284,7 @@ def _score_tensors(output: Any) -> list[Tensor]:
         found = [tensor_in(output)]
     except TypeError:
         found = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-    return [tensor for tensor in found if tensor.grad_fn is not None]
+    return [tensor for tensor in found if tensor.requires_grad and tensor.grad_fn is not None]
 
 
 _REARRANGING: tuple[str, ...] = (

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from faithmap.capture import Activate, Capture, CellTracker, Placement, probed, tiles
 from faithmap.default_layer import ChosenLayer, Observed, default_layer
 from faithmap.layout import COUNT
-from faithmap.model import modules_of, plain_name, plain_names, undisturbed
+from faithmap.model import check_observable, modules_of, plain_name, plain_names, undisturbed
 from faithmap.probe import LayerProbe, run_model
 from faithmap.score import Score, ScoreKind
 
@@ -270,6 +270,7 @@ def _context(
     scales: int,
     placement: Placement,
 ) -> LayerContext:
+    check_observable(model)
     size = (image.shape[-2], image.shape[-1])
     chosen = _chosen(model, target_layer, image, scales)
     if reshape_transform is None and target_layer is not None:

@@ -215,7 +215,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _evaluated(model: nn.Module) -> Iterator[None]:
     modules = modules_of(model)
-    training = [module for module in modules if module.training]
+    training = [module for module in modules if getattr(module, "training", False)]  # a frozen TorchScript has no mode
     own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     trained = [parameter for parameter in own if parameter.requires_grad]
     try:
@@ -337,6 +337,30 @@ def check_images(model: nn.Module, images: Tensor) -> None:
             raise ValueError(f"images are on {images.device}, the model is on {model.device}; move one of them")
         if low < -1e-3 or high > 1 + 1e-3:
             raise ValueError(f"pixels range from {low:.3g} to {high:.3g}; a Classifier takes [0, 1] and normalises by itself")
+
+
+def check_observable(model: nn.Module, *, calls: bool = False) -> None:
+    """Raise ValueError for a model whose layers cannot be observed: TorchScript, and static int8, whose tensors are no floats.
+
+    Args:
+        model: any.
+        calls: whether the calls of torch functions have to be observed too, of which dynamic int8 has some of its own.
+
+    >>> check_observable(torch.jit.trace(nn.ReLU(), torch.zeros(1)))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: module '' is TorchScript, whose layers and calls cannot be intercepted; give the original model...
+    """
+    for name, module in model.named_modules():
+        script, kind = isinstance(module, torch.jit.ScriptModule), type(module)
+        home = kind.__module__ if kind.__name__ != "LinearPackedParams" else ""  # of static and of dynamic int8
+        quantised = home.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
+        if script or (quantised and (calls or ".dynamic" not in home)):
+            gradients = ", or one of gradients to the pixels, such as I-GOS, rank descent or Integrated Gradients"
+            raise ValueError(
+                f"module {name!r} is {'TorchScript' if script else 'quantised'}, whose layers and calls cannot be intercepted; "
+                "give the original model, or a method that needs only scores: RISE, Occlusion, LIME or KernelSHAP"
+                f"{gradients if script else ''}"
+            )
 
 
 def describe(model: nn.Module) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from torch.utils._pytree import tree_map_only
 from faithmap.capture import Capture
 from faithmap.masking import rows_of, upsample
 from faithmap.model import Classifier, callers_autocast, weights_dtype
-from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, require_gradient, resolve
+from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, resolve, summed_gradients
 
 Disturbance: TypeAlias = Callable[[Float[Tensor, "m c h w"], Int[Tensor, " m"]], Float[Tensor, "m c h w"]]
 """From composed images and the index of each to disturbed ones, such as noisy or shifted copies; never in place."""
@@ -148,8 +148,7 @@ class InputProbe(Probe):
             part = z[rows].detach().requires_grad_()
             with torch.enable_grad():
                 score = self._scored(part, index[rows])
-            require_gradient(score)
-            (gradient,) = torch.autograd.grad(score.sum(), part, allow_unused=True, materialize_grads=True)
+            (gradient,) = summed_gradients(score, [part])
             gradients.append(at_least_single(gradient))
         return torch.cat(gradients)
 
@@ -228,8 +227,7 @@ class MaskProbe(Probe):
         z = self._composed(up, index).requires_grad_()
         with torch.enable_grad():
             scores = self._scored(z if disturb is None else disturb(z, index), index)
-            require_gradient(scores)
-            return torch.autograd.grad(scores.sum(), z)[0]
+            return summed_gradients(scores, [z])[0]
 
     def _composed(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
         return torch.addcmul(rows_of(self.baseline, index), up, rows_of(self.difference, index))
@@ -337,8 +335,7 @@ class LayerProbe(Probe):
         gradients: dict[str, Tensor] = {}
         if gradient:
             self.count_backward(index)
-            require_gradient(values)
-            found = self._capture.gradients(values.sum()).items()
+            found = self._capture.gradients(values).items()
             gradients = {name: at_least_single(self.reshape[name](g)) for name, g in found}
         self._capture.activations = {}
         return Pass(values.detach(), activation, gradients)

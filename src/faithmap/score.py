@@ -180,14 +180,34 @@ def target_of(target: Target, images: Int[Tensor, " m"]) -> Target:
     return target.of(images) if isinstance(target, ImageTarget) else target
 
 
-def require_gradient(scores: Float[Tensor, " m"]) -> None:
+def require_gradient(scores: Float[Tensor, "*m"]) -> None:
     """Raise ValueError for scores without a gradient to the model."""
     if not scores.requires_grad:
-        raise ValueError(
-            "the score has no gradient to the model: the model or the target cuts the graph, as a list of boxes made without "
-            "gradients does, or the layer does not feed the score; use a method that needs only scores: RISE, Occlusion, "
-            "ScoreCAM or AblationCAM"
-        )
+        raise no_gradient()
+
+
+def no_gradient() -> ValueError:
+    """The error for a score without a gradient to the model."""
+    return ValueError(
+        "the score has no gradient to the model: the model or the target cuts the graph, as torch.no_grad, int8 quantisation "
+        "or a list of boxes made without gradients does, or the layer does not feed the score; use a method that needs only "
+        "scores: RISE, Occlusion, LIME, KernelSHAP, or, with a layer, ScoreCAM, AblationCAM or EigenCAM"
+    )
+
+
+def summed_gradients(scores: Float[Tensor, "*m"], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of the sum of scores to each of the inputs; zero for one that the scores do not depend on.
+
+    Raises:
+        ValueError: if the scores have no gradient to any of them, or one is not differentiable.
+    """
+    require_gradient(scores)
+    if not all(given.requires_grad for given in inputs):
+        raise no_gradient()
+    found = torch.autograd.grad(scores.sum(), list(inputs), allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise no_gradient()
+    return [torch.zeros_like(given) if g is None else g for g, given in zip(found, inputs, strict=True)]
 
 
 def at_least_single(values: Tensor) -> Tensor:

@@ -210,7 +210,7 @@ def test_models_that_a_method_does_not_support_are_refused(
 @pytest.mark.filterwarnings("ignore:.torch.jit")
 def test_models_whose_calls_cannot_be_intercepted_are_refused() -> None:
     scripted = torch.jit.trace(Residual(nn.ReLU()), PICTURES)
-    with pytest.raises(TypeError, match="is TorchScript, whose calls cannot be intercepted"):
+    with pytest.raises(ValueError, match="is TorchScript, whose layers and calls cannot be intercepted"):
         GuidedBackprop(scripted)(PICTURES)
 
     class Drops(Hookable):

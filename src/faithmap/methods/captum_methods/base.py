@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.methods.captum_methods.stages import check_interceptable
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
+from faithmap.model import check_observable
 from faithmap.score import Score, ScoreKind, logits_of
 from faithmap.seeds import process_state, seeded
 
@@ -84,7 +84,7 @@ class CaptumExplainer(GradientExplainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         captum()
-        check_interceptable(self.model)
+        check_observable(self.model, calls=True)
 
 
 def counted_model(chunk: ImageChunk, model: nn.Module) -> Callable[[Tensor], Any]:

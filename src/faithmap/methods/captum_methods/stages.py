@@ -13,9 +13,11 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from faithmap.capture import Operation, intercept_calls
 from faithmap.methods.captum_methods.calls import Call
+from faithmap.score import no_gradient
 
 
 class StagePlan(Protocol):
@@ -65,10 +67,17 @@ class Staged(nn.Module):
         self.names: list[str] = []
 
     def record(self, images: Float[Tensor, "m c h w"]) -> Any:
-        """Run the model once to create its stages; returns the model's output."""
+        """Run the model once to create its stages; returns the model's output.
+
+        Raises:
+            ValueError: if the output has no gradient to the images.
+        """
         images = images.detach().requires_grad_()
         with intercept_calls(_StageCalls(self, recording=True)):
-            return self.run(images)
+            output = self.run(images)
+        if not any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_leaves(output)):
+            raise no_gradient()
+        return output
 
     def forward(self, images: Float[Tensor, "m c h w"]) -> Float[Tensor, " m"]:
         """One number per image; each selected call is made by its stage."""
@@ -109,10 +118,3 @@ class _StageCalls:
             raise ValueError(f"the model calls {call.name} in one pass but not in another; give another method")
         self.turn += 1
         return staged.stages[self.turn - 1]
-
-
-def check_interceptable(model: nn.Module) -> None:
-    """Raise TypeError for a model whose calls cannot be intercepted."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise TypeError(f"module {name!r} is TorchScript, whose calls cannot be intercepted; give the original model")

@@ -29,7 +29,7 @@ from faithmap.layers import TargetLayer, find_layers, target_layers
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.gradients.excitation_graph import Recorder, Value
 from faithmap.methods.gradients.excitation_rules import Mass, Walk
-from faithmap.model import Classifier
+from faithmap.model import Classifier, check_observable
 from faithmap.probe import run_model
 from faithmap.score import ScoreKind, logits_of
 from faithmap.warning_types import FaithmapWarning
@@ -207,6 +207,7 @@ def excitation_target(model: nn.Module, target_layer: TargetLayer, image: Float[
     Raises:
         ValueError: for a layer that does not exist, does not run once, or does not return (n, k, h, w); or for several.
     """
+    check_observable(model)
     layer = _default(model, image) if target_layer is None else None
     if target_layer is None and layer is None:
         return ExcitationTarget(INPUT)

@@ -46,7 +46,7 @@ from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.probe import MaskProbe
 from faithmap.score import Target
 from faithmap.seeds import uniform
-from faithmap.warning_types import suppressed
+from faithmap.warning_types import FaithmapWarning, suppressed
 
 TAIL = 3
 """The map is the mean of h over the iterations k, weighted by k to this power: the last third counts for four fifths."""
@@ -161,6 +161,7 @@ class RankDescent(Explainer):
         except ValueError as error:
             if isinstance(self.prior, Explainer):
                 raise
+            request.warn(image, f"rank descent starts without its prior, and depends more on noise: {error}", FaithmapWarning)
             return constant, {**record, "prior": f"none: {error}"}
         passes = {kind: record[kind] + prior.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
         return ranks(prior.at(self.shape)).to(constant), {**passes, "prior": prior.method}

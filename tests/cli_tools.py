@@ -76,7 +76,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
     """Replaces every model by the tiny one; returns the models that were loaded: name, weights and device."""
     loaded: Loads = []
 
-    def load(name: str, *, weights: Path | None = None, device: str | None = None) -> faithmap.Classifier:
+    def load(name: str, *, weights: Path | None = None, device: str | None = None, outputs: Any = None) -> faithmap.Classifier:
         loaded.append((name, weights, device))
         return tiny_model()
 

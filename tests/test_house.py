@@ -27,7 +27,7 @@ EmptyHeatmapWarning Explainer Explanation TargetLayerWarning
 FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Mean MedianBlur ModelError Noise Protocol
 DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov RankDescent
 Distribution Estimator FixedStep GradientExplainer ImageChunk LayerExplainer MaskOptimiser Objective Passes RawHeatmap
-Regulariser Request Samples StepResult StepRule Trace
+OutputsWarning Regulariser Request Samples StepResult StepRule Trace
 __version__ deletion_insertion image_files image_generators load read_image sample_photo show
 """
 

@@ -144,6 +144,7 @@ from .warning_types import (
     EmptyHeatmapWarning as EmptyHeatmapWarning,
     FaithmapWarning as FaithmapWarning,
     LowConfidenceWarning as LowConfidenceWarning,
+    OutputsWarning as OutputsWarning,
     TargetLayerWarning as TargetLayerWarning,
 )
 from .zoo import (

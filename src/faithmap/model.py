@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequenc
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Constant
 from faithmap.geometry import Geometry
-from faithmap.score import at_least_single, logits_of
+from faithmap.score import OutputKind, at_least_single, logits_of
 
 
 class Classifier(nn.Module):
@@ -41,9 +41,12 @@ class Classifier(nn.Module):
         digest: of the weights, if they were read from a file.
         whole_output: return the module's whole output, such as a segmenter's dict, a detector's list or a single number per
             image, for callable targets such as those of :mod:`faithmap.targets`.
+        outputs: what the module returns for its classes: ``logits`` of a softmax; ``probabilities``, as after a final softmax
+            or sigmoid; or ``sigmoid``, logits with a sigmoid for each class, as of a model with several labels or with a single
+            logit. None for logits, unless the outputs are seen to be probabilities, which is a warning.
 
     Raises:
-        ValueError: for a wrong number of means, or a std that is not above 0.
+        ValueError: for a wrong number of means, a std that is not above 0, or an unknown kind of outputs.
 
     >>> model = Classifier(nn.Flatten(), mean=(0.5,), std=(0.25,), labels=("dark", "light"))
     >>> model(torch.tensor([[[[0.5, 1.0]]]])), model.label(1)
@@ -64,8 +67,11 @@ class Classifier(nn.Module):
         name: str | None = None,
         digest: str | None = None,
         whole_output: bool = False,
+        outputs: OutputKind | None = None,
     ) -> None:
         super().__init__()
+        if outputs not in (None, *get_args(OutputKind)):
+            raise ValueError(f"outputs is {outputs!r}; give 'logits', 'probabilities' or 'sigmoid', or None")
         if len(mean) != len(std) or min(std) <= 0:
             raise ValueError(f"mean has {len(mean)} channels and std {tuple(std)}; give one positive std for each mean")
         self.module = module
@@ -74,6 +80,7 @@ class Classifier(nn.Module):
         self.name = name or type(module).__name__
         self.digest = digest
         self.whole_output = whole_output
+        self.outputs = outputs
         reference = next(module.parameters(), torch.empty(0))
         for key, values in (("mean", mean), ("std", std)):
             self.register_buffer(key, torch.tensor(values, device=reference.device).view(-1, 1, 1), persistent=False)

@@ -17,19 +17,30 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from faithmap.capture import Capture
 from faithmap.masking import rows_of, upsample
-from faithmap.model import Classifier, callers_autocast, weights_dtype
-from faithmap.score import Score, ScoreKind, Target, at_least_single, logits_of, resolve, summed_gradients
+from faithmap.model import Classifier, callers_autocast, undisturbed, weights_dtype
+from faithmap.score import (
+    OutputKind,
+    Score,
+    ScoreKind,
+    Target,
+    at_least_single,
+    logits_of,
+    probabilities_of,
+    resolve,
+    summed_gradients,
+)
+from faithmap.warning_types import OutputsWarning, warn
 
 Disturbance: TypeAlias = Callable[[Float[Tensor, "m c h w"], Int[Tensor, " m"]], Float[Tensor, "m c h w"]]
 """From composed images and the index of each to disturbed ones, such as noisy or shifted copies; never in place."""
@@ -287,7 +298,7 @@ class LayerProbe(Probe):
         Returns:
             The logits (None for a callable target), the score of the resolved target, and the results.
         """
-        resolver = _TargetResolver(target, kind, len(self.images))
+        resolver = _TargetResolver(self.model, self.images, target, kind, self.autocast)
         passes = []
         for rows in self._chunks(len(self.images)):
             index = torch.arange(len(self.images), device=self.images.device)[rows]
@@ -380,24 +391,146 @@ def clean_scores(
     >>> score.classes, values
     (tensor([1]), tensor([3.]))
     """
-    resolver = _TargetResolver(target, kind, len(images))
+    resolver = _TargetResolver(model, images, target, kind, autocast)
     everything = torch.arange(len(images), device=images.device)
     values = [resolver(run_model(model, images[index], autocast), index) for index in everything.split(chunk_size)]
     return *resolver.result(), torch.cat(values)
 
 
+def class_probabilities(model: nn.Module, images: Float[Tensor, "n c h w"], chunk_size: int = 32) -> Float[Tensor, "n classes"]:
+    """The probabilities of all classes.
+
+    Args:
+        model: a classifier.
+        images: those to classify.
+        chunk_size: maximum number of images in one pass.
+
+    >>> class_probabilities(torch.nn.Flatten(), torch.zeros(1, 1, 1, 2))
+    tensor([[0.5000, 0.5000]])
+    """
+    with undisturbed(model), torch.no_grad():
+        values = torch.cat([logits_of(run_model(model, chunk)) for chunk in images.split(chunk_size)])
+        return probabilities_of(values, outputs_of(model, images, values))
+
+
+def outputs_of(
+    model: nn.Module, images: Float[Tensor, "m c h w"], output: Any, autocast: torch.dtype | None = None
+) -> OutputKind:
+    """What a classifier returns: as a Classifier says, else logits, unless the outputs are seen to be probabilities.
+
+    They are if rows are at least 0 and sum to 1, for these images and for changed ones, or if their last operation is a
+    sigmoid. Then a warning says so. Logits are practically never all in [0, 1]: only an output that is costs further passes.
+
+    Args:
+        model: a Classifier, or any other module.
+        images: some images.
+        output: of the model for them.
+        autocast: precision of further passes.
+
+    >>> outputs_of(torch.nn.Flatten(), torch.ones(1, 1, 1, 2), torch.ones(1, 2))
+    'logits'
+    """
+    stated = getattr(model, "outputs", None)
+    for kind in get_args(OutputKind):
+        if stated == kind:
+            return cast(OutputKind, kind)
+    values = logits_of(output).detach()
+    if not _within_unit_interval(values):
+        return "logits"
+    first = images[:1]
+    with torch.enable_grad():
+        variants = torch.cat([first, first.flip(-1), first.flip(-2), 0.5 * first]).detach().requires_grad_()
+        tested = logits_of(run_model(model, variants, autocast))
+    if not _within_unit_interval(tested.detach()):
+        return "logits"
+    if _sums_to_one(values) and _sums_to_one(tested.detach()):
+        sign = "rows are at least 0 and sum to 1"
+    elif _last_operation(tested).startswith("Sigmoid"):
+        sign = "the model ends with a sigmoid"
+    else:
+        return "logits"
+    warn(
+        f"the model returns probabilities ({sign}), which are taken as they are; give Classifier(outputs='probabilities') to "
+        "confirm, or outputs='logits' to explain their softmax",
+        OutputsWarning,
+    )
+    return "probabilities"
+
+
+def _within_unit_interval(values: Float[Tensor, "m classes"]) -> bool:
+    low, high = values.float().aminmax()
+    return bool((low >= 0) & (high <= 1 + PROBABILITY_TOLERANCE))
+
+
+def _sums_to_one(values: Float[Tensor, "m classes"]) -> bool:
+    return values.shape[1] > 1 and bool(((values.float().sum(dim=1) - 1).abs() < PROBABILITY_TOLERANCE).all())
+
+
+def _last_operation(output: Tensor) -> str:
+    """Name of the operation in the graph that made the output, apart from those that only convert or reshape it."""
+    node = output.grad_fn
+    while node is not None and node.name().startswith(_CONVERSIONS) and node.next_functions:
+        node = node.next_functions[0][0]
+    return "" if node is None else node.name()
+
+
+_CONVERSIONS = ("ToCopy", "View", "Reshape", "Squeeze", "Unsqueeze", "Clone", "Alias", "Slice")
+
+PROBABILITY_TOLERANCE = 5e-3
+"""Largest distance of a row's sum from 1: rounding of probabilities in half precision."""
+
+
+def random_state(device: torch.device) -> Tensor:
+    """The state of torch's global generator of random numbers for a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+@torch.no_grad()
+def warn_if_random(
+    model: nn.Module, images: Float[Tensor, "n c h w"], earlier: Tensor, autocast: torch.dtype | None = None
+) -> None:
+    """Warn if two passes of one image differ, as with a dropout that is on in evaluation mode.
+
+    Only a model that has drawn random numbers is tested.
+
+    Args:
+        model: in evaluation mode.
+        images: some images.
+        earlier: :func:`random_state` before the first pass.
+        autocast: precision of the passes.
+    """
+    if torch.equal(earlier, random_state(images.device)):
+        return
+    first, second = (tree_leaves(run_model(model, images[:1], autocast)) for _ in range(2))
+    if any(isinstance(a, Tensor) and not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        warn(
+            "two passes of the same image differ: the model draws random numbers in evaluation mode, such as F.dropout(x) "
+            "without training=self.training; maps and scores of such a model differ from call to call",
+            OutputsWarning,
+        )
+
+
 class _TargetResolver:
     """Resolves a target with the outputs for the clean images, chunk by chunk, and keeps their logits."""
 
-    def __init__(self, target: Target, kind: ScoreKind, count: int) -> None:
-        self.target, self.kind, self.count = target, kind, count
+    def __init__(self, model: nn.Module, images: Tensor, target: Target, kind: ScoreKind, autocast: torch.dtype | None) -> None:
+        self.model, self.images, self.target, self.kind, self.autocast = model, images, target, kind, autocast
+        self.count = len(images)
+        self._random_state = random_state(images.device)
+        self._outputs: OutputKind | None = None
+        self._score: Score | None = None
         self._logits: list[Tensor] = []
         self._classes: list[Tensor] = []
 
     def __call__(self, output: Any, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The scores of a chunk; ``index`` is the image of each row."""
-        score = resolve(self.target, output, self.kind, len(index) if self.target is None else self.count)
-        own = score if self.target is None else score.of(index)
+        is_class = not callable(self.target) or isinstance(self.target, Tensor)
+        if self._outputs is None:
+            warn_if_random(self.model, self.images, self._random_state, self.autocast)
+            self._outputs = outputs_of(self.model, self.images, output, self.autocast) if is_class else "logits"
+        count = len(index) if self.target is None else self.count
+        score = resolve(self.target, output, self.kind, count, self._outputs)
+        own = self._score = score if self.target is None else score.of(index)
         if own.classes is not None:
             self._logits.append(logits_of(output).detach())
             self._classes.append(own.classes)
@@ -405,6 +538,6 @@ class _TargetResolver:
 
     def result(self) -> tuple[Float[Tensor, "n classes"] | None, Score]:
         """The logits (None for a callable target) and the score, when all chunks are through."""
-        if not self._logits:
+        if not self._logits or self._score is None:
             return None, resolve(self.target, None, self.kind, self.count)
-        return torch.cat(self._logits), Score(self.kind, classes=torch.cat(self._classes))
+        return torch.cat(self._logits), replace(self._score, classes=torch.cat(self._classes))

@@ -3,6 +3,9 @@ r"""Score: the number that is explained, one per image.
 For logits :math:`z` and class :math:`c` it is the softmax probability :math:`f_c = e^{z_c} / \sum_k e^{z_k}`
 (I-GOS, RISE, deletion, insertion), the logit :math:`z_c` (the CAM family), or the result of a callable on the model's output:
 :mod:`faithmap.targets` has callables for models that are no single-label classifiers.
+
+A model with several labels has a sigmoid for each class, :math:`f_c = 1 / (1 + e^{-z_c})`. A model that returns probabilities
+has no logits: :math:`f_c` is its output, for both kinds of score.
 """
 
 from __future__ import annotations
@@ -15,8 +18,12 @@ from typing import Any, Literal, TypeAlias
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 ScoreKind: TypeAlias = Literal["probability", "logit"]
+
+OutputKind: TypeAlias = Literal["logits", "probabilities", "sigmoid"]
+"""What a classifier returns: logits of a softmax, probabilities, or logits of one sigmoid for each class (several labels)."""
 
 
 class ImageTarget(ABC):
@@ -118,6 +125,48 @@ def logits_of(output: Any) -> Float[Tensor, "n classes"]:
     return logits
 
 
+def probabilities_of(logits: Float[Tensor, "n classes"], outputs: OutputKind) -> Float[Tensor, "n classes"]:
+    """The probabilities of all classes, in single precision or better.
+
+    Args:
+        logits: what the model returned.
+        outputs: what that is.
+
+    >>> probabilities_of(torch.tensor([[0.25, 0.75]]), "probabilities")
+    tensor([[0.2500, 0.7500]])
+    """
+    values = at_least_single(logits)
+    if outputs == "probabilities":
+        return values
+    return values.sigmoid() if outputs == "sigmoid" else values.softmax(dim=1)
+
+
+def chance_of(score: Score, logits: Float[Tensor, "n classes"] | None) -> float:
+    """The probability of a class if the model knows nothing: 1 / classes after a softmax, 0 where that is unknown.
+
+    >>> chance_of(Score(), torch.zeros(1, 4))
+    0.25
+    """
+    one_of_many = logits is not None and logits.shape[1] > 1 and score.outputs != "sigmoid"
+    return 1 / logits.shape[1] if logits is not None and one_of_many else 0.0
+
+
+def log_probabilities_of(logits: Float[Tensor, "n classes"], outputs: OutputKind) -> Float[Tensor, "n classes"]:
+    """The logarithms of the probabilities of all classes, without overflow.
+
+    Args:
+        logits: what the model returned.
+        outputs: what that is.
+
+    >>> log_probabilities_of(torch.tensor([[-1000.0, 0.0]]), "logits")
+    tensor([[-1000.,     0.]])
+    """
+    values = at_least_single(logits)
+    if outputs == "probabilities":
+        return values.clamp(min=torch.finfo(values.dtype).tiny).log()
+    return F.logsigmoid(values) if outputs == "sigmoid" else values.log_softmax(dim=1)
+
+
 _CALLABLE = "pass a callable target, and to a Classifier around the model whole_output=True"
 
 
@@ -133,12 +182,14 @@ class Score:
         classes: of each image.
         function: instead of classes.
         scale: factor of each image's score; None for 1.
+        outputs: what the model returns for its classes.
     """
 
     kind: ScoreKind = "probability"
     classes: Int[Tensor, " n"] | None = None
     function: ScoreFunction | None = None
     scale: Float[Tensor, " n"] | None = None
+    outputs: OutputKind = "logits"
 
     def __call__(self, output: Any, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The score of each row; ``index`` is the image that each row was made from."""
@@ -149,7 +200,7 @@ class Score:
                 raise ValueError(f"the callable target returned {shape} for {len(index)} images; return one number per image")
             return self._scaled(at_least_single(scores), index)
         logits = at_least_single(logits_of(output))
-        values = logits.softmax(dim=1) if self.kind == "probability" else logits
+        values = probabilities_of(logits, self.outputs) if self.kind == "probability" else logits
         assert self.classes is not None  # noqa: S101 - resolve() fills one of the two
         return self._scaled(values.gather(1, self.classes[index].unsqueeze(1)).squeeze(1), index)
 
@@ -219,10 +270,11 @@ def at_least_single(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def resolve(target: Target, output: Any, kind: ScoreKind, count: int) -> Score:
+def resolve(target: Target, output: Any, kind: ScoreKind, count: int, outputs: OutputKind = "logits") -> Score:
     """Resolve a target with the model's ``output`` for the ``count`` clean images.
 
-    ``None`` becomes each image's own argmax, once, so that the class cannot change while an explainer works.
+    ``None`` becomes each image's own argmax, once, so that the class cannot change while an explainer works. The score of a
+    model that returns probabilities is a probability, whatever kind is asked for.
 
     Raises:
         ValueError: for a wrong number of classes, a class that does not exist, or an unknown kind of score.
@@ -238,13 +290,15 @@ def resolve(target: Target, output: Any, kind: ScoreKind, count: int) -> Score:
             )
         return Score(kind, function=target)
     logits = logits_of(output)
-    if logits.shape[1] == 1 and kind == "probability":
+    if outputs == "probabilities":
+        kind = "probability"
+    if logits.shape[1] == 1 and kind == "probability" and outputs == "logits":
         raise ValueError(
-            "the model has a single logit, whose softmax is 1 whatever the image; explain target=BinaryTarget(), its sigmoid"
+            "the model has a single logit, whose softmax is 1 whatever the image; explain target=BinaryTarget(), its sigmoid, "
+            "or give Classifier(outputs='sigmoid')"
         )
-    if target is None:
-        return Score(kind, classes=logits.argmax(dim=1))
-    return Score(kind, classes=_as_classes(target, count, logits))
+    classes = logits.argmax(dim=1) if target is None else _as_classes(target, count, logits)
+    return Score(kind, classes=classes, outputs=outputs)
 
 
 def _as_classes(target: int | Sequence[int] | Tensor, count: int, logits: Float[Tensor, "n classes"]) -> Int[Tensor, " n"]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +35,14 @@ class BaselineWarning(FaithmapWarning):
     """
 
 
+class OutputsWarning(FaithmapWarning):
+    """The model seems to return something else than logits: probabilities, or other numbers in each pass.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", OutputsWarning)  # or say it: Classifier(module, outputs="probabilities")
+    """
+
+
 class EmptyHeatmapWarning(FaithmapWarning):
     """A heatmap has one value everywhere, or values that are not finite: it ranks no pixel.
 
@@ -57,27 +67,70 @@ class TargetLayerWarning(FaithmapWarning):
     """
 
 
-_suppressed: ContextVar[bool] = ContextVar("suppressed", default=False)
+_NOT_THE_USERS = frozenset({"faithmap", "torch", "contextlib", "functools"})
+"""The packages whose lines a warning does not name: the library, and decorators around its functions."""
+
+_NOWHERE: deque[str] = deque(maxlen=0)
+_recorded: ContextVar[list[str] | deque[str] | None] = ContextVar("recorded", default=None)
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's own code that called the library; in a block of :func:`recorded`, record the message.
+
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn("the map is empty", EmptyHeatmapWarning)
+    >>> caught[0].category.__name__
+    'EmptyHeatmapWarning'
+    """
+    messages = _recorded.get()
+    if messages is not None:
+        messages.append(message)
+        return
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _NOT_THE_USERS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager
 def suppressed() -> Iterator[None]:
-    """Suppress this library's warnings (:func:`warn`) in the block, in this thread only; the caller reports them.
-
-    Not by a filter of Python's, which all threads share: two threads that end such blocks in another order than they began
-    them would leave the filter behind.
-    """
-    token = _suppressed.set(True)
+    """Suppress this library's warnings (:func:`warn`) in the block, in this thread only; the caller reports them."""
+    token = _recorded.set(_NOWHERE)
     try:
         yield
     finally:
-        _suppressed.reset(token)
+        _recorded.reset(token)
 
 
-def warn(message: str, category: type[Warning], stacklevel: int = 1) -> None:
-    """Warn the user, but in a block of :func:`suppressed`; the parameters are those of :func:`warnings.warn`."""
-    if not _suppressed.get():
-        warnings.warn(message, category, stacklevel=stacklevel + 1)
+def is_suppressed() -> bool:
+    """Whether this is inside the block of :func:`suppressed`: passes that only serve the text of a warning are then left out.
+
+    >>> with suppressed():
+    ...     is_suppressed()
+    True
+    """
+    return _recorded.get() is _NOWHERE
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """Record this library's warnings in a list instead of showing them, in the block and in this thread only.
+
+    Not by a filter of Python's, which all threads share: two threads that end such blocks in another order than they began
+    them would leave the filter behind.
+
+    >>> with recorded() as messages:
+    ...     warn("the map is empty", EmptyHeatmapWarning)
+    >>> messages
+    ['the map is empty']
+    """
+    messages: list[str] = []
+    token = _recorded.set(messages)
+    try:
+        yield messages
+    finally:
+        _recorded.reset(token)
 
 
 P = ParamSpec("P")

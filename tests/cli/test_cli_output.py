@@ -35,7 +35,7 @@ def test_the_first_frame_of_an_animation_is_explained_with_a_warning(faith: Cli,
     frame.save(tmp_path / "film.gif", save_all=True, append_images=[Image.new("RGB", frame.size)])
     run = faith("explain", "film.gif", *QUICK)
     assert run.code == 0
-    assert run.err == "warning: film.gif: has several frames, of which the first is read\n"
+    assert "warning: film.gif: has several frames, of which the first is read\n" in run.err
 
 
 def test_a_bad_file_is_named_and_the_others_are_explained(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_bad_file_is_named_and_the_others_are_explained(faith: Cli, photo: Wri
     run = faith("explain", "a.png", "b.jpg", "missing.png", "c.png", *QUICK)
     assert run.code == 2
     assert inside(tmp_path / "faithmap-results") == ["a", "c"]
-    errors = run.err.splitlines()
+    errors = [line for line in run.err.splitlines() if not line.startswith("warning: ")]
     assert len(errors) == 2
     assert errors[0].startswith("error: missing.png: cannot be read (No such file or directory)")
     assert errors[1].startswith("error: b.jpg: not an image that can be read (starts like text)")
@@ -67,7 +67,7 @@ def test_a_picture_of_one_pixel_and_links_that_lead_nowhere_do_not_end_the_run(
     run = faith("explain", "in", *QUICK)
     assert run.code == 2
     assert inside(tmp_path / "faithmap-results") == ["a", "z"]
-    pixel, dead, loop = run.err.splitlines()
+    pixel, dead, loop = (line for line in run.err.splitlines() if not line.startswith("warning: "))
     assert pixel == "error: in/b.png: a single pixel, of which no part can be more important; give a larger image"
     assert dead.startswith("error: in/dead.png: cannot be read (No such file or directory)")
     assert loop.startswith("error: in/loop.png: cannot be read (Too many levels of symbolic links)")

@@ -102,6 +102,7 @@ def test_a_saturated_model_still_has_a_gradient(weight: Tensor) -> None:
     assert torch.allclose(attack.images, image - 0.1 * weight.sign() * torch.sign((weight * image).sum()), atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::faithmap.warning_types.OutputsWarning")
 def test_an_image_without_a_gradient_is_not_changed(clean: Tensor) -> None:
     attack = mi_fgsm(Drawn(1.0, 0.0), clean)
     assert torch.equal(attack.images, clean)
@@ -232,6 +233,7 @@ class Undefined(nn.Module):
         return torch.stack([root + 1, -root], dim=1)
 
 
+@pytest.mark.filterwarnings("ignore::faithmap.warning_types.OutputsWarning")
 def test_a_gradient_that_is_not_finite_is_refused(images: Tensor) -> None:
     with pytest.raises(ValueError, match="gradient of image 0 contains NaN"):
         mi_fgsm(Undefined(), images)

@@ -257,7 +257,7 @@ def test_no_graph_is_kept(images: Tensor, maps: Tensor) -> None:
 
     def means(x: Tensor) -> Tensor:
         calls.append(torch.is_grad_enabled())
-        return x.mean((2, 3))
+        return 9 * x.mean((2, 3))  # not in [0, 1], as probabilities are
 
     model = Module(means)
     found = infidelity(model, images, Explanation(maps.requires_grad_(), (32, 32)), 0, draws=2)
@@ -439,7 +439,7 @@ def test_passes_run_in_the_precision_of_autocast(images: Tensor, maps: Tensor) -
 
     def means(x: Tensor) -> Tensor:
         calls.append((x.flatten(2) @ x.flatten(2).mT).dtype)
-        return x.mean((2, 3))
+        return 9 * x.mean((2, 3))  # not in [0, 1], as probabilities are
 
     infidelity(
         Module(means),

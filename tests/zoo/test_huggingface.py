@@ -13,6 +13,7 @@ from torch import nn
 
 from faithmap.data import sample_photo
 from faithmap.geometry import Geometry
+from faithmap.probe import class_probabilities
 from faithmap.zoo import ModelError, load
 from faithmap.zoo.huggingface import preprocessing_of
 
@@ -100,6 +101,22 @@ def test_convolutions_are_folded(saved: Any, lived_in: Callable[[nn.Module], Any
         expected = module((image - model.mean) / model.std).logits
         torch.testing.assert_close(model(image), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
     assert model.labels is None
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "outputs"),
+    [("multi_label_classification", "sigmoid"), ("single_label_classification", None), (None, None)],
+)
+def test_the_configuration_says_whether_there_are_several_labels(saved: Any, problem_type: Any, outputs: Any) -> None:
+    name = saved(vit(num_labels=3, problem_type=problem_type))
+    model = load(name)
+    assert model.outputs == outputs
+    assert load(name, outputs="probabilities").outputs == "probabilities"
+    image = model.read(sample_photo("coffee"))
+    with torch.no_grad():
+        z = model(image)
+    expected = z.sigmoid() if outputs == "sigmoid" else z.softmax(dim=1)
+    assert torch.allclose(class_probabilities(model, image), expected)
 
 
 def test_half_precision_weights_become_single(saved: Any) -> None:

@@ -33,9 +33,10 @@ from faithmap.methods.cams.saturation import saturation
 from faithmap.methods.registry import METHODS, explainer_from
 from faithmap.methods.settings import SettingError, arguments_of, settings_of
 from faithmap.metrics import functional
-from faithmap.model import Classifier, undisturbed
-from faithmap.probe import run_model
+from faithmap.model import Classifier
+from faithmap.probe import class_probabilities
 from faithmap.seeds import derived
+from faithmap.warning_types import suppressed
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import MetricSpec, ModelSpec
@@ -68,7 +69,7 @@ class ModelCache:
 
 def _from_zoo(spec: ModelSpec, device: str | None) -> Classifier:
     try:
-        return zoo.load(spec.name, weights=spec.weights, device=device)
+        return zoo.load(spec.name, weights=spec.weights, device=device, outputs=spec.outputs)
     except ValueError as error:
         raise BenchError(f"model {spec.name}: {error}") from error
 
@@ -171,7 +172,8 @@ def run_metric(metric: MetricSpec, given: MetricInput) -> dict[str, Sequence[Any
     Raises:
         ValueError: if the metric cannot be computed for these heatmaps or with these settings.
     """
-    columns = RUNNERS[metric.name](given, canonical([metric.name, metric.settings]), **checked_settings(metric))
+    with suppressed():  # the warnings of the method are in the row
+        columns = RUNNERS[metric.name](given, canonical([metric.name, metric.settings]), **checked_settings(metric))
     return {metric.column(name): values for name, values in columns.items()}
 
 
@@ -426,8 +428,7 @@ class ImageGroup:
     def of(cls, model: Classifier, images: Sequence[LoadedImage], chunk_size: int) -> ImageGroup:
         """Classify the images."""
         inputs = torch.cat([loaded.image for loaded in images if loaded.image is not None])
-        with undisturbed(model), torch.no_grad():
-            probabilities = torch.cat([run_model(model, chunk).softmax(dim=1).cpu() for chunk in inputs.split(chunk_size)])
+        probabilities = class_probabilities(model, inputs, chunk_size).cpu()
         return cls(images, inputs, probabilities)
 
     def single(self, i: int) -> ImageGroup:

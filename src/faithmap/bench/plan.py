@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from faithmap.bench.dataset import DatasetItem, ShardedDataset
 from faithmap.geometry import Geometry
+from faithmap.score import OutputKind
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import DataSpec, MetricSpec, ModelSpec
@@ -49,6 +50,7 @@ class PlannedModel:
         classes: number of classes.
         geometry: resizing and cropping of the images.
         normalisation: mean and standard deviation of each channel, which the digest of the weights does not cover.
+        outputs: what the model returns for its classes, if it says so.
     """
 
     spec: ModelSpec
@@ -56,6 +58,7 @@ class PlannedModel:
     classes: int | None = None
     geometry: Geometry = field(default_factory=Geometry)
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None
+    outputs: OutputKind | None = None
 
     @property
     def id(self) -> str:
@@ -64,9 +67,10 @@ class PlannedModel:
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Geometry and normalisation as plain data."""
+        """Geometry, normalisation and outputs as plain data."""
         mean, std = self.normalisation or (None, None)
-        return {"geometry": asdict(self.geometry), "mean": mean, "std": std}
+        outputs = {} if self.outputs is None else {"outputs": self.outputs}
+        return {"geometry": asdict(self.geometry), "mean": mean, "std": std, **outputs}
 
 
 @dataclass(frozen=True)

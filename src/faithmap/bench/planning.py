@@ -88,7 +88,7 @@ def make_plan(
         with located(locate, "data"):
             check_targets(model, dataset, data, classes)
         normalisation = model.mean.flatten().tolist(), model.std.flatten().tolist()
-        planned.append(PlannedModel(resolved, digest, classes, model.geometry, normalisation))
+        planned.append(PlannedModel(resolved, digest, classes, model.geometry, normalisation, model.outputs))
         methods = methods or _plan_methods(spec, model, image, locate)
     setup = Setup(
         seed=spec.seed,

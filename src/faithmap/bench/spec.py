@@ -95,16 +95,21 @@ class ModelSpec(SpecTable):
         name: of the model; with a factory, any name.
         weights: checkpoint file instead of the published weights.
         factory: ``module:function``, called without arguments.
+        outputs: what the model returns for its classes: ``logits``, ``probabilities``, or ``sigmoid`` for several labels; None
+            for what its configuration says. A factory says it in its Classifier.
     """
 
     name: str = Field(min_length=1, max_length=200)
     weights: Path | None = None
     factory: str | None = Field(default=None, pattern=r"^[\w.]+:[A-Za-z_]\w*$")
+    outputs: Literal["logits", "probabilities", "sigmoid"] | None = None
 
     @model_validator(mode="after")
     def _check_weights_or_factory(self) -> ModelSpec:
         if self.weights is not None and self.factory is not None:
             raise ValueError("weights and factory are both given; the factory loads its own weights, leave one out")
+        if self.outputs is not None and self.factory is not None:
+            raise ValueError("outputs and factory are both given; give outputs to the Classifier that the factory returns")
         return self
 
 

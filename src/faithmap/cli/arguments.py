@@ -16,7 +16,7 @@ from cyclopts import CoercionError, Group, Parameter, Token
 from cyclopts.types import PositiveInt
 
 from faithmap.methods.registry import ALIASES, METHODS
-from faithmap.studies.settings import Resolution, StudySettings
+from faithmap.studies.settings import Outputs, Resolution, StudySettings
 
 _BOX = Parameter(group=Group("Class, model, results and run", sort_key=1))
 
@@ -41,6 +41,7 @@ class CommonArguments(StudySettings):
     target: Annotated[str | None, _BOX] = None
     model: Annotated[str, _BOX] = StudySettings.model
     weights: Annotated[Path | None, _BOX] = None
+    outputs: Annotated[Outputs | None, _BOX] = None
     out: Out = StudySettings.out
     overwrite: Annotated[Flag, _BOX] = False
     seed: Annotated[int, _BOX] = StudySettings.seed

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
+from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
 from annotated_types import Ge
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import Baseline
+from faithmap.baselines import BASELINES, Baseline, is_recognised, recognised_message
 from faithmap.explanation import Explanation
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
-from faithmap.model import check_images, undisturbed, working_images
-from faithmap.probe import clean_scores
-from faithmap.score import Score, ScoreKind, Target
+from faithmap.model import Classifier, check_images, undisturbed, working_images
+from faithmap.probe import InputProbe, clean_scores
+from faithmap.score import Score, ScoreKind, Target, chance_of, probabilities_of
 from faithmap.seeds import Generators, resolve_generators
-from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning, warn
+from faithmap.warning_types import BaselineWarning, EmptyHeatmapWarning, LowConfidenceWarning, warn
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps, over all images."""
@@ -49,6 +50,8 @@ class Request:
         progress: called with the number of steps done and the total.
         kept: values that the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.
+        advice_passes: forward passes of each image that only serve the text of a warning, apart from the method's.
+        chance: probability of a class if the model knows nothing: one over the number of classes of a softmax, else 0.
 
     A call of an explainer makes it. Made by hand, for one image:
 
@@ -65,10 +68,13 @@ class Request:
     generators: list[torch.Generator]
     progress: Progress
     kept: Any = None
+    chance: float = 0.0
     warnings: list[list[str]] = field(init=False)
+    advice_passes: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.warnings = [[] for _ in self.images]
+        self.advice_passes = [0] * len(self.images)
 
     def baseline_for(self, images: Tensor | slice, own: Baseline) -> Baseline:
         """The baseline given to the call, else the method's; of a tensor with one baseline per image, those of these images.
@@ -91,7 +97,7 @@ class Request:
             category: class of the warning.
         """
         self.warnings[image].append(message)
-        warn(f"image {image}: {message}", category, stacklevel=6)
+        warn(f"image {image}: {message}", category)
 
 
 class Passes(NamedTuple):
@@ -193,8 +199,9 @@ class Explainer(ABC):
         with undisturbed(self.model):
             logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
-            request = Request(images, score, clean, baseline, generators, progress or _silent, kept)
-            warn_if_improbable(request, logits)
+            chance = chance_of(score, logits)
+            request = Request(images, score, clean, baseline, generators, progress or _silent, kept, chance)
+            warn_if_improbable(self.model, request, logits)
             result, settings = self._explain(request), self.settings
         warn_if_empty(request, result.heatmap)
         return Explanation(
@@ -206,8 +213,8 @@ class Explainer(ABC):
             columns=result.columns,
             method=type(self).__name__,
             title=self.title,
-            settings=settings,
-            diagnostics=[{**d, "warnings": w} for d, w in zip(result.diagnostics, request.warnings, strict=True)],
+            settings=settings | ({} if score.outputs == "logits" else {"score": score.kind, "outputs": score.outputs}),
+            diagnostics=_diagnostics(result, request),
             function=score.function,
         )
 
@@ -268,22 +275,68 @@ def check_resolution(given: object, shape: tuple[int, int], size: tuple[int, int
         raise ValueError(f"resolution is {given}; give 1 to {size[0]} rows and 1 to {size[1]} columns")
 
 
-def warn_if_improbable(request: Request, logits: Float[Tensor, "n classes"] | None) -> None:
+def warn_if_improbable(model: nn.Module, request: Request, logits: Float[Tensor, "n classes"] | None) -> None:
     """Warn if the explained class is improbable, or is not the predicted class."""
     if logits is None or request.score.classes is None:
         return
-    probabilities = logits.float().softmax(dim=1)
+    probabilities = probabilities_of(logits, request.score.outputs)
     best, predicted = probabilities.max(dim=1)
     explained = probabilities.gather(1, request.score.classes.unsqueeze(1)).squeeze(1)
-    improbable = (explained < LOW_PROBABILITY) | (predicted != request.score.classes)
-    for i in improbable.nonzero().flatten().tolist():
+    other = (predicted != request.score.classes) & (request.score.outputs != "sigmoid")  # of several labels, any can be true
+    for i in ((explained < LOW_PROBABILITY) | other).nonzero().flatten().tolist():
+        name, best_name = class_name(model, int(request.score.classes[i])), class_name(model, int(predicted[i]))
         request.warn(
             i,
-            f"the explained class {int(request.score.classes[i])} has probability {float(explained[i]):.4f}, "
-            f"the model predicts class {int(predicted[i])} with {float(best[i]):.4f}; "
-            "the map of an improbable class can mislead: check its insertion curve",
+            f"the explained class {name} has probability {float(explained[i]):.4f}, the model predicts {best_name} with "
+            f"{float(best[i]):.4f}; the map of an improbable class can mislead: check its insertion curve",
             LowConfidenceWarning,
         )
+
+
+def class_name(model: nn.Module, index: int) -> str:
+    """The name of a class in a message, with its index; the index alone if the model has no names."""
+    labels = model.labels if isinstance(model, Classifier) and model.labels is not None else ()
+    return f"{labels[index]!r} ({index})" if index < len(labels) else str(index)
+
+
+def warn_if_recognised(
+    explainer: Explainer,
+    request: Request,
+    index: Int[Tensor, " m"],
+    of_baseline: Float[Tensor, " m"],
+    of_image: Float[Tensor, " m"] | None = None,
+) -> None:
+    """Warn if the model still recognises the explained class in a baseline, and name the best baseline for the image.
+
+    Args:
+        explainer: whose model and precision.
+        request: the call.
+        index: the images.
+        of_baseline: the class's probabilities in their baselines; a score of another kind is not tested.
+        of_image: its probabilities in the images; None for the clean scores.
+    """
+    if of_image is None and not request.score.is_class_probability:
+        return
+    clean = request.clean[index] if of_image is None else of_image
+    for i in is_recognised(of_baseline, clean, request.chance).nonzero().flatten().tolist():
+        number = index[i : i + 1]
+        score = replace(request.score.of(number), kind="probability", scale=None)
+        settings: dict[str, Any] = {"chunk_size": explainer.chunk_size, "autocast": explainer.autocast}
+        probe = InputProbe(explainer.model, score, request.images[number], **settings)
+        zeros = torch.zeros(len(BASELINES), dtype=torch.long, device=number.device)
+        probability = partial(probe.scores, index=zeros)
+        scores = float(of_baseline[i]), float(clean[i])
+        message = recognised_message(probability, request.images[number], *scores, request.chance)
+        request.advice_passes[int(number)] += len(BASELINES)
+        request.warn(int(number), message, BaselineWarning)
+
+
+def _diagnostics(result: RawHeatmap, request: Request) -> list[dict[str, Any]]:
+    """The diagnostics of each image, with its warnings, and with the forward passes that only served their text."""
+    rows = []
+    for record, messages, advice in zip(result.diagnostics, request.warnings, request.advice_passes, strict=True):
+        rows.append({**record, **({"advice_passes": advice} if advice else {}), "warnings": messages})
+    return rows
 
 
 def warn_if_empty(request: Request, heatmap: Float[Tensor, "n r c"]) -> None:

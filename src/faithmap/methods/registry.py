@@ -112,7 +112,7 @@ _ALL = {
     "rank_descent": MethodInfo(
         "masks.rank_descent.RankDescent",
         "a ranking of cells optimised for deletion and insertion, starting from Expected Grad-CAM",
-        "62 forward + 60 backward",
+        "63 forward + 60 backward",
         "faithmap",
         _GRADIENT,
     ),

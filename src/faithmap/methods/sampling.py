@@ -58,6 +58,7 @@ class Stream:
         image: number of each pass's image.
         share: weight of each pass in its image's mean.
         start: number of the pass at the start of each pass's path, where paths start with their references.
+        nearest: number of the pass of each image that is nearest to its reference.
     """
 
     def __init__(self, images: Float[Tensor, "n c h w"], samples: Sequence[Samples]) -> None:
@@ -67,6 +68,7 @@ class Stream:
         self.share: Float[Tensor, " s"] = torch.cat([s.share for s in samples])
         self.start: Int[Tensor, " s"] = torch.arange(len(self.image)).where(self.share == 0, 0).cummax(dim=0).values
         self._first = counts.cumsum(dim=0) - counts
+        self.nearest: Int[Tensor, " n"] = self._first + torch.stack([s.position.argmin() for s in samples])
 
     def __len__(self) -> int:
         return len(self.image)

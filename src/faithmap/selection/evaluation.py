@@ -98,7 +98,9 @@ class MapEvaluation:
         key = (i, cell_ranks(cells).to("cpu", torch.int32).numpy().tobytes())
         if key not in self.known_scores:
             image = self.images[i]
-            curves = deletion_insertion(self.model, image, cells.to(image), explanation.explained, chunk_size=self.chunk_size)
+            with suppressed():
+                target, chunk_size = explanation.explained, self.chunk_size
+                curves = deletion_insertion(self.model, image, cells.to(image), target, chunk_size=chunk_size)
             areas = curves.difference if self.score == "insertion_minus_deletion" else getattr(curves, self.score).area
             self.known_scores[key] = float(areas[0])
         return self.known_scores[key]

@@ -9,7 +9,7 @@ import hashlib
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, Self, TypeVar
 
@@ -25,8 +25,8 @@ from faithmap.methods import Explainer
 from faithmap.methods.base import Progress
 from faithmap.methods.registry import METHODS, assigned, explainer_from
 from faithmap.methods.settings import SettingError, find_setting, settings_of
-from faithmap.model import Classifier, undisturbed
-from faithmap.probe import run_model
+from faithmap.model import Classifier
+from faithmap.probe import class_probabilities
 from faithmap.seeds import image_generators
 from faithmap.studies.result_folder import (
     ImageJob,
@@ -172,9 +172,7 @@ class Study(ABC, Generic[SettingsT, ResultT]):
 
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """The probabilities of all classes, on the CPU."""
-        with undisturbed(self.model), torch.no_grad():
-            logits = torch.cat([run_model(self.model, chunk) for chunk in images.split(self.settings.chunk)])
-        return logits.softmax(dim=1).cpu()
+        return class_probabilities(self.model, images, self.settings.chunk).cpu()
 
 
 @dataclass
@@ -226,7 +224,7 @@ def load_model(settings: StudySettings | TrainMaskerSettings) -> Classifier:
         UserError: for a model, weights or device that does not exist.
     """
     with user_errors():
-        return load(settings.model, weights=settings.weights, device=settings.device)
+        return load(settings.model, weights=settings.weights, device=settings.device, outputs=settings.outputs)
 
 
 def find_class(settings: StudySettings, model: Classifier) -> int | None:
@@ -376,7 +374,7 @@ class InputImage:
     digest: str
     image: Float[Tensor, "1 3 h w"]
     size: tuple[int, int]
-    warnings: Sequence[str]
+    warnings: tuple[str, ...]
 
     @property
     def index(self) -> int:
@@ -392,6 +390,11 @@ class InputImage:
         """What a record says of this image, of the model and of the seeds."""
         file = ImageFileRecord(str(self.job.file), self.digest, len(self.data), self.size)
         return ImageSource(dependency_versions(), file, ModelRecord.of(model, self.input_size), SeedRecord(seed, self.index))
+
+    def with_warnings(self, messages: Sequence[str]) -> InputImage:
+        """The same image with more warnings about it, each once."""
+        plain = (message.removeprefix("image 0: ") for message in messages)
+        return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *plain))))
 
     def original(self) -> Float[Tensor, "1 3 H W"]:
         """The image at its own size, decoded again."""
@@ -439,7 +442,7 @@ def input_from_bytes(job: ImageJob, data: bytes, model: Classifier) -> InputImag
     if original[0, 0].numel() == 1:
         raise refusal(str(job.file), "a single pixel, of which no part can be more important", "give a larger image")
     digest = hashlib.sha256(data).hexdigest()
-    return InputImage(job, data, digest, model.preprocess(original), (original.shape[-2], original.shape[-1]), warned)
+    return InputImage(job, data, digest, model.preprocess(original), (original.shape[-2], original.shape[-1]), tuple(warned))
 
 
 def _decode(file: Path, data: bytes) -> tuple[Float[Tensor, "1 3 H W"], list[str]]:

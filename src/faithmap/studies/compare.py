@@ -29,6 +29,7 @@ from faithmap.studies.result_folder import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord, PassCounts, ProtocolRecord
 from faithmap.studies.settings import CompareSettings, ExplainSettings
 from faithmap.viz import compare, save_figure
+from faithmap.warning_types import recorded
 
 RANDOM = "random"
 """Name of the random map among the methods."""
@@ -82,11 +83,14 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
             seconds[name] = time.perf_counter() - started
             target = explained_class(explanations[name])
             progress((i + EXPLAIN_SHARE) * share, f"evaluating deletion and insertion of {file} by {explainer.title}")
-            curves[name] = self.evaluate(image, explanations[name])
+            with recorded() as messages:
+                curves[name] = self.evaluate(image, explanations[name])
+            image = image.with_warnings(messages)
         if target is None:
             raise ValueError("no method is given; give at least one")
         explanations[RANDOM] = self.random_map(image, (self.settings.resolution, self.settings.resolution), target)
-        curves[RANDOM] = self.evaluate(image, explanations[RANDOM])
+        with recorded():  # the same as of the methods
+            curves[RANDOM] = self.evaluate(image, explanations[RANDOM])
         return CompareResult(image, explanations, curves, seconds)
 
     def shared_cells(self, explanation: Explanation) -> Float[Tensor, "1 r c"]:
@@ -159,7 +163,7 @@ class CompareRecord(ImageStudyRecord):
         }
         return cls(
             source=result.image.source(model, seed),
-            warnings=(*result.image.warnings, *dict.fromkeys(warned)),
+            warnings=result.image.with_warnings(list(warned)).warnings,
             target=ClassRecord.of(explained_class(result.explanations[RANDOM]), model),
             protocol=ProtocolRecord.of(result.curves[RANDOM]),
             methods=methods,

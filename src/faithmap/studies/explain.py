@@ -20,7 +20,15 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
-from faithmap.studies.base import EXPLAIN_SHARE, InputImage, MethodProgress, Study, explained_class, make_explainer, read_input
+from faithmap.studies.base import (
+    EXPLAIN_SHARE,
+    InputImage,
+    MethodProgress,
+    Study,
+    explained_class,
+    make_explainer,
+    read_input,
+)
 from faithmap.studies.result_folder import ImageJob, StudyFailed, StudyOutcome, StudyProgress, progress_part
 from faithmap.studies.result_record import (
     ClassProbability,
@@ -32,6 +40,7 @@ from faithmap.studies.result_record import (
 )
 from faithmap.studies.settings import ExplainSettings
 from faithmap.viz import animation, flaw, overlay, placed, save_figure, save_image, show, strip
+from faithmap.warning_types import recorded
 
 MAX_BATCH = 8
 """Images explained together on an accelerator. On a CPU one image fills a pass, and several are no faster."""
@@ -157,17 +166,19 @@ class ExplainStudy(Study[ExplainSettings, ExplainResult]):
             progress(0, f"evaluating deletion and insertion of {image.job.file.name}")
 
         report()
-        curves, random_curves = (
-            deletion_insertion(
-                self.model,
-                image.image,
-                heatmap,
-                protocol=self.settings.protocol,
-                chunk_size=self.settings.chunk,
-                progress=report,
+        with recorded() as messages:
+            curves, random_curves = (
+                deletion_insertion(
+                    self.model,
+                    image.image,
+                    heatmap,
+                    protocol=self.settings.protocol,
+                    chunk_size=self.settings.chunk,
+                    progress=report,
+                )
+                for heatmap in (explanation, random_map)
             )
-            for heatmap in (explanation, random_map)
-        )
+        image = image.with_warnings(messages)
         seconds = {"explaining": explaining, "deletion_and_insertion": time.perf_counter() - started}
         return ExplainResult(image, explanation, curves, random_curves, probabilities, seconds)
 
@@ -290,7 +301,7 @@ class ExplainRecord(ImageStudyRecord):
         best = probabilities.topk(min(PREDICTED, len(probabilities))).indices.tolist()
         return cls(
             source=image.source(model, seed),
-            warnings=(*image.warnings, *warned),
+            warnings=image.with_warnings(warned).warnings,
             window=model.geometry.window(image.size)._asdict(),
             method=MethodRecord(explanation.method, explanation.title, explanation.settings),
             target=ScoredClass(index, model.label(index), float(probabilities[index]), float(explanation.score[0])),

@@ -17,6 +17,7 @@ from faithmap.studies.result_folder import StudyProgress
 from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord
 from faithmap.studies.settings import ExplainSettings, SaturationSettings
 from faithmap.viz import compare, saturation_curves, save_figure
+from faithmap.warning_types import recorded
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
             reported = MethodProgress(progress, activity, image, self.target, (1 + i) * share, share)
             explanation = self.explain(explainer, [image], self.target, reported)
             top = top_features(self.model, image.image, explanation, settings.channels, chunk_size=settings.chunk)
-            features[name] = (top, deletion_insertion(self.model, image.image, top, chunk_size=settings.chunk))
+            with recorded() as messages:
+                curves = deletion_insertion(self.model, image.image, top, chunk_size=settings.chunk)
+            features[name], image = (top, curves), image.with_warnings(messages)
         return SaturationResult(image, path, features)
 
     def record(self, result: SaturationResult) -> SaturationRecord:

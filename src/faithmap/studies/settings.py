@@ -12,6 +12,9 @@ from typing import Literal, TypeAlias
 BaselineName: TypeAlias = Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"]
 """A name in ``faithmap.baselines.BASELINES``."""
 
+Outputs: TypeAlias = Literal["logits", "probabilities", "sigmoid"]
+"""``faithmap.score.OutputKind``."""
+
 Resolution: TypeAlias = int | tuple[int, int]
 """Cells per side, or rows and columns."""
 
@@ -24,6 +27,8 @@ class StudySettings:
         target: the class to explain, by name ("tiger cat") or number; by default the class that the model predicts.
         model: name of the model; "faithmap models" lists the names.
         weights: a checkpoint file for the model, in place of the weights that belong to its name.
+        outputs: what the model returns for its classes: logits of a softmax; probabilities; or sigmoid, logits with a sigmoid
+            for each class, as of a model with several labels or a single logit. By default what its configuration says.
         out: folder for the results. Each image gets a folder in it, named after the image file.
         overwrite: replace existing results. The old ones stay until the new ones are complete.
         seed: seed of all random numbers.
@@ -36,6 +41,7 @@ class StudySettings:
     target: str | None = None
     model: str = "efficientnet_lite0"
     weights: Path | None = None
+    outputs: Outputs | None = None
     out: Path = Path("faithmap-results")
     overwrite: bool = False
     seed: int = 0
@@ -184,6 +190,8 @@ class TrainMaskerSettings:
         overwrite: replace the masker in the file.
         model: name of the model; "faithmap models" lists the names.
         weights: a checkpoint file for the model, in place of the weights that belong to its name.
+        outputs: what the model returns for its classes: logits, probabilities, or sigmoid for several labels. By default what
+            its configuration says.
         seed: seed of all random numbers.
         device: where to compute, such as cuda; by default the CPU.
     """
@@ -199,5 +207,6 @@ class TrainMaskerSettings:
     overwrite: bool = False
     model: str = "efficientnet_lite0"
     weights: Path | None = None
+    outputs: Outputs | None = None
     seed: int = 0
     device: str | None = None

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from faithmap.geometry import Geometry
+from faithmap.score import OutputKind
 from faithmap.zoo.hub import reachable
 from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, refusal, refusing, short_labels, state_digest
 
@@ -44,7 +45,9 @@ def recipe(repo: str) -> Recipe:
         preprocessing = preprocessing_of(processor.to_dict())
         _check(full, processor, preprocessing)
     labels = _labels(config)
-    return Recipe(full, preprocessing, labels, partial(_build, config), partial(_publish, full, repo, options, labels))
+    build, publish = partial(_build, config), partial(_publish, full, repo, options, labels)
+    outputs: OutputKind | None = "sigmoid" if config.problem_type == "multi_label_classification" else None
+    return Recipe(full, preprocessing, labels, build, publish, outputs=outputs)
 
 
 def preprocessing_of(processor: dict[str, Any]) -> Preprocessing:

@@ -10,6 +10,7 @@ import torch
 
 from faithmap.geometry import Geometry
 from faithmap.model import Classifier
+from faithmap.score import OutputKind
 from faithmap.zoo import embedded
 from faithmap.zoo.folding import fold_batch_norm as folded
 from faithmap.zoo.recipe import ModelError, Recipe, fill, read_checkpoint, refusal
@@ -29,6 +30,7 @@ def load(
     device: torch.device | str | None = None,
     channels_last: bool = True,
     fold_batch_norm: bool = True,
+    outputs: OutputKind | None = None,
 ) -> Classifier:
     """A trained classifier, in evaluation mode, with its preprocessing and class labels.
 
@@ -45,6 +47,8 @@ def load(
         channels_last: store weights with the channels last, which is fastest for convolutions.
         fold_batch_norm: merge normalisations into the convolutions before them (`fold_batch_norm`): logits change by rounding,
             and passes are faster.
+        outputs: what the model returns for its classes: ``logits``, ``probabilities``, or ``sigmoid`` for a model with several
+            labels or a single logit (`Classifier`). None for what its configuration says.
 
     Raises:
         ModelError: if there is no such model, or its weights are not available or do not fit.
@@ -60,7 +64,16 @@ def load(
             module = folded(module, (len(mean), *_input_size(geometry)))
         if channels_last:
             module = module.to(memory_format=torch.channels_last)
-        classifier = Classifier(module, mean=mean, std=std, labels=labels, geometry=geometry, name=recipe.name, digest=digest)
+        classifier = Classifier(
+            module,
+            mean=mean,
+            std=std,
+            labels=labels,
+            geometry=geometry,
+            name=recipe.name,
+            digest=digest,
+            outputs=outputs or recipe.outputs,
+        )
     return classifier.to(checked_device).eval()
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from faithmap.errors import one_line
 from faithmap.geometry import Geometry
+from faithmap.score import OutputKind
 
 ModelState: TypeAlias = dict[str, Tensor]
 
@@ -53,6 +54,7 @@ class Recipe:
         build: returns an untrained module with a number of classes; None for the published number.
         publish: returns the module with its published weights, which it may download.
         rename: maps the keys of a published file to those of the built module.
+        outputs: what the module returns for its classes, if its configuration says so.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Recipe:
     build: Callable[[int | None], nn.Module]
     publish: Callable[[], TrainedModule]
     rename: Callable[[ModelState], ModelState] = lambda state: state
+    outputs: OutputKind | None = None
 
 
 class ModelError(ValueError):

@@ -21,7 +21,7 @@ from torch import Tensor
 from faithmap.capture import Placement
 from faithmap.explanation import interpolation_matrix
 from faithmap.layers import LayerContext, ReshapeTransform, TargetLayer, target_layers
-from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, warn_if_recognised
 from faithmap.methods.cams.estimators import (
     Estimator,
     Expectation,
@@ -38,6 +38,9 @@ from faithmap.methods.sampling import Stream
 from faithmap.probe import LayerProbe, Pass
 from faithmap.score import Score, ScoreKind, Target
 from faithmap.warning_types import TargetLayerWarning
+
+NEAR = 0.1
+"""Up to this position on its path an image counts as its reference, for the warning about a recognised one."""
 
 TOP = 10
 """Channels named in the diagnostics, the largest contribution first."""
@@ -205,6 +208,8 @@ class CAM(LayerExplainer):
             for pool in pools:
                 pool.add(terms)
         request.progress(int(numbers[-1]) + 1, len(request.images))
+        if all(samples.references is not None and float(samples.position.min()) <= NEAR for samples in drawn):
+            warn_if_recognised(self, request, numbers, expectation.near_start)
         maps = {pool.name: pool.result() for pool in pools}
         contributions = [total for pool in pools if (total := pool.contributions()) is not None]
         if not contributions:

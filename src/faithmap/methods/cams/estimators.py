@@ -307,6 +307,7 @@ class Expectation:
 
     Attributes:
         start_score: mean score of each image's references, complete after the last term; 0 without differences.
+        near_start: score of each image's pass that is nearest to its reference, complete after the last term.
     """
 
     def __init__(
@@ -314,6 +315,7 @@ class Expectation:
     ) -> None:
         self.probe, self.estimator, self.numbers, self.activation, self.stream = probe, estimator, numbers, activation, stream
         self.start_score = torch.zeros(len(numbers), device=numbers.device)
+        self.near_start = torch.zeros(len(numbers), device=numbers.device)
 
     def terms(self) -> Iterator[Terms]:
         """All terms, a chunk of passes at a time."""
@@ -321,11 +323,14 @@ class Expectation:
         for passes in torch.arange(len(self.stream)).split(self.probe.chunk_size):
             index = self.stream.image[passes].to(self.numbers.device)
             z = self.stream.perturbed(passes)
+            results = self.probe.observe(z, self.numbers[index], keep=self.estimator.difference != "none")
+            near = torch.isin(passes, self.stream.nearest).nonzero().flatten()
+            self.near_start[index[near.to(index.device)]] = results.score[near.to(index.device)].to(self.near_start)
             if self.estimator.difference == "none":
-                gradient = self.probe.observe(z, self.numbers[index], keep=False).gradient
-                yield Terms(blocks(self.stream.image[passes]), self.stream.share[passes].to(index.device), gradient, {})
+                share = self.stream.share[passes].to(index.device)
+                yield Terms(blocks(self.stream.image[passes]), share, results.gradient, {})
                 continue
-            window = _PassWindow.of(passes, self.probe.observe(z, self.numbers[index]), earlier)
+            window = _PassWindow.of(passes, results, earlier)
             self._add_start_scores(passes[self.stream.share[passes] == 0], window)
             compared = passes[self.stream.share[passes] > 0]
             if len(compared) > 0:  # a small chunk can have a reference alone

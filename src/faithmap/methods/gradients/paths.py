@@ -20,7 +20,7 @@ from annotated_types import Ge, Unit
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.methods.base import Passes
+from faithmap.methods.base import Passes, warn_if_recognised
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.methods.references import ImageSet, RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
@@ -50,7 +50,9 @@ class PathGradients(GradientExplainer):
         attribution = self._mean(chunk, stream)
         if not self.completeness:
             return attribution, {}
-        change = chunk.request.clean[chunk.numbers] - self._start(chunk, stream)
+        start = self._start(chunk, stream)
+        warn_if_recognised(self, chunk.request, chunk.numbers, start)
+        change = chunk.request.clean[chunk.numbers] - start
         return attribution, {"completeness_gap": (attribution.sum(dim=(1, 2, 3)) - change).abs() / change.abs()}
 
     def _stream(self, chunk: ImageChunk) -> Stream:

@@ -24,12 +24,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.methods.base import Explainer, Progress, RawHeatmap, Request, check_resolution, rows_and_columns
+from faithmap.methods.base import (
+    Explainer,
+    Progress,
+    RawHeatmap,
+    Request,
+    check_resolution,
+    rows_and_columns,
+    warn_if_recognised,
+)
 from faithmap.probe import MaskProbe
 from faithmap.warning_types import BaselineWarning
-
-RECOGNISED = 0.2
-"""A baseline whose score is more than this share of the image's is still recognised."""
 
 ROUNDING = 1e-6
 """A fall of the score below this share of it is rounding."""
@@ -346,8 +351,7 @@ class MaskOptimiser(Explainer):
         clean = request.clean[index]
         probe = mask_probe(self, request, index, request.baseline_for(index, self.baseline))
         of_baseline = probe.scores(probe.images.new_zeros(len(index), 1, 1), torch.arange(len(index), device=index.device))
-        if request.score.is_class_probability:
-            warn_if_recognised(request, index, of_baseline, clean)
+        warn_if_recognised(self, request, index, of_baseline)
         if request.score.function is not None:
             probe.score = replace(probe.score, scale=1 / _score_fall(request, index, of_baseline, clean))
         return probe
@@ -373,23 +377,3 @@ def _score_fall(request: Request, index: Int[Tensor, " m"], of_baseline: Tensor,
         )
     fall = (clean - of_baseline).abs()
     return fall.where(fall > ROUNDING * clean.abs(), 1.0)
-
-
-def warn_if_recognised(
-    request: Request, index: Int[Tensor, " m"], of_baseline: Float[Tensor, " m"], clean: Float[Tensor, " m"]
-) -> None:
-    """Warn if the model still recognises the explained class in a baseline.
-
-    Args:
-        request: the call.
-        index: the images.
-        of_baseline: the class's probabilities in their baselines.
-        clean: its probabilities in the images.
-    """
-    for i in (of_baseline > RECOGNISED * clean).nonzero().flatten().tolist():
-        request.warn(
-            int(index[i]),
-            f"the baseline still scores {float(of_baseline[i]):.3f} of the image's {float(clean[i]):.3f}; "
-            "give a stronger one, such as baseline='strong_blur' or 'grey'",
-            BaselineWarning,
-        )

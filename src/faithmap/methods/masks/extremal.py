@@ -30,8 +30,17 @@ from torch.nn import functional as F
 
 from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline
 from faithmap.masking import rows_of
-from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
-from faithmap.methods.masks.base import mask_probe, warn_if_recognised
+from faithmap.methods.base import (
+    Clean,
+    Explainer,
+    Passes,
+    RawHeatmap,
+    Request,
+    check_resolution,
+    rows_and_columns,
+    warn_if_recognised,
+)
+from faithmap.methods.masks.base import mask_probe
 from faithmap.probe import MaskProbe
 from faithmap.score import ScoreKind, Target
 
@@ -373,7 +382,7 @@ class ExtremalPerturbation(Explainer):
         if request.score.function is None:
             first = torch.arange(0, len(rows), len(self.areas), device=rows.device)
             of_baseline = _probability(probe, probe.images.new_zeros(len(first), 1, 1), first)
-            warn_if_recognised(request, index, of_baseline, request.kept[index])
+            warn_if_recognised(self, request, index, of_baseline, request.kept[index])
         return probe
 
     def _ascend(self, probe: MaskProbe, areas: Float[Tensor, " k"], progress: Callable[[int], None]) -> Float[Tensor, "k r c"]:

@@ -34,8 +34,8 @@ from faithmap.methods.base import Progress
 from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.masker import Masker, check_fit, identity
 from faithmap.model import check_images, undisturbed, working_images
-from faithmap.probe import run_model
-from faithmap.score import at_least_single, logits_of
+from faithmap.probe import outputs_of, run_model
+from faithmap.score import log_probabilities_of, logits_of
 from faithmap.seeds import derived, normal_draws, seeded, uniform
 
 
@@ -275,8 +275,10 @@ def _log_probability(
     if len(images) == 0:
         return masks.new_zeros(0)
     up = upsample(masks.unsqueeze(1).to(images), (images.shape[-2], images.shape[-1]))
-    logits = at_least_single(logits_of(run_model(model, compose(images, baseline, up))))
-    return logits.log_softmax(dim=1).gather(1, classes.unsqueeze(1)).squeeze(1)
+    composed = compose(images, baseline, up)
+    logits = logits_of(run_model(model, composed))
+    outputs = outputs_of(model, composed.detach(), logits)
+    return log_probabilities_of(logits, outputs).gather(1, classes.unsqueeze(1)).squeeze(1)
 
 
 def _adam(training: Training) -> torch.optim.Adam:

@@ -39,7 +39,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline
-from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns, warn_if_recognised
 from faithmap.methods.cams import Expected, ExpectedGradCAM
 from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.references import GOLDEN, EvenBlurs
@@ -109,10 +109,10 @@ class RankDescent(Explainer):
         return {**super().settings, "prior": prior, "baseline": describe_baseline(self.baseline)}
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
-        """One for the clean image, those of the prior, and two of each kind in each iteration."""
+        """One for the clean image, one for the baseline, those of the prior, and two of each kind in each iteration."""
         explainer = self._prior()
         prior = Passes(0, 0) if explainer is None else explainer.passes(image) or Passes(0, 0)
-        return Passes(1 + prior.forward + 2 * self.iterations, prior.backward + 2 * self.iterations)
+        return Passes(2 + prior.forward + 2 * self.iterations, prior.backward + 2 * self.iterations)
 
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
@@ -128,6 +128,8 @@ class RankDescent(Explainer):
         for image in range(len(request.images)):
             row = torch.tensor([image], device=request.images.device)
             probe = mask_probe(self, request, row.repeat(2), request.baseline_for(row, self.baseline))
+            removed = probe.scores(probe.images.new_zeros(1, 1, 1), torch.zeros(1, dtype=torch.long, device=row.device))
+            warn_if_recognised(self, request, row, removed)
             h, record = self._start(request, image)
             heatmaps.append(self._descend(probe, request, image, h))
             record["forward_passes"] += int(probe.forward.sum())
@@ -163,6 +165,7 @@ class RankDescent(Explainer):
                 raise
             request.warn(image, f"rank descent starts without its prior, and depends more on noise: {error}", FaithmapWarning)
             return constant, {**record, "prior": f"none: {error}"}
+        request.advice_passes[image] += prior.diagnostics[0].get("advice_passes", 0)
         passes = {kind: record[kind] + prior.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
         return ranks(prior.at(self.shape)).to(constant), {**passes, "prior": prior.method}
 

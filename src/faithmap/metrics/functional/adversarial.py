@@ -44,7 +44,7 @@ from faithmap.metrics.functional.agreement import spearman
 from faithmap.metrics.functional.curves import INSERTION, Curve, Progress, Protocol, ProtocolName, evaluate_curves
 from faithmap.model import check_images, undisturbed, working_images
 from faithmap.probe import clean_scores, run_model
-from faithmap.score import Target, at_least_single, logits_of
+from faithmap.score import OutputKind, Target, at_least_single, log_probabilities_of, logits_of, probabilities_of
 from faithmap.seeds import Generators, resolve_generators
 
 PIXEL_TOLERANCE = 1e-3
@@ -160,9 +160,10 @@ def mi_fgsm(
     given, images = images.dtype, working_images(model, images)
     _check_pixels_and_target(images, target, targeted)
     _check_attack_settings(radius, steps, decay, step_size, chunk_size)
-    ascent = _Ascent(model, radius, steps, decay, step_size or radius / steps, targeted, early_stop, autocast)
     with undisturbed(model):
         clean, score, _ = clean_scores(model, images, target, "logit", chunk_size, autocast)
+        step_size = step_size or radius / steps
+        ascent = _Ascent(model, radius, steps, decay, step_size, targeted, early_stop, autocast, score.outputs)
         goal = score.classes
         assert clean is not None  # noqa: S101 - both are known because the target is a class
         assert goal is not None  # noqa: S101
@@ -178,7 +179,8 @@ def mi_fgsm(
         attacked = attacked.to(given)
         adversarial, _, _ = clean_scores(model, attacked, goal, "logit", chunk_size, autocast)
     assert adversarial is not None  # noqa: S101
-    return Attack(attacked, _probabilities(clean), _probabilities(adversarial), goal, targeted)
+    probabilities, attacked_probabilities = (probabilities_of(values, score.outputs) for values in (clean, adversarial))
+    return Attack(attacked, probabilities, attacked_probabilities, goal, targeted)
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ class _Ascent:
     targeted: bool
     early_stop: bool
     autocast: torch.dtype | None
+    outputs: OutputKind
 
     def __call__(
         self, images: Float[Tensor, "m c h w"], goal: Int[Tensor, " m"], on_step: Callable[[int], None] | None
@@ -216,6 +219,7 @@ class _Ascent:
         """Gradient of -m, or of m if targeted; and the images whose prediction satisfies the goal."""
         x = x.detach().requires_grad_()
         logits, own = at_least_single(logits_of(run_model(self.model, x, self.autocast))), goal.unsqueeze(1)
+        logits = log_probabilities_of(logits, self.outputs) if self.outputs == "probabilities" else logits
         m = logits.gather(1, own).squeeze(1) - logits.scatter(1, own, -math.inf).logsumexp(dim=1)
         gradient = at_least_single(torch.autograd.grad(m.sum(), x)[0])
         return gradient if self.targeted else -gradient, (logits.argmax(dim=1) == goal) == self.targeted
@@ -459,10 +463,6 @@ def _check_finite(attacked: Float[Tensor, "n c h w"]) -> None:
 def _check_share(share: float) -> None:
     if not 0 < share <= 1:
         raise ValueError(f"share is {share}; give more than 0 and at most 1, the full image's score")
-
-
-def _probabilities(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-    return at_least_single(logits).softmax(dim=1)
 
 
 def _model_of(explainer: AttackableExplainer) -> nn.Module:

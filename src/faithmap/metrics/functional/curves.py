@@ -5,20 +5,22 @@ Metrics begin with :func:`prepared_inputs`: the checks of images and maps, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import Baseline, Blur, make_baseline
+from faithmap.baselines import BASELINES, Baseline, Blur, is_recognised, make_baseline, recognised_message
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.model import check_images, normalised_zero, undisturbed, working_images
-from faithmap.probe import MaskProbe, clean_scores
-from faithmap.score import Score, ScoreKind, Target
+from faithmap.probe import InputProbe, MaskProbe, clean_scores
+from faithmap.score import Score, ScoreKind, Target, chance_of
+from faithmap.warning_types import BaselineWarning, is_suppressed, warn
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +32,14 @@ class PreparedInputs:
         explanation: of the same images, with finite heatmaps.
         score: of the target.
         clean: score of each clean image.
+        chance: probability of a class if the model knows nothing.
     """
 
     images: Float[Tensor, "n c h w"]
     explanation: Explanation
     score: Score
     clean: Float[Tensor, " n"]
+    chance: float = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,8 +83,8 @@ def prepared_inputs(
     explanation, images = as_explanation(heatmaps, images), working_images(model, images)
     with undisturbed(model):
         target = explanation.explained if target is None else target
-        _, score, clean = clean_scores(model, images, target, kind, chunk_size, autocast)
-        yield PreparedInputs(images, explanation, score, clean)
+        logits, score, clean = clean_scores(model, images, target, kind, chunk_size, autocast)
+        yield PreparedInputs(images, explanation, score, clean, chance_of(score, logits))
 
 
 def as_explanation(heatmaps: Explanation | Float[Tensor, "n r c"], images: Float[Tensor, "n c h w"]) -> Explanation:
@@ -236,12 +240,48 @@ def evaluate_curves(
                 baselines = make_baseline(removed, part_images)
                 probe = MaskProbe(model, score, part_images, baselines, chunk_size=chunk_size, autocast=autocast)
                 scores.append(kind.evaluate(probe, ranked[part], counts))
+            warn_if_recognised(model, inputs, part, zip(kinds, scores, strict=True), resolved)
             parts.append(torch.stack(scores))
             if progress is not None:
                 progress(int(part[-1]) + 1, len(images))
     fractions = (counts.double() / ranked[0].numel()).to(parts[0].dtype)
     curves = tuple(Curve(fractions, scores) for scores in torch.cat(parts, dim=1))
     return EvaluatedCurves(curves, resolved, (ranked.shape[-2], ranked.shape[-1]))
+
+
+def warn_if_recognised(
+    model: nn.Module,
+    inputs: PreparedInputs,
+    part: Int[Tensor, " m"],
+    curves: Iterable[tuple[PerturbationCurve, Float[Tensor, "m k"]]],
+    protocol: Protocol,
+) -> None:
+    """Warn once for each image whose class the model still recognises where all cells are removed.
+
+    Args:
+        model: in evaluation mode.
+        inputs: of the metric.
+        part: the images of the curves.
+        curves: kinds and scores of their curves.
+        protocol: of the curves. The light blur of RISE's insertion is meant to be recognised, and is not tested.
+    """
+    if not inputs.score.is_class_probability or is_suppressed():
+        return
+    removed = []
+    for kind, scores in curves:
+        light = kind.kind == "insertion" and protocol.insertion_baseline is PROTOCOLS["rise"].insertion_baseline
+        removed += [] if light else [scores[:, 0 if kind.kind == "insertion" else -1]]
+    if not removed:
+        return
+    of_baseline, clean = torch.stack(removed).amax(dim=0), inputs.clean[part]
+    for i in is_recognised(of_baseline, clean, inputs.chance).nonzero().flatten().tolist():
+        number = part[i : i + 1]
+        probe = InputProbe(model, inputs.score.of(number), inputs.images[number])
+        zeros = torch.zeros(len(BASELINES), dtype=torch.long, device=number.device)
+        probability = partial(probe.scores, index=zeros)
+        both = float(of_baseline[i]), float(clean[i])
+        message = recognised_message(probability, inputs.images[number], *both, inputs.chance)
+        warn(f"image {int(number)}: {message}", BaselineWarning)
 
 
 def resolve_protocol(

@@ -271,4 +271,4 @@ def _in_image_order(
 
 def _warn_if_any(count: int, description: str) -> None:
     if count:
-        warn(f"{count} of the heatmaps are {description}", EmptyHeatmapWarning, stacklevel=4)
+        warn(f"{count} of the heatmaps are {description}", EmptyHeatmapWarning)

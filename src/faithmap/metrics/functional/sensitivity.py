@@ -177,7 +177,7 @@ class _FixedTargetExplainer:
         maps = torch.cat([values for values, _ in results])
         for i in (maps.flatten(1) == 0).all(dim=1).nonzero().flatten().tolist():
             message = f"image {i}: the clean heatmap is zero everywhere, so that every relative change is infinite"
-            warn(message, EmptyHeatmapWarning, stacklevel=3)
+            warn(message, EmptyHeatmapWarning)
         return maps
 
     def perturbed(self, images: Tensor, index: Int[Tensor, " m"]) -> Tensor:

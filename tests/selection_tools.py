@@ -17,8 +17,11 @@ EVALUATION_PASSES = 2 * 51 + 1
 """Forward passes of the evaluation of a map: 51 points of both curves, and the clean image."""
 
 
-TIMING_SECONDS = 0.01 * 4 * (3 + 2 * 3)
-"""Seconds of the timing, with 4 images: three times a forward pass, and three times the two of a gradient."""
+LAYER_PASSES = 8
+"""Passes of the search for a target layer, over noise of the size of one image."""
+
+TIMING_SECONDS = 0.01 * (4 * (3 + 2 * 3) + LAYER_PASSES)
+"""Seconds of the timing: with 4 images three times a forward pass and three times the two of a gradient; and the search."""
 
 
 class Timed(nn.Module):

@@ -303,6 +303,19 @@ def test_two_last_layers_are_both_named() -> None:
     assert "'left'" in explanation.diagnostics[0]["warnings"][0]
 
 
+def test_a_network_at_which_no_change_shows_is_explained_with_a_warning() -> None:
+    """The second convolution's signal is lost in rounding beside its bias; the third one's is zero, whatever the image."""
+    lost, zero = nn.Conv2d(6, 6, 1), nn.Conv2d(3, 6, 4, 4)
+    nn.init.constant_(lost.weight, 1e-12)
+    nn.init.zeros_(zero.weight)
+    image, head = torch.rand(1, 3, 32, 32), (nn.Flatten(), nn.Linear(6 * 64, 3))
+    with pytest.warns(TargetLayerWarning, match="do not show behind '0', which is explained, as at '1'"):
+        assert GradCAM(nn.Sequential(nn.Conv2d(3, 6, 4, 4), lost, *head))(image).diagnostics[0]["target_layer"] == ["0"]
+    context = target_layers(nn.Sequential(zero, *head).eval(), None, None, image)
+    assert list(context.layers) == ["0"]
+    assert "show at no layer" in str(context.doubt)
+
+
 def test_a_member_that_is_called_module_keeps_its_name() -> None:
     class Members(nn.Module):
         def __init__(self) -> None:

@@ -325,10 +325,10 @@ def default_layer(model: nn.Module, image: Float[Tensor, "1 c h w"], scales: int
         return [search.chosen(*unseen, BY_SHAPE)], UNSEEN
     last = search.last()
     conventional = search.conventional()
-    if conventional is not None and conventional[1].cells == last[1].cells:
+    if conventional is not None and (conventional[1].cells == last[1].cells or search.in_one_block(conventional[0], last[0])):
         return [search.chosen(*conventional)], search.doubt(conventional[0])
     finer = search.finer(last, scales - 1) if search.whole(last[0]) else []
-    return [search.chosen(*entry, LAST) for entry in (last, *finer)], search.doubt(last[0])
+    return [search.chosen(*entry, LAST) for entry in (last, *finer)], search.doubt(last[0]) or search.unseen_behind(last[0])
 
 
 class _Search:
@@ -396,6 +396,11 @@ class _Search:
         layout = None if last is None else self.layout(last)
         return None if last is None or layout is None else (last, layout, rules[last.module])
 
+    def in_one_block(self, conventional: _Output, last: _Output) -> bool:
+        """Whether the last candidate is a part of the block whose layer is explained by convention."""
+        blocks = (block for block in self.model.modules() if conventional.module in (block, *block.children()))
+        return any(last.module in set(block.modules()) for block in blocks if block is not self.model)
+
     def finer(self, last: tuple[_Output, Layout], number: int) -> list[tuple[_Output, Layout]]:
         """The last candidate of each resolution before, rectified if there is one."""
         chosen: list[tuple[_Output, Layout]] = []
@@ -425,6 +430,18 @@ class _Search:
                 return (
                     f"two layers are the last ones, each of its own path: {names[chosen.module]!r}, which is explained, and "
                     f"{names[output.module]!r}; give target_layer to choose, or both"
+                )
+        return None
+
+    def unseen_behind(self, chosen: _Output) -> str | None:
+        """A warning if no change shows at a map behind the chosen layer, which is then not known to be the last."""
+        for output in reversed(self.outputs[self.outputs.index(chosen) + 1 :]):
+            layout = output.layout_by_shape
+            if layout is not None and layout.cells > 1 and self.observed.found(output) is None and self.graph.reaches(output):
+                names = {module: name for name, module in self.model.named_modules()}
+                return (
+                    f"local changes of noise do not show behind {names[chosen.module]!r}, which is explained, as at "
+                    f"{names[output.module]!r}; give target_layer for another layer"
                 )
         return None
 

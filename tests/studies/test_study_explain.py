@@ -45,6 +45,15 @@ def test_a_result_folder_contains_all_files_of_the_study(faith: Cli, photo: Writ
     assert pictures | {"heatmap.npy"} <= RESULT_FILES["faithmap.result"]
 
 
+def test_the_target_layer_and_how_it_was_found_are_printed_and_recorded(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
+    photo("cat.png")
+    out = faith("explain", "cat.png", "--out", "here", "--method", "gradcam").out
+    diagnostics = json.loads((tmp_path / "here" / "cat" / "result.json").read_text())["diagnostics"]
+    (layer,), rule = diagnostics["target_layer"], diagnostics["layer_found_by"]
+    assert f"{layer} ({rule})" in " ".join(out.split())
+    assert "target layer" not in faith("explain", "cat.png", "--out", "there", *QUICK).out
+
+
 @pytest.mark.parametrize(("name", "method"), [("igos", faithmap.IGOS), ("mask", faithmap.Mask)])
 def test_the_record_equals_what_the_library_computes(
     faith: Cli, photo: WriteImage, tmp_path: Path, loads: Loads, name: str, method: type

@@ -26,7 +26,7 @@ CONTEXTS: dict[str, Context] = {
     "inference_mode": torch.inference_mode,
 }
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
-CHUNKS = (1, 7, 33)
+CHUNKS = (1, 2, 7, 33)
 
 
 class Case(NamedTuple):
@@ -48,8 +48,8 @@ def cases() -> list[Case]:
     """Every pair of two factors' values, in as few cases as the two longest factors need."""
     found = []
     for i, j in itertools.product(range(len(DTYPES)), range(len(CONTEXTS))):
-        layout = LAYOUTS[(i + j) % 2]
-        found.append(Case(DTYPES[i], list(CONTEXTS)[j], CHUNKS[(i + j) % 3], layout, bool((i + j // 2) % 2)))
+        layout, in_place = LAYOUTS[(j + i // 2) % 2], bool((j + i // 2 + j // 2 + i * j) % 2)
+        found.append(Case(DTYPES[i], list(CONTEXTS)[j], CHUNKS[(i + j) % 4], layout, in_place))
     return found
 
 

@@ -1,4 +1,4 @@
-"""A map of whole numbers, truth values or in half precision, such as an 8-bit picture of one, is evaluated like its values."""
+"""A metric depends on values: not on the dtype of a map, the memory layout of images, or a model that writes into its input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from oracles import SmallNet
-from torch import Tensor
+from torch import Tensor, nn
 
 import faithmap as fm
 from faithmap.metrics import functional
@@ -17,7 +17,7 @@ from faithmap.score import Target
 BOXES = [torch.tensor([[3.0, 3.0, 20.0, 20.0]])] * 3
 
 
-def placed(model: SmallNet, images: Tensor, heatmap: Tensor) -> fm.Explanation:
+def placed(model: nn.Module, images: Tensor, heatmap: Tensor) -> fm.Explanation:
     """The map with cells that are not where a mask's are: metrics have to resample it."""
     del model
     rows = torch.linspace(2, 29, heatmap.shape[1])
@@ -26,12 +26,12 @@ def placed(model: SmallNet, images: Tensor, heatmap: Tensor) -> fm.Explanation:
     )
 
 
-def area(model: SmallNet, images: Tensor, heatmap: Tensor, target: Target = 0) -> list[Tensor]:
+def area(model: nn.Module, images: Tensor, heatmap: Tensor, target: Target = 0) -> list[Tensor]:
     curves = functional.deletion_insertion(model, images, placed(model, images, heatmap), target)
     return [curves.deletion.area, curves.insertion.area]
 
 
-METRICS: dict[str, Callable[[SmallNet, Tensor, Tensor], Any]] = {
+METRICS: dict[str, Callable[[nn.Module, Tensor, Tensor], Any]] = {
     "deletion_insertion": area,
     "most_least": lambda m, x, h: functional.most_least(m, x, placed(m, x, h), 0).difference,
     "road": lambda m, x, h: functional.road(m, x, placed(m, x, h), 0).difference,
@@ -59,6 +59,35 @@ def test_a_metric_of_whole_numbers_is_that_of_their_values(
     heatmap = values > 128 if dtype == torch.bool else values.to(dtype)
     found, expected = (METRICS[name](small_net.eval(), images, one) for one in (heatmap, heatmap.float()))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+class Shifted(nn.Module):
+    """Subtracts a mean from its input, in the input's memory or in new memory."""
+
+    def __init__(self, net: nn.Module, *, in_place: bool) -> None:
+        super().__init__()
+        self.net, self.in_place = net, in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x.sub_(0.4) if self.in_place else x - 0.4)
+        return logits
+
+
+def changes(model: nn.Module, images: Tensor) -> Tensor:
+    return functional.sensitivity(fm.Gradient(model), images, 0, draws=2).changes
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.parametrize("name", [*METRICS, "sensitivity"])
+def test_a_model_that_writes_into_its_input_and_the_memory_layout_do_not_change_a_metric(
+    name: str, small_net: SmallNet, images: Tensor
+) -> None:
+    heatmap = torch.rand(3, 7, 7, generator=torch.Generator().manual_seed(0))
+    metric = METRICS.get(name, lambda model, x, _: changes(model, x))
+    expected = metric(Shifted(small_net.eval(), in_place=False), images, heatmap)
+    given = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(metric(Shifted(small_net, in_place=True), given, heatmap), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(given, images)
 
 
 def test_whole_numbers_are_resampled_between_cells() -> None:

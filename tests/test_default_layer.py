@@ -245,9 +245,9 @@ def test_a_text_tower_is_not_explained() -> None:
             self.text = nn.LayerNorm(16)
 
         def forward(self, image: Tensor) -> Tensor:
-            seen = self.visual(image)
+            features = self.visual(image)
             read = self.text(self.words.expand(len(image), -1, -1)).mean(dim=(1, 2), keepdim=True)[:, 0]
-            logits: Tensor = seen * read
+            logits: Tensor = features * read
             return logits
 
     torch.manual_seed(0)

@@ -404,15 +404,15 @@ class _Search:
     def finer(self, last: tuple[_Output, Layout], number: int) -> list[tuple[_Output, Layout]]:
         """The last candidate of each resolution before, rectified if there is one."""
         chosen: list[tuple[_Output, Layout]] = []
-        seen = [last[1].grid]
+        grids = [last[1].grid]
         for output in reversed(self.outputs[: self.outputs.index(last[0])]):
             layout = self.layout(output) if number > 0 else None
             if layout is None:
                 continue
-            if layout.grid not in seen:
+            if layout.grid not in grids:
                 if len(chosen) == number:
                     break
-                seen.append(layout.grid)
+                grids.append(layout.grid)
                 chosen.append((output, layout))
             elif chosen and layout.grid == chosen[-1][1].grid and output.rectified and not chosen[-1][0].rectified:
                 chosen[-1] = output, layout

@@ -216,22 +216,24 @@ def describe_baseline(baseline: Any) -> dict[str, Any]:
 
 
 RECOGNISED = 0.2
-"""A baseline is still recognised if it keeps more than this share of the image's probability above chance, or has no less."""
+"""A baseline is recognised if it keeps more than this share of the image's probability, both less an uninformed model's."""
 
 
-def is_recognised(of_baseline: Float[Tensor, " n"], of_image: Float[Tensor, " n"], chance: float = 0.0) -> Bool[Tensor, " n"]:
+def is_recognised(
+    of_baseline: Float[Tensor, " n"], of_image: Float[Tensor, " n"], uninformed: float = 0.0
+) -> Bool[Tensor, " n"]:
     """Whether the model still recognises a class in the baseline: of two classes, one is always at least a half.
 
     Args:
         of_baseline: probabilities of the class in the baselines.
         of_image: its probabilities in the images.
-        chance: its probability if the model knows nothing.
+        uninformed: its probability if the model knows nothing.
 
     >>> half, nearly_one = torch.tensor([0.5]), torch.tensor([0.98])
-    >>> is_recognised(half, nearly_one, chance=0.5), is_recognised(half, nearly_one, chance=0.001)
+    >>> is_recognised(half, nearly_one, uninformed=0.5), is_recognised(half, nearly_one, uninformed=0.001)
     (tensor([False]), tensor([True]))
     """
-    return (of_baseline - chance > RECOGNISED * (of_image - chance).clamp(min=0)) | (of_baseline >= of_image)
+    return (of_baseline - uninformed > RECOGNISED * (of_image - uninformed).clamp(min=0)) | (of_baseline >= of_image)
 
 
 def recognised_message(
@@ -239,7 +241,7 @@ def recognised_message(
     image: Float[Tensor, "1 c h w"],
     of_baseline: float,
     of_image: float,
-    chance: float = 0.0,
+    uninformed: float = 0.0,
 ) -> str:
     """What is wrong with a baseline that is still recognised, and which of :data:`BASELINES` would be best for this image.
 
@@ -248,7 +250,7 @@ def recognised_message(
         image: the explained image.
         of_baseline: probability of the class in the baseline.
         of_image: probability of the class in the image.
-        chance: its probability if the model knows nothing.
+        uninformed: its probability if the model knows nothing.
 
     >>> recognised_message(lambda z: z.mean(dim=(1, 2, 3)), torch.ones(1, 1, 8, 8), 1.0, 1.0)
     "the baseline still scores 1.000 of the image's 1.000; for this image baseline='black' leaves 0.000"
@@ -259,7 +261,7 @@ def recognised_message(
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError):  # of the model, for one of these images
         return f"{still}; give one that removes the class"
     name, least = list(BASELINES)[int(scores.argmin())], float(scores.min())
-    if not is_recognised(scores.min(), scores.new_tensor(of_image), chance):
+    if not is_recognised(scores.min(), scores.new_tensor(of_image), uninformed):
         return f"{still}; for this image baseline={name!r} leaves {least:.3f}"
     return (
         f"{still}; no named baseline removes the class from this image, {name!r} leaves the least, {least:.3f}: give your own"

@@ -34,7 +34,7 @@ GIVEN = "given"
 """How a layer was found that the user gave."""
 
 FAINT = 0.25
-"""Below this correlation with the changed places, a given layer is refused; also in few cells, where chance exceeds it."""
+"""Below this correlation with the changed places, a given layer is refused; in few cells random values exceed it."""
 
 KEPT = 16
 """Maximum number of contexts that are kept for one model."""
@@ -119,7 +119,9 @@ def _layer_read(name: str, layer: ChosenLayer, observed: Observed) -> tuple[Chos
         raise ValueError(
             f"target layer {name!r} returns {shape} for {COUNT} images, not one entry for each; give the block around it"
         )
-    if best is not None and best[1].quality >= FAINT and best[1].layout.cells >= 36:
+    faint = best is not None and best[1].quality >= FAINT and best[1].layout.cells >= 36
+    convolved = best is not None and best[1].layout == outputs[0].layout_by_shape and best[1].layout.cells > 1
+    if best is not None and (faint or convolved):
         doubt = f"a local change of the image is hardly local at target layer {name!r}: its cells can be anywhere in the image"
         return replace(layer, part=best[0].part, layout=best[1].layout), doubt
     by_shape = None if best is not None else outputs[0].layout_by_shape

@@ -243,7 +243,7 @@ def _relative(change: Float[Tensor, "p ..."]) -> Float[Tensor, "p ..."]:
 
 
 def _is_local(grid: tuple[int, int], quality: float, offset: float) -> bool:
-    """Whether a fit is good enough; in fewer cells than 36, chance fits better, and has to be exceeded."""
+    """Whether a fit is good enough; in fewer cells than 36, random values fit better, and have to be exceeded."""
     few = max(0.0, 1 - grid[0] * grid[1] / 36)
     return quality >= LOCAL + few / 4 and offset <= min(FAR, max(0.75, min(grid) / 4))
 

@@ -141,10 +141,10 @@ def probabilities_of(logits: Float[Tensor, "n classes"], outputs: OutputKind) ->
     return values.sigmoid() if outputs == "sigmoid" else values.softmax(dim=1)
 
 
-def chance_of(score: Score, logits: Float[Tensor, "n classes"] | None) -> float:
+def uninformed_probability(score: Score, logits: Float[Tensor, "n classes"] | None) -> float:
     """The probability of a class if the model knows nothing: 1 / classes after a softmax, 0 where that is unknown.
 
-    >>> chance_of(Score(), torch.zeros(1, 4))
+    >>> uninformed_probability(Score(), torch.zeros(1, 4))
     0.25
     """
     one_of_many = logits is not None and logits.shape[1] > 1 and score.outputs != "sigmoid"

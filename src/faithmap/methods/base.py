@@ -22,7 +22,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
 from faithmap.model import Classifier, check_images, undisturbed, working_images
 from faithmap.probe import InputProbe, clean_scores
-from faithmap.score import Score, ScoreKind, Target, chance_of, probabilities_of
+from faithmap.score import Score, ScoreKind, Target, probabilities_of, uninformed_probability
 from faithmap.seeds import Generators, resolve_generators
 from faithmap.warning_types import BaselineWarning, EmptyHeatmapWarning, LowConfidenceWarning, warn
 
@@ -51,7 +51,7 @@ class Request:
         kept: values that the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.
         advice_passes: forward passes of each image that only serve the text of a warning, apart from the method's.
-        chance: probability of a class if the model knows nothing: one over the number of classes of a softmax, else 0.
+        uninformed: probability of a class if the model knows nothing: one over the number of classes of a softmax, else 0.
 
     A call of an explainer makes it. Made by hand, for one image:
 
@@ -68,7 +68,7 @@ class Request:
     generators: list[torch.Generator]
     progress: Progress
     kept: Any = None
-    chance: float = 0.0
+    uninformed: float = 0.0
     warnings: list[list[str]] = field(init=False)
     advice_passes: list[int] = field(init=False)
 
@@ -199,8 +199,8 @@ class Explainer(ABC):
         with undisturbed(self.model):
             logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
-            chance = chance_of(score, logits)
-            request = Request(images, score, clean, baseline, generators, progress or _silent, kept, chance)
+            uninformed = uninformed_probability(score, logits)
+            request = Request(images, score, clean, baseline, generators, progress or _silent, kept, uninformed)
             warn_if_improbable(self.model, request, logits)
             result, settings = self._explain(request), self.settings
         warn_if_empty(request, result.heatmap)
@@ -318,7 +318,7 @@ def warn_if_recognised(
     if of_image is None and not request.score.is_class_probability:
         return
     clean = request.clean[index] if of_image is None else of_image
-    for i in is_recognised(of_baseline, clean, request.chance).nonzero().flatten().tolist():
+    for i in is_recognised(of_baseline, clean, request.uninformed).nonzero().flatten().tolist():
         number = index[i : i + 1]
         score = replace(request.score.of(number), kind="probability", scale=None)
         settings: dict[str, Any] = {"chunk_size": explainer.chunk_size, "autocast": explainer.autocast}
@@ -326,7 +326,7 @@ def warn_if_recognised(
         zeros = torch.zeros(len(BASELINES), dtype=torch.long, device=number.device)
         probability = partial(probe.scores, index=zeros)
         scores = float(of_baseline[i]), float(clean[i])
-        message = recognised_message(probability, request.images[number], *scores, request.chance)
+        message = recognised_message(probability, request.images[number], *scores, request.uninformed)
         request.advice_passes[int(number)] += len(BASELINES)
         request.warn(int(number), message, BaselineWarning)
 

@@ -19,7 +19,7 @@ from faithmap.baselines import BASELINES, Baseline, Blur, is_recognised, make_ba
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.model import check_images, normalised_zero, undisturbed, working_images
 from faithmap.probe import InputProbe, MaskProbe, clean_scores
-from faithmap.score import Score, ScoreKind, Target, chance_of
+from faithmap.score import Score, ScoreKind, Target, uninformed_probability
 from faithmap.warning_types import BaselineWarning, is_suppressed, warn
 
 
@@ -32,14 +32,14 @@ class PreparedInputs:
         explanation: of the same images, with finite heatmaps.
         score: of the target.
         clean: score of each clean image.
-        chance: probability of a class if the model knows nothing.
+        uninformed: probability of a class if the model knows nothing.
     """
 
     images: Float[Tensor, "n c h w"]
     explanation: Explanation
     score: Score
     clean: Float[Tensor, " n"]
-    chance: float = 0.0
+    uninformed: float = 0.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -84,7 +84,7 @@ def prepared_inputs(
     with undisturbed(model):
         target = explanation.explained if target is None else target
         logits, score, clean = clean_scores(model, images, target, kind, chunk_size, autocast)
-        yield PreparedInputs(images, explanation, score, clean, chance_of(score, logits))
+        yield PreparedInputs(images, explanation, score, clean, uninformed_probability(score, logits))
 
 
 def as_explanation(heatmaps: Explanation | Float[Tensor, "n r c"], images: Float[Tensor, "n c h w"]) -> Explanation:
@@ -274,13 +274,13 @@ def warn_if_recognised(
     if not removed:
         return
     of_baseline, clean = torch.stack(removed).amax(dim=0), inputs.clean[part]
-    for i in is_recognised(of_baseline, clean, inputs.chance).nonzero().flatten().tolist():
+    for i in is_recognised(of_baseline, clean, inputs.uninformed).nonzero().flatten().tolist():
         number = part[i : i + 1]
         probe = InputProbe(model, inputs.score.of(number), inputs.images[number])
         zeros = torch.zeros(len(BASELINES), dtype=torch.long, device=number.device)
         probability = partial(probe.scores, index=zeros)
         both = float(of_baseline[i]), float(clean[i])
-        message = recognised_message(probability, inputs.images[number], *both, inputs.chance)
+        message = recognised_message(probability, inputs.images[number], *both, inputs.uninformed)
         warn(f"image {int(number)}: {message}", BaselineWarning)
 
 

@@ -58,7 +58,7 @@ RETIRED = {
 """A pattern, and what to write instead."""
 
 RETIRED_NAMES = {
-    *("went", "came", "told", "played", "asked", "shown", "seen", "counted", "everyone", "here"),
+    *("went", "came", "told", "played", "asked", "shown", "seen", "counted", "everyone", "here", "before"),
     *("why", "game", "games", "chance", "foretold"),
 }
 """Names that do not say what a value is."""

@@ -340,9 +340,9 @@ class Place:
         jump = [b * s for b, s in zip(self.jump, stride, strict=True)]
         return Place((start[0], start[1]), (jump[0], jump[1]))
 
-    def resampled(self, before: Sequence[int], after: Sequence[int]) -> Place:
-        """The place after resizing from ``before`` to ``after`` cells."""
-        ratios = [b / a for b, a in zip(before, after, strict=True)]
+    def resampled(self, size: Sequence[int], new_size: Sequence[int]) -> Place:
+        """The place after resizing from ``size`` to ``new_size`` cells."""
+        ratios = [b / a for b, a in zip(size, new_size, strict=True)]
         start = [a + b * (r - 1) / 2 for a, b, r in zip(self.start, self.jump, ratios, strict=True)]
         jump = [b * r for b, r in zip(self.jump, ratios, strict=True)]
         return Place((start[0], start[1]), (jump[0], jump[1]))
@@ -402,8 +402,8 @@ class CellTracker:
     def _after(self, name: str, args: tuple[Any, ...], output: Tensor) -> Place | None:
         source = args[0] if args and isinstance(args[0], Tensor) and args[0].ndim == 4 else None
         if name in _MOVES and source is not None:
-            before = self.place(source)
-            return None if before is None else _MOVES[name](before, args, source, output)
+            place = self.place(source)
+            return None if place is None else _MOVES[name](place, args, source, output)
         tensors = (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
         same = (t for t in tensors if t.ndim == 4 and t.shape[-2:] == output.shape[-2:] and t in self._places)
         return next((self._places[t] for t in same), None)
@@ -413,29 +413,29 @@ class CellTracker:
         self._latest[tuple(tensor.shape[-2:])] = place
 
 
-def _convolved(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+def _convolved(place: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
     _, weight, _, stride, padding, dilation, transposed = args[:7]
     if transposed:
-        return before.resampled(source.shape[-2:], output.shape[-2:])
-    return before.windowed(weight.shape[-2:], _both(stride), _both(padding), _both(dilation))
+        return place.resampled(source.shape[-2:], output.shape[-2:])
+    return place.windowed(weight.shape[-2:], _both(stride), _both(padding), _both(dilation))
 
 
-def _pooled(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+def _pooled(place: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
     del source, output
     kernel = _both(args[1])
     stride = _both(args[2]) if len(args) > 2 and args[2] else kernel
-    return before.windowed(kernel, stride, _both(args[3]) if len(args) > 3 else (0, 0))
+    return place.windowed(kernel, stride, _both(args[3]) if len(args) > 3 else (0, 0))
 
 
-def _padded(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+def _padded(place: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
     del source, output
     left, top = args[1][0], args[1][2] if len(args[1]) > 2 else 0
-    return before.windowed((1, 1), (1, 1), (top, left))
+    return place.windowed((1, 1), (1, 1), (top, left))
 
 
-def _resized(before: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
+def _resized(place: Place, args: tuple[Any, ...], source: Tensor, output: Tensor) -> Place:
     del args
-    return before.resampled(source.shape[-2:], output.shape[-2:])
+    return place.resampled(source.shape[-2:], output.shape[-2:])
 
 
 def _both(numbers: int | Sequence[int]) -> Sequence[int]:

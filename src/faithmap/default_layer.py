@@ -214,7 +214,7 @@ class Graph:
         """Whether the scores depend on the image through this output alone."""
         return self.edges.get((output.module, output.part)) in self.passed
 
-    def before(self, output: _Output) -> set[Any]:
+    def ancestors(self, output: _Output) -> set[Any]:
         """The operations that an output was computed by."""
         edge = self.edges[output.module, output.part]
         found, waiting = {edge[0]}, [edge[0]]
@@ -422,7 +422,7 @@ class _Search:
         """A warning if another candidate is as near to the scores, on a path that does not lead through the chosen one."""
         if self.whole(chosen):
             return None
-        below = self.graph.before(chosen)
+        below = self.graph.ancestors(chosen)
         for output in reversed(self.outputs[: self.outputs.index(chosen)]):
             edge = self.graph.edges.get((output.module, output.part))
             if edge is not None and edge[0] not in below and self.layout(output) is not None:

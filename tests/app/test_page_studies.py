@@ -35,7 +35,7 @@ def subject() -> Subject:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the photograph lies, and every model is the small one."""
     monkeypatch.chdir(tmp_path)
-    replace_load(monkeypatch, lambda name, weights=None, device=None: small_model(name))
+    replace_load(monkeypatch, lambda name, weights=None, device=None, outputs=None: small_model(name))
     (tmp_path / UPLOAD.name).write_bytes(UPLOAD.data)
     return tmp_path
 

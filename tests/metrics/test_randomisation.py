@@ -17,7 +17,7 @@ from faithmap.metrics.functional import Randomisation, randomisation, spearman
 from faithmap.metrics.functional.randomisation import RandomisationMode, TrainedState, WeightDraw, randomise_layer
 from faithmap.model import Classifier
 from faithmap.seeds import derived, image_generators
-from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning
+from faithmap.warning_types import EmptyHeatmapWarning, LowConfidenceWarning, warn
 
 MapFunction: TypeAlias = Callable[[nn.Module, Tensor, Any], Tensor]
 """Heatmaps, from a model, images and a target."""
@@ -419,7 +419,7 @@ def test_a_map_that_becomes_constant_is_flagged(small_net: SmallNet, images: Ten
 def test_warnings_about_random_models_are_not_passed_on(small_net: SmallNet, images: Tensor) -> None:
     def warns(model: nn.Module, images: Tensor, target: object) -> Tensor:
         first = len(explainer.targets) == 1
-        warnings.warn("doubtful", LowConfidenceWarning if first else EmptyHeatmapWarning, stacklevel=1)
+        warn("doubtful", LowConfidenceWarning if first else EmptyHeatmapWarning)
         return brightness(model, images, target)
 
     explainer = Explains(small_net, warns)

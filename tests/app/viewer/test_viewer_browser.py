@@ -17,6 +17,7 @@ from faithmap import Explanation, Geometry, deletion_insertion
 from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
 from faithmap.metrics.functional.curves import Protocol
 from faithmap.viz import limits, overlay, placed
+from faithmap.warning_types import suppressed
 
 SIZE = (24, 32)
 ROOT = ".faithmap-viewer"
@@ -51,7 +52,8 @@ def evaluated(
 ) -> EvaluatedPanel:
     model = RecordingModel()
     rules = Protocol("own", unit, steps, baseline, baseline)  # type: ignore[arg-type]
-    proof = deletion_insertion(model, view, explanation, 0, protocol=rules, chunk_size=1000)
+    with suppressed():  # and without the passes that a warning about the baseline would take
+        proof = deletion_insertion(model, view, explanation, 0, protocol=rules, chunk_size=1000)
     panel = MapPanel(name, "bright", explanation.heatmap[0], explanation, proof, PanelAreas(0.5, 0.5), {"passes": "62"})
     return EvaluatedPanel(panel, *model.inputs[-2:])
 

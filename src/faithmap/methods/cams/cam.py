@@ -80,7 +80,7 @@ class LayerExplainer(Explainer):
     ...         activation = request.kept.results.activation
     ...         maps = {layer: weighted(torch.ones_like(a) / a.shape[1], a) for layer, a in activation.items()}
     ...         return self._raw(request, maps)
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> MeanActivation(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.2, 0.2], [0.2, 0.2]]]])).heatmap
     tensor([[[0.1000, 0.3000],
              [0.5000, 0.3000]]])
@@ -151,7 +151,7 @@ class CAM(LayerExplainer):
         weighting: by name, or a callable of your own from :class:`~faithmap.methods.cams.weightings.Evidence` to weights.
         gradient: :class:`Plain`, :class:`Smooth`, :class:`Integrated` or :class:`Expected`, with their settings.
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
     >>> CAM(model, weighting="layer_cam", gradient=Smooth(samples=2))(image).heatmap
     tensor([[[0.0000, 0.1000],
@@ -241,7 +241,7 @@ def fuse(
 class GradCAM(CAM):
     """Grad-CAM: channels weighted by their mean gradient (Selvaraju et al., ICCV 2017).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
     >>> GradCAM(model)(image).heatmap
     tensor([[[0.0000, 0.1000],
@@ -255,7 +255,7 @@ class GradCAM(CAM):
 class GradCAMPlusPlus(CAM):
     """Grad-CAM++: positive gradients, independent of an object's size (Chattopadhay et al., WACV 2018).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> GradCAMPlusPlus(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
     (2, 2)
     """
@@ -268,7 +268,7 @@ class GradCAMPlusPlus(CAM):
 class XGradCAM(CAM):
     """XGrad-CAM: channels weighted by the mean of their gradient, weighted by the activation (Fu et al., BMVC 2020).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> XGradCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
     (2, 2)
     """
@@ -281,7 +281,7 @@ class XGradCAM(CAM):
 class LayerCAM(CAM):
     """LayerCAM: each cell weighted by its own positive gradient (Jiang et al., IEEE TIP 2021).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> LayerCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
     (2, 2)
     """
@@ -294,7 +294,7 @@ class LayerCAM(CAM):
 class HiResCAM(CAM):
     """HiResCAM: each cell weighted by its own gradient (Draelos and Carin 2020).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> HiResCAM(model)(torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])).resolution
     (2, 2)
     """
@@ -307,7 +307,7 @@ class HiResCAM(CAM):
 class SmoothGradCAM(CAM):
     """Grad-CAM with the mean gradient of noisy copies of the image.
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
     >>> SmoothGradCAM(model, gradient=Smooth(samples=4))(image).diagnostics[0]["forward_passes"]
     5
@@ -321,7 +321,7 @@ class SmoothGradCAM(CAM):
 class SmoothGradCAMPlusPlus(CAM):
     """Smooth Grad-CAM++: Grad-CAM++ with mean gradients of noisy copies of the image (Omeiza et al. 2019).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
     >>> SmoothGradCAMPlusPlus(model, gradient=Smooth(samples=4))(image).diagnostics[0]["forward_passes"]
     5
@@ -336,7 +336,7 @@ class SmoothGradCAMPlusPlus(CAM):
 class IntegratedGradCAM(CAM):
     """Integrated Grad-CAM: the mean map along the path from a baseline (Sattarzadeh et al., ICASSP 2021).
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
     >>> IntegratedGradCAM(model, gradient=Integrated(samples=4, quadrature="midpoint"))(image).heatmap
     tensor([[[0.0000, 0.0500],
@@ -355,7 +355,7 @@ class ExpectedGradCAM(CAM):
     the last layer of most networks all estimators give the same gradient; each cell by its own gradient; the probability, whose
     gradient is large where the score changes along the path; and cells centred on equal parts of the image.
 
-    >>> model = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
     >>> ExpectedGradCAM(model, score="logit")(image).heatmap
     tensor([[[0.0000, 0.1000],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -21,6 +22,16 @@ HARDWARE = "hardware: "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-skips", action="store_true", help="a skipped test fails, unless its reason is missing hardware")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sweeps over all methods take minutes: they run with ``--no-skips``, or if their file is named."""
+    named = {Path(argument.partition("::")[0]).name for argument in config.args}
+    left_out = [item for item in items if item.get_closest_marker("sweep") and item.path.name not in named]
+    if left_out and not config.getoption("--no-skips"):
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.hookimpl(wrapper=True)

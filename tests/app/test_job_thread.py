@@ -141,7 +141,7 @@ def test_an_unfinished_map_is_shown_and_cancelling_ends_the_explanation(state: A
 
 
 class Long(nn.Module):
-    """Twenty layers. A pass over several images waits at the fifth layer; ``calls`` counts the calls of all layers."""
+    """Twenty layers. A pass over more than 8 images waits at the fifth; ``calls`` counts the calls of all layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class Long(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for i, layer in enumerate(self.layers):
-            if i == 5 and len(x) > 1:
+            if i == 5 and len(x) > 8:
                 self.reached.set()
                 self.opened.wait(LONG)
             x = layer(x)

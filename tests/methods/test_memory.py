@@ -11,6 +11,8 @@ from torch import Tensor
 
 from faithmap.methods.registry import METHODS
 
+pytestmark = pytest.mark.sweep
+
 CALLS = 50
 
 

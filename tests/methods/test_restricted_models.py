@@ -15,6 +15,7 @@ import faithmap as fm
 from faithmap.methods.registry import METHODS
 
 pytestmark = [
+    pytest.mark.sweep,
     pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"),
     pytest.mark.filterwarnings("ignore:.*autograd kernel was not registered:UserWarning"),
     pytest.mark.usefixtures("one_thread"),

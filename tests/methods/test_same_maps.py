@@ -16,6 +16,8 @@ import faithmap as fm
 from faithmap.methods.cams import CAM, Expected, Integrated
 from faithmap.methods.registry import METHODS
 
+pytestmark = pytest.mark.sweep
+
 Context = Callable[[], AbstractContextManager[object]]
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

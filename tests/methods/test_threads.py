@@ -24,6 +24,8 @@ from faithmap.methods.base import Explainer
 from faithmap.methods.registry import METHODS
 from faithmap.warning_types import suppressed, warn
 
+pytestmark = pytest.mark.sweep
+
 THREADS, CALLS = 6, 36
 
 R = TypeVar("R")

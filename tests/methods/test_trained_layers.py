@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 from faithmap.methods.cams.cam import GradCAM
 
-pytestmark = [pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.sweep,
+    pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")

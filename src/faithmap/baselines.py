@@ -222,7 +222,9 @@ RECOGNISED = 0.2
 def is_recognised(
     of_baseline: Float[Tensor, " n"], of_image: Float[Tensor, " n"], uninformed: float = 0.0
 ) -> Bool[Tensor, " n"]:
-    """Whether the model still recognises a class in the baseline: of two classes, one is always at least a half.
+    """Whether the model still recognises a class in the baseline: by more than a share of the image's, or by no less than it.
+
+    Of two classes one is always at least a half: shares are of what exceeds the probability of an uninformed model.
 
     Args:
         of_baseline: probabilities of the class in the baselines.

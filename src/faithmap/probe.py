@@ -15,7 +15,7 @@ Passes are counted for each of the n images that are explained. ``index`` is the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from faithmap.baselines import BASELINES, is_recognised, recognised_message
 from faithmap.capture import Capture
 from faithmap.masking import rows_of, upsample
 from faithmap.model import Classifier, callers_autocast, undisturbed, weights_dtype
@@ -167,6 +168,29 @@ class InputProbe(Probe):
         """The rows of each chunk, as a tensor: indexing by one copies the chunk."""
         rows: tuple[Tensor, ...] = torch.arange(len(z), device=z.device).split(self.chunk_size)
         return rows
+
+
+def recognised_baselines(
+    probe: InputProbe,
+    index: Int[Tensor, " m"],
+    of_baseline: Float[Tensor, " m"],
+    of_image: Float[Tensor, " m"],
+    uninformed: float,
+) -> Iterator[tuple[int, str]]:
+    """Each image whose class the model still recognises in its baseline: its number, and the message for the user.
+
+    Args:
+        probe: of the explained images, its score the probability of the class; runs over all named baselines.
+        index: numbers of the images that are tested.
+        of_baseline: probabilities of the class in their baselines.
+        of_image: its probabilities in the images.
+        uninformed: its probability if the model knows nothing.
+    """
+    for i in is_recognised(of_baseline, of_image, uninformed).nonzero().flatten().tolist():
+        number = index[i : i + 1]
+        probability = partial(probe.scores, index=number.expand(len(BASELINES)))
+        scores = float(of_baseline[i]), float(of_image[i])
+        yield int(number), recognised_message(probability, probe.images[number], *scores, uninformed)
 
 
 @dataclass
@@ -431,9 +455,8 @@ def outputs_of(
     'logits'
     """
     stated = getattr(model, "outputs", None)
-    for kind in get_args(OutputKind):
-        if stated == kind:
-            return cast(OutputKind, kind)
+    if isinstance(stated, str) and stated in get_args(OutputKind):
+        return cast(OutputKind, stated)
     values = logits_of(output).detach()
     if not _within_unit_interval(values):
         return "logits"
@@ -524,8 +547,8 @@ class _TargetResolver:
 
     def __call__(self, output: Any, index: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The scores of a chunk; ``index`` is the image of each row."""
-        is_class = not callable(self.target) or isinstance(self.target, Tensor)
         if self._outputs is None:
+            is_class = not callable(self.target) or isinstance(self.target, Tensor)
             warn_if_random(self.model, self.images, self._random_state, self.autocast)
             self._outputs = outputs_of(self.model, self.images, output, self.autocast) if is_class else "logits"
         count = len(index) if self.target is None else self.count

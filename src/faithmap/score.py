@@ -147,8 +147,9 @@ def uninformed_probability(score: Score, logits: Float[Tensor, "n classes"] | No
     >>> uninformed_probability(Score(), torch.zeros(1, 4))
     0.25
     """
-    one_of_many = logits is not None and logits.shape[1] > 1 and score.outputs != "sigmoid"
-    return 1 / logits.shape[1] if logits is not None and one_of_many else 0.0
+    if logits is None or logits.shape[1] == 1 or score.outputs == "sigmoid":
+        return 0.0
+    return 1 / logits.shape[1]
 
 
 def log_probabilities_of(logits: Float[Tensor, "n classes"], outputs: OutputKind) -> Float[Tensor, "n classes"]:

@@ -36,8 +36,6 @@ def only_new_objects() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", METHODS)
 def test_fifty_calls_leave_no_tensor(name: str) -> None:
-    if "captum" in METHODS[name].needs:
-        pytest.importorskip("captum")
     image, model, more = small_images(1), TinyNet(), FEWEST.get(name, {})
     explain = cheap(name, model, **more)
     explain(image, 0)  # layers are found in the first call, and kept

@@ -85,8 +85,6 @@ def test_the_cases_have_every_pair_of_values() -> None:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", METHODS)
 def test_precision_layout_mode_chunk_and_in_place_models_do_not_change_a_map(name: str) -> None:
-    if "captum" in METHODS[name].needs:
-        pytest.importorskip("captum")
     images = small_images()
     reference = cheap(name, TinyNet())(images, 0).heatmap
     for case in cases():
@@ -111,8 +109,6 @@ def test_precision_layout_mode_chunk_and_in_place_models_do_not_change_a_map(nam
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", METHODS)
 def test_double_precision_of_images_or_of_the_default_dtype_does_not_change_a_map(name: str) -> None:
-    if "captum" in METHODS[name].needs:
-        pytest.importorskip("captum")
     images, explain = small_images(1), cheap(name, TinyNet())
     reference = explain(images, 0).heatmap
     heatmaps = [explain(images.double(), 0).heatmap]

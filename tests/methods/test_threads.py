@@ -70,8 +70,6 @@ class Normalised(TinyNet):
 @pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 @pytest.mark.parametrize("name", METHODS)
 def test_six_threads_on_one_model_in_training_mode_give_the_maps_of_one(name: str, untouched: Untouched) -> None:
-    if "captum" in METHODS[name].needs:
-        pytest.importorskip("captum")
     model, images = untouched(Normalised().train()), small_images(4)
 
     def call(i: int) -> Callable[[], Tensor]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass, replace
-from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 import torch
@@ -17,11 +16,11 @@ from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import BASELINES, Baseline, is_recognised, recognised_message
+from faithmap.baselines import BASELINES, Baseline
 from faithmap.explanation import Explanation
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
 from faithmap.model import Classifier, check_images, undisturbed, working_images
-from faithmap.probe import InputProbe, clean_scores
+from faithmap.probe import InputProbe, clean_scores, recognised_baselines
 from faithmap.score import Score, ScoreKind, Target, probabilities_of, uninformed_probability
 from faithmap.seeds import Generators, resolve_generators
 from faithmap.warning_types import BaselineWarning, EmptyHeatmapWarning, LowConfidenceWarning, warn
@@ -318,17 +317,12 @@ def warn_if_recognised(
     if of_image is None and not request.score.is_class_probability:
         return
     clean = request.clean[index] if of_image is None else of_image
-    for i in is_recognised(of_baseline, clean, request.uninformed).nonzero().flatten().tolist():
-        number = index[i : i + 1]
-        score = replace(request.score.of(number), kind="probability", scale=None)
-        settings: dict[str, Any] = {"chunk_size": explainer.chunk_size, "autocast": explainer.autocast}
-        probe = InputProbe(explainer.model, score, request.images[number], **settings)
-        zeros = torch.zeros(len(BASELINES), dtype=torch.long, device=number.device)
-        probability = partial(probe.scores, index=zeros)
-        scores = float(of_baseline[i]), float(clean[i])
-        message = recognised_message(probability, request.images[number], *scores, request.uninformed)
-        request.advice_passes[int(number)] += len(BASELINES)
-        request.warn(int(number), message, BaselineWarning)
+    score = replace(request.score, kind="probability", scale=None)
+    settings: dict[str, Any] = {"chunk_size": explainer.chunk_size, "autocast": explainer.autocast}
+    probe = InputProbe(explainer.model, score, request.images, **settings)
+    for image, message in recognised_baselines(probe, index, of_baseline, clean, request.uninformed):
+        request.advice_passes[image] += len(BASELINES)
+        request.warn(image, message, BaselineWarning)
 
 
 def _diagnostics(result: RawHeatmap, request: Request) -> list[dict[str, Any]]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import BASELINES, Baseline, Blur, is_recognised, make_baseline, recognised_message
+from faithmap.baselines import Baseline, Blur, make_baseline
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.model import check_images, normalised_zero, undisturbed, working_images
-from faithmap.probe import InputProbe, MaskProbe, clean_scores
+from faithmap.probe import InputProbe, MaskProbe, clean_scores, recognised_baselines
 from faithmap.score import Score, ScoreKind, Target, uninformed_probability
 from faithmap.warning_types import BaselineWarning, is_suppressed, warn
 
@@ -240,7 +239,8 @@ def evaluate_curves(
                 baselines = make_baseline(removed, part_images)
                 probe = MaskProbe(model, score, part_images, baselines, chunk_size=chunk_size, autocast=autocast)
                 scores.append(kind.evaluate(probe, ranked[part], counts))
-            warn_if_recognised(model, inputs, part, zip(kinds, scores, strict=True), resolved)
+            curves_of_part = zip(kinds, scores, strict=True)
+            warn_if_recognised(model, inputs, part, curves_of_part, resolved, chunk_size=chunk_size, autocast=autocast)
             parts.append(torch.stack(scores))
             if progress is not None:
                 progress(int(part[-1]) + 1, len(images))
@@ -255,6 +255,9 @@ def warn_if_recognised(
     part: Int[Tensor, " m"],
     curves: Iterable[tuple[PerturbationCurve, Float[Tensor, "m k"]]],
     protocol: Protocol,
+    *,
+    chunk_size: int,
+    autocast: torch.dtype | None,
 ) -> None:
     """Warn once for each image whose class the model still recognises where all cells are removed.
 
@@ -264,6 +267,8 @@ def warn_if_recognised(
         part: the images of the curves.
         curves: kinds and scores of their curves.
         protocol: of the curves. The light blur of RISE's insertion is meant to be recognised, and is not tested.
+        chunk_size: maximum number of images per pass.
+        autocast: of the metric's passes.
     """
     if not inputs.score.is_class_probability or is_suppressed():
         return
@@ -273,15 +278,10 @@ def warn_if_recognised(
         removed += [] if light else [scores[:, 0 if kind.kind == "insertion" else -1]]
     if not removed:
         return
-    of_baseline, clean = torch.stack(removed).amax(dim=0), inputs.clean[part]
-    for i in is_recognised(of_baseline, clean, inputs.uninformed).nonzero().flatten().tolist():
-        number = part[i : i + 1]
-        probe = InputProbe(model, inputs.score.of(number), inputs.images[number])
-        zeros = torch.zeros(len(BASELINES), dtype=torch.long, device=number.device)
-        probability = partial(probe.scores, index=zeros)
-        both = float(of_baseline[i]), float(clean[i])
-        message = recognised_message(probability, inputs.images[number], *both, inputs.uninformed)
-        warn(f"image {int(number)}: {message}", BaselineWarning)
+    probe = InputProbe(model, inputs.score, inputs.images, chunk_size=chunk_size, autocast=autocast)
+    of_baseline = torch.stack(removed).amax(dim=0)
+    for image, message in recognised_baselines(probe, part, of_baseline, inputs.clean[part], inputs.uninformed):
+        warn(f"image {image}: {message}", BaselineWarning)
 
 
 def resolve_protocol(

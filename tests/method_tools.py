@@ -56,12 +56,17 @@ FEWEST: dict[str, dict[str, Any]] = {
 
 
 class TinyNet(nn.Module):
-    """Convolutions, rectifiers and a linear layer, on images of 16x16 pixels; normalises them, in place if asked to."""
+    """Convolutions, rectifiers and a linear layer, on images of 16x16 pixels.
 
-    def __init__(self, *, in_place: bool = False) -> None:
+    Args:
+        in_place: normalise the images in place.
+        probabilities: return the softmax of the logits.
+    """
+
+    def __init__(self, *, in_place: bool = False, probabilities: bool = False) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(5)
-        self.in_place = in_place
+        self.in_place, self.probabilities = in_place, probabilities
         self.stem = nn.Conv2d(3, 6, 3, padding=1)
         self.body = nn.Conv2d(6, 8, 3, stride=2, padding=1)
         self.pool = nn.AvgPool2d(2)
@@ -75,7 +80,7 @@ class TinyNet(nn.Module):
         x = torch.relu(self.stem(x))
         x = torch.relu(self.body(x))
         logits: Tensor = self.head(self.pool(x).flatten(1))
-        return logits
+        return logits.softmax(dim=1) if self.probabilities else logits
 
 
 def cheap(name: str, model: nn.Module, **settings: Any) -> Explainer:

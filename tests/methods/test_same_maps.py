@@ -39,6 +39,7 @@ class Case(NamedTuple):
     chunk_size: int
     layout: torch.memory_format
     in_place: bool
+    probabilities: bool
 
     @property
     def precise(self) -> bool:
@@ -51,18 +52,23 @@ def cases() -> list[Case]:
     found = []
     for i, j in itertools.product(range(len(DTYPES)), range(len(CONTEXTS))):
         layout, in_place = LAYOUTS[(j + i // 2) % 2], bool((j + i // 2 + j // 2 + i * j) % 2)
-        found.append(Case(DTYPES[i], list(CONTEXTS)[j], CHUNKS[(i + j) % 4], layout, in_place))
+        probabilities = bool((i + j // 2) % 2)
+        found.append(Case(DTYPES[i], list(CONTEXTS)[j], CHUNKS[(i + j) % 4], layout, in_place, probabilities))
     return found
 
 
-LOW_PRECISION = {"extremal": 0.98, "vargrad": 0.98, "scorecam": 0.98}
+LOW_PRECISION = {"extremal": 0.98, "vargrad": 0.98, "scorecam": 0.98, "guided_backprop": 0.98}
 """Least correlation of a map in half precision with the one in single precision; 0.99 for the other methods.
 
-An extremal mask is one of few areas, a variance is a difference of squares, and Score-CAM's weights are a softmax.
+An extremal mask is one of few areas, a variance is a difference of squares, Score-CAM's weights are a softmax, and guided
+backpropagation passes a softmax in half precision, in which the gradients of the classes nearly cancel.
 """
 
-REFUSED = {"lrp": "half precision"}
-"""Methods that refuse half precision, and a word of the reason."""
+REFUSED = {"lrp": "half precision and a final softmax are known causes"}
+"""Methods that refuse half precision and probabilities, and the words of the reason."""
+
+OF_THE_LOGIT = ("excitation_backprop", "contrastive_excitation_backprop")
+"""Methods that explain the logit, also of a model that returns probabilities. All others explain the probability then."""
 
 
 DRAWN_BY_CAPTUM = ("lime", "gradientshap")
@@ -84,17 +90,21 @@ def test_the_cases_have_every_pair_of_values() -> None:
 @pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("name", METHODS)
-def test_precision_layout_mode_chunk_and_in_place_models_do_not_change_a_map(name: str) -> None:
+def test_precision_layout_mode_chunk_in_place_models_and_probabilities_do_not_change_a_map(name: str) -> None:
+    """The map of a model that returns probabilities is that of its logits with the probability as the score."""
     images = small_images()
-    reference = cheap(name, TinyNet())(images, 0).heatmap
+    of_logits = cheap(name, TinyNet())(images, 0).heatmap
+    of_probabilities = of_logits if name in OF_THE_LOGIT else cheap(name, TinyNet(), score="probability")(images, 0).heatmap
     for case in cases():
+        reference = of_probabilities if case.probabilities else of_logits
         given = images.clone(memory_format=case.layout)
-        explain = cheap(name, TinyNet(in_place=case.in_place).to(case.dtype), chunk_size=case.chunk_size)
+        model = TinyNet(in_place=case.in_place, probabilities=case.probabilities).to(case.dtype)
+        explain = cheap(name, model, chunk_size=case.chunk_size)
         with CONTEXTS[case.context]():
             try:
                 heatmap = explain(given, 0).heatmap
             except ValueError as refused:
-                if case.precise or REFUSED.get(name, "?") not in str(refused):
+                if (case.precise and not case.probabilities) or REFUSED.get(name, "?") not in str(refused):
                     raise
                 continue
         assert torch.equal(given, images), case

@@ -6,9 +6,9 @@ multiplier
 .. math:: m = \frac{\Delta a}{\Delta z}
 
 instead of its derivative. The chain rule then gives :math:`a_i = m_i \, \Delta x_i`. Attributions are *complete* if the network
-consists of affine functions, elementwise functions and max pooling: they sum to :math:`y(x) - y(b)`. If activations are
-multiplied with each other, as in attention, or normalised by their own statistics, captum uses the derivative, and they are not
-complete. The completeness gap is the difference.
+consists of affine functions, elementwise functions, max pooling and a softmax over its classes: they sum to
+:math:`y(x) - y(b)`. If activations are multiplied with each other, as in attention, or normalised by their own statistics,
+captum uses the derivative, and they are not complete. The completeness gap is the difference.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Passes
 from faithmap.methods.captum_methods.base import (
+    POINTS,
     CaptumExplainer,
     captum,
     check_same,
@@ -83,19 +84,46 @@ def rescaled_pool(
     return torch.cat(multipliers)
 
 
+class ClassSoftmax(Stage):
+    """The softmax over the classes (images, classes), in a model that returns probabilities."""
+
+
+def mean_softmax(
+    module: ClassSoftmax, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float = 1e-10
+) -> Tensor:
+    r"""The mean derivative on the straight line from the baseline's logits to the image's, with captum's signature.
+
+    As a score that is a probability has; complete: it sums to :math:`\Delta p`. captum's own rule is not, and it mixes the
+    images of a chunk.
+    """
+    del module, outputs, grad_input, eps
+    (z, z0), (above, _) = inputs.chunk(2), grad_output.chunk(2)
+    total = torch.zeros_like(above)
+    for i in range(POINTS):
+        p = z0.lerp(z, (i + 0.5) / POINTS).softmax(dim=1)
+        total += p * (above - (p * above).sum(dim=1, keepdim=True)) / POINTS
+    return total.repeat(2, 1)
+
+
 class Rescaled(StatelessPlan):
-    """Sends activations and max pooling to stages."""
+    """Sends activations, max pooling and the softmax over the classes to stages."""
 
     def takes(self, call: Call) -> bool:
         """Whether there is a rule for this call."""
-        return call.elementwise or (call.name in MAX_POOLS and call.places == (0,))
+        return call.elementwise or (call.name in MAX_POOLS and call.places == (0,)) or _over_classes(call)
 
     def stage(self, call: Call) -> nn.Module:
         """A stage whose type is in captum's table of rules."""
         rules: dict[Any, Any] = captum("captum.attr._core.deep_lift").SUPPORTED_NON_LINEAR
         rules.setdefault(Elementwise, captum("captum.attr._core.deep_lift").nonlinear)
         rules.setdefault(MaxPool, rescaled_pool)
-        return MaxPool() if call.name in MAX_POOLS else Elementwise()
+        rules.setdefault(ClassSoftmax, mean_softmax)
+        return MaxPool() if call.name in MAX_POOLS else ClassSoftmax() if _over_classes(call) else Elementwise()
+
+
+def _over_classes(call: Call) -> bool:
+    """Whether this is a softmax over the rows of (images, classes), which no attention has."""
+    return call.name == "softmax" and call.places == (0,) and call.get(0).ndim == 2 and call.get(1, "dim") in (1, -1)
 
 
 @dataclass(eq=False)

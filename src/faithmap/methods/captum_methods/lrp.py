@@ -209,8 +209,8 @@ class LRP(CaptumExplainer):
         if not bool((apart < TOLERANCE).all()):  # also for NaN
             raise ValueError(
                 f"captum's LRP does not hold on this model: with a small epsilon it differs by {float(apart.max()):.2g} of its "
-                "norm from the expected value; attention, gates, layer normalisation and half precision are known causes; "
-                "give another method"
+                "norm from the expected value; attention, gates, layer normalisation, half precision and a final softmax are "
+                "known causes; give another method, or the model without its softmax"
             )
         if (self.rule, self.epsilon) != ("epsilon", SMALL):
             relevance = self._relevance(chunk, _Relevance(self.rule, self.epsilon, self.gamma), output)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from faithmap.capture import Capture, note_outputs
 from faithmap.layers import TargetLayer, find_layers, target_layers
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
-from faithmap.methods.gradients.excitation_graph import Recorder, Value
+from faithmap.methods.gradients.excitation_graph import UNCHANGED, Recorder, Value
 from faithmap.methods.gradients.excitation_rules import Mass, Walk
 from faithmap.model import Classifier, check_observable
 from faithmap.probe import run_model
@@ -48,8 +48,9 @@ class ExcitationBackprop(Explainer):
     """Excitation Backprop: the marginal winning probability of a layer's cells.
 
     Networks of weighted sums and rectifications are supported, listed in docs/methods/excitation_backprop.md. Another operation
-    between the layer and the score is a ValueError that names it. The walk starts at the class's logit whatever the ``score``;
-    a callable target has to be a weighted sum of logits. An image takes two forward passes and a backward pass.
+    between the layer and the score is a ValueError that names it. The walk starts at the class's logit whatever the ``score``,
+    and also if the model returns probabilities; a callable target has to be a weighted sum of logits. An image takes two
+    forward passes and a backward pass.
 
     Args:
         target_layer: where the walk stops: a module, its dotted name, ``"input"`` for the pixels, or None: the first layer at
@@ -121,6 +122,7 @@ class ExcitationBackprop(Explainer):
             raise ValueError("the score does not depend on the image through operations that can be recorded")
         start = torch.ones_like(explained)
         if request.score.classes is not None:
+            top = _before_probabilities(top)
             start = torch.zeros_like(explained).scatter(1, request.score.classes[numbers].unsqueeze(1), 1)
         return self._walk(request, numbers, top, start, end[0])
 
@@ -162,6 +164,14 @@ class ContrastiveExcitationBackprop(ExcitationBackprop):
 
     def _mapped(self, winning: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, "n h w"], list[dict[str, float]]]:
         return winning.relu() if self.relu else winning, [{} for _ in winning]
+
+
+def _before_probabilities(top: Value) -> Value:
+    """The logits, if the top is their softmax or sigmoid: only its own logit excites the probability of a class."""
+    value = top
+    while value.operation.name in UNCHANGED:
+        (value,) = value.operation.inputs
+    return value.operation.inputs[0] if value.operation.name in ("_softmax", "sigmoid") else top
 
 
 MWP = ExcitationBackprop

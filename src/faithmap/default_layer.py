@@ -18,7 +18,6 @@ last block is explained, as in ViT and Swin; where the norms are behind the atte
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -28,10 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 from faithmap.capture import note_outputs, uncompiled
-from faithmap.layout import COUNT, Changes, Found, Layout, planted_images
+from faithmap.layout import Layout, Observed, Output
 from faithmap.model import Classifier
 from faithmap.probe import run_model
 from faithmap.score import tensor_in
@@ -57,109 +55,6 @@ class ChosenLayer:
     part: int
     layout: Layout | None
     found_by: str
-
-
-@dataclass(eq=False)
-class _Output:
-    """A tensor that a module returned for the planted images."""
-
-    module: nn.Module
-    part: int
-    changes: list[Changes]
-    shape: tuple[int, ...]
-    rectified: bool
-    pooled: bool
-
-    @property
-    def layout_by_shape(self) -> Layout | None:
-        """(n, k, h, w), or (n, h, w, k) after a norm of the last dimension, for an output at which no change shows."""
-        if len(self.shape) != 4 or not self.changes:
-            return None
-        last = getattr(self.module, "normalized_shape", None) == (self.shape[-1],)
-        order = (0, 3, 1, 2) if last else (0, 1, 2, 3)
-        return Layout(order, (self.shape[order[2]], self.shape[order[3]]))
-
-
-class Observed:
-    """The outputs of modules for the planted images, in order.
-
-    Args:
-        model: in evaluation mode.
-        image: one of the size of the images.
-        modules: those that are observed; None for all.
-    """
-
-    def __init__(self, model: nn.Module, image: Float[Tensor, "1 c h w"], modules: Sequence[nn.Module] | None = None) -> None:
-        self.size = (image.shape[-2], image.shape[-1])
-        self.model = model
-        self.images = planted_images(image, *_pixel_range(model, image))
-        self.outputs: list[_Output] = []
-        self.finished: list[nn.Module] = []
-        self.times: Counter[nn.Module] = Counter()
-        self._known: Any = WeakIdKeyDictionary()
-        self._found: dict[int, Found | None] = {}
-        watched = [m for m in (model.modules() if modules is None else modules) if not isinstance(m, Classifier)]
-        with torch.no_grad(), uncompiled(), note_outputs(watched, self._note):
-            run_model(model, self.images)
-
-    def found(self, output: _Output) -> Found | None:
-        """The layout of an output; None if it has none."""
-        key = id(output.changes)
-        if key not in self._found:
-            fits = (changes.best(self.size) for changes in output.changes)
-            self._found[key] = max((fit for fit in fits if fit is not None), key=lambda fit: fit.quality, default=None)
-        return self._found[key]
-
-    def once(self) -> list[_Output]:
-        """The outputs of the modules that ran once."""
-        return [output for output in self.outputs if self.times[output.module] == 1]
-
-    def best_part(self, module: nn.Module) -> tuple[_Output, Found] | None:
-        """The finest local tensor in the output of a module; if none is local, the one that is nearest to it."""
-        found = [
-            (output, fit) for output in self.outputs if output.module is module and (fit := self.found(output)) is not None
-        ]
-        return max(
-            found, key=lambda entry: (entry[1].local, entry[1].local * entry[1].layout.cells, entry[1].quality), default=None
-        )
-
-    def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
-        self.times[module] += 1
-        self.finished.append(module)
-        pooling = _is_pooling(module, arguments, output)
-        for part, leaf in enumerate(tree_leaves(output)):
-            if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.ndim < 3:
-                continue
-            known = self._known.get(leaf)
-            version = 0 if leaf.is_inference() else leaf._version
-            if known is None or known[3] != version:
-                changes = [Changes.of(leaf, dim) for dim in (0, 1) if leaf.shape[dim] == COUNT]
-                rectified = _is_rectified(leaf[0])
-                known = self._known[leaf] = (changes, rectified, pooling, version)
-            changes, rectified, pooled, _ = known
-            self.outputs.append(_Output(module, part, changes, tuple(leaf.shape), rectified, pooled))
-
-
-def _is_rectified(values: Tensor) -> bool:
-    """Whether the sum of the positive values is at least ten times that of the negative ones."""
-    total, absolute = values.sum(), values.abs().sum()
-    return bool(10 * (absolute - total) < absolute + total)
-
-
-def _pixel_range(model: nn.Module, image: Tensor) -> tuple[float, float]:
-    """0 and 1 for a Classifier, whose pixels are known; otherwise the range of the image, if it has one."""
-    low, high = map(float, image.aminmax())
-    if isinstance(model, Classifier) or (low >= 0 and high <= 1):
-        return 0.0, 1.0
-    return (low, high) if high - low > 1e-3 else (low - 1, high + 1)
-
-
-def _is_pooling(module: nn.Module, arguments: Any, output: Any) -> bool:
-    """Whether a module only pools or resizes: it has no weights, and another number of values, or the name of a pooling."""
-    if not isinstance(output, Tensor) or next(module.parameters(), None) is not None:
-        return False
-    (given,) = [a for a in arguments if isinstance(a, Tensor)][:1] or [output]
-    return given.numel() != output.numel() or "Pool" in type(module).__name__
 
 
 Edge = tuple[Any, int]
@@ -191,12 +86,12 @@ class Graph:
             self.results = _unchanged_from([score.grad_fn for score in scores])
             self._differentiate(scores)
 
-    def reaches(self, output: _Output) -> bool:
+    def reaches(self, output: Output) -> bool:
         """Whether the scores were computed from an output, by more than resizing."""
         edge = self.edges.get((output.module, output.part))
         return edge is not None and edge[0] in self.reached and edge[0] not in self.results
 
-    def depends(self, output: _Output, layout: Layout) -> bool:
+    def depends(self, output: Output, layout: Layout) -> bool:
         """Whether the score has a gradient to positions of an output."""
         edge = self.edges.get((output.module, output.part))
         if edge is None or not self.reaches(output):
@@ -210,11 +105,11 @@ class Graph:
         rows, columns = layout.grid
         return bool((along[layout.prefix : layout.prefix + rows * columns] if layout.is_tokens else along).any())
 
-    def all_paths_pass(self, output: _Output) -> bool:
+    def all_paths_pass(self, output: Output) -> bool:
         """Whether the scores depend on the image through this output alone."""
         return self.edges.get((output.module, output.part)) in self.passed
 
-    def ancestors(self, output: _Output) -> set[Any]:
+    def ancestors(self, output: Output) -> set[Any]:
         """The operations that an output was computed by."""
         edge = self.edges[output.module, output.part]
         found, waiting = {edge[0]}, [edge[0]]
@@ -341,13 +236,13 @@ class _Search:
         self.outputs = [output for output in self.observed.once() if not output.pooled and output.changes]
         self._layouts: dict[int, Layout | None] = {}
 
-    def layout(self, output: _Output) -> Layout | None:
+    def layout(self, output: Output) -> Layout | None:
         """The layout of a candidate; None for an output that is none."""
         if id(output) not in self._layouts:
             self._layouts[id(output)] = self._examined(output)
         return self._layouts[id(output)]
 
-    def _examined(self, output: _Output) -> Layout | None:
+    def _examined(self, output: Output) -> Layout | None:
         if self.graph.exists and not self.graph.reaches(output):
             return None
         found = self.observed.found(output)
@@ -355,9 +250,9 @@ class _Search:
             return None
         return found.layout if not self.graph.exists or self.graph.depends(output, found.layout) else None
 
-    def last(self) -> tuple[_Output, Layout]:
+    def last(self) -> tuple[Output, Layout]:
         """The last candidate; where paths lead around it, the last norm or layer that all paths pass, if one is near."""
-        first: tuple[int, _Output, Layout] | None = None
+        first: tuple[int, Output, Layout] | None = None
         for place, output in reversed(list(enumerate(self.outputs))):
             layout = self.layout(output)
             if layout is None:
@@ -371,7 +266,7 @@ class _Search:
             raise ValueError(NO_LAYER)
         return first[1:]
 
-    def by_shape(self) -> tuple[_Output, Layout] | None:
+    def by_shape(self) -> tuple[Output, Layout] | None:
         """The last output of the image's proportions, where no change shows in any; None if one shows, or there is none."""
         if any(self.observed.found(output) is not None for output in self.outputs):
             return None
@@ -384,11 +279,11 @@ class _Search:
                     return output, layout
         return None
 
-    def whole(self, output: _Output) -> bool:
+    def whole(self, output: Output) -> bool:
         """Whether no path leads around an output, as far as it is known."""
         return not self.graph.exists or self.graph.all_paths_pass(output)
 
-    def conventional(self) -> tuple[_Output, Layout, str] | None:
+    def conventional(self) -> tuple[Output, Layout, str] | None:
         """The layer that is explained by convention in the last block with attention, if it is a candidate."""
         order = {module: place for place, module in enumerate(self.observed.finished)}
         rules = dict(found for block in self.model.modules() if (found := _in_block(block, order)) is not None)
@@ -396,14 +291,14 @@ class _Search:
         layout = None if last is None else self.layout(last)
         return None if last is None or layout is None else (last, layout, rules[last.module])
 
-    def in_one_block(self, conventional: _Output, last: _Output) -> bool:
+    def in_one_block(self, conventional: Output, last: Output) -> bool:
         """Whether the last candidate is a part of the block whose layer is explained by convention."""
         blocks = (block for block in self.model.modules() if conventional.module in (block, *block.children()))
         return any(last.module in set(block.modules()) for block in blocks if block is not self.model)
 
-    def finer(self, last: tuple[_Output, Layout], number: int) -> list[tuple[_Output, Layout]]:
+    def finer(self, last: tuple[Output, Layout], number: int) -> list[tuple[Output, Layout]]:
         """The last candidate of each resolution before, rectified if there is one."""
-        chosen: list[tuple[_Output, Layout]] = []
+        chosen: list[tuple[Output, Layout]] = []
         grids = [last[1].grid]
         for output in reversed(self.outputs[: self.outputs.index(last[0])]):
             layout = self.layout(output) if number > 0 else None
@@ -418,7 +313,7 @@ class _Search:
                 chosen[-1] = output, layout
         return chosen
 
-    def doubt(self, chosen: _Output) -> str | None:
+    def doubt(self, chosen: Output) -> str | None:
         """A warning if another candidate is as near to the scores, on a path that does not lead through the chosen one."""
         if self.whole(chosen):
             return None
@@ -433,7 +328,7 @@ class _Search:
                 )
         return None
 
-    def unseen_behind(self, chosen: _Output) -> str | None:
+    def unseen_behind(self, chosen: Output) -> str | None:
         """A warning if no change shows at a map behind the chosen layer, which is then not known to be the last."""
         for output in reversed(self.outputs[self.outputs.index(chosen) + 1 :]):
             layout = output.layout_by_shape
@@ -445,7 +340,7 @@ class _Search:
                 )
         return None
 
-    def chosen(self, output: _Output, layout: Layout, rule: str) -> ChosenLayer:
+    def chosen(self, output: Output, layout: Layout, rule: str) -> ChosenLayer:
         """What is known of a candidate."""
         return ChosenLayer(output.module, output.part, layout, rule)
 

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.capture import Activate, Capture, CellTracker, Placement, probed, tiles
-from faithmap.default_layer import ChosenLayer, Observed, default_layer
-from faithmap.layout import COUNT
+from faithmap.default_layer import ChosenLayer, default_layer
+from faithmap.layout import COUNT, Observed
 from faithmap.model import check_observable, modules_of, plain_name, plain_names, undisturbed
 from faithmap.probe import LayerProbe, run_model
 from faithmap.score import Score, ScoreKind

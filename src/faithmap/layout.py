@@ -14,20 +14,27 @@ with copies, each changed in one small square, the *place* (:func:`planted_image
   with a single place. It is compared with the share of each cell that the place covers.
 
 A layer is *local* if its positions follow the places. Attention matrices follow them in both of their dimensions, queries and
-keys, and are not layouts. Random weights suffice.
+keys, and are not layouts. Random weights suffice. All modules are observed in one pass (:class:`Observed`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from faithmap.capture import note_outputs, uncompiled
+from faithmap.model import Classifier
+from faithmap.probe import run_model
 
 PLACES = ((0.15, 0.45), (0.32, 0.85), (0.5, 0.15), (0.68, 0.6), (0.88, 0.3))
 """Centres of the changed squares, down and across, as shares of the image; rows and columns are uncorrelated."""
@@ -359,3 +366,106 @@ def _nearest(
     behind = prefix[:, 0] + (rows * columns)[:, 0] < tokens
     nearest = {*off.argsort()[:count].tolist(), *(off + 1e3 * behind).argsort()[: count // 2].tolist()}
     return [(tried[i][:2], tried[i][2]) for i in nearest]
+
+
+@dataclass(eq=False)
+class Output:
+    """A tensor that a module returned for the planted images."""
+
+    module: nn.Module
+    part: int
+    changes: list[Changes]
+    shape: tuple[int, ...]
+    rectified: bool
+    pooled: bool
+
+    @property
+    def layout_by_shape(self) -> Layout | None:
+        """(n, k, h, w), or (n, h, w, k) after a norm of the last dimension, for an output at which no change shows."""
+        if len(self.shape) != 4 or not self.changes:
+            return None
+        last = getattr(self.module, "normalized_shape", None) == (self.shape[-1],)
+        order = (0, 3, 1, 2) if last else (0, 1, 2, 3)
+        return Layout(order, (self.shape[order[2]], self.shape[order[3]]))
+
+
+class Observed:
+    """The outputs of modules for the planted images, in order.
+
+    Args:
+        model: in evaluation mode.
+        image: one of the size of the images.
+        modules: those that are observed; None for all.
+    """
+
+    def __init__(self, model: nn.Module, image: Float[Tensor, "1 c h w"], modules: Sequence[nn.Module] | None = None) -> None:
+        self.size = (image.shape[-2], image.shape[-1])
+        self.model = model
+        self.images = planted_images(image, *_pixel_range(model, image))
+        self.outputs: list[Output] = []
+        self.finished: list[nn.Module] = []
+        self.times: Counter[nn.Module] = Counter()
+        self._known: Any = WeakIdKeyDictionary()
+        self._found: dict[int, Found | None] = {}
+        watched = [m for m in (model.modules() if modules is None else modules) if not isinstance(m, Classifier)]
+        with torch.no_grad(), uncompiled(), note_outputs(watched, self._note):
+            run_model(model, self.images)
+
+    def found(self, output: Output) -> Found | None:
+        """The layout of an output; None if it has none."""
+        key = id(output.changes)
+        if key not in self._found:
+            fits = (changes.best(self.size) for changes in output.changes)
+            self._found[key] = max((fit for fit in fits if fit is not None), key=lambda fit: fit.quality, default=None)
+        return self._found[key]
+
+    def once(self) -> list[Output]:
+        """The outputs of the modules that ran once."""
+        return [output for output in self.outputs if self.times[output.module] == 1]
+
+    def best_part(self, module: nn.Module) -> tuple[Output, Found] | None:
+        """The finest local tensor in the output of a module; if none is local, the one that is nearest to it."""
+        found = [
+            (output, fit) for output in self.outputs if output.module is module and (fit := self.found(output)) is not None
+        ]
+        return max(
+            found, key=lambda entry: (entry[1].local, entry[1].local * entry[1].layout.cells, entry[1].quality), default=None
+        )
+
+    def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+        self.times[module] += 1
+        self.finished.append(module)
+        pooling = _is_pooling(module, arguments, output)
+        for part, leaf in enumerate(tree_leaves(output)):
+            if not isinstance(leaf, Tensor) or not leaf.is_floating_point() or leaf.ndim < 3:
+                continue
+            known = self._known.get(leaf)
+            version = 0 if leaf.is_inference() else leaf._version
+            if known is None or known[3] != version:
+                changes = [Changes.of(leaf, dim) for dim in (0, 1) if leaf.shape[dim] == COUNT]
+                rectified = _is_rectified(leaf[0])
+                known = self._known[leaf] = (changes, rectified, pooling, version)
+            changes, rectified, pooled, _ = known
+            self.outputs.append(Output(module, part, changes, tuple(leaf.shape), rectified, pooled))
+
+
+def _is_rectified(values: Tensor) -> bool:
+    """Whether the sum of the positive values is at least ten times that of the negative ones."""
+    total, absolute = values.sum(), values.abs().sum()
+    return bool(10 * (absolute - total) < absolute + total)
+
+
+def _pixel_range(model: nn.Module, image: Tensor) -> tuple[float, float]:
+    """0 and 1 for a Classifier, whose pixels are known; otherwise the range of the image, if it has one."""
+    low, high = map(float, image.aminmax())
+    if isinstance(model, Classifier) or (low >= 0 and high <= 1):
+        return 0.0, 1.0
+    return (low, high) if high - low > 1e-3 else (low - 1, high + 1)
+
+
+def _is_pooling(module: nn.Module, arguments: Any, output: Any) -> bool:
+    """Whether a module only pools or resizes: it has no weights, and another number of values, or the name of a pooling."""
+    if not isinstance(output, Tensor) or next(module.parameters(), None) is not None:
+        return False
+    (given,) = [a for a in arguments if isinstance(a, Tensor)][:1] or [output]
+    return given.numel() != output.numel() or "Pool" in type(module).__name__

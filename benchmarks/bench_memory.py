@@ -24,11 +24,11 @@ from torch import nn
 
 import faithmap as fm
 from faithmap.bench.evaluate import FinishedUnit, ModelCache
-from faithmap.bench.load_spec import parse_spec
 from faithmap.bench.plan import Setup, Task
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import execute
 from faithmap.bench.run_folder import RunFolder
+from faithmap.bench.spec import parse_spec
 
 SPEC = """
 models = [{name = "fake", factory = "bench_memory:model"}]

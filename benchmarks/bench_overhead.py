@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 import torch
 
 from faithmap.bench.evaluate import ImageGroup, ModelCache
-from faithmap.bench.load_spec import parse_spec
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import LocalEngine, execute
 from faithmap.bench.run_folder import RunFolder, read_rows
+from faithmap.bench.spec import parse_spec
 
 CASES = {
     "gradcam": ("gradcam", "", "[]"),

@@ -10,7 +10,7 @@ import torch
 from oracles import Linear, SmallNet
 
 import faithmap
-from faithmap.masking import compose, upsample
+from faithmap.baselines import compose, upsample
 from faithmap.probe import InputProbe, LayerProbe, MaskProbe
 from faithmap.score import Score
 

@@ -26,9 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from faithmap.baselines import BASELINES, is_recognised, recognised_message
+from faithmap.baselines import BASELINES, is_recognised, recognised_message, rows_of, upsample
 from faithmap.capture import Capture
-from faithmap.masking import rows_of, upsample
 from faithmap.model import Classifier, callers_autocast, undisturbed, weights_dtype
 from faithmap.score import (
     OutputKind,

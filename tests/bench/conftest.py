@@ -36,8 +36,8 @@ def undisturbed(bench: Bench) -> Callable[[], Rows]:
     """The rows of a run without incidents."""
 
     def run_it() -> Rows:
-        from faithmap.bench.load_spec import read_spec
         from faithmap.bench.run import run
+        from faithmap.bench.spec import read_spec
 
         run(read_spec(bench.spec), bench.home / "undisturbed", base=bench.home)
         return rows(bench.home / "undisturbed")

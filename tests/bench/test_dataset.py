@@ -13,11 +13,10 @@ from PIL import Image
 from faithmap.bench.dataset import DatasetIndex, DatasetItem, ShardedDataset, open_source
 from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import ModelCache
-from faithmap.bench.load_spec import parse_spec, read_spec
 from faithmap.bench.plan import Tasks, Unit
 from faithmap.bench.planning import check_targets, make_plan
 from faithmap.bench.run import run
-from faithmap.bench.spec import DataSpec
+from faithmap.bench.spec import DataSpec, parse_spec, read_spec
 
 VOC = """<annotation><filename>{name}.jpg</filename><size><width>24</width><height>20</height><depth>3</depth></size>
 <object><name>dog</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>12</xmax><ymax>20</ymax></bndbox></object>

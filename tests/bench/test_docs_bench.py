@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 from bench.tiny_bench import Bench
 
-from faithmap.bench.load_spec import parse_spec, read_spec
 from faithmap.bench.run import run
-from faithmap.bench.spec import METRICS
+from faithmap.bench.spec import METRICS, parse_spec, read_spec
 
 DOCS = Path(__file__).parents[2] / "docs" / "bench"
 

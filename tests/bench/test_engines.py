@@ -15,11 +15,11 @@ from bench.tiny_bench import Bench, Command, Rows, rows
 
 from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import BenchWorker, FinishedUnit, ModelCache
-from faithmap.bench.load_spec import read_spec
 from faithmap.bench.plan import Task
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import Engine, LocalEngine, RunProgress, ShardEngine, assigned_units, run, shard_device, shard_of
 from faithmap.bench.run_folder import RunFolder, write_access
+from faithmap.bench.spec import read_spec
 from faithmap.cli.bench_arguments import BenchRunArguments
 from faithmap.cli.bench_run import engine_of
 

@@ -7,9 +7,9 @@ from bench.tiny_bench import ALL_METRICS, Bench, rows
 
 from faithmap.bench.estimate import estimate, given_pace
 from faithmap.bench.evaluate import ModelCache
-from faithmap.bench.load_spec import parse_spec, read_spec
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import run
+from faithmap.bench.spec import parse_spec, read_spec
 
 
 def test_passes_and_disk_are_estimated(bench: Bench) -> None:

@@ -14,12 +14,11 @@ from bench.tiny_bench import ALL_METRICS, Bench, Rows, rows, tiny_model
 import faithmap as fm
 from faithmap.bench.dataset import DatasetItem, LoadedImage, grouped_by_shape
 from faithmap.bench.evaluate import RUNNERS, ModelCache, make_explainer, timed
-from faithmap.bench.load_spec import parse_spec
 from faithmap.bench.plan import canonical
 from faithmap.bench.planning import make_plan
 from faithmap.bench.run import LocalEngine, execute, run
 from faithmap.bench.run_folder import RunFolder
-from faithmap.bench.spec import METRICS
+from faithmap.bench.spec import METRICS, parse_spec
 from faithmap.metrics import functional
 from faithmap.seeds import derived
 

@@ -17,10 +17,10 @@ from bench.tiny_bench import Bench, Rows, rows
 
 from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import BenchWorker, ModelCache
-from faithmap.bench.load_spec import read_spec
 from faithmap.bench.planning import make_plan
 from faithmap.bench.ray_engine import RayActor, RayEngine
 from faithmap.bench.run import Engine, RunProgress, run
+from faithmap.bench.spec import read_spec
 
 Undisturbed = Callable[[], Rows]
 
@@ -212,7 +212,7 @@ import sys
 from pathlib import Path
 from faithmap.bench.ray_engine import RayEngine
 from faithmap.bench.errors import BenchError
-from faithmap.bench.load_spec import read_spec
+from faithmap.bench.spec import read_spec
 from faithmap.bench.run import run
 home, address = Path(sys.argv[1]), sys.argv[2] or None
 def go(out, gpus=0):

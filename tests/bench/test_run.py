@@ -17,10 +17,9 @@ from PIL import Image
 
 from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import ModelCache
-from faithmap.bench.load_spec import read_spec
 from faithmap.bench.report.run_record import open_run
 from faithmap.bench.run import RunProgress, run
-from faithmap.bench.spec import ModelSpec
+from faithmap.bench.spec import ModelSpec, read_spec
 from faithmap.geometry import Geometry
 from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.cams import GradCAM

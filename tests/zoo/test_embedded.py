@@ -16,8 +16,7 @@ from faithmap.data import sample_photo
 from faithmap.geometry import Geometry
 from faithmap.model import Classifier
 from faithmap.zoo import ModelError, load
-from faithmap.zoo.embedded import timm_keys
-from faithmap.zoo.loading import recipe_of
+from faithmap.zoo.loading import recipe_of, timm_keys
 
 LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 REPEATS = {

@@ -30,8 +30,8 @@ from faithmap.bench.evaluate import (
     raise_machine_failure,
     run_metric,
 )
-from faithmap.bench.load_spec import FieldLocator, field_name, located
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup
+from faithmap.bench.spec import FieldLocator, field_name, located
 from faithmap.data import FileError, read_image
 from faithmap.methods.controls import RandomMap
 from faithmap.methods.settings import settings_of

@@ -29,10 +29,10 @@ import torch
 
 from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import BenchWorker, FinishedUnit, ModelCache
-from faithmap.bench.load_spec import FieldLocator, field_name
 from faithmap.bench.plan import BenchPlan, Setup, Task, Tasks, Unit
 from faithmap.bench.planning import dry_run, make_plan
 from faithmap.bench.run_folder import RunFolder, plan_access, write_access
+from faithmap.bench.spec import FieldLocator, field_name
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec

@@ -1,4 +1,4 @@
-"""The specification of a benchmark: its fields, checked by pydantic before any model is loaded.
+"""The specification of a benchmark: its fields, checked before any model is loaded, read from TOML, YAML or by name.
 
 .. code-block:: toml
 
@@ -14,13 +14,19 @@
 
     [[metrics]]
     name = "deletion_insertion"
+
+Every error names the line and the field.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
-from collections.abc import Iterable, Mapping
+import tomllib
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -32,11 +38,14 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from faithmap.bench.errors import BenchError, BenchSettingError, not_installed
+from faithmap.errors import one_line
 from faithmap.methods.registry import ALIASES, METHODS
 
 
@@ -290,3 +299,314 @@ def _refuse_duplicates(names: list[str], what: str, remedy: str) -> None:
     for name, key in zip(names, plain, strict=True):
         if (count := plain.count(key)) > 1:
             raise ValueError(f"{count} {what} are called {name!r}; {remedy}")
+
+
+FieldPath = tuple[str | int, ...]
+"""Keys and list positions that lead to a field."""
+
+FieldLocator = Callable[[FieldPath], str]
+"""Describes the position of a field in the file."""
+
+MAX_BYTES = 2**20
+"""Of a specification file."""
+
+_FOLDER = Path(__file__).parent
+_TOO_DEEP = "lists or tables are nested too deeply; give a specification like the one that 'faithmap bench init' writes"
+
+
+@dataclass(frozen=True)
+class LoadedSpec:
+    """A specification that was read and checked.
+
+    Attributes:
+        spec: the specification.
+        base: folder of its relative paths.
+        source: name and content of the copy that is kept in the run folder.
+        published: numbers of a paper, shown beside the run's.
+        locate: describes the position of a field in the file.
+    """
+
+    spec: Spec
+    base: Path
+    source: tuple[str, bytes]
+    published: dict[str, Any] | None
+    locate: FieldLocator
+
+
+def load_spec(name: str, *, models: Sequence[str] = (), images: Path | None = None, sample: int | None = None) -> LoadedSpec:
+    """Load a specification.
+
+    Args:
+        name: file, or name of a ready-made specification.
+        models: instead of the specification's models.
+        images: folder or CSV file, instead of its data set.
+        sample: maximum number of images, instead of its own.
+
+    Raises:
+        BenchError: if there is no such specification, it is invalid, or the data set of a ready-made one is missing.
+    """
+    path = Path(name)
+    ready = name in ready_names()
+    if ready:
+        text, base, suffix = ready_text(name), Path.cwd(), ".toml"
+    elif path.suffix.lower() in (".toml", ".yaml", ".yml"):
+        text, base, suffix = _read_text(path), path.parent, path.suffix.lower()
+    else:
+        raise BenchError(f"{name!r} is no specification; give a .toml or .yaml file, or one of {', '.join(ready_names())}")
+    spec, locate = _parse(text, name, yaml=suffix != ".toml")
+    if ready and images is None and not (base / spec.data.path).exists():
+        where = locate(("data", "path"))
+        raise BenchError(
+            f"{where}: {spec.data.path} does not exist; create it from {ready_data(text)}, or give --images FOLDER"
+        )
+    changed = _changed(spec, models, images, sample)
+    options = [f"--model {model}" for model in models] + ([f"--images {images}"] if images else [])
+    options += [f"--sample {sample}"] if sample is not None else []
+    head = f"# changed on the command line: {one_line(' '.join(options))}\n" if options else ""
+    published = published_numbers(spec.published) if spec.published is not None and spec.published in ready_names() else None
+    locator = _options_first(locate, spec, changed)
+    return LoadedSpec(changed, base, (f"spec{suffix}", (head + text).encode()), published, locator)
+
+
+def read_spec(path: Path) -> Spec:
+    """Read a TOML or YAML file.
+
+    Raises:
+        BenchError: if the file cannot be read or is invalid; names the line and the field.
+    """
+    return parse_spec(_read_text(path), str(path), yaml=path.suffix.lower() in (".yaml", ".yml"))
+
+
+def parse_spec(text: str, name: str, *, yaml: bool = False) -> Spec:
+    """Parse the text of a specification; ``name`` stands for the file in errors.
+
+    Raises:
+        BenchError: if the text is invalid; names the line and the field.
+    """
+    return _parse(text, name, yaml=yaml)[0]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BenchError(f"{path}: more than {MAX_BYTES} bytes; give a specification")
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise BenchError(f"{path}: cannot be read ({error.strerror}); give a .toml or .yaml file") from error
+    except UnicodeDecodeError as error:
+        raise BenchError(f"{path}: not UTF-8 text; give a .toml or .yaml file") from error
+
+
+def _parse(text: str, name: str, *, yaml: bool) -> tuple[Spec, FieldLocator]:
+    content, line_of = (_parse_yaml if yaml else _parse_toml)(text, name)
+
+    def locate(field: FieldPath) -> str:
+        line = line_of(field)
+        return f"{name}, line {line}, {field_name(field)}" if line else f"{name}, {field_name(field)}"
+
+    try:
+        return Spec.model_validate(content), locate
+    except ValidationError as error:
+        first, *others = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+        field = _field_in(content, first["loc"], missing=first["type"] in ("missing", "extra_forbidden"))
+        more = f" (and {len(others)} more)" if others else ""
+        raise BenchError(f"{locate(field)}: {_problem(first)}{more}") from error
+
+
+def _changed(spec: Spec, models: Sequence[str], images: Path | None, sample: int | None) -> Spec:
+    """The specification with the command line's models, images and sample."""
+    update: dict[str, Any] = {}
+    if models:
+        update["models"] = [ModelSpec(name=model) for model in models]
+    if images is not None:
+        kind = "csv" if images.suffix.lower() == ".csv" else "folder"
+        update["data"] = DataSpec.model_validate(
+            {"kind": kind, "path": images.absolute(), "sample": sample, "target": "predicted"}
+        )
+        metrics = [metric for metric in spec.metrics if not METRICS[metric.name].boxes]
+        update["metrics"] = metrics if len(metrics) == len(spec.metrics) else [*metrics, MetricSpec(name="deletion_insertion")]
+    elif sample is not None:
+        update["data"] = spec.data.model_copy(update={"sample": sample})
+    return spec.model_copy(update=update)
+
+
+def _options_first(locate: FieldLocator, spec: Spec, changed: Spec) -> FieldLocator:
+    """Locate fields that the command line changed by the name of the option."""
+    options = {"models": "--model", "data": "--images", "metrics": "--images"}
+    given = {field: option for field, option in options.items() if getattr(changed, field) != getattr(spec, field)}
+    return lambda field: given.get(str(field[0])) or locate(field)
+
+
+def field_name(field: FieldPath) -> str:
+    """A field for users; positions in lists are counted from 1.
+
+    >>> field_name(("methods", 0, "resolution"))
+    'methods 1, resolution'
+    """
+    text = "".join(f" {part + 1}" if isinstance(part, int) else f", {part}" for part in field)
+    return text.removeprefix(", ") or "the file"
+
+
+@contextmanager
+def located(locate: FieldLocator, *field: str | int, resolution: bool = False) -> Iterator[None]:
+    """Put the place of a field before the message of a BenchError of the block.
+
+    Args:
+        locate: describes the position of a field in the file.
+        field: the field, unless the error names one of its settings.
+        resolution: whether the resolution is a field and not a setting.
+    """
+    try:
+        yield
+    except BenchError as error:
+        setting = error.setting if isinstance(error, BenchSettingError) else None
+        if setting is not None:
+            field = (*field, setting) if resolution and setting == "resolution" else (*field, "settings", setting)
+        raise BenchError(f"{locate(field)}: {error}") from error
+
+
+def _problem(error: Any) -> str:
+    """A pydantic error in words, with the value that was given."""
+    if error["type"] == "extra_forbidden":
+        return "there is no such field; leave it out, or see 'faithmap bench init'"
+    if error["type"] == "missing":
+        return "is missing; give it"
+    if error["type"] == "model_type":
+        return f"{str(error['input'])[:60]!r} is no table of fields; give one, such as those of 'faithmap bench init'"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error["input"]
+    plain = isinstance(value, (str, int, float, bool)) and not str(error["msg"]).startswith("Value error")
+    return f"{message[:1].lower()}{message[1:]}{f', not {str(value)[:60]!r}' if plain else ''}"
+
+
+def _field_in(content: Any, loc: Sequence[str | int], *, missing: bool) -> FieldPath:
+    """The part of pydantic's location that is a path in the file, without the names of the types that pydantic tried."""
+    field: list[str | int] = []
+    for key in loc:
+        try:
+            content = content[key]
+        except (KeyError, IndexError, TypeError):
+            if missing and key == loc[-1]:
+                field.append(key)
+            break
+        field.append(key)
+    return tuple(field)
+
+
+def _parse_toml(text: str, name: str) -> tuple[Any, Callable[[FieldPath], int | None]]:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
+        where, what = (f", line {found[2]}", found[1]) if found else ("", str(error))
+        raise BenchError(f"{name}{where}: {what}; not valid TOML") from error
+    except RecursionError as error:
+        raise BenchError(f"{name}: {_TOO_DEEP}") from error
+    return content, lambda field: toml_line(text, field)
+
+
+def toml_line(text: str, field: FieldPath) -> int | None:
+    r"""The line of a key or table header in valid TOML; for a missing field, the line of the table that it is missing in.
+
+    tomllib reports no positions. A file's beginning is parsed instead: the field is on the first line n for which the first n
+    lines hold it, completed up to the end of a value that spans several lines.
+
+    >>> text = "a = 1\n[[b]]\nc = '''\n[[b]]\n'''\nd = 2"
+    >>> toml_line(text, ("b", 0)), toml_line(text, ("b", 0, "d")), toml_line(text, ("b", 0, "e"))
+    (2, 6, 2)
+    """
+    lines = text.split("\n")
+    while field and not _has(tomllib.loads(text), field):
+        field = field[:-1]
+
+    def holds_field(count: int) -> bool:
+        while True:
+            try:
+                return _has(tomllib.loads("\n".join(lines[:count])), field)
+            except tomllib.TOMLDecodeError:
+                count += 1
+
+    return bisect_left(range(len(lines) + 1), x=True, key=holds_field) if field else None
+
+
+def _has(content: Any, field: FieldPath) -> bool:
+    try:
+        for key in field:
+            content = content[key]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return True
+
+
+def _parse_yaml(text: str, name: str) -> tuple[Any, Callable[[FieldPath], int | None]]:
+    try:
+        import yaml  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise not_installed("yaml") from error
+    try:
+        content, root = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise BenchError(f"{name}{where}: {getattr(error, 'problem', None) or error}; not valid YAML") from error
+    except RecursionError as error:
+        raise BenchError(f"{name}: {_TOO_DEEP}") from error
+    lines: dict[FieldPath, int] = {}
+    _collect_lines(root, (), lines)
+
+    def line_of(field: FieldPath) -> int | None:
+        return next((lines[field[:length]] for length in range(len(field), 0, -1) if field[:length] in lines), None)
+
+    return content, line_of
+
+
+def _collect_lines(node: Any, field: FieldPath, lines: dict[FieldPath, int], depth: int = 0) -> None:
+    """The line of each node of a YAML document, to a depth of 20."""
+    if node is None or depth > 20:
+        return
+    lines.setdefault(field, node.start_mark.line + 1)
+    if node.id == "mapping":
+        for key, value in node.value:
+            lines.setdefault((*field, key.value), key.start_mark.line + 1)
+            _collect_lines(value, (*field, key.value), lines, depth + 1)
+    elif node.id == "sequence":
+        for i, value in enumerate(node.value):
+            _collect_lines(value, (*field, i), lines, depth + 1)
+
+
+def template() -> str:
+    """The specification that ``faithmap bench init`` writes."""
+    return (_FOLDER / "template.toml").read_text("utf-8")
+
+
+def ready_names() -> list[str]:
+    """The ready-made specifications: the tables of the papers that this project follows.
+
+    The papers' weights and data do not come with this project; the comment at the top of each file names them. Each also runs
+    on other models and images: ``faithmap bench run igos-table1 --model efficientnet_lite0 --images FOLDER``.
+
+    >>> ready_names()[:2]
+    ['expected-gradcam', 'igos-table1']
+    """
+    return sorted(path.stem for path in (_FOLDER / "ready").glob("*.toml"))
+
+
+def ready_text(name: str) -> str:
+    """The text of a ready-made specification."""
+    return (_FOLDER / "ready" / f"{name}.toml").read_text("utf-8")
+
+
+def ready_data(text: str) -> str:
+    """The data set of a ready-made specification and its source: the comment behind its path.
+
+    >>> ready_data(ready_text("igos-table6"))
+    'VOCtrainval and VOCtest 2007 from host.robots.ox.ac.uk/pascal/VOC'
+    """
+    found = re.search(r'^path = "[^"]*" *# (.*)$', text, re.MULTILINE)
+    return found[1] if found else "its data set"
+
+
+def published_numbers(name: str) -> dict[str, Any]:
+    """The paper's numbers: their source, and tables of rows that name methods of the specification."""
+    found: dict[str, Any] = json.loads((_FOLDER / "ready" / f"{name}.json").read_text("utf-8"))
+    return found

@@ -16,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from faithmap._version import __version__
 from faithmap.cli.adversarial import adversarial
-from faithmap.cli.bench import make_bench
+from faithmap.cli.bench import bench
 from faithmap.cli.choose import choose
 from faithmap.cli.compare import compare
 from faithmap.cli.explain import explain
@@ -59,7 +59,7 @@ def make_app() -> App:
     )
     app.command(adversarial)
     app.command(import_module(_PAGE_MODULE).open_page, name="app")
-    app.command(make_bench())
+    app.command(bench)
     app.command(choose)
     app.command(compare)
     app.command(explain)

@@ -14,7 +14,7 @@ from faithmap.cli.report import make_console, print_line
 from faithmap.errors import UserError, quantity, user_errors, write_errors
 
 if TYPE_CHECKING:
-    from faithmap.bench.load_spec import LoadedSpec
+    from faithmap.bench.spec import LoadedSpec
 
 _RUN_DEFAULTS, _PLAN_DEFAULTS = BenchRunArguments(), BenchPlanArguments()
 
@@ -30,7 +30,7 @@ def init(file: Path = Path("benchmark.toml"), *, overwrite: Flag = False) -> int
 
     with user_errors():
         check_installed()
-    from faithmap.bench.load_spec import template  # noqa: PLC0415
+    from faithmap.bench.spec import template  # noqa: PLC0415
 
     if file.suffix.lower() != ".toml":
         raise UserError(f"{file}: the specification is TOML; give a name that ends in .toml")
@@ -117,16 +117,11 @@ def _load(specification: str, arguments: SpecificationArguments) -> LoadedSpec:
     from faithmap.bench.errors import check_installed  # noqa: PLC0415
 
     check_installed()
-    from faithmap.bench.load_spec import load_spec  # noqa: PLC0415
+    from faithmap.bench.spec import load_spec  # noqa: PLC0415
 
     return load_spec(specification, models=arguments.model, images=arguments.images, sample=arguments.sample)
 
 
-def make_bench() -> App:
-    """The parser of ``faithmap bench``."""
-    app = App(name="bench", help="Benchmarks over whole data sets. An interrupted benchmark can be resumed.")
-    app.command(init)
-    app.command(plan)
-    app.command(run)
-    app.command(report)
-    return app
+bench = App(name="bench", help="Benchmarks over whole data sets. An interrupted benchmark can be resumed.")
+for command in (init, plan, run, report):
+    bench.command(command)

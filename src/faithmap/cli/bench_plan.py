@@ -10,8 +10,8 @@ from typing import Any
 from faithmap.bench.dataset import open_source
 from faithmap.bench.estimate import Estimate, MethodEstimate, estimate, given_pace, measured_pace
 from faithmap.bench.evaluate import ModelCache
-from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.planning import dry_run, first_image, make_plan
+from faithmap.bench.spec import LoadedSpec
 from faithmap.cli.bench_arguments import BenchPlanArguments
 from faithmap.cli.report import make_console, print_line
 from faithmap.errors import duration, quantity

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from faithmap.bench.evaluate import FinishedUnit
-from faithmap.bench.load_spec import LoadedSpec
 from faithmap.bench.ray_engine import RayEngine
 from faithmap.bench.run import (
     Engine,
@@ -31,6 +30,7 @@ from faithmap.bench.run import (
     shard_device,
     shard_of,
 )
+from faithmap.bench.spec import LoadedSpec
 from faithmap.cli.bench_arguments import BenchRunArguments
 from faithmap.cli.report import make_console, print_line
 from faithmap.errors import UserError, duration, quantity

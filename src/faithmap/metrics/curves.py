@@ -1,4 +1,4 @@
-"""Areas under perturbation curves (:mod:`faithmap.metrics.functional.deletion_insertion`) as torchmetrics classes."""
+"""Areas under perturbation curves (:mod:`faithmap.metrics.functional.curves`) as torchmetrics classes."""
 
 from __future__ import annotations
 

@@ -24,9 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from faithmap.baselines import Baseline, make_baseline
+from faithmap.baselines import Baseline, compose, make_baseline, upsample
 from faithmap.explanation import Explanation, cell_ranks
-from faithmap.masking import compose, upsample
 from faithmap.model import Classifier, check_images, undisturbed, working_images
 from faithmap.probe import MaskProbe, clean_scores
 from faithmap.score import Score, Target

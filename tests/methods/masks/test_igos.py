@@ -14,8 +14,7 @@ from oracles import Linear, Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import IGOS, BaselineWarning, Classifier, EmptyHeatmapWarning, LineSearch, LowConfidenceWarning, image_generators
-from faithmap.baselines import Blur
-from faithmap.masking import compose, upsample
+from faithmap.baselines import Blur, compose, upsample
 from faithmap.methods.masks.base import Regulariser
 from faithmap.methods.masks.igos import IGOSObjective, PathNoise
 from faithmap.methods.masks.steps import Evaluate, StepResult

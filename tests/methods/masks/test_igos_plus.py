@@ -12,7 +12,7 @@ from oracles import Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import deletion_insertion, image_generators
-from faithmap.masking import compose, upsample
+from faithmap.baselines import compose, upsample
 from faithmap.methods.masks import IGOS, IGOSPlus, IGOSPlusPlus, LineSearch, Nesterov
 from faithmap.methods.masks.base import size_penalty, total_variation
 from faithmap.methods.masks.igos import PathNoise

@@ -11,7 +11,7 @@ from oracles import Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import Mask, image_generators
-from faithmap.masking import compose, upsample
+from faithmap.baselines import compose, upsample
 from faithmap.methods.masks.base import Regulariser
 from faithmap.methods.masks.mask import Jitter
 

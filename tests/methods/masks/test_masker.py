@@ -17,7 +17,7 @@ from oracles import Patch, SmallNet
 from torch import Tensor, nn
 
 from faithmap import Classifier
-from faithmap.masking import compose, upsample
+from faithmap.baselines import compose, upsample
 from faithmap.methods.masks import LearnedMask, Masker
 from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.masker_files import MaskerError, read_masker, read_training, save_masker

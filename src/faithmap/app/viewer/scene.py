@@ -2,7 +2,7 @@
 
 The order of the cells is the library's, :func:`faithmap.explanation.cell_ranks` of the map whose curves were
 measured, and so is the number of cells after each step: the browser ranks nothing. It places cells as
-:meth:`faithmap.Explanation.at` and :func:`faithmap.masking.upsample` do. Both images of the model's input are lossless at 8
+:meth:`faithmap.Explanation.at` and :func:`faithmap.baselines.upsample` do. Both images of the model's input are lossless at 8
 bits. Values of a map are sent in single precision, lowest byte first.
 """
 

@@ -28,8 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline
-from faithmap.masking import rows_of
+from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, rows_of
 from faithmap.methods.base import (
     Clean,
     Explainer,

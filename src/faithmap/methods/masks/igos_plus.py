@@ -39,7 +39,7 @@ from annotated_types import Gt, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.masking import upsample
+from faithmap.baselines import upsample
 from faithmap.methods.base import Passes
 from faithmap.methods.masks.base import Regulariser, size_penalty, total_variation
 from faithmap.methods.masks.igos import IGOS, IGOSObjective, PathNoise

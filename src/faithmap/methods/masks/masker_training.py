@@ -28,8 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.baselines import Blur
-from faithmap.masking import compose, upsample
+from faithmap.baselines import Blur, compose, upsample
 from faithmap.methods.base import Progress
 from faithmap.methods.masks.base import total_variation
 from faithmap.methods.masks.masker import Masker, check_fit, identity

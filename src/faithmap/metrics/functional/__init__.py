@@ -11,10 +11,12 @@ from faithmap.metrics.functional.adversarial import (
 from faithmap.metrics.functional.agreement import agreement_matrix, spearman, ssim, top_k_overlap
 from faithmap.metrics.functional.complexity import entropy, gini
 from faithmap.metrics.functional.confidence import Confidence, confidence
-from faithmap.metrics.functional.curves import PROTOCOLS, Curve, Protocol
-from faithmap.metrics.functional.deletion_insertion import (
+from faithmap.metrics.functional.curves import (
+    PROTOCOLS,
+    Curve,
     DeletionInsertion,
     MostLeast,
+    Protocol,
     deletion,
     deletion_insertion,
     insertion,

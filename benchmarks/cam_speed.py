@@ -23,13 +23,13 @@ from torch import Tensor
 
 import faithmap as fm
 from faithmap.methods.cams import Expected
-from faithmap.probe import autocasting
+from faithmap.model import pass_autocast
 
 
 def bare(model: fm.Classifier, images: Float[Tensor, "n c h w"], passes: int, chunk: int, dtype: torch.dtype | None) -> None:
     """That number of forward passes of every image, without gradients and with nothing around them."""
     stream = images.repeat_interleave(passes, dim=0)
-    with torch.no_grad(), autocasting(images.device, dtype):
+    with torch.no_grad(), pass_autocast(images.device, dtype):
         for part in stream.split(chunk):
             model(part)
 

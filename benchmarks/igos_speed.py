@@ -24,8 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import faithmap as fm
-from faithmap.model import undisturbed
-from faithmap.probe import autocasting
+from faithmap.model import pass_autocast, undisturbed
 
 
 class Recorder(torch.nn.Module):
@@ -51,7 +50,7 @@ def bare(
     with undisturbed(model):
         for size, backward in passes:
             leaf = largest[:size].detach().requires_grad_(backward)
-            with torch.set_grad_enabled(backward), autocasting(image.device, dtype):
+            with torch.set_grad_enabled(backward), pass_autocast(image.device, dtype):
                 score = model(leaf).softmax(dim=1)[:, 0].sum()
             if backward:
                 torch.autograd.grad(score, leaf)

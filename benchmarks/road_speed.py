@@ -28,7 +28,7 @@ from faithmap.explanation import cell_ranks
 from faithmap.metrics.functional import linear_imputation, road
 from faithmap.metrics.functional.multigrid import finest, neighbours
 from faithmap.metrics.functional.road import FRACTIONS, TOLERANCE
-from faithmap.probe import autocasting
+from faithmap.model import pass_autocast
 
 Images = Float[Tensor, "m c h w"]
 Masks = Bool[Tensor, "m h w"]
@@ -36,7 +36,7 @@ Masks = Bool[Tensor, "m h w"]
 
 def forward(model: fm.Classifier, images: Images, chunk: int, dtype: torch.dtype | None) -> None:
     """Bare passes of the images."""
-    with torch.no_grad(), autocasting(images.device, dtype):
+    with torch.no_grad(), pass_autocast(images.device, dtype):
         for part in images.split(chunk):
             model(part)
 

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, get_args
@@ -199,7 +199,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without weight gradients inside the block; all flags are restored afterwards, also after an error.
 
     Gradients to the input are enabled, also inside ``torch.no_grad`` and ``torch.inference_mode``. The library's arithmetic is
-    not autocast: inside the caller's ``torch.autocast`` only the passes of the model are (:func:`callers_autocast`).
+    not autocast: inside the caller's ``torch.autocast`` only the passes of the model are (:func:`pass_autocast`).
 
     One thread at a time, see :func:`exclusive`.
 
@@ -286,14 +286,21 @@ def _autocast_devices() -> tuple[str, ...]:
     return ("cpu",) if accelerator is None else ("cpu", accelerator.type)
 
 
-def callers_autocast(device: torch.device) -> torch.dtype | None:
-    """The precision of the caller's ``torch.autocast`` around the block of :func:`undisturbed`, on this device; None without.
+def pass_autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Autocast for one pass of the model on the device, inside the block of :func:`undisturbed`.
+
+    Args:
+        device: of the images.
+        dtype: the lower precision; None for that of the caller's ``torch.autocast`` around the block, if there is one.
 
     >>> with torch.autocast("cpu", dtype=torch.bfloat16), undisturbed(nn.Identity()):
-    ...     torch.is_autocast_enabled("cpu"), callers_autocast(torch.device("cpu"))
-    (False, torch.bfloat16)
+    ...     with pass_autocast(torch.device("cpu"), None):
+    ...         within = torch.is_autocast_enabled("cpu")
+    ...     torch.is_autocast_enabled("cpu"), within
+    (False, True)
     """
-    return _callers_autocast.get().get(device.type)
+    wanted = dtype or _callers_autocast.get().get(device.type)
+    return nullcontext() if wanted is None else torch.autocast(device.type, dtype=wanted)
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias, cast, get_args
@@ -28,7 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from faithmap.baselines import BASELINES, is_recognised, recognised_message, rows_of, upsample
 from faithmap.capture import Capture
-from faithmap.model import Classifier, callers_autocast, undisturbed, weights_dtype
+from faithmap.model import Classifier, pass_autocast, undisturbed, weights_dtype
 from faithmap.score import (
     OutputKind,
     Score,
@@ -65,7 +64,7 @@ def run_model(model: nn.Module, images: Float[Tensor, "m c h w"], autocast: torc
     """
     # a Classifier normalises the images, so that its module gets new memory; and casts them to the module's dtype
     given = images if isinstance(model, Classifier) else images.to(weights_dtype(model) or images.dtype, copy=True)
-    with autocasting(images.device, autocast or callers_autocast(images.device)):
+    with pass_autocast(images.device, autocast):
         output = model(given)
     return _usable(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _usable, output)
 
@@ -74,11 +73,6 @@ def _usable(output: Tensor) -> Tensor:
     """The output in single precision or better; a copy of a tensor that was made in ``torch.inference_mode``."""
     output = output.clone() if output.is_inference() else output
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-
-
-def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Autocast to ``dtype`` on the device; no change for None."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 @dataclass

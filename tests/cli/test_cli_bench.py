@@ -213,7 +213,7 @@ def test_shards_of_a_run(faith: Cli, spec: Path, tmp_path: Path, monkeypatch: py
 def test_a_built_in_table_on_other_models_and_images(
     faith: Cli, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from faithmap.bench import load_spec as specs
+    from faithmap.bench import spec as specs
 
     text = (
         specs.ready_text("igos-table4").replace("[224, 28]", "[8, 4]").replace("lambda2 = 0.0", "lambda2 = 0.0, iterations = 1")

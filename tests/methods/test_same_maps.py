@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from method_tools import TinyNet, cheap, small_images
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import faithmap as fm
 from faithmap.methods.cams import CAM, Expected, Integrated
@@ -131,6 +132,49 @@ def test_double_precision_of_images_or_of_the_default_dtype_does_not_change_a_ma
     for heatmap in heatmaps:
         assert (heatmap - reference).abs().max() <= 1e-4 * reference.abs().max()
     assert bool(in_double.isfinite().all())
+
+
+class Coarse(nn.Module):
+    """A small network that takes images of 224x224 pixels in milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+        self.stem = nn.Conv2d(3, 8, 16, stride=16)
+        self.body = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.head = nn.Linear(12, 3)
+        for name, parameter in self.named_parameters():
+            scale = 0.1 if name.endswith("bias") else (2 / parameter[0].numel()) ** 0.5
+            parameter.data = torch.randn(parameter.shape, generator=generator) * scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.body(torch.relu(self.stem((x - 0.5) * 4))))
+        logits: Tensor = 6 * self.head(x.mean(dim=(2, 3)))
+        return logits
+
+
+AT_224: dict[str, dict[str, Any]] = {
+    "rank_descent": {"resolution": 28},
+    "extremal": {"step": 128.0},
+    "occlusion": {"patch": 56, "stride": 28},
+}
+"""Settings for an image of 224x224 pixels."""
+
+
+@pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in REFUSED])
+def test_half_precision_at_224_pixels_gives_the_map_of_single_precision(name: str) -> None:
+    """Where sums over pixels overflow in half precision, and 784 ranks have too few numbers between 0 and 1."""
+    photo = F.interpolate(fm.read_image(fm.sample_photo()), (224, 224), mode="bilinear", antialias=True)
+    image = photo.clamp(0, 1).half()
+    settings = AT_224.get(name, {})
+    reference = cheap(name, Coarse(), **settings)(image.float(), 2).heatmap
+    for model, given, least in ((Coarse().half(), image, 0.99), (Coarse().bfloat16(), image.float(), 0.97)):
+        heatmap = cheap(name, model, **settings)(given, 2).heatmap
+        assert correlation(heatmap, reference) >= least
+        if name == "rank_descent":
+            assert len(heatmap.unique()) == 28 * 28
 
 
 @pytest.mark.parametrize("name", ["rank_descent", "smoothgrad", "expected_gradcam", "igos"])

@@ -225,6 +225,10 @@ RECOGNISED = 0.2
 """A baseline is recognised if it keeps more than this share of the image's probability, both less an uninformed model's."""
 
 
+STILL_SCORES = "the baseline still scores"
+"""The beginning of the message about a baseline that is recognised."""
+
+
 def is_recognised(
     of_baseline: Float[Tensor, " n"], of_image: Float[Tensor, " n"], uninformed: float = 0.0
 ) -> Bool[Tensor, " n"]:
@@ -263,7 +267,7 @@ def recognised_message(
     >>> recognised_message(lambda z: z.mean(dim=(1, 2, 3)), torch.ones(1, 1, 8, 8), 1.0, 1.0)
     "the baseline still scores 1.000 of the image's 1.000; for this image baseline='black' leaves 0.000"
     """
-    still = f"the baseline still scores {of_baseline:.3f} of the image's {of_image:.3f}"
+    still = f"{STILL_SCORES} {of_baseline:.3f} of the image's {of_image:.3f}"
     try:
         scores = probability(torch.cat([make_baseline(name, image) for name in BASELINES]))
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError):  # of the model, for one of these images

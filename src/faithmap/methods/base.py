@@ -49,7 +49,8 @@ class Request:
         progress: called with the number of steps done and the total.
         kept: values that the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.
-        advice_passes: forward passes of each image that only serve the text of a warning, apart from the method's.
+        advice_passes: forward passes of each image that only serve its warnings, apart from the method's.
+        probability: of the explained class in each image; None for a callable target, and where it is not defined.
         uninformed: probability of a class if the model knows nothing: one over the number of classes of a softmax, else 0.
 
     A call of an explainer makes it. Made by hand, for one image:
@@ -68,6 +69,7 @@ class Request:
     progress: Progress
     kept: Any = None
     uninformed: float = 0.0
+    probability: Float[Tensor, " n"] | None = None
     warnings: list[list[str]] = field(init=False)
     advice_passes: list[int] = field(init=False)
 
@@ -86,6 +88,14 @@ class Request:
         if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(self.images):
             return given[images]
         return given
+
+    def as_probability(self, scores: Float[Tensor, " m"]) -> Float[Tensor, " m"] | None:
+        """The scores, if they are probabilities of the explained class; else None.
+
+        Args:
+            scores: of any images.
+        """
+        return scores if self.score.is_class_probability else None
 
     def warn(self, image: int, message: str, category: type[Warning]) -> None:
         """Warn the user about one image, and record the message in its diagnostics.
@@ -199,7 +209,8 @@ class Explainer(ABC):
             logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
             uninformed = uninformed_probability(score, logits)
-            request = Request(images, score, clean, baseline, generators, progress or _silent, kept, uninformed)
+            probability = class_probability(score, logits)
+            request = Request(images, score, clean, baseline, generators, progress or _silent, kept, uninformed, probability)
             warn_if_improbable(self.model, request, logits)
             result, settings = self._explain(request), self.settings
         warn_if_empty(request, result.heatmap)
@@ -302,31 +313,51 @@ def warn_if_recognised(
     explainer: Explainer,
     request: Request,
     index: Int[Tensor, " m"],
-    of_baseline: Float[Tensor, " m"],
-    of_image: Float[Tensor, " m"] | None = None,
+    baselines: Float[Tensor, "m c h w"],
+    of_baseline: Float[Tensor, " m"] | None = None,
 ) -> None:
     """Warn if the model still recognises the explained class in a baseline, and name the best baseline for the image.
+
+    A callable target is not tested: its score can be any number.
 
     Args:
         explainer: whose model and precision.
         request: the call.
         index: the images.
-        of_baseline: the class's probabilities in their baselines; a score of another kind is not tested.
-        of_image: its probabilities in the images; None for the clean scores.
+        baselines: of each.
+        of_baseline: the class's probabilities in them, if the method has run the model on them; see
+            :meth:`Request.as_probability`. None for one more forward pass for each image, which serves only the warning and is
+            counted with the passes for advice.
     """
-    if of_image is None and not request.score.is_class_probability:
+    if request.probability is None:
         return
-    clean = request.clean[index] if of_image is None else of_image
     score = replace(request.score, kind="probability", scale=None)
     settings: dict[str, Any] = {"chunk_size": explainer.chunk_size, "autocast": explainer.autocast}
     probe = InputProbe(explainer.model, score, request.images, **settings)
-    for image, message in recognised_baselines(probe, index, of_baseline, clean, request.uninformed):
+    if of_baseline is None:
+        of_baseline = probe.scores(baselines, index)
+        for image in index.tolist():
+            request.advice_passes[image] += 1
+    for image, message in recognised_baselines(probe, index, of_baseline, request.probability[index], request.uninformed):
         request.advice_passes[image] += len(BASELINES)
         request.warn(image, message, BaselineWarning)
 
 
+def class_probability(score: Score, logits: Float[Tensor, "n classes"] | None) -> Float[Tensor, " n"] | None:
+    """The probability of the explained class, whatever the kind of its score; None where there is none.
+
+    A callable target has none, and a single logit has one only if it is known to be that of a sigmoid.
+
+    >>> class_probability(Score("logit", classes=torch.tensor([1])), torch.zeros(1, 4))
+    tensor([0.2500])
+    """
+    if logits is None or score.classes is None or (logits.shape[1] == 1 and score.outputs == "logits"):
+        return None
+    return replace(score, kind="probability")(logits, torch.arange(len(logits), device=logits.device))
+
+
 def _diagnostics(result: RawHeatmap, request: Request) -> list[dict[str, Any]]:
-    """The diagnostics of each image, with its warnings, and with the forward passes that only served their text."""
+    """The diagnostics of each image, with its warnings, and with the forward passes that only served them."""
     rows = []
     for record, messages, advice in zip(result.diagnostics, request.warnings, request.advice_passes, strict=True):
         rows.append({**record, **({"advice_passes": advice} if advice else {}), "warnings": messages})

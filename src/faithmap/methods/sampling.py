@@ -73,6 +73,13 @@ class Stream:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def farthest(self) -> Float[Tensor, "n c h w"]:
+        """Of the references of each image, that which is farthest from it."""
+        return torch.cat(
+            [farthest(s.references, self.images[i]) for i, s in enumerate(self.samples) if s.references is not None]
+        )
+
     def perturbed(self, passes: Int[Tensor, " m"]) -> Float[Tensor, "m c h w"]:
         """The images z of some of the passes, in ascending order."""
         parts = [perturbed(self.images[i : i + 1], self.samples[i], rows) for i, rows in self._by_image(passes)]
@@ -90,6 +97,11 @@ class Stream:
     def _by_image(self, passes: Int[Tensor, " m"]) -> Iterator[tuple[int, Int[Tensor, " k"]]]:
         image = self.image[passes]
         return ((i, passes[image == i] - self._first[i]) for i in image.unique().tolist())
+
+
+def farthest(references: Float[Tensor, "r c h w"], image: Float[Tensor, "c h w"]) -> Float[Tensor, "1 c h w"]:
+    """The reference that differs most from the image: if the model recognises the class in it, no other one removes it."""
+    return references[(references - image).flatten(1).square().sum(dim=1).argmax().reshape(1)]
 
 
 def quadrature(rule: Quadrature, points: int) -> tuple[Float[Tensor, " s"], Float[Tensor, " s"]]:

@@ -208,8 +208,10 @@ class CAM(LayerExplainer):
             for pool in pools:
                 pool.add(terms)
         request.progress(int(numbers[-1]) + 1, len(request.images))
-        if all(samples.references is not None and float(samples.position.min()) <= NEAR for samples in drawn):
-            warn_if_recognised(self, request, numbers, expectation.near_start)
+        if all(samples.references is not None for samples in drawn):
+            near = all(float(samples.position.min()) <= NEAR for samples in drawn)
+            of_reference = request.as_probability(expectation.near_start) if near else None
+            warn_if_recognised(self, request, numbers, expectation.stream.farthest, of_reference)
         maps = {pool.name: pool.result() for pool in pools}
         contributions = [total for pool in pools if (total := pool.contributions()) is not None]
         if not contributions:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, make_baseline
 from faithmap.capture import Capture
-from faithmap.methods.base import Passes, RawHeatmap, Request
+from faithmap.methods.base import Passes, RawHeatmap, Request, warn_if_recognised
 from faithmap.methods.cams.cam import LayerExplainer
 from faithmap.methods.cams.estimators import weighted
 from faithmap.model import normalised_zero, undisturbed
@@ -74,14 +74,24 @@ class ScoreCAM(ChannelWeights):
     title: ClassVar[str] = "Score-CAM"
     baseline: Baseline = "zero"
 
+    def _explain(self, request: Request) -> RawHeatmap:
+        everything = slice(0, len(request.images))
+        index = torch.arange(len(request.images), device=request.images.device)
+        warn_if_recognised(self, request, index, self._baselines(request, everything))
+        return super()._explain(request)
+
+    def _baselines(self, request: Request, images: slice) -> Float[Tensor, "m c h w"]:
+        given = request.baseline_for(images, self.baseline)
+        chosen = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
+        return make_baseline(chosen, request.images[images])
+
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         del layer
-        one = request.images[image : image + 1]
-        given = request.baseline_for(slice(image, image + 1), self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
+        only = slice(image, image + 1)
+        one, baseline = request.images[only], self._baselines(request, only)
         index = request.clean.new_tensor([image], dtype=torch.long)
         settings: dict[str, Any] = {"chunk_size": self.chunk_size, "autocast": self.autocast}
-        masked = MaskProbe(self.model, request.score.of(index), one, make_baseline(chosen, one), **settings)
+        masked = MaskProbe(self.model, request.score.of(index), one, baseline, **settings)
         low, high = activation.amin(dim=(1, 2), keepdim=True), activation.amax(dim=(1, 2), keepdim=True)
         masks = ((activation - low) / (high - low)).where(high > low, 0).to(one.dtype)
         scores = masked.scores(masks, torch.zeros(len(masks), dtype=torch.long, device=one.device))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.methods.base import Passes
+from faithmap.methods.base import Passes, class_probability, warn_if_recognised
 from faithmap.methods.captum_methods.base import (
     POINTS,
     CaptumExplainer,
@@ -159,13 +159,21 @@ class DeepLIFT(CaptumExplainer):
 
     def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The attribution of each pixel's every channel."""
-        return self._attributed(chunk)[0]
+        return self._all_lifted(chunk, self._baselines(chunk))[0]
+
+    def _all_lifted(
+        self, chunk: ImageChunk, baselines: Float[Tensor, "m c h w"]
+    ) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """As :meth:`_lifted`, half a chunk of images with their baselines at a time."""
+        at_once = max(1, chunk.probe.chunk_size // 2)
+        found = [self._lifted(_some(chunk, rows), baselines[rows]) for rows in torch.arange(len(chunk.images)).split(at_once)]
+        attribution, change, of_baseline = (torch.cat(values) for values in zip(*found, strict=True))
+        return attribution, change, of_baseline
 
     def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
         baselines = self._baselines(chunk)
-        at_once = max(1, chunk.probe.chunk_size // 2)
-        found = [self._lifted(_some(chunk, rows), baselines[rows]) for rows in torch.arange(len(chunk.images)).split(at_once)]
-        attribution, change = (torch.cat(values) for values in zip(*found, strict=True))
+        attribution, change, of_baseline = self._all_lifted(chunk, baselines)
+        warn_if_recognised(self, chunk.request, chunk.numbers, baselines, of_baseline)
         gap = (attribution.sum(dim=(1, 2, 3)) - change).abs()
         rounding = 16 * self._precision * chunk.request.clean[chunk.numbers].abs() + 1e-3 * attribution.abs().sum(dim=(1, 2, 3))
         for i in ((gap > FAR_OFF * change.abs()) & (gap > rounding)).nonzero().flatten().tolist():
@@ -185,8 +193,8 @@ class DeepLIFT(CaptumExplainer):
 
     def _lifted(
         self, chunk: ImageChunk, baselines: Float[Tensor, "m c h w"]
-    ) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"]]:
-        """Attributions, and the change of the score from the baselines to the images."""
+    ) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"], Float[Tensor, " m"]]:
+        """Attributions, the change of the score from the baselines to the images, and the probabilities in the baselines."""
         score = chunk.probe.score
         weights = torch.empty(0)
         staged = Staged(
@@ -202,7 +210,8 @@ class DeepLIFT(CaptumExplainer):
             lift = captum().DeepLift(staged, eps=self.eps)
             attribution = lift.attribute(chunk.images.detach().clone().requires_grad_(), baselines)
         chunk.probe.count_backward(rows_of(chunk, len(output)))
-        return attribution.detach(), end - start
+        of_baseline = class_probability(score.of(rows), z0)
+        return attribution.detach(), end - start, start if of_baseline is None else of_baseline
 
     def _baselines(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         chosen = chunk.request.baseline_for(chunk.numbers, self.baseline)

@@ -18,10 +18,11 @@ from annotated_types import Ge, Unit
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.methods.base import Passes
+from faithmap.methods.base import Passes, warn_if_recognised
 from faithmap.methods.captum_methods.base import captum, drawing, silent
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.methods.references import RandomBlurs, References, draw_references
+from faithmap.methods.sampling import farthest
 from faithmap.methods.settings import AlsoNamed
 from faithmap.score import ScoreKind
 
@@ -64,14 +65,20 @@ class GradientSHAP(GradientExplainer):
 
     def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """The attribution of each pixel's every channel."""
-        return self._attributed(chunk)[0]
+        return torch.cat([self._one(chunk, i)[0] for i in range(len(chunk.images))])
 
     def _attributed(self, chunk: ImageChunk) -> tuple[Float[Tensor, "m c h w"], Mapping[str, Float[Tensor, " m"]]]:
-        attributions, gaps = zip(*(self._one(chunk, i) for i in range(len(chunk.images))), strict=True)
-        return torch.cat(attributions), {"completeness_gap": torch.cat(gaps)} if self.completeness else {}
+        found = (self._one(chunk, i) for i in range(len(chunk.images)))
+        attribution, gap, references = (torch.cat(values) for values in zip(*found, strict=True))
+        warn_if_recognised(self, chunk.request, chunk.numbers, references)
+        return attribution, {"completeness_gap": gap} if self.completeness else {}
 
-    def _one(self, chunk: ImageChunk, image: int) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, " 1"]]:
-        """One image: captum draws all its samples at once, and the gradients are computed in chunks."""
+    def _one(self, chunk: ImageChunk, image: int) -> tuple[Float[Tensor, "1 c h w"], Float[Tensor, " 1"], Tensor]:
+        """One image: captum draws all its samples at once, and the gradients are computed in chunks.
+
+        Returns:
+            The attribution, the completeness gap, and the reference that is farthest from the image.
+        """
         index, x = chunk.numbers[image : image + 1], chunk.images[image : image + 1]
 
         def scores(z: Tensor) -> Tensor:
@@ -90,7 +97,7 @@ class GradientSHAP(GradientExplainer):
             found = shap.attribute(x.detach().clone().requires_grad_(), references, **settings)
         attribution, delta = found if self.completeness else (found, x.new_zeros(1))
         attribution, gap = attribution.detach(), delta.detach().mean().reshape(1)
-        return attribution, gap.abs() / (attribution.sum().reshape(1) - gap).abs()
+        return attribution, gap.abs() / (attribution.sum().reshape(1) - gap).abs(), farthest(references, x[0])
 
     def _references(self, chunk: ImageChunk, image: int) -> Float[Tensor, "k c h w"]:
         x, given = chunk.images[image : image + 1], self.references

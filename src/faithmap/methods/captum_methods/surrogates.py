@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
-from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
 from faithmap.methods.captum_methods.base import captum, drawing, silent
 from faithmap.model import normalised_zero
 from faithmap.probe import InputProbe
@@ -118,7 +118,9 @@ class Surrogate(Explainer):
                 return_input_shape=False,
             )
         vars(library).clear()  # it refers to itself, and would keep the image until Python's next search for cycles
-        change = request.clean[image] - scores(baseline)[0]
+        of_baseline = scores(baseline)
+        warn_if_recognised(self, request, numbers, baseline, request.as_probability(of_baseline))
+        change = request.clean[image] - of_baseline[0]
         gap = (solver.coefficients.sum() - change).abs() / change.abs()
         return solver.coefficients.float(), parts, {"parts": count, "fit": solver.fitted, "completeness_gap": float(gap)}
 

@@ -49,9 +49,10 @@ class PathGradients(GradientExplainer):
         stream = self._stream(chunk)
         attribution = self._mean(chunk, stream)
         if not self.completeness:
+            warn_if_recognised(self, chunk.request, chunk.numbers, stream.farthest)
             return attribution, {}
         start = self._start(chunk, stream)
-        warn_if_recognised(self, chunk.request, chunk.numbers, start)
+        warn_if_recognised(self, chunk.request, chunk.numbers, stream.farthest, chunk.request.as_probability(start))
         change = chunk.request.clean[chunk.numbers] - start
         return attribution, {"completeness_gap": (attribution.sum(dim=(1, 2, 3)) - change).abs() / change.abs()}
 

@@ -351,7 +351,7 @@ class MaskOptimiser(Explainer):
         clean = request.clean[index]
         probe = mask_probe(self, request, index, request.baseline_for(index, self.baseline))
         of_baseline = probe.scores(probe.images.new_zeros(len(index), 1, 1), torch.arange(len(index), device=index.device))
-        warn_if_recognised(self, request, index, of_baseline)
+        warn_if_recognised(self, request, index, probe.baseline, request.as_probability(of_baseline))
         if request.score.function is not None:
             probe.score = replace(probe.score, scale=1 / _score_fall(request, index, of_baseline, clean))
         return probe

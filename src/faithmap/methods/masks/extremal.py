@@ -381,7 +381,7 @@ class ExtremalPerturbation(Explainer):
         if request.score.function is None:
             first = torch.arange(0, len(rows), len(self.areas), device=rows.device)
             of_baseline = _probability(probe, probe.images.new_zeros(len(first), 1, 1), first)
-            warn_if_recognised(self, request, index, of_baseline, request.kept[index])
+            warn_if_recognised(self, request, index, probe.baseline[first], of_baseline)
         return probe
 
     def _ascend(self, probe: MaskProbe, areas: Float[Tensor, " k"], progress: Callable[[int], None]) -> Float[Tensor, "k r c"]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline
-from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
 from faithmap.methods.masks.base import mask_probe
 from faithmap.model import normalised_zero
 
@@ -83,6 +83,7 @@ class Occlusion(Explainer):
             chosen = request.baseline_for(chunk, self.baseline)
             chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
             probe = mask_probe(self, request, chunk, chosen)
+            warn_if_recognised(self, request, chunk, probe.baseline)
             pairs = torch.cartesian_prod(torch.arange(len(chunk)), torch.arange(len(corners))).to(images.device)
             total = images.new_zeros(len(chunk), *size)
             for index, patch in (rows.T for rows in pairs.split(self.chunk_size)):

@@ -38,7 +38,7 @@ from annotated_types import Ge, Gt, Lt
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.baselines import Baseline, describe_baseline
+from faithmap.baselines import STILL_SCORES, Baseline, describe_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns, warn_if_recognised
 from faithmap.methods.cams import Expected, ExpectedGradCAM
 from faithmap.methods.masks.base import mask_probe
@@ -46,7 +46,7 @@ from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.probe import MaskProbe
 from faithmap.score import Target
 from faithmap.seeds import uniform
-from faithmap.warning_types import FaithmapWarning, suppressed
+from faithmap.warning_types import BaselineWarning, FaithmapWarning, suppressed
 
 TAIL = 3
 """The map is the mean of h over the iterations k, weighted by k to this power: the last third counts for four fifths."""
@@ -129,7 +129,7 @@ class RankDescent(Explainer):
             row = torch.tensor([image], device=request.images.device)
             probe = mask_probe(self, request, row.repeat(2), request.baseline_for(row, self.baseline))
             removed = probe.scores(probe.images.new_zeros(1, 1, 1), torch.zeros(1, dtype=torch.long, device=row.device))
-            warn_if_recognised(self, request, row, removed)
+            warn_if_recognised(self, request, row, probe.baseline[:1], request.as_probability(removed))
             h, record = self._start(request, image)
             heatmaps.append(self._descend(probe, request, image, h))
             record["forward_passes"] += int(probe.forward.sum())
@@ -166,6 +166,9 @@ class RankDescent(Explainer):
             request.warn(image, f"rank descent starts without its prior, and depends more on noise: {error}", FaithmapWarning)
             return constant, {**record, "prior": f"none: {error}"}
         request.advice_passes[image] += prior.diagnostics[0].get("advice_passes", 0)
+        if not any(message.startswith(STILL_SCORES) for message in request.warnings[image]):
+            for message in (m for m in prior.diagnostics[0]["warnings"] if m.startswith(STILL_SCORES)):
+                request.warn(image, f"in the prior, {message}", BaselineWarning)
         passes = {kind: record[kind] + prior.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
         return ranks(prior.at(self.shape)).to(constant), {**passes, "prior": prior.method}
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline
 from faithmap.explanation import interpolation_matrix
-from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
 from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.settings import AlsoNamed
 from faithmap.model import normalised_zero
@@ -108,6 +108,7 @@ class RISE(Explainer):
         chosen = request.baseline_for(row, self.baseline)
         chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         probe = mask_probe(self, request, row, chosen)
+        warn_if_recognised(self, request, row, probe.baseline)
         level = None if request.score.is_class_probability else request.clean[image]
         sums = _Sums(probe.size, probe.images.device, self.probability, level)
         most = self.most

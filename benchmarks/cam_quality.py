@@ -36,7 +36,7 @@ def named(model: fm.Classifier, options: argparse.Namespace) -> Iterator[tuple[s
     grad_cam = fm.GradCAM(model, **shared)
     yield "gradcam, tiles", fm.GradCAM(model, placement="tiles", **shared)
     yield "gradcam, stretched", lambda images: stretched(grad_cam(images))
-    yield "expected_gradcam, strides", fm.ExpectedGradCAM(model, placement="strides", **shared)
+    yield "expected_fusedcam, strides", fm.ExpectedFusedCAM(model, placement="strides", **shared)
 
 
 def grid(model: fm.Classifier, layer: str, options: argparse.Namespace) -> Iterator[tuple[str, Explain]]:

@@ -63,7 +63,7 @@ def main() -> None:
     """One row for each number of images and method."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=8)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=24, help="of Expected Grad-CAM")
+    parser.add_argument("--samples", type=int, default=24, help="of Expected Fused CAM")
     parser.add_argument("--layer", default="bn2")
     options = parser.parse_args()
     warnings.simplefilter("ignore")

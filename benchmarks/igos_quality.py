@@ -90,7 +90,7 @@ def resampled_methods(model: fm.Classifier, options: argparse.Namespace) -> dict
     """Methods whose maps have a resolution of their own."""
     shared = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
     return {
-        "Expected Grad-CAM, resampled": Resampled(fm.ExpectedGradCAM(model, **shared)),
+        "Expected Fused CAM, resampled": Resampled(fm.ExpectedFusedCAM(model, **shared)),
         "Integrated Gradients, resampled": Resampled(fm.IntegratedGradients(model, **shared)),
         "RISE, resampled": Resampled(fm.RISE(model, **shared)),
     }

@@ -89,7 +89,7 @@ def variants(whole: fm.RankDescent) -> Iterator[Variant]:
     yield "without a prior", replace(whole, prior=None), nullcontext()
     yield "no prior, its passes for the descent: 30 iterations", replace(whole, prior=None, iterations=30), nullcontext()
     yield "Grad-CAM for a prior", replace(whole, prior=fm.GradCAM(whole.model, relu=False)), nullcontext()
-    drawn = fm.ExpectedGradCAM(whole.model, relu=False, gradient=fm.Expected(samples=whole.prior_samples))
+    drawn = fm.ExpectedFusedCAM(whole.model, relu=False, gradient=fm.Expected(samples=whole.prior_samples))
     yield "the prior's samples drawn at random", replace(whole, prior=drawn), nullcontext()
     yield "the prior alone", replace(whole, iterations=1, step=1e-6), nullcontext()
     yield "deletion alone", OneCurve(**settings), nullcontext()

@@ -70,7 +70,7 @@ def main() -> None:
     shared = {"chunk_size": options.chunk, "autocast": autocast(options), "seed": options.seed}
     methods = {
         "rank descent": fm.RankDescent(bench.model, **shared),
-        "Expected Grad-CAM": fm.ExpectedGradCAM(bench.model, **shared),
+        "Expected Fused CAM": fm.ExpectedFusedCAM(bench.model, **shared),
         "I-GOS": fm.IGOS(bench.model, **shared),
     }
     reference: list[float] | None = None

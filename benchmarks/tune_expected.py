@@ -1,4 +1,4 @@
-"""The choice of the defaults of Expected Grad-CAM: one setting after the other is changed.
+"""The choice of the defaults of Expected Fused CAM: one setting after the other is changed.
 
     python benchmarks/tune_expected.py --photos ../shared/photos --count 16 --autocast bfloat16
 
@@ -32,7 +32,7 @@ COMPLEX = 8
 Settings = Mapping[str, Any]
 
 
-def turned(default: fm.ExpectedGradCAM, bench: Bench) -> dict[str, dict[str, Settings]]:
+def turned(default: fm.ExpectedFusedCAM, bench: Bench) -> dict[str, dict[str, Settings]]:
     """For each setting its values, and the arguments of the explainer that they change."""
     gradient = default.gradient
     assert isinstance(gradient, Expected)
@@ -87,7 +87,7 @@ def main() -> None:
     options: argparse.Namespace = parser.parse_args()
     bench = Bench.open(options)
     shared: dict[str, Any] = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
-    default = fm.ExpectedGradCAM(bench.model, **shared)
+    default = fm.ExpectedFusedCAM(bench.model, **shared)
     measure(bench, "default", default, [RESOLUTION])
     ours = [row.difference for photo in bench.photos if (row := bench.results.get(photo, "default", RESOLUTION))]
     for setting, values in turned(default, bench).items():
@@ -96,14 +96,14 @@ def main() -> None:
         lines = []
         for value, change in values.items():
             name = f"{setting}: {value}"
-            measure(bench, name, fm.ExpectedGradCAM(bench.model, **shared, **change), [RESOLUTION])
+            measure(bench, name, fm.ExpectedFusedCAM(bench.model, **shared, **change), [RESOLUTION])
             rows = [row for photo in bench.photos if (row := bench.results.get(photo, name, RESOLUTION))]
             found = [row.difference for row in rows]
             areas = [with_error([getattr(row, curve) for row in rows]) for curve in ("deletion", "insertion")]
-            maps = fm.ExpectedGradCAM(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
+            maps = fm.ExpectedFusedCAM(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
             shapes = [f"{float(measured(maps).mean()):.3f}" for measured in (gini, entropy)]
             lines.append([value, *areas, with_error(found), difference(found, ours), *shapes])
-        print(f"\nExpected Grad-CAM, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
+        print(f"\nExpected Fused CAM, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
         header = [setting, "deletion", "insertion", "ins - del", "to the default", "Gini", "entropy"]
         print(table(header, lines), flush=True)
 

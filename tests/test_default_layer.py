@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from faithmap.layers import find_layers, target_layers
 from faithmap.layout import Layout
-from faithmap.methods.cams.cam import ExpectedGradCAM, GradCAM
+from faithmap.methods.cams import ExpectedFusedCAM, GradCAM
 from faithmap.model import undisturbed
 from faithmap.warning_types import TargetLayerWarning
 
@@ -144,7 +144,7 @@ def test_tokens_come_first_in_torchs_own_encoder() -> None:
     alone = GradCAM(model, relu=False)(image[1:], 1)
     assert together.resolution == (5, 7)
     assert torch.allclose(together.heatmap[1], alone.heatmap[0], atol=1e-5 * float(alone.heatmap.abs().max()))
-    assert ExpectedGradCAM(model)(image[:1], 1).resolution == (5, 7)
+    assert ExpectedFusedCAM(model)(image[:1], 1).resolution == (5, 7)
     assert landed(model, "encoder.layers.0", (40, 56), 16, 40, 8) == (2, 5)
 
 

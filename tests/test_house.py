@@ -18,8 +18,8 @@ PUBLIC = """
 CentredGaussian Edges RandomMap ContrastiveExcitationBackprop ExcitationBackprop ExpectedGradients
 Gradient GradientTimesInput IntegratedGradients SmoothGrad VarGrad
 ExtremalPerturbation IGOSPlus IGOSPlusPlus Occlusion RISE
-CAM AblationCAM EigenCAM EvenBlurs Expected ExpectedGradCAM GradCAM GradCAMPlusPlus HiResCAM ImageSet
-Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise
+CAM AblationCAM EigenCAM EvenBlurs Expected ExpectedFusedCAM ExpectedGradCAM FusedCAM GradCAM
+GradCAMPlusPlus HiResCAM ImageSet Integrated IntegratedGradCAM LayerCAM Mixture Plain RandomBlurs RandomConstants RandomNoise
 ScoreCAM Smooth SmoothGradCAM SmoothGradCAMPlusPlus TokenGrid XGradCAM channels_first
 BinaryTarget DetectionTarget ImageTarget MultiLabelTarget RegressionTarget SegmentationTarget
 BASELINES BaselineWarning Blur Classifier CompletenessWarning Constant Curve DeletionInsertion

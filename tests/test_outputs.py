@@ -24,7 +24,7 @@ METHODS: dict[str, Callable[..., fm.Explainer]] = {
     "rank descent": lambda model: fm.RankDescent(model, resolution=4, iterations=2),
     "occlusion": lambda model: fm.Occlusion(model, patch=8, stride=8),
     "integrated gradients": lambda model: fm.IntegratedGradients(model, samples=4),
-    "expected grad-cam": lambda model: fm.ExpectedGradCAM(model, gradient=fm.Expected(samples=4)),
+    "expected grad-cam": lambda model: fm.ExpectedFusedCAM(model, gradient=fm.Expected(samples=4)),
 }
 BY_RULES: dict[str, Callable[..., fm.Explainer]] = {
     "deeplift": lambda model: fm.DeepLIFT(model, score="probability"),

@@ -23,7 +23,7 @@ from faithmap.studies.settings import ExplainSettings
 
 def test_the_parser_reads_the_settings_back() -> None:
     given = ExplainSettings(
-        model="timm/x", method="expected_gradcam", target="3", target_layer="a.b", samples=7, baseline="grey", score="logit"
+        model="timm/x", method="expected_fusedcam", target="3", target_layer="a.b", samples=7, baseline="grey", score="logit"
     )
     line = command("explain", Upload("-odd 'name'.png", b""), given)
     _, bound, _ = make_app().parse_args(shlex.split(line.replace("-odd", "./-odd"))[1:])

@@ -99,8 +99,8 @@ def test_settings_become_arguments_of_the_method() -> None:
     )
     assert isinstance(igos, fm.IGOS)
     assert (igos.step, igos.baseline) == (fm.Nesterov(), fm.Blur(sigma=3.0))
-    expected = make_explainer(model, "expected_gradcam", {"samples": 3, "scales": 1})
-    assert isinstance(expected, fm.ExpectedGradCAM)
+    expected = make_explainer(model, "expected_fusedcam", {"samples": 3, "scales": 1})
+    assert isinstance(expected, fm.ExpectedFusedCAM)
     assert isinstance(expected.gradient, fm.Expected)
     assert (expected.gradient.samples, expected.scales) == (3, 1)
     refused: list[tuple[dict[str, Any], str]] = [

@@ -77,7 +77,7 @@ def complaint(bench: Bench, **parts: str) -> str:
         ("occlusion", "patch = 4, baseline = 'purple'", "baseline", "purple"),
         ("gradcam", "target_layer = 'layer9'", "target_layer", "layer9"),
         ("gradcam", "placement = 'tile'", "placement", "tile"),
-        ("expected_gradcam", "samples = 'many'", "samples", "is 'many'; give a whole number"),
+        ("expected_fusedcam", "samples = 'many'", "samples", "is 'many'; give a whole number"),
         ("gradcam", "samples = 4", "samples", "gradcam has no setting 'samples'"),
         ("rank_descent", "resolution = 4, step = -1.0", "step", "step"),
         ("rank_descent", "resolution = 4, prior = 'gradcamm'", "prior", "gradcamm"),

@@ -25,7 +25,7 @@ def test_methods_are_listed_with_passes_source_and_other_names(faith: Callable[.
         assert line.endswith(method.summary + "".join(f"; also {other}" for other in method.also))
 
 
-@pytest.mark.parametrize("name", ["igos", "expected_gradcam", "lime"])
+@pytest.mark.parametrize("name", ["igos", "expected_fusedcam", "lime"])
 def test_a_method_is_shown_with_all_its_settings(faith: Callable[..., Any], name: str) -> None:
     if "captum" in METHODS[name].needs:
         pytest.importorskip("captum")

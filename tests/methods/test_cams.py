@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ from faithmap.methods.cams.cam import (
     XGradCAM,
 )
 from faithmap.methods.cams.estimators import Difference, Estimator, Expected, Integrated, Plain, Smooth
+from faithmap.methods.cams.fused import ExpectedFusedCAM, FusedCAM
 from faithmap.methods.cams.weightings import WEIGHTINGS, WeightingName
 from faithmap.methods.references import RandomConstants, RandomNoise
 from faithmap.methods.sampling import Quadrature, quadrature
+from faithmap.warning_types import EmptyHeatmapWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore::faithmap.LowConfidenceWarning")
 
@@ -39,6 +42,8 @@ NAMED = [
     SmoothGradCAMPlusPlus,
     IntegratedGradCAM,
     ExpectedGradCAM,
+    FusedCAM,
+    ExpectedFusedCAM,
 ]
 ESTIMATORS = {
     "plain": Plain(),
@@ -165,6 +170,55 @@ def test_contributions_are_channel_weights(quadratic: Quadratic, pictures: Tenso
     assert sorted(position.tolist())[:5] == [0] * 5
 
 
+def test_expected_grad_cam_is_grad_cam_with_complete_contributions(quadratic: Quadratic, pictures: Tensor) -> None:
+    """y = sum_k c_k |A_k|^2: from black, channel k contributes c_k |A_k|^2, whose mean over the cells is its weight."""
+    default = ExpectedGradCAM(quadratic).gradient
+    assert isinstance(default, Expected)
+    silent = replace(default, references="black", noise_std=0.0)
+    explanation = ExpectedGradCAM(quadratic, target_layer="layer", gradient=silent)(pictures, 0)
+    a, c = 2 * pictures, torch.tensor([1.0, 2.0]).view(2, 1, 1)
+    weights = (c * a.square()).mean(dim=(2, 3), keepdim=True)
+    assert torch.allclose(explanation.heatmap, (weights * a).sum(dim=1))
+    assert all(d["completeness_gap"] < 1e-6 for d in explanation.diagnostics)
+
+
+class Saturated(nn.Module):
+    """The score is 1 as soon as either of two channels has a mean of 0.2: both together change nothing any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.layer(x * 1).mean(dim=(2, 3)) / 0.2
+        score = a.sum(dim=1).clamp(max=1)
+        return torch.stack([score, -score], dim=1)
+
+
+def test_the_expected_gradient_sees_what_is_saturated_at_the_image() -> None:
+    """Two features, top left and bottom right; the gradient at the image is 0, and so is Grad-CAM's map."""
+    image = torch.zeros(1, 2, 4, 4)
+    image[0, 0, :2, :2], image[0, 1, 2:, 2:] = 0.9, 0.8
+    model = Saturated()
+    with pytest.warns(EmptyHeatmapWarning):
+        assert GradCAM(model, target_layer="layer")(image, 0).heatmap.eq(0).all()
+    heatmap = ExpectedGradCAM(model, target_layer="layer", seed=1)(image, 0, baseline="black").heatmap[0]
+    assert heatmap[:2, :2].gt(0.01).all()
+    assert heatmap[2:, 2:].gt(0.01).all()
+    assert heatmap[:2, 2:].eq(0).all()
+
+
+def test_fused_cam_is_the_mean_of_hires_cams_of_the_probability(small_net: SmallNet, images: Tensor) -> None:
+    """Each divided by its largest value, its cells on equal parts of the image; with plain or expected gradients."""
+    settings: dict[str, Any] = {"target_layer": ["conv1", "conv2"], "placement": "tiles", "score": "probability", "relu": False}
+    fused = FusedCAM(small_net, target_layer=settings["target_layer"], relu=False)(images, 1)
+    assert torch.equal(fused.heatmap, HiResCAM(small_net, **settings)(images, 1).heatmap)
+    gradient = Expected(samples=4)
+    expected = ExpectedFusedCAM(small_net, target_layer=settings["target_layer"], relu=False, gradient=gradient)(images, 1)
+    assert torch.equal(expected.heatmap, HiResCAM(small_net, gradient=gradient, **settings)(images, 1).heatmap)
+    assert not torch.equal(expected.heatmap, fused.heatmap)
+
+
 def test_expected_with_one_reference_and_dense_positions_is_integrated(small_net: SmallNet, images: Tensor) -> None:
     expected = Expected(samples=600, paths=1, references="grey", noise_std=0.0, difference="path", pool="map", relu_each=True)
     integrated = Integrated(samples=600, baseline="grey", quadrature="midpoint")
@@ -204,8 +258,9 @@ def test_positions_are_stratified() -> None:
     assert all(paths.position[paths.path == p].diff().gt(0).all() for p in range(3))
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("name", "weighting"), [*product(ESTIMATORS, WEIGHTINGS), ("smooth", "least_infidelity"), ("expected", "least_infidelity")]
+)
 def test_batch_chunk_and_order_do_not_matter(name: str, weighting: WeightingName, small_net: SmallNet, images: Tensor) -> None:
     """Every weighting takes every estimator; an image's map is its own."""
     settings: dict[str, Any] = {"target_layer": "conv2", "weighting": weighting, "gradient": ESTIMATORS[name], "relu": False}

@@ -56,7 +56,7 @@ def test_estimated_passes_depend_on_the_settings(small_net: SmallNet, images: Te
     inner = fm.methods.gradients.IntegratedGradients(small_net, samples=5, completeness=False)
     cases = [
         (SmoothGrad(small_net, method=inner, samples=3), Passes(16, 15)),
-        (fm.ExpectedGradCAM(small_net, target_layer="conv2", gradient=fm.Expected(samples=6)), Passes(7, 6)),
+        (fm.ExpectedFusedCAM(small_net, target_layer="conv2", gradient=fm.Expected(samples=6)), Passes(7, 6)),
         (fm.IGOS(small_net, iterations=2, path_points=3, step=1.0), Passes(2 + 1 + 2 * (3 + 1), 6)),
         (CentredGaussian(small_net), Passes(1, 0)),
         (fm.ScoreCAM(small_net, target_layer=["conv1", "conv2"]), Passes(25, 0)),

@@ -177,7 +177,7 @@ def test_half_precision_at_224_pixels_gives_the_map_of_single_precision(name: st
             assert len(heatmap.unique()) == 28 * 28
 
 
-@pytest.mark.parametrize("name", ["rank_descent", "smoothgrad", "expected_gradcam", "igos"])
+@pytest.mark.parametrize("name", ["rank_descent", "smoothgrad", "expected_fusedcam", "expected_gradcam", "igos"])
 @pytest.mark.filterwarnings("ignore::faithmap.FaithmapWarning")
 def test_noise_is_drawn_in_logical_order_whatever_the_layout(name: str) -> None:
     images = small_images()

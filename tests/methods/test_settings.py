@@ -268,7 +268,7 @@ def test_explainers_are_made_from_plain_settings() -> None:
     assert smooth.settings["method"]["name"] == "GradientTimesInput"
     descent = explainer_from("rank_descent", model, {"prior": {"kind": "gradcam", "relu": False}})
     assert descent.settings["prior"] == "GradCAM"
-    assert explainer_from("rank_descent", model, {"prior": "expected_gradcam"}).settings["prior"] == "expected_gradcam"
+    assert explainer_from("rank_descent", model, {"prior": "expected_fusedcam"}).settings["prior"] == "expected_fusedcam"
 
 
 @pytest.mark.parametrize(

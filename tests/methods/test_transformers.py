@@ -90,7 +90,7 @@ METHODS: dict[str, Callable[..., fm.Explainer]] = {
     "hirescam": fm.HiResCAM,
     "layercam": fm.LayerCAM,
     "xgradcam": fm.XGradCAM,
-    "expected_gradcam": lambda model, **k: fm.ExpectedGradCAM(model, gradient=fm.Expected(samples=4), **k),
+    "expected_fusedcam": lambda model, **k: fm.ExpectedFusedCAM(model, gradient=fm.Expected(samples=4), **k),
     "integrated_gradcam": lambda model, **k: fm.IntegratedGradCAM(model, gradient=fm.Integrated(samples=4), **k),
     "scorecam": fm.ScoreCAM,
     "ablationcam": fm.AblationCAM,

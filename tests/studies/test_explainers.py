@@ -49,7 +49,7 @@ def test_the_defaults_are_those_of_the_methods() -> None:
 @pytest.mark.parametrize(
     ("arguments", "settings"),
     [
-        (("expected_gradcam", "--samples", 3, "--baseline", "black"), {"samples": 3, "references": "black"}),
+        (("expected_fusedcam", "--samples", 3, "--baseline", "black"), {"samples": 3, "references": "black"}),
         (("integrated_gradcam", "--baseline", "grey"), {"samples": 24, "baseline": "grey"}),
         (("smooth_gradcam", "--samples", 3), {"samples": 3, "noise_std": 0.1}),
         (("smooth_gradcam", "--set", "samples=3", "--set", "gradient.noise_std=0.2"), {"samples": 3, "noise_std": 0.2}),

@@ -159,7 +159,7 @@ def test_json_several_photographs_and_a_bad_one(faith: Cli, photo: WriteImage, t
 def test_neighbours_and_order_do_not_matter(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     photo("dog.png", seed=1)
-    options = ("--method", "expected_gradcam", "--radius", "64/255")
+    options = ("--method", "expected_fusedcam", "--radius", "64/255")
     faith("adversarial", "cat.png", "dog.png", *options)
     together = record_of(tmp_path)
     faith("adversarial", "dog.png", "cat.png", "--overwrite", *options)
@@ -168,7 +168,7 @@ def test_neighbours_and_order_do_not_matter(faith: Cli, photo: WriteImage, tmp_p
     assert together == alone
     model = faithmap.load("the tiny one")
     maps = [
-        faithmap.ExpectedGradCAM(model)(model.read(tmp_path / "cat.png"), generator=faithmap.image_generators(0, [index]))
+        faithmap.ExpectedFusedCAM(model)(model.read(tmp_path / "cat.png"), generator=faithmap.image_generators(0, [index]))
         for index in (alone["seed"]["image"], 0)
     ]
     saved = np.load(tmp_path / "faithmap-adversarial" / "cat" / "clean_heatmap.npy")

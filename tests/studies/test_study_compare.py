@@ -16,7 +16,7 @@ import faithmap
 
 pytestmark = pytest.mark.usefixtures("loads")
 
-QUICK = ("--resolution", 6, "--methods", "gradcam,expected_gradcam,mask")
+QUICK = ("--resolution", 6, "--methods", "gradcam,expected_fusedcam,mask")
 
 
 def test_methods_are_scored_at_one_resolution_beside_a_random_map(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_methods_are_scored_at_one_resolution_beside_a_random_map(faith: Cli, ph
         picture.load()
     record = record_in(folder)
     assert record["schema"] == "faithmap.comparison/1"
-    assert list(record["methods"]) == ["gradcam", "expected_gradcam", "mask", "random"]
+    assert list(record["methods"]) == ["gradcam", "expected_fusedcam", "mask", "random"]
     assert record["methods"]["mask"]["resolution"] == [6, 6]
     assert record["protocol"]["resolution"] == [6, 6]
     model = faithmap.load("the tiny one")
@@ -56,7 +56,7 @@ def test_json(faith: Cli, photo: WriteImage) -> None:
     photo("cat.png")
     run = faith("compare", "cat.png", "--json", *QUICK)
     (image,) = json.loads(run.out)["images"]
-    assert set(image["methods"]) == {"gradcam", "expected_gradcam", "mask", "random"}
+    assert set(image["methods"]) == {"gradcam", "expected_fusedcam", "mask", "random"}
 
 
 def test_a_method_by_two_of_its_names_is_compared_once(faith: Cli, photo: WriteImage) -> None:

@@ -49,7 +49,7 @@ def test_json(faith: Cli, photo: WriteImage) -> None:
 
 
 class Deep(nn.Module):
-    """Two resolutions, of which Expected Grad-CAM would look at both by itself."""
+    """Two resolutions."""
 
     def __init__(self) -> None:
         super().__init__()

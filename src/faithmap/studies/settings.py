@@ -68,7 +68,7 @@ class ExplainSettings(StudySettings):
             rise, whose default is 4000, for a ResNet 8000.
         masker: for learned_mask, a file that "faithmap train-masker" wrote for this model.
         baseline: what the method replaces removed pixels with, or where its paths start.
-        score: what the method explains about the class. The default of igos, mask and expected_gradcam is the probability,
+        score: what the method explains about the class. The default of igos, mask and expected_fusedcam is the probability,
             that of the other class activation maps the logit.
         protocol: protocol for deletion and insertion.
         animation: format of the animation of deletion and insertion.
@@ -99,7 +99,7 @@ class CompareSettings(StudySettings):
             resolution is a setting.
     """
 
-    methods: tuple[str, ...] = ("rank_descent", "igos", "expected_gradcam", "gradcam")
+    methods: tuple[str, ...] = ("rank_descent", "igos", "expected_fusedcam", "gradcam")
     out: Path = Path("faithmap-comparison")
     resolution: int = 28
 

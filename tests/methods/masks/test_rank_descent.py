@@ -10,7 +10,7 @@ import torch
 from oracles import Patch, SmallNet
 from torch import Tensor, nn
 
-from faithmap import EvenBlurs, Expected, ExpectedGradCAM, Gradient, deletion_insertion, image_generators
+from faithmap import EvenBlurs, Expected, ExpectedFusedCAM, Gradient, deletion_insertion, image_generators
 from faithmap.methods.masks.rank_descent import RankDescent, blurred, normalised, ranks
 from faithmap.methods.references import GOLDEN
 from faithmap.probe import MaskProbe
@@ -60,8 +60,8 @@ def test_the_descent_is_its_recurrence_written_out(small_net: SmallNet, images: 
     assert torch.allclose(found, mean, atol=1e-9)
 
 
-@pytest.mark.parametrize("prior", ["expected_gradcam", None])
-def test_the_cells_that_the_model_sees_rank_first(prior: Literal["expected_gradcam"] | None) -> None:
+@pytest.mark.parametrize("prior", ["expected_fusedcam", None])
+def test_the_cells_that_the_model_sees_rank_first(prior: Literal["expected_fusedcam"] | None) -> None:
     model, image = Patch(slice(8, 16), slice(16, 24)), torch.full((1, 3, 32, 32), 0.9)
     explanation = RankDescent(model, resolution=8, baseline="black", prior=prior)(image, 0)
     cells = torch.zeros(8, 8, dtype=torch.bool)
@@ -105,9 +105,9 @@ def test_the_descent_starts_from_the_ranks_of_the_prior(small_net: SmallNet, ima
     assert (explanation.diagnostics[0]["forward_passes"], explanation.diagnostics[0]["backward_passes"]) == (6, 3)
     expected = RankDescent(small_net, resolution=4, iterations=1, prior_samples=3, step=1e-6)(images)
     even = Expected(samples=3, references=EvenBlurs(), jitter=False)
-    theirs = ExpectedGradCAM(small_net, relu=False, gradient=even)(images)
+    theirs = ExpectedFusedCAM(small_net, relu=False, gradient=even)(images)
     assert torch.allclose(expected.heatmap, ranks(theirs.at((4, 4))), atol=1e-4)
-    assert expected.diagnostics[0]["prior"] == "ExpectedGradCAM"
+    assert expected.diagnostics[0]["prior"] == "ExpectedFusedCAM"
     assert expected.diagnostics[0]["backward_passes"] == 5
 
 
@@ -214,7 +214,7 @@ def test_the_model_is_left_unchanged_also_by_a_failure(
         ({"iterations": 0}, "iterations is 0; give a whole number of at least 1"),
         ({"momentum": 1.0}, "momentum is 1.0; give a number of at least 0 and below 1"),
         ({"softness": 0.0}, "softness is 0.0; give a number above 0"),
-        ({"prior": "gradcam"}, "prior is 'gradcam'; give an Explainer, 'expected_gradcam', or None"),
+        ({"prior": "gradcam"}, "prior is 'gradcam'; give an Explainer, 'expected_fusedcam', or None"),
         ({"prior_samples": 0}, "prior_samples is 0; give a whole number of at least 1"),
     ],
 )

@@ -15,7 +15,7 @@ from faithmap.app.words import RefusedError
 from faithmap.app.work import MAX_METHODS, compare
 from faithmap.studies.settings import CompareSettings
 
-PROPOSED = ("rank_descent", "expected_gradcam", "gradcam", "integrated_gradients")
+PROPOSED = ("rank_descent", "expected_fusedcam", "gradcam", "integrated_gradients")
 """The methods that are chosen at first; slow ones are not among them."""
 
 

@@ -15,6 +15,7 @@ from faithmap.methods.cams.cam import (
     XGradCAM,
 )
 from faithmap.methods.cams.estimators import Estimator, Expected, Integrated, Plain, Smooth, Weighted, weighted
+from faithmap.methods.cams.fused import ExpectedFusedCAM, FusedCAM
 from faithmap.methods.cams.gradient_free import AblationCAM, EigenCAM, ScoreCAM
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
 from faithmap.methods.cams.weightings import Evidence
@@ -29,7 +30,9 @@ __all__ = [
     "EvenBlurs",
     "Evidence",
     "Expected",
+    "ExpectedFusedCAM",
     "ExpectedGradCAM",
+    "FusedCAM",
     "GradCAM",
     "GradCAMPlusPlus",
     "HiResCAM",

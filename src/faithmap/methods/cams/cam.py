@@ -33,7 +33,8 @@ from faithmap.methods.cams.estimators import (
     Weighted,
     weighted,
 )
-from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName
+from faithmap.methods.cams.least_infidelity import NEEDS_CHANGES, LeastInfidelity
+from faithmap.methods.cams.weightings import WEIGHTINGS, Evidence, Weighting, WeightingName, needs_changes
 from faithmap.methods.sampling import Stream
 from faithmap.probe import LayerProbe, Pass
 from faithmap.score import Score, ScoreKind, Target
@@ -148,7 +149,8 @@ class CAM(LayerExplainer):
     """Class activation map: one weighting of the channels with one estimator of their gradients.
 
     Args:
-        weighting: by name, or a callable of your own from :class:`~faithmap.methods.cams.weightings.Evidence` to weights.
+        weighting: by name, or a callable of your own from :class:`~faithmap.methods.cams.weightings.Evidence` to weights, or
+            :class:`~faithmap.methods.cams.least_infidelity.LeastInfidelity` with a ridge of your own.
         gradient: :class:`Plain`, :class:`Smooth`, :class:`Integrated` or :class:`Expected`, with their settings.
 
     >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
@@ -173,9 +175,17 @@ class CAM(LayerExplainer):
     def _check(self, size: tuple[int, int]) -> None:
         super()._check(size)
         self.gradient.check()
+        if needs_changes(self._weighting) and (self.gradient.is_plain or self.gradient.difference != "none"):
+            raise ValueError(NEEDS_CHANGES)
+
+    @property
+    def _weighting(self) -> Weighting:
+        if callable(self.weighting):
+            return self.weighting
+        return LeastInfidelity() if self.weighting == "least_infidelity" else WEIGHTINGS[self.weighting]
 
     def _explain(self, request: Request) -> RawHeatmap:
-        weighting = self.weighting if callable(self.weighting) else WEIGHTINGS[self.weighting]
+        weighting = self._weighting
         results: Pass = request.kept.results
         if self.gradient.is_plain:
             evidence = {name: Evidence(a, results.gradient[name]) for name, a in results.activation.items()}
@@ -202,8 +212,9 @@ class CAM(LayerExplainer):
         clean: CleanPass = request.kept
         images, activation = request.images[numbers], clean.results.at(numbers).activation
         drawn = [self._estimator(request, i).draw(request.images[i : i + 1], request.generators[i]) for i in numbers.tolist()]
-        expectation = Expectation(clean.probe, self.gradient, numbers, activation, Stream(images, drawn))
-        pools = [LayerPool(name, self.gradient, weighting, a) for name, a in activation.items()]
+        keep = needs_changes(weighting)
+        expectation = Expectation(clean.probe, self.gradient, numbers, activation, Stream(images, drawn), keep=keep)
+        pools = [LayerPool(name, self.gradient, weighting, a, request.clean[numbers]) for name, a in activation.items()]
         for terms in expectation.terms():
             for pool in pools:
                 pool.add(terms)
@@ -351,22 +362,27 @@ class IntegratedGradCAM(CAM):
 
 @dataclass(eq=False)
 class ExpectedGradCAM(CAM):
-    """Expected Grad-CAM: gradients expected over paths from many references (Buono et al. 2024), in the reading of `Expected`.
+    r"""Expected Grad-CAM: Grad-CAM with the gradient expected over paths from many references (Buono et al. 2024).
 
-    The defaults were chosen on photographs by ``benchmarks/tune_expected.py``: the last layers of three resolutions, since at
-    the last layer of most networks all estimators give the same gradient; each cell by its own gradient; the probability, whose
-    gradient is large where the score changes along the path; and cells centred on equal parts of the image.
+    .. math:: L = relu\Bigl(\sum_k w_k A^k\Bigr), \qquad w_k = \overline{E[g^k \Delta^k]}
+
+    with g the gradient at images :math:`z = x' + a (x - x') + e`, :math:`\Delta` the steps of the activation along the path
+    from a reference x' to the image, and the mean over the cells. All else is Grad-CAM's: the last layer, one weight for a
+    channel, the logit.
+
+    The authors published no code, and the text that we have no formulas. It says that the method "exclusively optimizes the
+    gradient computation", as "smoothed expectation of the perturbed integrated gradients", with "input kernel smoothing and
+    difference-from-reference comparisons". We read: the gradient that Grad-CAM averages over the cells is multiplied by the
+    difference from the reference (``pool="contribution"``); taken as steps along the paths (``difference="increment"``), the
+    contributions sum to the change of the score, and the gap is in the diagnostics; the kernel is Gaussian noise. References,
+    kernel, number of paths and samples are settings of `Expected`; docs/cams.md has what they change.
 
     >>> model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     >>> image = torch.tensor([[[[0.0, 0.4], [0.8, 0.4]], [[0.1, 0.1], [0.1, 0.1]]]])
-    >>> ExpectedGradCAM(model, score="logit")(image).heatmap
-    tensor([[[0.0000, 0.1000],
-             [0.2000, 0.1000]]])
+    >>> ExpectedGradCAM(model)(image, baseline="black").heatmap
+    tensor([[[0.0000, 0.0400],
+             [0.0800, 0.0400]]])
     """
 
     title: ClassVar[str] = "Expected Grad-CAM"
-    score: ScoreKind = "probability"
-    scales: Annotated[int, Ge(1)] = 3
-    placement: Placement = "tiles"
-    weighting: WeightingName | Weighting = "hires_cam"
-    gradient: Estimator = field(default_factory=Expected)
+    gradient: Estimator = field(default_factory=lambda: Expected(difference="increment", pool="contribution", noise_std=0.05))

@@ -53,7 +53,7 @@ from annotated_types import Ge, Unit
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from faithmap.methods.cams.weightings import FIRST_ORDER, Evidence, Weighting
+from faithmap.methods.cams.weightings import FIRST_ORDER, Evidence, Weighting, needs_changes
 from faithmap.methods.references import RandomBlurs, References, draw_references
 from faithmap.methods.sampling import Quadrature, Samples, Stream, noise_of_passes, quadrature
 from faithmap.methods.settings import check_settings, complete_docstring
@@ -228,7 +228,7 @@ class Expected(Estimator):
     Args:
         samples: passes; a is drawn once from each of as many equal parts of a path.
         references: D; a distribution, several images as a tensor, or a baseline.
-        paths: number of different references; None for one per sample.
+        paths: number of different references; None for one per sample, or with increments one for every four samples.
         noise_std: standard deviation sigma of the noise, in pixel values, at least 0.
         antithetic: every second pass has the noise of the one before with the other sign.
         jitter: draw a from each part; False takes the middle of each part.
@@ -256,7 +256,7 @@ class Expected(Estimator):
 
     def draw(self, image: Float[Tensor, "1 c h w"], generator: torch.Generator) -> Samples:
         """Positions dealt to the paths in turn. A difference adds each reference, increments the image too, without noise."""
-        paths = self.paths or self.samples
+        paths = self.paths or max(1, self.samples // (4 if self.difference == "increment" else 1))
         references = draw_references(self.references, image, paths, generator)
         jitter = uniform((self.samples,), generator).cpu() if self.jitter else 0.5
         position, path = (torch.arange(self.samples) + jitter) / self.samples, torch.arange(self.samples) % paths
@@ -281,12 +281,16 @@ class Terms:
         share: weight of each term in its image's mean.
         gradient: g of each term at each layer.
         difference: its factor Delta at each layer; empty where that is A(x).
+        activation: A(z) of each term at each layer; empty if it is not needed.
+        score: y(z) of each term.
     """
 
     blocks: list[tuple[int, slice]]
     share: Float[Tensor, " m"]
     gradient: Layers
     difference: Layers
+    activation: Layers
+    score: Float[Tensor, " m"]
 
 
 class Expectation:
@@ -304,6 +308,7 @@ class Expectation:
         numbers: of the images, among those of the probe.
         activation: A(x) at each layer.
         stream: the passes.
+        keep: whether terms have A(z).
 
     Attributes:
         start_score: mean score of each image's references, complete after the last term; 0 without differences.
@@ -311,9 +316,17 @@ class Expectation:
     """
 
     def __init__(
-        self, probe: LayerProbe, estimator: Estimator, numbers: Int[Tensor, " n"], activation: Layers, stream: Stream
+        self,
+        probe: LayerProbe,
+        estimator: Estimator,
+        numbers: Int[Tensor, " n"],
+        activation: Layers,
+        stream: Stream,
+        *,
+        keep: bool = False,
     ) -> None:
         self.probe, self.estimator, self.numbers, self.activation, self.stream = probe, estimator, numbers, activation, stream
+        self.keep = keep or estimator.difference != "none"
         self.start_score = torch.zeros(len(numbers), device=numbers.device)
         self.near_start = torch.zeros(len(numbers), device=numbers.device)
 
@@ -323,12 +336,12 @@ class Expectation:
         for passes in torch.arange(len(self.stream)).split(self.probe.chunk_size):
             index = self.stream.image[passes].to(self.numbers.device)
             z = self.stream.perturbed(passes)
-            results = self.probe.observe(z, self.numbers[index], keep=self.estimator.difference != "none")
+            results = self.probe.observe(z, self.numbers[index], keep=self.keep)
             near = torch.isin(passes, self.stream.nearest).nonzero().flatten()
             self.near_start[index[near.to(index.device)]] = results.score[near.to(index.device)].to(self.near_start)
             if self.estimator.difference == "none":
                 share = self.stream.share[passes].to(index.device)
-                yield Terms(blocks(self.stream.image[passes]), share, results.gradient, {})
+                yield Terms(blocks(self.stream.image[passes]), share, results.gradient, {}, results.activation, results.score)
                 continue
             window = _PassWindow.of(passes, results, earlier)
             self._add_start_scores(passes[self.stream.share[passes] == 0], window)
@@ -352,7 +365,8 @@ class Expectation:
             if self.estimator.difference == "reference":
                 end = {name: a[index] for name, a in self.activation.items()}
             difference = {name: a - start.activation[name] for name, a in end.items()}
-        return Terms(blocks(self.stream.image[passes]), self.stream.share[passes].to(index.device), gradient, difference)
+        share = self.stream.share[passes].to(index.device)
+        return Terms(blocks(self.stream.image[passes]), share, gradient, difference, current.activation, current.score)
 
     def _add_start_scores(self, passes: Int[Tensor, " k"], window: _PassWindow) -> None:
         """Add the scores of references to the mean of their image."""
@@ -407,12 +421,23 @@ class LayerPool:
         estimator: its ``pool`` and ``relu_each``.
         weighting: of the channels or cells.
         activation: A(x) of the images.
+        score: y(x) of the images.
     """
 
-    def __init__(self, name: str, estimator: Estimator, weighting: Weighting, activation: Float[Tensor, "n k h w"]) -> None:
-        self.name, self.estimator, self.weighting, self.activation = name, estimator, weighting, activation
-        self._powers = ("gradient",) if weighting in FIRST_ORDER else ("gradient", "square", "cube")
+    def __init__(
+        self,
+        name: str,
+        estimator: Estimator,
+        weighting: Weighting,
+        activation: Float[Tensor, "n k h w"],
+        score: Float[Tensor, " n"],
+    ) -> None:
+        self.name, self.estimator, self.weighting, self.activation, self.score = name, estimator, weighting, activation, score
+        self.needs_changes = needs_changes(weighting)
+        first_order = weighting in FIRST_ORDER or self.needs_changes
+        self._powers = ("gradient",) if first_order else ("gradient", "square", "cube")
         self._sums: dict[str, Tensor] = {}
+        self._changes: list[list[Tensor]] = [[] for _ in activation]
 
     def add(self, terms: Terms) -> None:
         """Add some terms to the sums."""
@@ -420,6 +445,8 @@ class LayerPool:
         if pool == "gradient":
             for power, name in enumerate(self._powers, start=1):
                 self._add(name, terms, g if power == 1 else g.pow(power))
+        if self.needs_changes:
+            self._add_changes(terms)
         if difference is None:  # the factor is A(x), the same for all terms
             return
         channel = (g * difference).sum(dim=(2, 3), keepdim=True)
@@ -440,7 +467,8 @@ class LayerPool:
             return Weighted(sums["map"], sums["channel"])
         if pool == "gradient":
             moments = [sums[name] for name in self._powers]
-            evidence = Evidence(sums.get("difference", self.activation), *moments)
+            changes = self._all_changes()
+            evidence = Evidence(sums.get("difference", self.activation), *moments, **changes)
         else:
             change = sums["difference"].sum(dim=(2, 3), keepdim=True)
             below = change if pool == "slope" else torch.full_like(change, self.activation[0, 0].numel())
@@ -451,6 +479,23 @@ class LayerPool:
     def contributions(self) -> Float[Tensor, " n"] | None:
         """The sum of all contributions; None without a difference."""
         return self._sums.get("contributions")
+
+    def _add_changes(self, terms: Terms) -> None:
+        """Keep the change of each channel, and of the score, of each pass."""
+        root = terms.share.to(terms.score).sqrt()
+        for image, block in terms.blocks:
+            channels = (self.activation[image] - terms.activation[self.name][block]).sum(dim=(2, 3))
+            change = (self.score[image] - terms.score[block]).to(channels)
+            self._changes[image].append(
+                root[block].to(channels).unsqueeze(1) * torch.cat([channels, change.unsqueeze(1)], dim=1)
+            )
+
+    def _all_changes(self) -> dict[str, Tensor]:
+        """The changes of all passes of each image, as `Evidence` has them."""
+        if not self.needs_changes:
+            return {}
+        changes = torch.stack([torch.cat(rows) for rows in self._changes])
+        return {"channel_changes": changes[:, :, :-1], "score_changes": changes[:, :, -1]}
 
     def _add(self, name: str, terms: Terms, values: Tensor) -> None:
         if name not in self._sums:

@@ -35,6 +35,8 @@ class Evidence:
         gradient: the gradient g, or its mean over many passes.
         mean_square: mean of the squares of g; None for one pass, where it is the square of g.
         mean_cube: mean of the cubes of g; None for one pass, where it is the cube of g.
+        channel_changes: D of each pass, times the root of its weight in the mean; None if the weighting does not need it.
+        score_changes: r of each pass, likewise.
 
     >>> import torch
     >>> Evidence(torch.ones(1, 1, 1, 2), gradient=torch.tensor([[[[2.0, 3.0]]]])).square
@@ -45,6 +47,8 @@ class Evidence:
     gradient: Float[Tensor, "n k h w"]
     mean_square: Float[Tensor, "n k h w"] | None = None
     mean_cube: Float[Tensor, "n k h w"] | None = None
+    channel_changes: Float[Tensor, "n s k"] | None = None
+    score_changes: Float[Tensor, "n s"] | None = None
 
     @property
     def square(self) -> Float[Tensor, "n k h w"]:
@@ -60,7 +64,10 @@ class Evidence:
 Weighting: TypeAlias = Callable[[Evidence], Float[Tensor, "n k #h #w"]]
 """From evidence to weights, one per channel (n, k, 1, 1) or one per cell."""
 
-WeightingName: TypeAlias = Literal["grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam", "element_wise"]
+WeightingName: TypeAlias = Literal[
+    "grad_cam", "grad_cam_plus_plus", "xgrad_cam", "layer_cam", "hires_cam", "element_wise", "least_infidelity"
+]
+"""Those below, and the one of :mod:`faithmap.methods.cams.least_infidelity`."""
 
 
 def grad_cam(evidence: Evidence) -> Float[Tensor, "n k 1 1"]:
@@ -119,3 +126,8 @@ WEIGHTINGS: Mapping[WeightingName, Weighting] = MappingProxyType(
 
 FIRST_ORDER: frozenset[Weighting] = frozenset({grad_cam, xgrad_cam, layer_cam, hires_cam, element_wise})
 """The weightings that need no powers of the gradient."""
+
+
+def needs_changes(weighting: Weighting) -> bool:
+    """Whether a weighting reads the changes of single passes, besides the gradients."""
+    return bool(getattr(weighting, "needs_changes", False))

@@ -1,4 +1,4 @@
-r"""Rank descent: optimises the ranking of cells for deletion and insertion, starting from an Expected Grad-CAM map.
+r"""Rank descent: optimises the ranking of cells for deletion and insertion, starting from an Expected Fused CAM map.
 
 Deletion and insertion depend only on the order of a heatmap's cells, so the objective here is the area under both curves. Let
 :math:`u_i` in [0, 1] be the rank of cell i, 1 for the highest, and
@@ -40,7 +40,7 @@ from torch import Tensor
 
 from faithmap.baselines import STILL_SCORES, Baseline, describe_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_resolution, rows_and_columns, warn_if_recognised
-from faithmap.methods.cams import Expected, ExpectedGradCAM
+from faithmap.methods.cams import Expected, ExpectedFusedCAM
 from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.probe import MaskProbe
@@ -62,9 +62,9 @@ class RankDescent(Explainer):
     Args:
         resolution: cells per side, or (rows, columns), from 1 to the image's own size.
         iterations: at least 1; each takes two forward and two backward passes, one of each for deletion and for insertion.
-        prior: the map that the descent starts from: Expected Grad-CAM, an explainer of your own, or None for a constant map. A
-            model without a layer that Expected Grad-CAM can use has no prior; the diagnostics give the reason.
-        prior_samples: number of samples of Expected Grad-CAM, from whose map the optimisation starts; at least 1.
+        prior: the map that the descent starts from: Expected Fused CAM, an explainer of your own, or None for a constant map. A
+            model without a layer that Expected Fused CAM can use has no prior; the diagnostics give the reason.
+        prior_samples: number of samples of Expected Fused CAM, from whose map the optimisation starts; at least 1.
         step: eta, in ranks, above 0; the prior's ranks go from 0 to 1. A larger step gives better areas; a smaller one keeps
             the map nearer to the prior's and more stable under noise in the image.
         momentum: momentum mu of the optimisation, at least 0 and below 1.
@@ -88,14 +88,14 @@ class RankDescent(Explainer):
     title: ClassVar[str] = "rank descent"
     resolution: int | tuple[int, int] = 28
     iterations: Annotated[int, Ge(1)] = 25
-    prior: Explainer | Literal["expected_gradcam"] | None = "expected_gradcam"
+    prior: Explainer | Literal["expected_fusedcam"] | None = "expected_fusedcam"
     prior_samples: Annotated[int, Ge(1)] = 10
     step: Annotated[float, Gt(0)] = 0.01
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.8
     softness: Annotated[float, Gt(0)] = 0.05
     smoothing: Annotated[float, Ge(0)] = 0.125
     baseline: Baseline = "blur"
-    _expected: ExpectedGradCAM | None = field(default=None, init=False, repr=False)
+    _expected: ExpectedFusedCAM | None = field(default=None, init=False, repr=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -138,11 +138,11 @@ class RankDescent(Explainer):
         return RawHeatmap(torch.cat(heatmaps), diagnostics)
 
     def _prior(self) -> Explainer | None:
-        """The explainer of the prior; Expected Grad-CAM is kept, since the search for its layers takes a pass."""
+        """The explainer of the prior; Expected Fused CAM is kept, since the search for its layers takes a pass."""
         if self.prior is None or isinstance(self.prior, Explainer):
             return self.prior
         if self._expected is None or self._expected.model is not self.model:
-            self._expected = ExpectedGradCAM(self.model, relu=False)
+            self._expected = ExpectedFusedCAM(self.model, relu=False)
         expected = self._expected
         expected.gradient = Expected(samples=self.prior_samples, references=EvenBlurs(), jitter=False)
         expected.score, expected.chunk_size, expected.autocast = self.score, self.chunk_size, self.autocast

@@ -170,7 +170,7 @@ def test_a_method_is_one_file_and_one_line(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
     done = subprocess.run([sys.executable, "-c", NEW_METHOD], capture_output=True, text=True, env=environment, check=True)
-    assert "contrastive_excitation_backprop, log_gradient, occlusion" in done.stdout
+    assert "contrastive_excitation_backprop, log_gradient, occlusion" in " ".join(done.stdout.replace("│", " ").split())
     assert "the gradient of log p\n" in done.stdout
     assert done.stdout.endswith("LogGradient\n")
 

@@ -156,6 +156,15 @@ def test_a_model_that_is_random_in_evaluation_mode_is_a_warning(images: Tensor) 
         fm.Gradient(Returning(net, lambda z: (torch.rand(1), z)[1]))(images)
 
 
+def test_what_a_model_returns_is_in_the_diagnostics_of_each_image_and_warned_of_once(
+    small_net: SmallNet, images: Tensor
+) -> None:
+    with pytest.warns(OutputsWarning) as caught:
+        explanation = fm.GradCAM(Returning(small_net, softmax))(images)
+    (message,) = [str(warning.message) for warning in caught if warning.category is OutputsWarning]
+    assert [image["warnings"][0] for image in explanation.diagnostics] == [message] * len(images)
+
+
 def test_a_warning_names_the_class_and_the_users_line(small_net: SmallNet, images: Tensor) -> None:
     model = fm.Classifier(small_net, labels=[f"kind {i}" for i in range(10)])
     for name, method in METHODS.items():

@@ -54,7 +54,7 @@ def derived(seed: int, key: int | str) -> int:
 
 
 process_state = threading.RLock()
-"""Held by the thread that changes state of the whole process: the global generators of torch and numpy, warning filters."""
+"""Held by the thread that draws from the global generators of torch and numpy, which the whole process shares."""
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -70,8 +71,12 @@ class TargetLayerWarning(FaithmapWarning):
 _NOT_THE_USERS = frozenset({"faithmap", "torch", "contextlib", "functools"})
 """The packages whose lines a warning does not name: the library, and decorators around its functions."""
 
+python_filters = threading.RLock()
+"""Held by the thread that changes Python's filters of warnings, as only other libraries need: all threads share them."""
+
 _NOWHERE: deque[str] = deque(maxlen=0)
 _recorded: ContextVar[list[str] | deque[str] | None] = ContextVar("recorded", default=None)
+_noted: ContextVar[list[str] | None] = ContextVar("noted", default=None)
 
 
 def warn(message: str, category: type[Warning]) -> None:
@@ -83,7 +88,9 @@ def warn(message: str, category: type[Warning]) -> None:
     >>> caught[0].category.__name__
     'EmptyHeatmapWarning'
     """
-    messages = _recorded.get()
+    noted, messages = _noted.get(), _recorded.get()
+    if noted is not None:
+        noted.append(message)
     if messages is not None:
         messages.append(message)
         return
@@ -131,6 +138,23 @@ def recorded() -> Iterator[list[str]]:
         yield messages
     finally:
         _recorded.reset(token)
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """Record this library's warnings of the block, in this thread, in a list; they are shown or suppressed all the same.
+
+    >>> with suppressed(), noted() as messages:
+    ...     warn("the map is empty", EmptyHeatmapWarning)
+    >>> messages
+    ['the map is empty']
+    """
+    messages: list[str] = []
+    token = _noted.set(messages)
+    try:
+        yield messages
+    finally:
+        _noted.reset(token)
 
 
 P = ParamSpec("P")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import pytest
 from bench.tiny_bench import Bench, rows, tiny_model
 from PIL import Image
 
-from faithmap.bench.dataset import DatasetIndex, DatasetItem, ShardedDataset, open_source
+from faithmap.bench.dataset import DatasetIndex, DatasetItem, ImageReader, ShardedDataset, open_source
 from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.plan import Tasks, Unit
@@ -201,3 +202,22 @@ def test_a_damaged_annotation_is_named(voc: Path) -> None:
     (voc / "Annotations" / "000001.xml").write_text("<annotation>")
     with pytest.raises(BenchError, match=r"000001\.xml"):
         listed(kind="voc", path=voc)
+
+
+def test_warnings_of_an_image_are_stored_with_it_and_pythons_filters_stay(tmp_path: Path) -> None:
+    """Two threads that read at once do not exchange them."""
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    for number in range(4):
+        frames[0].save(tmp_path / f"{number}.gif", save_all=True, append_images=frames[1:])
+        frames[0].save(tmp_path / f"{number}.png")
+    reader = ImageReader(open_source(DataSpec(kind="folder", path=tmp_path)), boxes=False)
+    initial = (list(warnings.filters), warnings.showwarning)
+    try:
+        items = [DatasetItem(number, f"{number}.{kind}", -1) for number in range(4) for kind in ("gif", "png")]
+        loaded = [future.result() for future in reader.start(items, tiny_model())]
+    finally:
+        reader.close()
+    assert [image.error for image in loaded] == [None] * 8
+    assert [len(image.warnings) for image in loaded] == [1, 0] * 4
+    assert loaded[0].warnings == ["has several frames, of which the first is read"]
+    assert (list(warnings.filters), warnings.showwarning) == initial

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cli_tools import Cli, Loads, WriteImage, inside, record_in
+from cli_tools import Cli, Loads, WriteImage, inside, record_in, tiny_model
 from numpy.typing import NDArray
 from PIL import Image
 from study_tools import replace_load
-from torch import Tensor
+from torch import Tensor, nn
 
 import faithmap
 from faithmap.methods.registry import METHODS
@@ -214,3 +214,35 @@ def test_only_one_batch_of_images_is_in_memory(faith: Cli, photo: WriteImage, mo
     faith("explain", ".", *QUICK)
     assert len(waiting) == 6
     assert max(waiting) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "folder"),
+    [
+        (("explain", *QUICK), "faithmap-results"),
+        (("compare", "--methods", "gradcam,edges", "--resolution", 7), "faithmap-comparison"),
+        (("saturation", "--methods", "gradcam", "--channels", 2), "faithmap-saturation"),
+        (("adversarial", "--method", "gradcam"), "faithmap-adversarial"),
+    ],
+)
+def test_what_the_model_returns_is_a_warning_in_the_record(
+    faith: Cli, photo: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...], folder: str
+) -> None:
+    """Not one on stderr that belongs to no image."""
+
+    def load(name: str, **more: Any) -> faithmap.Classifier:
+        del name, more
+        model = tiny_model()
+        model.module = nn.Sequential(model.module, nn.Softmax(dim=1))
+        return model
+
+    replace_load(monkeypatch, load)
+    for seed in range(2):
+        photo(f"{seed}.png", seed)
+    run = faith(*command, "0.png", "1.png")
+    assert run.code == 0, run.err
+    for number in range(2):
+        warned = [text for text in record_in(tmp_path / folder / str(number))["warnings"] if "returns probabilities" in text]
+        assert len(warned) == 1
+        assert run.err.count(f"warning: {number}.png: {warned[0]}") == 1
+    assert run.err.count("returns probabilities") == 2

@@ -29,12 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from faithmap.bench.spec import DataSpec
-import threading
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import field
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -42,6 +38,7 @@ from torch import Tensor
 
 from faithmap.data import read_image
 from faithmap.model import Classifier
+from faithmap.warning_types import recorded
 
 MAX_CSV_BYTES = 256 * 2**20
 
@@ -303,8 +300,6 @@ def _class_number(text: str | None) -> int | str | None:
 MAX_IMAGE_BYTES = 64 * 2**20
 READERS = max(1, min(4, os.cpu_count() or 1))
 
-_thread = threading.local()
-
 
 @dataclass
 class LoadedImage:
@@ -337,11 +332,12 @@ class LoadedImage:
 def load_image(item: DatasetItem, source: DatasetSource, model: Classifier, *, boxes: bool) -> LoadedImage:
     """Read and preprocess an image; if that fails, the result has an error."""
     loaded = LoadedImage(item)
-    _thread.warnings = loaded.warnings
     try:
         data = file_bytes(source.file(item), MAX_IMAGE_BYTES)
         loaded.sha256 = hashlib.sha256(data).hexdigest()
-        image = read_image(data, max_bytes=MAX_IMAGE_BYTES)
+        with recorded() as messages:
+            image = read_image(data, max_bytes=MAX_IMAGE_BYTES)
+        loaded.warnings += [message.removeprefix("image bytes: ") for message in messages]
         loaded.size = (image.shape[-2], image.shape[-1])
         loaded.objects = source.objects(item) if boxes else None
         loaded.image = model.preprocess(image)
@@ -350,25 +346,7 @@ def load_image(item: DatasetItem, source: DatasetSource, model: Classifier, *, b
     except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, OSError, ImportError) as error:
         text = str(error)
         loaded.error = item.path + text.removeprefix("image bytes") if text.startswith("image bytes") else text
-    finally:
-        _thread.warnings = None
     return loaded
-
-
-@contextmanager
-def image_warnings() -> Iterator[None]:
-    """Store warnings of :func:`load_image` with its image, in whichever thread; drop all others, which the rows have anyway."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-
-        def store(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-            del args, kwargs
-            stored = getattr(_thread, "warnings", None)
-            if stored is not None:
-                stored.append(str(message).removeprefix("image bytes: "))
-
-        warnings.showwarning = store
-        yield
 
 
 class ImageReader:

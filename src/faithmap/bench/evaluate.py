@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap import zoo
-from faithmap.bench.dataset import ImageReader, LoadedImage, grouped_by_shape, image_warnings, open_source
+from faithmap.bench.dataset import ImageReader, LoadedImage, grouped_by_shape, open_source
 from faithmap.bench.errors import BenchError, BenchSettingError
 from faithmap.bench.plan import PlannedMethod, Setup, Task, canonical
 from faithmap.bench.run_folder import ImageRow, encode
@@ -326,9 +326,8 @@ class BenchWorker:
         boxes = any(METRICS[metric.name].boxes for metric in self.setup.metrics)
         reader = ImageReader(open_source(self.setup.data), boxes=boxes)
         try:
-            with image_warnings():
-                for shard_tasks, images in self._read_ahead(tasks, reader):
-                    yield from self._evaluate_shard(shard_tasks, images)
+            for shard_tasks, images in self._read_ahead(tasks, reader):
+                yield from self._evaluate_shard(shard_tasks, images)
         finally:
             reader.close()
 
@@ -428,7 +427,8 @@ class ImageGroup:
     def of(cls, model: Classifier, images: Sequence[LoadedImage], chunk_size: int) -> ImageGroup:
         """Classify the images."""
         inputs = torch.cat([loaded.image for loaded in images if loaded.image is not None])
-        probabilities = class_probabilities(model, inputs, chunk_size).cpu()
+        with suppressed():  # the rows of its explanations have the warnings
+            probabilities = class_probabilities(model, inputs, chunk_size).cpu()
         return cls(images, inputs, probabilities)
 
     def single(self, i: int) -> ImageGroup:
@@ -495,7 +495,8 @@ class MethodRun:
     def _explain(self, group: ImageGroup) -> Explanation:
         seed = derived(self.setup.seed, self.planned.digest)
         generators = [torch.Generator(group.inputs.device).manual_seed(derived(seed, i.seed)) for i in group.images]
-        return self.explainer(group.inputs, self._target(group), generator=generators)
+        with suppressed():  # its warnings are in the rows
+            return self.explainer(group.inputs, self._target(group), generator=generators)
 
     def _target(self, group: ImageGroup) -> list[int]:
         """The class of the item, or the predicted class."""

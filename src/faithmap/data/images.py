@@ -5,7 +5,6 @@ import re
 import stat
 import string
 import struct
-import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 
 from faithmap.errors import one_line
+from faithmap.warning_types import python_filters, warn
 
 MAX_IMAGE_BYTES = 64 * 2**20
 """Default limit for the size of an image file."""
@@ -223,7 +223,6 @@ _READERS: dict[type[ImageFile], bytes] = {
     BmpImageFile: rb"BM",
     TiffImageFile: rb"II[*+]\0|MM\0[*+]",
 }
-_warning_filters = threading.Lock()
 
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -292,7 +291,7 @@ def read_image(
         _load(image)
         pixels = _to_tensor(image)
     if animated:
-        warnings.warn(one_line(f"{name}: has several frames, of which the first is read"), AnimationWarning, stacklevel=2)
+        warn(one_line(f"{name}: has several frames, of which the first is read"), AnimationWarning)
     return pixels
 
 
@@ -350,14 +349,11 @@ def _load(image: ImageFile) -> None:
 
 @contextmanager
 def _bomb_warnings_off(needed: bool) -> Iterator[None]:
-    """Suppress the warning of PIL's own pixel limit, which its readers of GIF and TIFF check.
-
-    Warning filters are global: the lock prevents threads of this module from restoring each other's.
-    """
+    """Suppress the warning of PIL's own pixel limit, which its readers of GIF and TIFF check."""
     if not needed:
         yield
         return
-    with _warning_filters, warnings.catch_warnings():
+    with python_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 

@@ -23,7 +23,7 @@ from faithmap.model import Classifier, check_images, undisturbed, working_images
 from faithmap.probe import InputProbe, clean_scores, recognised_baselines
 from faithmap.score import Score, ScoreKind, Target, probabilities_of, uninformed_probability
 from faithmap.seeds import Generators, resolve_generators
-from faithmap.warning_types import BaselineWarning, EmptyHeatmapWarning, LowConfidenceWarning, warn
+from faithmap.warning_types import BaselineWarning, EmptyHeatmapWarning, LowConfidenceWarning, noted, warn
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps, over all images."""
@@ -96,6 +96,17 @@ class Request:
             scores: of any images.
         """
         return scores if self.score.is_class_probability else None
+
+    def warn_of_all(self, message: str, category: type[Warning]) -> None:
+        """Warn the user once about all images, and record the message in the diagnostics of each.
+
+        Args:
+            message: about the model or the method.
+            category: class of the warning.
+        """
+        for messages in self.warnings:
+            messages.append(message)
+        warn(message, category)
 
     def warn(self, image: int, message: str, category: type[Warning]) -> None:
         """Warn the user about one image, and record the message in its diagnostics.
@@ -206,11 +217,13 @@ class Explainer(ABC):
         self.check(images)
         images = working_images(self.model, images)
         with undisturbed(self.model):
-            logits, score, clean, kept = self._clean(images, target)
+            with noted() as of_model:
+                logits, score, clean, kept = self._clean(images, target)
             generators = resolve_generators(generator, self.seed, len(images), images.device)
             uninformed = uninformed_probability(score, logits)
             probability = class_probability(score, logits)
             request = Request(images, score, clean, baseline, generators, progress or _silent, kept, uninformed, probability)
+            request.warnings = [list(of_model) for _ in images]
             warn_if_improbable(self.model, request, logits)
             result, settings = self._explain(request), self.settings
         warn_if_empty(request, result.heatmap)

@@ -292,5 +292,9 @@ def _warnings(check: AdversarialCheck, saved: ClassRecord, model: Classifier) ->
         yield f"the attack failed, the model predicts {predicted}; give a larger --radius or more --steps"
     elif saved.index != found:
         yield f"rounding to 8 bits undid the attack: the model predicts {saved.label} for adversarial.png"
-    for name, explanation in (("clean", check.clean), ("adversarial", check.adversarial)):
-        yield from (f"{name} image: {warning}" for warning in explanation.diagnostics[0].get("warnings", ()))
+    maps = {"clean": check.clean, "adversarial": check.adversarial}
+    warned = {name: explanation.diagnostics[0].get("warnings", ()) for name, explanation in maps.items()}
+    of_both = [warning for warning in warned["clean"] if warning in warned["adversarial"]]
+    yield from of_both
+    for name, messages in warned.items():
+        yield from (f"{name} image: {message}" for message in messages if message not in of_both)

@@ -6,7 +6,6 @@ An image file is read once (:class:`InputImage`), from the paths that a user giv
 from __future__ import annotations
 
 import hashlib
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -52,7 +51,7 @@ from faithmap.studies.result_record import (
     dependency_versions,
 )
 from faithmap.studies.settings import ExplainSettings, StudySettings, TrainMaskerSettings
-from faithmap.warning_types import suppressed
+from faithmap.warning_types import recorded, suppressed
 from faithmap.zoo import load
 
 EXPLAIN_SHARE = 0.85
@@ -171,8 +170,9 @@ class Study(ABC, Generic[SettingsT, ResultT]):
         return Explanation.from_array(noise, image.input_size, target=target, method="random")
 
     def probabilities(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """The probabilities of all classes, on the CPU."""
-        return class_probabilities(self.model, images, self.settings.chunk).cpu()
+        """The probabilities of all classes, on the CPU. Warnings are not raised; an explanation of the model has them, too."""
+        with suppressed():
+            return class_probabilities(self.model, images, self.settings.chunk).cpu()
 
 
 @dataclass
@@ -447,10 +447,9 @@ def input_from_bytes(job: ImageJob, data: bytes, model: Classifier) -> InputImag
 
 def _decode(file: Path, data: bytes) -> tuple[Float[Tensor, "1 3 H W"], list[str]]:
     """The image and the warnings about it. Messages name the file in place of "image bytes"."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with recorded() as messages:
         try:
             image = read_image(data, max_bytes=MAX_IMAGE_BYTES)
         except ImageError as error:
             raise ImageError(str(file) + str(error).removeprefix("image bytes")) from error
-    return image, [str(warning.message).removeprefix("image bytes: ") for warning in caught]
+    return image, [message.removeprefix("image bytes: ") for message in messages]

@@ -66,21 +66,23 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
         file, share = image.job.file.name, 1 / (1 + len(self.explainers))
         settings, features = self.settings, {}
         progress(0, f"following the path to {file}")
-        path = saturation(
-            self.model,
-            image.image,
-            self.target,
-            target_layer=settings.target_layer,
-            baseline=settings.baseline,
-            chunk_size=settings.chunk,
-        )
+        with recorded() as messages:
+            path = saturation(
+                self.model,
+                image.image,
+                self.target,
+                target_layer=settings.target_layer,
+                baseline=settings.baseline,
+                chunk_size=settings.chunk,
+            )
+        image = image.with_warnings(messages)
         for i, (name, explainer) in enumerate(self.explainers.items()):
             activity = f"explaining {file} by {explainer.title}"
             progress((1 + i) * share, activity)
             reported = MethodProgress(progress, activity, image, self.target, (1 + i) * share, share)
             explanation = self.explain(explainer, [image], self.target, reported)
-            top = top_features(self.model, image.image, explanation, settings.channels, chunk_size=settings.chunk)
             with recorded() as messages:
+                top = top_features(self.model, image.image, explanation, settings.channels, chunk_size=settings.chunk)
                 curves = deletion_insertion(self.model, image.image, top, chunk_size=settings.chunk)
             features[name], image = (top, curves), image.with_warnings(messages)
         return SaturationResult(image, path, features)

@@ -123,8 +123,7 @@ class LayerExplainer(Explainer):
         """One map out of those of all layers, with passes, and for each layer the channels that contribute the most."""
         context, probe, _ = request.kept
         if context.doubt is not None:
-            for image in range(len(request.images)):
-                request.warn(image, context.doubt, TargetLayerWarning)
+            request.warn_of_all(context.doubt, TargetLayerWarning)
         maps = {name: weighted.heatmap for name, weighted in found.items()}
         finest = max(maps, key=lambda name: maps[name][0].numel())
         heatmap = maps[finest] if len(maps) == 1 else fuse(maps, context.centres, finest)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.model import check_observable
 from faithmap.score import Score, ScoreKind, logits_of
-from faithmap.seeds import process_state, seeded
+from faithmap.seeds import seeded
+from faithmap.warning_types import python_filters
 
 POINTS = 64
 """Points between two outputs of a model at which the gradient of a score is averaged. They need no pass of the model."""
@@ -46,7 +47,7 @@ def silent() -> Iterator[None]:
 
     One thread at a time, because all threads of a process have the same filters of warnings.
     """
-    with process_state, warnings.catch_warnings():
+    with python_filters, warnings.catch_warnings():
         for words in ("Setting backward hooks on ReLU", "Setting forward, backward hooks and attributes"):
             warnings.filterwarnings("ignore", message=rf"\s*{re.escape(words)}")
         yield

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from faithmap.methods.base import Passes, warn_if_recognised
-from faithmap.methods.captum_methods.base import captum, drawing, silent
+from faithmap.methods.captum_methods.base import captum, drawing
 from faithmap.methods.gradients.gradient import Channels, GradientExplainer, ImageChunk
 from faithmap.methods.references import RandomBlurs, References, draw_references
 from faithmap.methods.sampling import farthest
@@ -93,7 +93,7 @@ class GradientSHAP(GradientExplainer):
         shap.gradient_func = gradients
         references = self._references(chunk, image)
         settings = {"n_samples": self.samples, "stdevs": float(self.noise_std), "return_convergence_delta": self.completeness}
-        with silent(), drawing(chunk.generators[image]):
+        with drawing(chunk.generators[image]):
             found = shap.attribute(x.detach().clone().requires_grad_(), references, **settings)
         attribution, delta = found if self.completeness else (found, x.new_zeros(1))
         attribution, gap = attribution.detach(), delta.detach().mean().reshape(1)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
-from faithmap.methods.captum_methods.base import captum, drawing, silent
+from faithmap.methods.captum_methods.base import captum, drawing
 from faithmap.model import normalised_zero
 from faithmap.probe import InputProbe
 
@@ -108,7 +108,7 @@ class Surrogate(Explainer):
             )
         solver = LeastSquares(self._penalty)
         library = self._library(scores, solver)
-        with silent(), drawing(request.generators[image]):
+        with drawing(request.generators[image]):
             library.attribute(
                 x,
                 baseline,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from faithmap.capture import Activate, Capture, CellTracker, Placement, probed, tiles
 from faithmap.default_layer import ChosenLayer, default_layer
 from faithmap.layout import COUNT, Observed
-from faithmap.model import check_observable, modules_of, plain_name, plain_names, undisturbed
+from faithmap.model import check_observable, module_named, modules_of, plain_names, undisturbed
 from faithmap.probe import LayerProbe, run_model
 from faithmap.score import Score, ScoreKind
 
@@ -83,11 +83,9 @@ def _chosen(model: nn.Module, target_layer: TargetLayer, image: Float[Tensor, "1
 
 
 def _by_name(name: str, names: Mapping[str, nn.Module], model: nn.Module) -> nn.Module:
-    """The module of that name, which counts from the innermost model, or the model itself, or another model around it."""
-    whole = dict(model.named_modules(remove_duplicate=False))
-    for known, key in ((names, name), (whole, name), (names, plain_name(name))):
-        if key and key in known:
-            return known[key]
+    module = module_named(model, name)
+    if module is not None:
+        return module
     near = difflib.get_close_matches(name, [known for known in names if known], n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "see model.named_modules()"
     raise ValueError(f"target_layer {name!r} is no module of the model; {hint}")

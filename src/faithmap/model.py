@@ -190,6 +190,20 @@ def plain_names(model: nn.Module) -> dict[str, nn.Module]:
     return dict(inner.named_modules(remove_duplicate=False))
 
 
+def module_named(model: nn.Module, name: str) -> nn.Module | None:
+    """The module of that name, which counts from the innermost model, or the model itself, or another model around it.
+
+    >>> model = nn.Sequential(nn.ReLU())
+    >>> module_named(nn.DataParallel(model), "0") is module_named(model, "module.0") is model[0]
+    True
+    """
+    names, whole = plain_names(model), dict(model.named_modules(remove_duplicate=False))
+    for known, key in ((names, name), (whole, name), (names, plain_name(name))):
+        if key and key in known:
+            return known[key]
+    return None
+
+
 def _plain(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 

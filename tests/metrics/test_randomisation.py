@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -250,6 +251,22 @@ def test_a_stage_is_a_layer_or_a_block_by_name_or_as_a_module(everything: Everyt
     checked, (_, state) = watching(explainer.model, images, layers=[explainer.model])
     assert checked.layers == ("the whole model",)
     assert len(changed(initial, state)) == len(initial) - 2
+
+
+def test_a_member_that_is_called_module_keeps_its_name(images: Tensor) -> None:
+    torch.manual_seed(0)
+    inside = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 4, 4)))
+    pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(OrderedDict(module=inside, conv=nn.Conv2d(4, 4, 1), pooling=pooling))
+    assert randomisation(Explains(model, brightness), images).layers == ("conv", "module.conv")
+    assert randomisation(Explains(Classifier(model), brightness), images).layers == ("conv", "module.conv")
+    for name, layer in {"conv": model.conv, "module.conv": inside.conv}.items():
+        initial = values(model)
+        checked, (_, state) = watching(model, images, layers=[name])
+        random = [key for key, value in state.items() if not torch.equal(value, initial[key])]
+        assert checked.layers == (name,)
+        assert random == [f"{name}.weight", f"{name}.bias"]
+        assert randomisation(Explains(model, brightness), images, layers=[layer]).layers == (name,)
 
 
 def test_the_target_is_resolved_once_by_the_trained_model(small_net: SmallNet, images: Tensor) -> None:

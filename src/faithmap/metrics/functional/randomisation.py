@@ -36,7 +36,7 @@ from faithmap.capture import uncompiled
 from faithmap.explanation import Explanation
 from faithmap.metrics.functional.agreement import resampled, spearman, ssim
 from faithmap.metrics.functional.curves import Progress, as_explanation
-from faithmap.model import check_images, exclusive, plain_name, undisturbed
+from faithmap.model import check_images, exclusive, module_named, plain_names, undisturbed
 from faithmap.probe import clean_scores
 from faithmap.score import Target
 from faithmap.seeds import derived, seeded
@@ -233,6 +233,9 @@ def _checked_model(explainer: ModelExplainer, images: Tensor, mode: str, draw: s
 Stage: TypeAlias = tuple[str, list[tuple[str, nn.Module]]]
 """A name, and the named layers that are randomised together."""
 
+WHOLE = "the whole model"
+"""Name of a stage in which all layers are randomised."""
+
 
 def _stages(model: nn.Module, ordered: dict[str, nn.Module], given: Sequence[str | nn.Module] | None) -> list[Stage]:
     """The layers that become random at each stage, from the output down."""
@@ -240,17 +243,17 @@ def _stages(model: nn.Module, ordered: dict[str, nn.Module], given: Sequence[str
         raise ValueError(f"{type(model).__name__} has no parameters; there is nothing to randomise")
     if given is None:
         return [(name, [(name, layer)]) for name, layer in ordered.items()]
-    names = {plain_name(name): module for name, module in model.named_modules(remove_duplicate=False)}
+    names = plain_names(model)
     stages: list[Stage] = []
     for entry in dict.fromkeys([given] if isinstance(given, (str, nn.Module)) else given):
-        module = names.get(plain_name(entry)) if isinstance(entry, str) else entry
+        module = module_named(model, entry) if isinstance(entry, str) else entry
         inside = {id(m) for m in module.modules()} if module is not None else set()
         members = [(name, layer) for name, layer in ordered.items() if id(layer) in inside]
         if not members:
             known = ", ".join(list(ordered)[:3])
             raise ValueError(f"layers names {entry!r}, which is no module of the model with parameters; its last are {known}")
-        name = entry if isinstance(entry, str) else next((n for n, m in names.items() if m is module), type(module).__name__)
-        stages.append((plain_name(name) or "the whole model", members))
+        own = [name for name, known in names.items() if known is module]
+        stages.append((str(entry) if entry in own else next(iter(own), "") or WHOLE, members))
     if not stages:
         raise ValueError("layers is empty; give modules or their names, or None for all")
     positions = {name: i for i, name in enumerate(ordered)}
@@ -288,11 +291,9 @@ class LayerOrder:
         for name, module in modules.items():
             times[name] = self._last.get(module, times.get(name.rpartition(".")[0], 0))
         ascending = sorted(modules, key=times.__getitem__)  # stable: a module stays behind its parent
-        layers: dict[str, nn.Module] = {}
-        for name in reversed(ascending):
-            if next(modules[name].parameters(recurse=False), None) is not None:
-                layers[name if plain_name(name) in layers else plain_name(name)] = modules[name]
-        return layers
+        inner = {module: name for name, module in reversed(plain_names(self.model).items())}
+        with_own = [name for name in reversed(ascending) if next(modules[name].parameters(recurse=False), None) is not None]
+        return {inner.get(modules[name], name): modules[name] for name in with_own}
 
     def _record(self, module: nn.Module, arguments: object) -> None:
         del arguments

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import product
 from typing import Any, cast
 
 import torch
@@ -28,8 +29,8 @@ from torch.nn import functional as F
 from faithmap.layers import LayerContext, target_layers
 from faithmap.model import undisturbed
 
-SQUARES = ((0.22, 0.7), (0.55, 0.25), (0.78, 0.5))
-"""Centres of the changed squares, down and across, as shares of the image."""
+SQUARES = tuple(product((0.125, 0.375, 0.625, 0.875), repeat=2))
+"""Centres of the changed squares, down and across, as shares of the image; they are spread evenly."""
 
 LARGE, SMALLER = 500, 224
 """A model for images of so many pixels on a side is made for smaller ones."""
@@ -239,7 +240,7 @@ LIBRARIES = (of_timm, of_torchvision, of_transformers, of_vit_pytorch, of_others
 
 
 def landed(model: nn.Module, context: LayerContext, size: tuple[int, int]) -> int:
-    """Number of the changed squares whose cell changes most."""
+    """Number of the changed squares whose cell changes most, relative to its mean change for all squares."""
     generator = torch.Generator().manual_seed(7)
     base = torch.rand(1, 3, *size, generator=generator)
     sides = [max(1, round(pixels / 7)) for pixels in size]
@@ -254,7 +255,7 @@ def landed(model: nn.Module, context: LayerContext, size: tuple[int, int]) -> in
         iter(probe.clean(_first_number, "logit", gradient=False)[2].activation.values())
     )
     change = (activation[1:] - activation[:1]).double().square().sum(dim=1).sqrt()
-    change = F.avg_pool2d(change / (change.mean(dim=0) + change.mean() / 10), 3, 1, 1, count_include_pad=False)
+    change = F.avg_pool2d(change / change.mean(dim=0).clamp_min(1e-30), 3, 1, 1, count_include_pad=False)
     rows, columns = change.shape[1:]
     hits = 0
     for place, values in zip(SQUARES, change, strict=True):

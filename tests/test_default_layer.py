@@ -318,6 +318,85 @@ def test_a_network_at_which_no_change_shows_is_explained_with_a_warning() -> Non
     assert "show at no layer" in str(context.doubt)
 
 
+class Mixing(nn.Module):
+    """Positions are mixed at random, as by attention with random weights; a library may name the result."""
+
+    def __init__(self, cells: int = 8) -> None:
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU())
+        self.mix = nn.Linear(cells * cells, cells * cells)
+        self.stage = nn.Conv2d(6, 6, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(self.patches(image).flatten(2)).unflatten(2, (8, 8))
+        return self.stage(mixed)  # type: ignore[no-any-return]
+
+
+class Classifying(nn.Module):
+    """A head on the base model."""
+
+    def __init__(self, base_model_prefix: str = "") -> None:
+        super().__init__()
+        self.base, self.head, self.base_model_prefix = Mixing(), nn.Linear(6, 3), base_model_prefix
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.base(image).relu().mean(dim=(2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("prefix", "info", "layer", "rule"),
+    [
+        ("", None, "base.patches", "the last layer whose positions follow the image"),
+        ("", [{"module": "patches"}, {"module": "stage"}], "base.stage", "the last entry of timm's feature_info"),
+        ("base", None, "base", "the last hidden state of a Transformers model"),
+        ("", [{"module": "patches"}], "base.patches", "the last layer whose positions follow the image"),
+        ("", [{"module": "no module"}], "base.patches", "the last layer whose positions follow the image"),
+    ],
+)
+def test_a_feature_map_that_a_library_names_is_explained_where_random_weights_hide_the_places(
+    prefix: str, info: Any, layer: str, rule: str
+) -> None:
+    torch.manual_seed(0)
+    model = Classifying(prefix)
+    model.base.feature_info = info
+    with undisturbed(model):
+        context = target_layers(model, None, None, torch.zeros(1, 3, 32, 32))
+    assert list(context.layers) == [layer]
+    assert context.found_by == rule
+    assert next(len(rows) for rows, _ in context.centres.values()) == 8
+    assert (context.doubt is not None and f"{layer!r}, which is explained because" in context.doubt) == ("follow" not in rule)
+
+
+def test_an_mlp_over_tokens_counts_as_attention() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.models.mlp_mixer.MlpMixer(num_classes=4, img_size=32, patch_size=4, embed_dim=16, num_blocks=2)
+    assert grids(model.eval(), (32, 32)) == {"blocks.1.norm1": (8, 8)}
+
+
+@pytest.mark.parametrize("family", ["swin_transformer", "swin_transformer_v2"])
+def test_the_output_of_attention_in_windows_is_refused(family: str) -> None:
+    """Its first dimension is that of the windows of all images."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    small = {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (1, 2), "num_heads": (1, 2), "num_classes": 4}
+    model = getattr(getattr(timm.models, family), "SwinTransformerV2" if "v2" in family else "SwinTransformer")(**small)
+    with pytest.raises(
+        ValueError, match=r"'layers\.0\.blocks\.0\.attn' returns .* not one entry for each; give the block"
+    ) as caught:
+        GradCAM(model, target_layer="layers.0.blocks.0.attn")(torch.rand(1, 3, 32, 32))
+    assert "\n" not in str(caught.value)
+
+
+def test_attention_that_puts_its_windows_together_is_a_map() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    sizes = {"depths": [1, 2], "num_heads": [1, 2], "window_size": [4, 4], "patch_size": [4, 4], "embed_dim": 16}
+    model = torchvision.models.SwinTransformer(**sizes, num_classes=4).eval()
+    assert grids(model, (32, 32), "features.1.0.attn") == {"features.1.0.attn": (8, 8)}
+
+
 def test_a_member_that_is_called_module_keeps_its_name() -> None:
     class Members(nn.Module):
         def __init__(self) -> None:

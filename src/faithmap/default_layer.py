@@ -12,7 +12,11 @@ is the output of a module
 Attention matrices, auxiliary heads and text towers fall out by these, stems because they are not the last. Of the candidates,
 the last is chosen. If other paths lead around it, as around a part of a block, it is the last norm, or the last one that all
 paths pass, instead. One convention of the field overrules this: in blocks with attention, the norm before the attention of the
-last block is explained, as in ViT and Swin; where the norms are behind the attention, as in Swin V2, the last block itself.
+last block is explained, as in ViT and Swin; where the norms are behind the attention, as in Swin V2, the last block itself. An
+MLP over the tokens, as in MLP-Mixer, counts as attention.
+
+Random weights can hide the places from a layer on. If the model's library names a last feature map behind the chosen layer
+(:func:`named_feature_map`), this is explained, with a warning, and its shape tells its rows and columns.
 """
 
 from __future__ import annotations
@@ -37,6 +41,9 @@ from faithmap.score import tensor_in
 LAST = "the last layer whose positions follow the image"
 BEFORE_ATTENTION = "the norm before the last attention"
 BEHIND_ATTENTION = "the last block, which normalises behind its attention"
+BEFORE_TOKENS = "the norm before the last MLP over tokens"
+FEATURE_INFO = "the last entry of timm's feature_info"
+HIDDEN_STATE = "the last hidden state of a Transformers model"
 BY_SHAPE = "the last layer of the image's proportions; local changes did not show"
 
 
@@ -222,6 +229,9 @@ def default_layer(model: nn.Module, image: Float[Tensor, "1 c h w"], scales: int
     conventional = search.conventional()
     if conventional is not None and (conventional[1].cells == last[1].cells or search.in_one_block(conventional[0], last[0])):
         return [search.chosen(*conventional)], search.doubt(conventional[0])
+    named = search.named(last[0])
+    if named is not None:
+        return [search.chosen(*named)], search.not_seen(named[0], last[0])
     finer = search.finer(last, scales - 1) if search.whole(last[0]) else []
     return [search.chosen(*entry, LAST) for entry in (last, *finer)], search.doubt(last[0]) or search.unseen_behind(last[0])
 
@@ -270,13 +280,19 @@ class _Search:
         """The last output of the image's proportions, where no change shows in any; None if one shows, or there is none."""
         if any(self.observed.found(output) is not None for output in self.outputs):
             return None
-        height, width = self.observed.size
         for output in reversed(self.outputs):
-            layout = output.layout_by_shape
-            if layout is not None and layout.cells > 1 and (not self.graph.exists or self.graph.reaches(output)):
-                rows, columns = layout.grid
-                if 2 / 3 < (rows / columns) / (height / width) < 3 / 2:
-                    return output, layout
+            layout = output.layout_by_proportions(self.observed.size) if len(output.shape) == 4 else None
+            if layout is not None and (not self.graph.exists or self.graph.reaches(output)):
+                return output, layout
+        return None
+
+    def named(self, last: Output) -> tuple[Output, Layout, str] | None:
+        """The last feature map by the model's library, if it is behind the last candidate, since no change shows there."""
+        module, rule = named_feature_map(self.model) or (None, "")
+        for output in self.outputs[self.outputs.index(last) + 1 :]:
+            layout = output.layout_by_proportions(self.observed.size) if output.module is module and output.part == 0 else None
+            if layout is not None and self.layout(output) is None:
+                return (output, layout, rule) if not self.graph.exists or self.graph.depends(output, layout) else None
         return None
 
     def whole(self, output: Output) -> bool:
@@ -340,6 +356,14 @@ class _Search:
                 )
         return None
 
+    def not_seen(self, chosen: Output, last: Output) -> str:
+        """A warning that the chosen layer is known by its name alone."""
+        names = {module: name for name, module in self.model.named_modules()}
+        return (
+            f"local changes of noise do not show at {names[chosen.module]!r}, which is explained because the model's library "
+            f"names it; the last layer at which they show is {names[last.module]!r}; give target_layer to choose"
+        )
+
     def chosen(self, output: Output, layout: Layout, rule: str) -> ChosenLayer:
         """What is known of a candidate."""
         return ChosenLayer(output.module, output.part, layout, rule)
@@ -356,6 +380,26 @@ NO_LAYER = (
 )
 
 
+def named_feature_map(model: nn.Module) -> tuple[nn.Module, str] | None:
+    """The module whose first output is the last feature map by the model's library, and how it is named; None if it is not.
+
+    timm's models have a list ``feature_info``; the base model of a classifier of Transformers returns its last hidden state.
+
+    Args:
+        model: the model, or one around it.
+    """
+    for module in model.modules():
+        info = getattr(module, "feature_info", None)
+        if isinstance(info, list) and info and isinstance(info[-1], dict):
+            named = dict(module.named_modules()).get(info[-1].get("module", ""))
+            return None if named is None else (named, FEATURE_INFO)
+        prefix = getattr(module, "base_model_prefix", None)
+        base = getattr(module, prefix, None) if isinstance(prefix, str) and prefix else None
+        if isinstance(base, nn.Module):
+            return base, HIDDEN_STATE
+    return None
+
+
 def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower()
 
@@ -363,9 +407,11 @@ def _is_norm(module: nn.Module) -> bool:
 def _in_block(block: nn.Module, order: dict[nn.Module, int]) -> tuple[nn.Module, str] | None:
     """Of a block with attention and norms, by the order in which they run: the norm in front, else the block itself."""
     children = {name: child for name, child in block.named_children() if child in order}
-    attention = [order[child] for name, child in children.items() if "attn" in name or "attention" in name]
+    tokens = [order[child] for name, child in children.items() if name == "mlp_tokens"]
+    attention = tokens or [order[child] for name, child in children.items() if "attn" in name or "attention" in name]
     norms = [child for child in children.values() if type(child).__name__.endswith(("LayerNorm", "RMSNorm", "LayerNorm2d"))]
     if not attention or not norms or block not in order:
         return None
     first = min(norms, key=lambda norm: order[norm])
-    return (first, BEFORE_ATTENTION) if order[first] < min(attention) else (block, BEHIND_ATTENTION)
+    before = BEFORE_TOKENS if tokens else BEFORE_ATTENTION
+    return (first, before) if order[first] < min(attention) else (block, BEHIND_ATTENTION)

@@ -379,6 +379,18 @@ class Output:
     rectified: bool
     pooled: bool
 
+    def layout_by_proportions(self, size: tuple[int, int]) -> Layout | None:
+        """As by shape, or of tokens without others, if rows and columns have about the proportions of the image."""
+        layout = self.layout_by_shape
+        if len(self.shape) == 3 and self.changes:
+            rows = round((self.shape[1] * size[0] / size[1]) ** 0.5)
+            whole = rows > 0 and self.shape[1] % rows == 0
+            layout = Layout((0, 2, 1), (rows, self.shape[1] // rows)) if whole else None
+        if layout is None or layout.cells == 1:
+            return None
+        rows, columns = layout.grid
+        return layout if 2 / 3 < (rows / columns) / (size[0] / size[1]) < 3 / 2 else None
+
     @property
     def layout_by_shape(self) -> Layout | None:
         """(n, k, h, w), or (n, h, w, k) after a norm of the last dimension, for an output at which no change shows."""

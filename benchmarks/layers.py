@@ -1,8 +1,8 @@
 """The default target layer of many architectures with random weights: name, cells, and whether a change lands right.
 
-Three squares of a noise image are changed, one after the other, at other places than those by which the layer was found. The
-cell that changes most, relative to its mean change, has to be near the square: within one cell, and one more for each 14 cells
-of a side. A deep network with random weights, whose cells cover most of the image, can miss one of the three.
+Sixteen squares of a noise image are changed, one after the other, at other places than those by which the layer was found. The
+cell that changes most, relative to its mean change for all squares, has to be near the square: within one cell, and one more
+for each 14 cells of a side. By chance about a third of the squares of a 7 x 7 map are near.
 
     python benchmarks/layers.py [--only NAME] [--library timm]
 """

@@ -413,5 +413,5 @@ def _in_block(block: nn.Module, order: dict[nn.Module, int]) -> tuple[nn.Module,
     if not attention or not norms or block not in order:
         return None
     first = min(norms, key=lambda norm: order[norm])
-    before = BEFORE_TOKENS if tokens else BEFORE_ATTENTION
-    return (first, before) if order[first] < min(attention) else (block, BEHIND_ATTENTION)
+    rule = BEFORE_TOKENS if tokens else BEFORE_ATTENTION
+    return (first, rule) if order[first] < min(attention) else (block, BEHIND_ATTENTION)

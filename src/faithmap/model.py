@@ -10,13 +10,11 @@ from __future__ import annotations
 import difflib
 import math
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any, get_args
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from faithmap.baselines import Constant
 from faithmap.geometry import Geometry
+from faithmap.locks import locked
 from faithmap.score import OutputKind, at_least_single, logits_of
 
 
@@ -224,8 +223,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     >>> model.training, model.weight.requires_grad
     (True, True)
     """
-    with exclusive(model), ExitStack() as stack:
-        stack.enter_context(_evaluated(model))
+    modules = modules_of(model)
+    with locked(modules), ExitStack() as stack:
+        stack.enter_context(_evaluated(modules))
         stack.enter_context(_outside_autocast())
         if torch.is_inference_mode_enabled():
             stack.enter_context(torch.inference_mode(False))
@@ -234,8 +234,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluated(model: nn.Module) -> Iterator[None]:
-    modules = modules_of(model)
+def _evaluated(modules: Sequence[nn.Module]) -> Iterator[None]:
     training = [module for module in modules if getattr(module, "training", False)]  # a frozen TorchScript has no mode
     own = (parameter for module in modules for parameter in module._parameters.values() if parameter is not None)
     trained = [parameter for parameter in own if parameter.requires_grad]
@@ -252,29 +251,16 @@ def _evaluated(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad = True
 
 
-_lock_of_module: MutableMapping[nn.Module, threading.RLock] = WeakKeyDictionary()
-_choosing_locks = threading.Lock()
-
-
-def _locks(modules: Iterable[nn.Module]) -> list[threading.RLock]:
-    """The locks of these modules, in an order that is the same for all threads.
-
-    All modules of a model have the lock that the first call made. Only a model that shares modules with another has several.
-    """
-    new = threading.RLock()
-    with _choosing_locks:
-        return sorted({_lock_of_module.setdefault(module, new) for module in modules}, key=id)
-
-
 @contextmanager
 def exclusive(model: nn.Module) -> Iterator[None]:
     """One thread at a time inside the block of one model, or of models that share a module; others wait until the block ends.
 
-    A thread can enter the block of one model several times.
+    A thread can enter the block of one model several times, and the block of another model inside it.
+
+    Raises:
+        RuntimeError: if two threads would wait for each other (:func:`faithmap.locks.locked`).
     """
-    with ExitStack() as stack:
-        for lock in _locks(modules_of(model)):
-            stack.enter_context(lock)
+    with locked(modules_of(model)):
         yield
 
 

@@ -8,13 +8,14 @@ each draw, because numbers drawn by one call depend on how many are drawn.
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+from faithmap.locks import locked
 
 Generators: TypeAlias = torch.Generator | Sequence[torch.Generator] | None
 
@@ -53,10 +54,6 @@ def derived(seed: int, key: int | str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:8], "big", signed=True)
 
 
-process_state = threading.RLock()
-"""Held by the thread that draws from the global generators of torch and numpy, which the whole process shares."""
-
-
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators (CPU and CUDA device) inside the block; afterwards restore their state.
@@ -64,7 +61,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     One thread at a time, because all threads of a process draw from these generators.
     """
     accelerators = [device] if device.type == "cuda" else []
-    with process_state, torch.random.fork_rng(accelerators):
+    with locked(["the global generators of torch and numpy"]), torch.random.fork_rng(accelerators):
         torch.default_generator.manual_seed(seed)
         for accelerator in accelerators:
             with torch.cuda.device(accelerator):

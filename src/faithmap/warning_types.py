@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import sys
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
+
+from faithmap.locks import locked
 
 
 class FaithmapWarning(UserWarning):
@@ -71,9 +72,6 @@ class TargetLayerWarning(FaithmapWarning):
 _NOT_THE_USERS = frozenset({"faithmap", "torch", "contextlib", "functools"})
 """The packages whose lines a warning does not name: the library, and decorators around its functions."""
 
-python_filters = threading.RLock()
-"""Held by the thread that changes Python's filters of warnings, as only other libraries need: all threads share them."""
-
 _NOWHERE: deque[str] = deque(maxlen=0)
 _recorded: ContextVar[list[str] | deque[str] | None] = ContextVar("recorded", default=None)
 _noted: ContextVar[list[str] | None] = ContextVar("noted", default=None)
@@ -118,6 +116,16 @@ def is_suppressed() -> bool:
     True
     """
     return _recorded.get() is _NOWHERE
+
+
+@contextmanager
+def python_filters() -> Iterator[None]:
+    """Restore Python's filters of warnings after the block, in which they may be changed for other libraries.
+
+    All threads share the filters, so one thread at a time is in such a block.
+    """
+    with locked(["Python's filters of warnings"]), warnings.catch_warnings():
+        yield
 
 
 @contextmanager

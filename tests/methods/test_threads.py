@@ -7,8 +7,9 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
-from threading import Barrier
+from threading import Barrier, Thread
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +23,8 @@ import faithmap as fm
 from faithmap.capture import uncompiled
 from faithmap.methods.base import Explainer
 from faithmap.methods.registry import METHODS
+from faithmap.model import undisturbed
+from faithmap.seeds import seeded
 from faithmap.warning_types import suppressed, warn
 
 pytestmark = pytest.mark.sweep
@@ -120,6 +123,40 @@ def test_a_call_that_fails_lets_the_next_thread_in(untouched: Untouched) -> None
         return True
 
     assert at_once([failing, lambda: bool(explain(small_images(1), 0).heatmap.isfinite().all())], 2) == [True, True]
+
+
+Block = Callable[[], AbstractContextManager[object]]
+
+
+def models(count: int) -> list[Block]:
+    return [partial(undisturbed, TinyNet()) for _ in range(count)]
+
+
+@pytest.mark.parametrize("blocks", [models(2), models(3), [*models(1), partial(seeded, 0, torch.device("cpu"))]])
+def test_of_threads_that_would_wait_for_each_other_for_ever_one_is_refused(blocks: list[Block]) -> None:
+    """Each thread is in one block, and asks for the next one: the last to ask is refused, and the others continue."""
+    all_are_in_one, outcomes = Barrier(len(blocks), timeout=60), list[str]()
+
+    def nested(number: int) -> None:
+        with blocks[number]():
+            all_are_in_one.wait()
+            try:
+                with blocks[(number + 1) % len(blocks)]():
+                    outcomes.append("both")
+            except RuntimeError as refused:
+                outcomes.append(str(refused))
+
+    running = [Thread(target=nested, args=(number,), daemon=True) for number in range(len(blocks))]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in running)
+    assert outcomes.count("both") == len(blocks) - 1
+    assert "each needs a model that another one is using" in max(outcomes)
+    with ExitStack() as stack:  # nothing is left locked
+        for block in blocks:
+            stack.enter_context(block())
 
 
 def test_suppressed_warnings_are_those_of_one_thread(recwarn: pytest.WarningsRecorder) -> None:

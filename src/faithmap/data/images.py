@@ -353,7 +353,7 @@ def _bomb_warnings_off(needed: bool) -> Iterator[None]:
     if not needed:
         yield
         return
-    with python_filters, warnings.catch_warnings():
+    with python_filters():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 

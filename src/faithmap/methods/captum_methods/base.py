@@ -47,7 +47,7 @@ def silent() -> Iterator[None]:
 
     One thread at a time, because all threads of a process have the same filters of warnings.
     """
-    with python_filters, warnings.catch_warnings():
+    with python_filters():
         for words in ("Setting backward hooks on ReLU", "Setting forward, backward hooks and attributes"):
             warnings.filterwarnings("ignore", message=rf"\s*{re.escape(words)}")
         yield

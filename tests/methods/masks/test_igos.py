@@ -323,7 +323,7 @@ def test_the_defaults_are_those_of_the_docs(small_net: SmallNet) -> None:
     settings = IGOS(small_net).settings
     assert (settings["resolution"], settings["iterations"], settings["patience"], settings["path_points"]) == (28, 15, 3, 20)
     assert (settings["lambda1"], settings["lambda2"], settings["noise_std"], settings["average"]) == (0.1, 2.0, 0.02, True)
-    assert settings["step"] == {"upper": 1000.0, "lower": 1e-5, "decay": 0.2, "beta": 1e-4, "wave": 4}
+    assert settings["step"] == {"upper": 1000.0, "lower": 1e-5, "decay": 0.2, "beta": 1e-4, "wave": 4, "take_lowest": False}
 
 
 def test_progress_rises_to_its_total(small_net: SmallNet, images: Tensor) -> None:

@@ -115,6 +115,7 @@ class LineSearch(StepRule):
         beta: share of the linear decrease that a step has to reach, in [0, 1).
         wave: steps of an image evaluated in one pass, at least 1. A larger number fills a pass, a smaller one evaluates fewer
             steps in vain; the result is the same.
+        take_lowest: take the step l where none satisfies Eq. 8, as the paper does; False leaves the mask.
 
     Raises:
         ValueError: for values outside these ranges.
@@ -132,6 +133,7 @@ class LineSearch(StepRule):
     decay: float = 0.2
     beta: float = 1e-4
     wave: int = 4
+    take_lowest: bool = False
 
     def __post_init__(self) -> None:
         if not (0 < self.lower <= self.upper and 0 < self.decay < 1 and 0 <= self.beta < 1 and self.wave >= 1):
@@ -162,7 +164,7 @@ class LineSearch(StepRule):
         objective: Float[Tensor, " n"],
         index: Int[Tensor, " n"],
     ) -> StepResult:
-        """The largest step that satisfies Eq. 8; no step where none does."""
+        """The largest step that satisfies Eq. 8; where none does, no step, or the smallest one."""
         step = StepResult(
             torch.zeros_like(objective, dtype=torch.bool), torch.zeros_like(objective), masks.clone(), objective.clone()
         )
@@ -182,7 +184,11 @@ class LineSearch(StepRule):
             step.objective[winners] = values[rows, first]
             searching = searching[~found]
             if len(searching) == 0:
-                break
+                return step
+        if self.take_lowest:
+            step.size[searching] = self.lower
+            step.masks[searching] = descend(masks[searching], gradient[searching], self.lower)
+            step.objective[searching] = evaluate(step.masks[searching], index[searching])
         return step
 
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 import faithmap as fm
 from faithmap.methods.base import Passes
 from faithmap.methods.masks.masker import Masker
-from faithmap.methods.registry import ALIASES, METHODS
+from faithmap.methods.registry import ALIASES, METHODS, assigned, explainer_from
+from faithmap.methods.settings import SettingError
 
 IMAGE = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 CHANNELS = 5
@@ -173,6 +174,30 @@ def test_a_method_is_one_file_and_one_line(tmp_path: Path) -> None:
     assert "contrastive_excitation_backprop, log_gradient, occlusion" in " ".join(done.stdout.replace("│", " ").split())
     assert "the gradient of log p\n" in done.stdout
     assert done.stdout.endswith("LogGradient\n")
+
+
+def test_a_preset_stands_for_its_settings_and_others_replace_single_ones() -> None:
+    made = explainer_from("igos", nn.Identity(), {"preset": "paper", "resolution": [7, 112], "iterations": 3})
+    expected = {**fm.IGOS.paper((7, 112)), "iterations": 3}
+    assert {name: getattr(made, name) for name in expected} == expected
+    assert assigned(["preset=paper"], ["igos", "gradcam"]) == {"igos": {"preset": "paper"}, "gradcam": {}}
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "message"),
+    [
+        ("gradcam", "paper", "gradcam has no preset 'paper'; methods with presets are igos"),
+        ("igos", "public", "igos has no preset 'public'; its presets are paper"),
+    ],
+)
+def test_a_preset_that_a_method_does_not_have_is_named(method: str, preset: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        explainer_from(method, nn.Identity(), {"preset": preset})
+
+
+@pytest.mark.parametrize(("name", "preset"), [(name, preset) for name, m in METHODS.items() for preset in m.presets])
+def test_every_preset_makes_a_method(name: str, preset: str) -> None:
+    assert explainer_from(name, nn.Identity(), {"preset": preset}).settings
 
 
 def test_other_names_are_aliases_of_methods() -> None:

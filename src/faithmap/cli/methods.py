@@ -62,6 +62,8 @@ def _description(name: str) -> Iterator[str]:
     needs = ", ".join(facts["needs"]) or "scores"
     yield f"{name} ({facts['title']}): {facts['summary']}"
     yield f"{facts['passes']} passes per image; needs {needs}; {facts['source']}"
+    if facts["presets"]:
+        yield f"presets: {', '.join(facts['presets'])}"
     for setting in facts["settings"]:
         unit = f", {setting['unit']}" if setting["unit"] else ""
         where = "" if setting["plain"] else "; in Python only"
@@ -75,7 +77,7 @@ def _description(name: str) -> Iterator[str]:
 def _facts(name: str, *, with_settings: bool) -> dict[str, Any]:
     """A method as plain data."""
     method = METHODS[name]
-    facts: dict[str, Any] = {key: getattr(method, key) for key in ("summary", "passes", "source", "needs", "also")}
+    facts: dict[str, Any] = {key: getattr(method, key) for key in ("summary", "passes", "source", "needs", "also", "presets")}
     facts = {"name": name, **{key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}}
     return {**facts, "title": method.explainer.title, "settings": list(_settings(name))} if with_settings else facts
 

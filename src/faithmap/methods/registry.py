@@ -6,21 +6,17 @@ A new method is a file of its own, and one entry here (docs/methods/adding.md). 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from faithmap.methods.settings import Setting, SettingError, find_setting, plain_settings
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from faithmap.methods.base import Explainer
-from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-if TYPE_CHECKING:
     from faithmap.methods.base import Explainer
 
 Need: TypeAlias = Literal["gradient", "layer", "references", "masker", "captum"]
@@ -44,6 +40,7 @@ class MethodInfo:
         source: author and year of the publication.
         needs: requirements of the method.
         also: other names of the method.
+        presets: names of the class methods that return the settings of a publication.
     """
 
     home: str
@@ -52,6 +49,7 @@ class MethodInfo:
     source: str
     needs: tuple[Need, ...] = ()
     also: tuple[str, ...] = ()
+    presets: tuple[str, ...] = ()
 
     @property
     def explainer(self) -> type[Explainer]:
@@ -73,6 +71,7 @@ _ALL = {
         "about 402 forward + 286 backward",
         "Qi 2020",
         _GRADIENT,
+        presets=("paper",),
     ),
     "igos_plus": MethodInfo(
         "masks.IGOSPlus",
@@ -355,7 +354,7 @@ def explainer_from(name: str, model: nn.Module, settings: Mapping[str, Any]) -> 
     """A method of the registry with settings in plain form (:mod:`faithmap.methods.settings`).
 
     Beside plain values, three objects have a text as their plain form: a method has its name, a dtype has its name, and a
-    trained network has the path of its file.
+    trained network has the path of its file. ``preset`` stands for the settings of a publication; others given replace them.
 
     >>> import torch
     >>> explainer_from("igos", torch.nn.Identity(), {"lambda1": 0.5, "step": {"kind": "nesterov", "size": 4}}).step
@@ -373,12 +372,32 @@ def explainer_from(name: str, model: nn.Module, settings: Mapping[str, Any]) -> 
     Raises:
         SettingError: for a setting that the method does not have, or a value that it does not accept.
     """
-    kind = METHODS[name].explainer
+    kind, settings = METHODS[name].explainer, _with_preset(name, settings)
     given = {key: _named_object(find_setting(kind, key, name)[-1], value, model) for key, value in settings.items()}
     if "masker" in METHODS[name].needs and given.get("masker") is None:
         made = "'faithmap train-masker' makes one; give its file as masker (--masker FILE on the command line)"
         raise SettingError(f"{name} needs a network that was trained for the model; {made}", "masker")
     return kind(model, **plain_settings(kind, given, name))
+
+
+PRESET = "preset"
+"""The setting that stands for those of a publication."""
+
+
+def _with_preset(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of the preset among the given ones, replaced by the others."""
+    others = {key: value for key, value in settings.items() if key != PRESET}
+    preset, known = settings.get(PRESET), METHODS[name].presets
+    if preset is None:
+        return others
+    if preset not in known:
+        having = ", ".join(method for method, info in METHODS.items() if info.presets)
+        hint = f"its presets are {', '.join(known)}" if known else f"methods with presets are {having}"
+        raise SettingError(f"{name} has no preset {preset!r}; {hint}", PRESET)
+    kind = METHODS[name].explainer
+    resolution = find_setting(kind, "resolution")[-1].from_plain(others["resolution"]) if "resolution" in others else None
+    chosen: dict[str, Any] = getattr(kind, preset)(*([] if resolution is None else [resolution]))
+    return {**chosen, **others}
 
 
 def assigned(texts: Sequence[str], methods: Collection[str]) -> dict[str, dict[str, Any]]:
@@ -413,12 +432,19 @@ def _settings_named(name: str, methods: Sequence[str]) -> dict[str, Setting]:
     found, error = {}, None
     for method in methods:
         try:
-            found[method] = find_setting(METHODS[method].explainer, name, method)[-1]
+            found[method] = _setting_named(name, method)
         except SettingError as unknown:
             error = error or unknown
     if error is not None and not found:
         raise error
     return found
+
+
+def _setting_named(name: str, method: str) -> Setting:
+    presets = METHODS[method].presets
+    if name == PRESET and presets:
+        return Setting(PRESET, Literal[presets], None)
+    return find_setting(METHODS[method].explainer, name, method)[-1]
 
 
 def _has_name(setting: Setting) -> bool:

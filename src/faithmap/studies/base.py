@@ -22,7 +22,7 @@ from faithmap.errors import UserError, memory_errors, user_errors
 from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.methods.base import Progress
-from faithmap.methods.registry import METHODS, assigned, explainer_from
+from faithmap.methods.registry import METHODS, PRESET, assigned, explainer_from
 from faithmap.methods.settings import SettingError, find_setting, settings_of
 from faithmap.model import Classifier
 from faithmap.probe import class_probabilities
@@ -294,6 +294,8 @@ def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:
     """
     method = settings.method
     options, given = _options(settings), _assigned(settings.set, [method])[method]
+    if settings.preset is not None:
+        options[PRESET] = settings.preset
     if twice := options.keys() & given.keys():
         raise UserError(f"{min(twice)} is given twice, by an option of its own and by --set; give it once")
     return _explainer(model, settings, {**options, **given})
@@ -349,7 +351,9 @@ def _has(method: str, name: str) -> bool:
 
 def _full_name(method: str, name: str) -> str:
     """``gradient.samples`` for ``samples`` of a class activation map."""
-    return ".".join(setting.name for setting in find_setting(METHODS[method].explainer, name, method))
+    return (
+        name if name == PRESET else ".".join(setting.name for setting in find_setting(METHODS[method].explainer, name, method))
+    )
 
 
 def _plain(option: str, value: Any) -> Any:

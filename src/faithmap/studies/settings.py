@@ -60,6 +60,8 @@ class ExplainSettings(StudySettings):
             name, the first eight digits of the SHA-256 of their path are appended.
         resolution: cells of the heatmap per side (28), or rows and columns (14x20), for methods that optimise a mask. Class
             activation maps have the resolution of their layer, other methods that of the image.
+        preset: the settings of the method's paper, for methods that have them ("faithmap methods NAME" tells); other options
+            replace single ones.
         target_layer: target layer of a class activation map, by its dotted name; several names separated by commas. By
             default the last layer with a spatial output. For excitation backprop one name, or "input"; by default a layer
             of the second coarsest resolution.
@@ -77,6 +79,7 @@ class ExplainSettings(StudySettings):
     """
 
     method: str = "rank_descent"
+    preset: Literal["paper"] | None = None
     resolution: Resolution | None = None
     target_layer: str | None = None
     iterations: int | None = None

@@ -116,22 +116,22 @@ def test_the_preset_has_the_published_weights(resolution: int | tuple[int, int],
 
 
 def test_noise_in_normalised_units_and_on_one_channel() -> None:
-    """The noise of the path's points is seen by a model that keeps its input: its standard deviations by channel."""
-    seen: list[Tensor] = []
+    """The noise of the path's points is inputs by a model that keeps its input: its standard deviations by channel."""
+    inputs: list[Tensor] = []
 
     class Seeing(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             if x.requires_grad:
-                seen.append(x.detach())
+                inputs.append(x.detach())
             score = x.mean(dim=(1, 2, 3))
             return torch.stack([score, -score], dim=1)
 
     model = Classifier(Seeing(), mean=(0.0, 0.0, 0.0), std=STD, labels=["a", "b"])
     for channels, expected in (("all", (0.2, 0.2, 0.2)), ("first", (0.2, 0.0, 0.0))):
-        seen.clear()
+        inputs.clear()
         settings: dict[str, Any] = {"noise_std": 0.2, "noise_units": "normalised", "noise_channels": channels}
         IGOS(model, **settings, path_points=4, iterations=1, resolution=2)(torch.full((1, 3, 64, 64), 0.5), 0, baseline=0.5)
-        spread = torch.cat(seen).std(dim=(0, 2, 3))
+        spread = torch.cat(inputs).std(dim=(0, 2, 3))
         assert torch.allclose(spread, torch.tensor(expected), atol=0.01)
 
 

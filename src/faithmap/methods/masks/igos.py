@@ -136,7 +136,7 @@ class IGOS(MaskOptimiser):
     """A third or three times lambda1, or five times lambda2, has little effect on the scores."""
 
     path_points: Annotated[int, Ge(1)] = 20
-    noise_std: Annotated[float, Ge(0), Unit("pixel values, or normalised")] = 0.02
+    noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.02
     noise_units: Literal["pixels", "normalised"] = "pixels"
     noise_channels: Literal["all", "first"] = "all"
     step: LineSearch | Nesterov | StepRule | Annotated[float, Gt(0)] = field(default_factory=LineSearch)

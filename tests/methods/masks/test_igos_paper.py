@@ -116,7 +116,7 @@ def test_the_preset_has_the_published_weights(resolution: int | tuple[int, int],
 
 
 def test_noise_in_normalised_units_and_on_one_channel() -> None:
-    """The noise of the path's points is inputs by a model that keeps its input: its standard deviations by channel."""
+    """A model that keeps its input sees the noise of the path's points: its standard deviation in each channel."""
     inputs: list[Tensor] = []
 
     class Seeing(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
@@ -99,3 +100,10 @@ def small_images(count: int = 2) -> Tensor:
     images = torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float32)
     images[:, :, 3:9, 4:10] = images[:, :, 3:9, 4:10] / 2 + 0.5
     return images
+
+
+def live() -> tuple[int, int]:
+    """Number of the tensors that are alive, and the bytes of their memory."""
+    tensors = [value for value in gc.get_objects() if issubclass(type(value), Tensor)]
+    memory = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return len(tensors), sum(memory.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import shlex
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from app_tools import UPLOAD, run_script, small_model, small_settings
+from method_tools import live
 from study_tools import replace_load
 
 from faithmap.app.code import commands_of, python_of
@@ -23,7 +25,7 @@ from faithmap.app.showing import SceneMaker, compared, explained, path_picture, 
 from faithmap.app.work import Subject, compare, explain, predict, saturate
 from faithmap.app.worker import JobReporter
 from faithmap.cli import main
-from faithmap.studies.settings import CompareSettings, SaturationSettings
+from faithmap.studies.settings import CompareSettings, ExplainSettings, SaturationSettings
 
 
 @pytest.fixture
@@ -151,3 +153,15 @@ def test_saturation_is_that_of_the_command(subject: Subject, folder: Path) -> No
     assert source.startswith("data:image/svg+xml;base64,")
     assert f"{100 * record['saturated']:.0f} %" in words
     assert len(saturated(result, SceneMaker(subject.image(), subject.model))["panels"]) == 1  # type: ignore[arg-type]
+
+
+def test_eight_clicks_keep_no_more_tensors_than_two(subject: Subject) -> None:
+    """Another class at each click, of which the page has only the last result."""
+    pytest.importorskip("captum")
+    counts, settings = [], ExplainSettings(method="deeplift")
+    for click in range(8):
+        result = explain(subject, [replace(settings, target=str(click % 2))], JobReporter())
+        gc.collect()
+        counts.append(live())
+    assert counts[7] == counts[1]
+    del result

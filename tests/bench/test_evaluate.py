@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 import pytest
 import torch
 from bench.tiny_bench import ALL_METRICS, Bench, Rows, rows, tiny_model
+from method_tools import live
 
 import faithmap as fm
 from faithmap.bench.dataset import DatasetItem, LoadedImage, grouped_by_shape
-from faithmap.bench.evaluate import RUNNERS, ModelCache, make_explainer, timed
+from faithmap.bench.evaluate import RUNNERS, FinishedUnit, ModelCache, make_explainer, timed
 from faithmap.bench.plan import canonical
 from faithmap.bench.planning import make_plan
-from faithmap.bench.run import LocalEngine, execute, run
+from faithmap.bench.run import LocalEngine, RunProgress, execute, run
 from faithmap.bench.run_folder import RunFolder
-from faithmap.bench.spec import METRICS, parse_spec
+from faithmap.bench.spec import METRICS, parse_spec, read_spec
 from faithmap.metrics import functional
 from faithmap.seeds import derived
 
@@ -162,3 +164,24 @@ def test_peak_memory_is_that_of_the_work_on_its_own_device(monkeypatch: pytest.M
         "synchronize cuda:1",
         "max_memory_allocated cuda:1",
     ]
+
+
+@pytest.mark.parametrize("method", ["gradcam", "deeplift"])
+def test_a_benchmark_keeps_no_tensors_of_the_images_that_are_done(bench: Bench, method: str) -> None:
+    """After each shard of two of the eight images, as many are alive."""
+    if method == "deeplift":
+        pytest.importorskip("captum")
+    bench.photo("7.png", 7)
+    igos = '[[methods]]\nname = "igos"\nresolution = [8, 4]\nsettings = { iterations = 2, path_points = 3 }\n'
+    spec = bench.write(igos, shard_size=2)
+    spec.write_text(spec.read_text().replace("gradcam", method))
+    counts: dict[int, tuple[int, int]] = {}
+
+    def count(progress: RunProgress, unit: FinishedUnit | None) -> None:
+        del unit
+        gc.collect()
+        counts[progress.done] = live()
+
+    run(read_spec(spec), bench.out, base=bench.home, on_progress=count)
+    assert len(counts) >= 4
+    assert counts[3] == counts[2]

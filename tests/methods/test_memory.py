@@ -6,21 +6,13 @@ import gc
 from collections.abc import Iterator
 
 import pytest
-from method_tools import FEWEST, TinyNet, cheap, small_images
-from torch import Tensor
+from method_tools import FEWEST, TinyNet, cheap, live, small_images
 
 from faithmap.methods.registry import METHODS
 
 pytestmark = pytest.mark.sweep
 
 CALLS = 50
-
-
-def live() -> tuple[int, int]:
-    """Number of the tensors that are alive, and the bytes of their memory."""
-    tensors = [value for value in gc.get_objects() if issubclass(type(value), Tensor)]
-    memory = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return len(tensors), sum(memory.values())
 
 
 @pytest.fixture(scope="module", autouse=True)

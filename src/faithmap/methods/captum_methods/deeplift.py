@@ -164,8 +164,8 @@ class DeepLIFT(CaptumExplainer):
     def _all_lifted(
         self, chunk: ImageChunk, baselines: Float[Tensor, "m c h w"]
     ) -> tuple[Float[Tensor, "m c h w"], Float[Tensor, " m"], Float[Tensor, " m"]]:
-        """As :meth:`_lifted`, half a chunk of images with their baselines at a time."""
-        at_once = max(1, chunk.probe.chunk_size // 2)
+        """As :meth:`_lifted`, an eighth of a chunk of images with their baselines at a time."""
+        at_once = max(1, chunk.probe.chunk_size // 8)  # its passes keep several times the memory of a gradient
         found = [self._lifted(_some(chunk, rows), baselines[rows]) for rows in torch.arange(len(chunk.images)).split(at_once)]
         attribution, change, of_baseline = (torch.cat(values) for values in zip(*found, strict=True))
         return attribution, change, of_baseline

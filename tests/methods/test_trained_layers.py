@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -22,6 +22,17 @@ pytestmark = [
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
+SIDE = 32
+TEXTURES = torch.tensor(
+    [
+        [[1, 1, -1, -1]] * 4,
+        [[1] * 4, [1] * 4, [-1] * 4, [-1] * 4],
+        [[1, 1, -1, -1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, -1, 1, 1]],
+        [[1, -1, -1, 1], [1, -1, -1, 1], [-1, 1, 1, -1], [-1, 1, 1, -1]],
+    ]
+)
+"""Stripes upright and lying, two checkers: equal in mean and energy."""
+
 
 def timm_model(family: str, cls: str, **settings: Any) -> nn.Module:
     model: nn.Module = getattr(getattr(timm.models, family), cls)(num_classes=4, **settings)
@@ -29,46 +40,122 @@ def timm_model(family: str, cls: str, **settings: Any) -> nn.Module:
 
 
 def clip_vision() -> nn.Module:
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.CLIPConfig(
-        vision_config={**small, "image_size": 32, "patch_size": 4, "projection_dim": 16}, text_config=small, num_labels=4
+        vision_config={**small, "image_size": SIDE, "patch_size": 4, "projection_dim": 16}, text_config=small, num_labels=4
     )
     model: nn.Module = transformers.CLIPForImageClassification(config)
     return model
 
 
-SWIN: dict[str, Any] = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "num_heads": (1, 2)}
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "swin v2": lambda: timm_model("swin_transformer_v2", "SwinTransformerV2", depths=(1, 2), **SWIN),
-    "clip vision": clip_vision,
+def hiera() -> nn.Module:
+    patches = {"patch_kernel": (7, 7), "patch_stride": (4, 4), "patch_padding": (3, 3)}
+    units = {"stages": (1, 1), "q_pool": 1, "mask_unit_size": (4, 4), "mask_unit_attn": (True, False)}
+    return timm_model("hiera", "Hiera", img_size=(SIDE, SIDE), embed_dim=16, num_heads=1, **units, **patches)
+
+
+def resnet() -> nn.Module:
+    block = timm.models.resnet.BasicBlock
+    widths = {"layers": (1, 1, 1, 1), "channels": (16, 16, 32, 32), "stem_width": 16, "output_stride": 8}
+    return timm_model("resnet", "ResNet", block=block, **widths)
+
+
+def marked_quarters(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A texture in each quarter, one quarter tinted: images, the texture there, and this quarter.
+
+    A stem sees textures and tints, but not which texture is tinted, since the same textures are in other quarters.
+    """
+    textures = torch.randint(4, (count, 4), generator=generator)
+    quarters = torch.randint(4, (count,), generator=generator)
+    tiles = TEXTURES[textures].repeat(1, 1, SIDE // 8, SIDE // 8).unflatten(1, (2, 2))
+    picture = tiles.permute(0, 1, 3, 2, 4).reshape(count, 1, SIDE, SIDE)
+    tinted = F.interpolate(F.one_hot(quarters, 4).float().view(count, 1, 2, 2), size=SIDE)
+    noise = torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    tint = 0.25 * tinted * torch.tensor([1, -0.5, -0.5]).view(3, 1, 1)
+    return 0.5 + 0.2 * picture + tint + 0.1 * noise, textures.gather(1, quarters.unsqueeze(1)).squeeze(1), quarters
+
+
+def one_quarter(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """A texture in one quarter, noise of the same energy in the others: images, the texture, and its quarter."""
+    textures, quarters = (torch.randint(4, (count,), generator=generator) for _ in "ab")
+    tiles = TEXTURES[textures].repeat(1, SIDE // 4, SIDE // 4).unsqueeze(1)
+    where = F.interpolate(F.one_hot(quarters, 4).float().view(count, 1, 2, 2), size=SIDE)
+    others = torch.randn(count, 1, SIDE, SIDE, generator=generator).sign()
+    noise = torch.randn(count, 3, SIDE, SIDE, generator=generator)
+    return 0.5 + 0.2 * torch.where(where > 0, tiles, others) + 0.05 * noise, textures, quarters
+
+
+class Network(NamedTuple):
+    """A network of one family.
+
+    Attributes:
+        make: with random weights.
+        slow: whether the modules that mix positions start at zero and learn at a tenth of the rate, so that the positions keep
+            their contents, as in a network that was trained for long.
+        least: minimum share at the default layer, relative to that at the best layer.
+        task: images, their classes and the quarters.
+    """
+
+    make: Callable[[], nn.Module]
+    slow: bool = False
+    least: float = 0.9
+    task: Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]] = marked_quarters
+
+
+SMALL: dict[str, Any] = {"img_size": SIDE, "patch_size": 4, "embed_dim": 32}
+SWIN: dict[str, Any] = {
+    "img_size": SIDE,
+    "patch_size": 2,
+    "window_size": 4,
+    "embed_dim": 16,
+    "depths": (1, 2),
+    "num_heads": (1, 2),
+}
+TNT: dict[str, Any] = {"inner_dim": 8, "num_heads_inner": 2, "num_heads_outer": 2, "first_stride": 2}
+PVT: dict[str, Any] = {"depths": (1, 1), "embed_dims": (16, 32), "num_heads": (1, 2), "sr_ratios": (2, 1), "mlp_ratios": (4, 4)}
+CONVNEXT: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (16, 16, 32, 32), "output_stride": 8}
+NETWORKS = {
+    "resnet": Network(resnet, least=0.6),  # cells of the last stage see beyond their quarter: 0.55 of 0.77 in the first stage
+    "convnext": Network(lambda: timm_model("convnext", "ConvNeXt", **CONVNEXT), least=0.8),  # 0.54 of 0.61, likewise
+    "vit": Network(
+        lambda: timm_model("vision_transformer", "VisionTransformer", **SMALL, depth=1, num_heads=2), task=one_quarter
+    ),
+    "swin": Network(lambda: timm_model("swin_transformer", "SwinTransformer", **SWIN), slow=True),
+    "swin v2": Network(lambda: timm_model("swin_transformer_v2", "SwinTransformerV2", **SWIN), slow=True),
+    "tnt": Network(
+        lambda: timm_model("tnt", "TNT", **{**SMALL, "patch_size": 8}, depth=1, **TNT), task=one_quarter, least=0.85
+    ),
+    "mlp-mixer": Network(lambda: timm_model("mlp_mixer", "MlpMixer", **SMALL, num_blocks=2), slow=True),
+    "clip vision": Network(clip_vision, least=0.8),  # 0.60 of 0.69 at the embeddings
+    "pvt": Network(lambda: timm_model("pvt_v2", "PyramidVisionTransformerV2", **PVT), slow=True),
+    "hiera": Network(hiera),
 }
 
 
-def coloured_quarters(count: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise with one quarter in one of four colours: images, the colour of each, and its quarter."""
-    generator = torch.Generator().manual_seed(0)
-    images = 0.3 + 0.2 * torch.rand(count, 3, side, side, generator=generator)
-    colours, quarters = (torch.randint(4, (count,), generator=generator) for _ in "ab")
-    palette = torch.tensor([[0.5, -0.3, -0.3], [-0.3, 0.5, -0.3], [-0.3, -0.3, 0.5], [0.5, 0.5, -0.3]])
-    where = torch.zeros(count, 2, 2)
-    where.view(count, 4)[torch.arange(count), quarters] = 1
-    coloured = F.interpolate(where.unsqueeze(1), size=side) * palette[colours].view(count, 3, 1, 1)
-    return (images + coloured).clamp(0, 1), colours, quarters
-
-
-def trained(make: Callable[[], nn.Module], images: Tensor, colours: Tensor) -> nn.Module:
-    """The network, with accuracy 1 on the images."""
+def trained(network: Network) -> nn.Module:
+    """The network, trained on a new batch in each step, with accuracy 1 on 64 other images."""
     torch.manual_seed(0)
-    model = make()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(120):
-        loss = F.cross_entropy(logits(model.train(), images), colours)
+    model, generator = network.make(), torch.Generator().manual_seed(1)
+    mixing = [module for name, module in model.named_modules() if name.endswith(("attn.proj", "mlp_tokens.fc2"))]
+    slow = [parameter for module in mixing for parameter in module.parameters()] if network.slow else []
+    for parameter in slow:
+        nn.init.zeros_(parameter)
+    fast = [parameter for parameter in model.parameters() if all(parameter is not other for other in slow)]
+    optimiser = torch.optim.AdamW([{"params": fast}, {"params": slow}], lr=3e-3, weight_decay=0.05)
+    average = 1.4
+    for step in range(200):
+        for group, factor in zip(optimiser.param_groups, (1, 0.1), strict=True):
+            group["lr"] = 3e-3 * factor * min(1, (step + 1) / 20)
+        images, textures, _ = network.task(32, generator)
+        loss = F.cross_entropy(logits(model.train(), images), textures)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        if loss.item() < 0.05:
+        average = 0.8 * average + 0.2 * float(loss.detach())
+        if average < 0.05:
             break
-    assert torch.equal(logits(model.eval(), images).argmax(dim=1), colours)
+    images, textures, _ = network.task(64, torch.Generator().manual_seed(0))
+    assert torch.equal(logits(model.eval(), images).argmax(dim=1), textures)
     return model
 
 
@@ -78,30 +165,29 @@ def logits(model: nn.Module, images: Tensor) -> Tensor:
     return found
 
 
-def points_right(model: nn.Module, layer: str | None, images: Tensor, colours: Tensor, quarters: Tensor) -> float:
-    """The share of the images in whose coloured quarter the mean of Grad-CAM's map is the highest."""
-    heatmap = GradCAM(model, target_layer=layer, placement="tiles", relu=False)(images, colours).at()
-    highest = F.adaptive_avg_pool2d(heatmap.unsqueeze(1), 2).flatten(1).argmax(dim=1)
-    return float((highest == quarters).float().mean())
+def share(model: nn.Module, layer: str | None, images: Tensor, textures: Tensor, quarters: Tensor) -> tuple[float, float]:
+    """The share of Grad-CAM's positive map in the tinted quarter, and of the images in which this quarter has the most."""
+    heatmap = GradCAM(model, target_layer=layer, placement="tiles")(images, textures).at()
+    sums = F.adaptive_avg_pool2d(heatmap.unsqueeze(1), 2).flatten(1)
+    inside = sums.gather(1, quarters.unsqueeze(1)).squeeze(1) / sums.sum(dim=1).clamp_min(1e-12)
+    return float(inside.mean()), float((sums.argmax(dim=1) == quarters).float().mean())
 
 
 def blocks_and_norms(model: nn.Module) -> list[str]:
-    """The last twelve of them."""
+    """Stages, blocks and their parts, and norms."""
     modules = list(model.named_modules())[1:]
-    names = [name for name, module in modules if any(module.children()) or "norm" in type(module).__name__.lower()]
-    return names[-12:]
+    return [name for name, module in modules if any(module.children()) or "norm" in type(module).__name__.lower()]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_default_layer_points_at_the_known_quarter_as_often_as_the_best_layer(name: str) -> None:
-    images, colours, quarters = coloured_quarters(64, 32)
-    model = trained(NETWORKS[name], images, colours)
-    few = images[:16], colours[:16], quarters[:16]
+def test_the_share_in_the_known_quarter_at_the_default_layer_is_near_that_at_the_best_layer(name: str) -> None:
+    model = trained(NETWORKS[name])
+    few = NETWORKS[name].task(32, torch.Generator().manual_seed(2))
     found = dict[str, float]()
     for layer in blocks_and_norms(model):
         with suppress(ValueError):  # a layer in which the image cannot be found
-            found[layer] = points_right(model, layer, *few)
+            found[layer] = share(model, layer, *few)[0]
     assert len(found) >= 4
-    assert points_right(model, None, *few) >= 0.9 * max(found.values())
+    assert share(model, None, *few)[0] >= NETWORKS[name].least * max(found.values())
     if name == "swin v2":
-        assert found["layers.1.blocks.1.norm1"] < 0.9 * max(found.values()), "the layer of the first Swin"
+        assert found["layers.1.blocks.1.norm1"] < 0.2 < 0.9 < found["layers.1.blocks.1"], "the layer of the first Swin"

@@ -62,6 +62,47 @@ def test_a_model_that_returns_probabilities_is_explained_as_the_one_that_returns
     assert torch.allclose(probabilities.heatmap, logits.heatmap, atol=1e-4 * float(logits.heatmap.abs().max()))
 
 
+class Detector(nn.Module):
+    """As the classifiers of a detection library: logits while it is trained, else (probabilities, logits)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.net(x)
+        return z if self.training else (z.softmax(dim=1), z)
+
+
+class Fitted(nn.Module):
+    """A classifier of another library, with arrays in and ``predict_proba`` out."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def predict_proba(self, rows: Any) -> Any:
+        return self.net(torch.from_numpy(rows)).softmax(dim=1).double().detach().numpy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.predict_proba(x.detach().numpy()))
+
+
+@pytest.mark.parametrize("kind", [Detector, Fitted])
+def test_other_libraries_that_return_probabilities_are_explained_as_their_logits(
+    small_net: SmallNet, images: Tensor, kind: type[nn.Module]
+) -> None:
+    for name in ("occlusion", "rank descent") if kind is Detector else ("occlusion",):
+        with pytest.warns(OutputsWarning, match="the model returns probabilities"):
+            found = METHODS[name](fm.Classifier(kind(small_net.eval())))(images, 1)
+        expected = METHODS[name](fm.Classifier(small_net.eval()))(images, 1)
+        assert torch.allclose(given(found.score).float(), given(expected.score), atol=1e-6)
+        assert torch.allclose(found.heatmap.float(), expected.heatmap, atol=1e-4 * float(expected.heatmap.abs().max()))
+    if kind is Fitted:
+        with pytest.raises(ValueError, match=r"no gradient to the model.*RISE, Occlusion, LIME"):
+            fm.IntegratedGradients(fm.Classifier(Fitted(small_net)))(images, 1)
+
+
 def test_deletion_and_insertion_read_probabilities_as_they_are(images: Tensor) -> None:
     net = Patch(slice(8, 16), slice(8, 16))
     maps = torch.rand(len(images), 4, 4, generator=torch.Generator().manual_seed(0))

@@ -12,6 +12,6 @@ from faithmap.model import Classifier
 
 def replace_load(monkeypatch: pytest.MonkeyPatch, load: Callable[..., Classifier]) -> None:
     """Let ``faithmap.load``, and all that calls it, call ``load``."""
-    monkeypatch.setitem(vars(faithmap), "load", load)
-    for place in ("faithmap.zoo.load", "faithmap.studies.base.load"):
+    for place in ("faithmap.studies.base.load", "faithmap.zoo.load"):  # in this order: the first imports from the second
         monkeypatch.setattr(place, load)
+    monkeypatch.setitem(vars(faithmap), "load", load)

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -104,3 +105,29 @@ def test_the_alternatives_are_measured_before_one_is_advised(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", BaselineWarning)
         REMOVING[name](baseline="noise")
+
+
+def start_of(explain: fm.Explainer) -> str | None:
+    """The setting of a method that is a baseline or references; None without one."""
+    if isinstance(explain, fm.CAM):
+        return None if explain.gradient.origin is None else "gradient"
+    return next((setting.name for setting in fields(explain) if setting.name in ("baseline", "references")), None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_zero_is_the_colour_that_the_model_normalises_to_0(name: str) -> None:
+    """As a setting, and given to the call: the map of the constant colour, with every method that has a baseline."""
+    colour = (0.4, 0.45, 0.5)
+    model, images = fm.Classifier(TinyNet(), mean=colour, std=(0.2, 0.2, 0.2)), small_images(1)
+    explain = cheap(name, model)
+    setting = start_of(explain)
+    if setting is None:
+        return
+    own = explain.gradient.starting_from("zero") if isinstance(explain, fm.CAM) else "zero"
+
+    def heatmap(call: Any, **settings: Any) -> Tensor:
+        return cheap(name, model, **settings)(images, 1, baseline=call, generator=[torch.Generator().manual_seed(2)]).heatmap
+
+    expected = heatmap(fm.Constant(colour))
+    assert torch.allclose(heatmap("zero"), expected, atol=1e-6)
+    assert torch.allclose(heatmap(None, **{setting: own}), expected, atol=1e-6)

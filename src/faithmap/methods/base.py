@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from faithmap.baselines import BASELINES, Baseline
 from faithmap.explanation import Explanation
+from faithmap.methods.references import References
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
-from faithmap.model import Classifier, check_images, undisturbed, working_images
+from faithmap.model import Classifier, check_images, normalised_zero, undisturbed, working_images
 from faithmap.probe import InputProbe, clean_scores, recognised_baselines
 from faithmap.score import Score, ScoreKind, Target, probabilities_of, uninformed_probability
 from faithmap.seeds import Generators, resolve_generators
@@ -50,6 +51,7 @@ class Request:
         kept: values that the method's own pass over the clean images kept.
         warnings: messages for each image's diagnostics.
         advice_passes: forward passes of each image that only serve its warnings, apart from the method's.
+        zero: the baseline that "zero" stands for.
         probability: of the explained class in each image; None for a callable target, and where it is not defined.
         uninformed: probability of a class if the model knows nothing: one over the number of classes of a softmax, else 0.
 
@@ -70,6 +72,7 @@ class Request:
     kept: Any = None
     uninformed: float = 0.0
     probability: Float[Tensor, " n"] | None = None
+    zero: Baseline = 0.0
     warnings: list[list[str]] = field(init=False)
     advice_passes: list[int] = field(init=False)
 
@@ -80,14 +83,28 @@ class Request:
     def baseline_for(self, images: Tensor | slice, own: Baseline) -> Baseline:
         """The baseline given to the call, else the method's; of a tensor with one baseline per image, those of these images.
 
+        "zero" is the pixel value that is 0 in the model's normalised space.
+
         Args:
             images: indices of the images, or a slice.
             own: the method's setting.
         """
         given = own if self.baseline is None else self.baseline
+        if isinstance(given, str) and given == "zero":
+            return self.zero
         if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(self.images):
             return given[images]
         return given
+
+    def references_for(self, image: int, own: References) -> References:
+        """The baseline given to the call for one image, else the method's own references, which all its images share.
+
+        Args:
+            image: index of the image.
+            own: the method's setting.
+        """
+        given = own if self.baseline is None else self.baseline_for(slice(image, image + 1), self.baseline)
+        return self.zero if isinstance(given, str) and given == "zero" else given
 
     def as_probability(self, scores: Float[Tensor, " m"]) -> Float[Tensor, " m"] | None:
         """The scores, if they are probabilities of the explained class; else None.
@@ -223,6 +240,7 @@ class Explainer(ABC):
             uninformed = uninformed_probability(score, logits)
             probability = class_probability(score, logits)
             request = Request(images, score, clean, baseline, generators, progress or _silent, kept, uninformed, probability)
+            request.zero = normalised_zero(self.model)
             request.warnings = [list(of_model) for _ in images]
             warn_if_improbable(self.model, request, logits)
             result, settings = self._explain(request), self.settings

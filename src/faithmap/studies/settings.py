@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-BaselineName: TypeAlias = Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise"]
+BaselineName: TypeAlias = Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise", "zero"]
 """A name in ``faithmap.baselines.BASELINES``."""
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "sigmoid"]

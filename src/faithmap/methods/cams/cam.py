@@ -231,9 +231,11 @@ class CAM(LayerExplainer):
 
     def _estimator(self, request: Request, image: int) -> Estimator:
         """The estimator for one image, with the baseline of the call if there is one."""
-        if request.baseline is None:
+        own = self.gradient.origin
+        if own is None and request.baseline is None:
             return self.gradient
-        return self.gradient.starting_from(request.baseline_for(slice(image, image + 1), request.baseline))
+        given = request.references_for(image, "black" if own is None else own)
+        return self.gradient if given is own else self.gradient.starting_from(given)
 
 
 def fuse(

@@ -101,6 +101,11 @@ class Estimator:
         """Whether the pass over the clean images is the only one."""
         return False
 
+    @property
+    def origin(self) -> References | None:
+        """Where its paths start; None without paths."""
+        return None
+
     def check(self) -> None:
         """Raise ValueError for settings out of range, or that contradict each other."""
         check_settings(self)
@@ -198,6 +203,11 @@ class Integrated(Estimator):
     baseline: References = "black"
     quadrature: Quadrature = "right"
 
+    @property
+    def origin(self) -> References:
+        """The baseline."""
+        return self.baseline
+
     def check(self) -> None:
         """Raise ValueError for settings out of range."""
         super().check()
@@ -243,6 +253,11 @@ class Expected(Estimator):
     noise_std: Annotated[float, Ge(0), Unit("pixel values")] = 0.01
     antithetic: bool = True
     jitter: bool = True
+
+    @property
+    def origin(self) -> References:
+        """The references."""
+        return self.references
 
     def check(self) -> None:
         """Raise ValueError for settings out of range."""

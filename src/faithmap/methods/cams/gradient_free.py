@@ -22,7 +22,7 @@ from faithmap.capture import Capture
 from faithmap.methods.base import Passes, RawHeatmap, Request, warn_if_recognised
 from faithmap.methods.cams.cam import LayerExplainer
 from faithmap.methods.cams.estimators import weighted
-from faithmap.model import normalised_zero, undisturbed
+from faithmap.model import undisturbed
 from faithmap.probe import LayerProbe, MaskProbe, run_model
 from faithmap.score import at_least_single
 
@@ -81,9 +81,7 @@ class ScoreCAM(ChannelWeights):
         return super()._explain(request)
 
     def _baselines(self, request: Request, images: slice) -> Float[Tensor, "m c h w"]:
-        given = request.baseline_for(images, self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(given, str) and given == "zero" else given
-        return make_baseline(chosen, request.images[images])
+        return make_baseline(request.baseline_for(images, self.baseline), request.images[images])
 
     def _weights(self, request: Request, image: int, layer: str, activation: Float[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         del layer

@@ -41,7 +41,6 @@ from faithmap.methods.captum_methods.base import (
 from faithmap.methods.captum_methods.calls import MAX_POOLS, Call
 from faithmap.methods.captum_methods.stages import Stage, Staged, StatelessPlan
 from faithmap.methods.gradients.gradient import ImageChunk
-from faithmap.model import normalised_zero
 from faithmap.warning_types import CompletenessWarning
 
 FAR_OFF = 0.1
@@ -215,7 +214,6 @@ class DeepLIFT(CaptumExplainer):
 
     def _baselines(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         chosen = chunk.request.baseline_for(chunk.numbers, self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         return make_baseline(chosen, chunk.images)
 
 

@@ -100,10 +100,8 @@ class GradientSHAP(GradientExplainer):
         return attribution, gap.abs() / (attribution.sum().reshape(1) - gap).abs(), farthest(references, x[0])
 
     def _references(self, chunk: ImageChunk, image: int) -> Float[Tensor, "k c h w"]:
-        x, given = chunk.images[image : image + 1], self.references
-        if chunk.request.baseline is not None:
-            number = int(chunk.numbers[image])
-            given = chunk.request.baseline_for(slice(number, number + 1), chunk.request.baseline)
+        x = chunk.images[image : image + 1]
+        given = chunk.request.references_for(int(chunk.numbers[image]), self.references)
         several = isinstance(given, Tensor) and given.ndim == 4
         count = len(given) if isinstance(given, Tensor) and several else self.samples
         return draw_references(given, x, count, chunk.generators[image]).contiguous()

@@ -30,7 +30,6 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
 from faithmap.methods.captum_methods.base import captum, drawing
-from faithmap.model import normalised_zero
 from faithmap.probe import InputProbe
 
 Segments: TypeAlias = Tensor | Callable[[Tensor], Tensor]
@@ -95,7 +94,6 @@ class Surrogate(Explainer):
         """The coefficients of the parts of one image, the part of each pixel, and the diagnostics of the fit."""
         x, numbers = request.images[image : image + 1], torch.tensor([image], device=request.images.device)
         chosen = request.baseline_for(numbers, self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         baseline, parts = make_baseline(chosen, x), self._parts(request.images, image)
 
         def scores(z: Tensor) -> Tensor:

@@ -30,7 +30,6 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.sampling import Samples, Stream, noise_of_passes
-from faithmap.model import normalised_zero
 from faithmap.probe import InputProbe
 from faithmap.score import ScoreKind, at_least_single
 
@@ -180,7 +179,6 @@ class GradientTimesInput(GradientExplainer):
     def attribute(self, chunk: ImageChunk) -> Float[Tensor, "m c h w"]:
         """One pass with gradient."""
         chosen = chunk.request.baseline_for(chunk.numbers, self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         return (chunk.images - make_baseline(chosen, chunk.images)) * chunk.probe.gradients(chunk.images, chunk.numbers)
 
 

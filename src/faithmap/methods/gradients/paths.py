@@ -118,7 +118,7 @@ class IntegratedGradients(PathGradients):
         return Passes(1 + paths * (self.samples + self.completeness), paths * self.samples)
 
     def _samples(self, chunk: ImageChunk, image: int) -> Samples:
-        given = _given(chunk, image, self.baseline)
+        given = chunk.request.references_for(int(chunk.numbers[image]), self.baseline)
         paths = len(given) if isinstance(given, Tensor) and given.ndim == 4 else 1
         several = ImageSet(given) if paths > 1 and isinstance(given, Tensor) else given
         references = draw_references(several, chunk.images[image : image + 1], paths, chunk.generators[image])
@@ -156,18 +156,11 @@ class ExpectedGradients(PathGradients):
         return Passes(1 + self.samples * (1 + self.completeness), self.samples)
 
     def _samples(self, chunk: ImageChunk, image: int) -> Samples:
-        generator, given = chunk.generators[image], _given(chunk, image, self.references)
+        generator, number = chunk.generators[image], int(chunk.numbers[image])
+        given = chunk.request.references_for(number, self.references)
         references = draw_references(given, chunk.images[image : image + 1], self.samples, generator)
         jitter = uniform((self.samples,), generator).cpu()
         share = torch.full_like(jitter, 1 / self.samples)
         seed, noise = noise_of_passes(self.samples, self.noise_std, True, generator)
         path = torch.arange(self.samples)
         return Samples(references, path, (path + jitter) / self.samples, share, seed, noise)
-
-
-def _given(chunk: ImageChunk, image: int, own: References) -> References:
-    """The references of one image: the baseline of the call, else the method's own."""
-    if chunk.request.baseline is None:
-        return own
-    number = int(chunk.numbers[image])
-    return chunk.request.baseline_for(slice(number, number + 1), chunk.request.baseline)

@@ -20,7 +20,6 @@ from torch import Tensor
 from faithmap.baselines import Baseline, describe_baseline
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
 from faithmap.methods.masks.base import mask_probe
-from faithmap.model import normalised_zero
 
 
 @dataclass(eq=False)
@@ -81,7 +80,6 @@ class Occlusion(Explainer):
         maps = []
         for chunk in torch.arange(len(images), device=images.device).split(self.chunk_size):
             chosen = request.baseline_for(chunk, self.baseline)
-            chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
             probe = mask_probe(self, request, chunk, chosen)
             warn_if_recognised(self, request, chunk, probe.baseline)
             pairs = torch.cartesian_prod(torch.arange(len(chunk)), torch.arange(len(corners))).to(images.device)

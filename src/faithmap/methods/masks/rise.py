@@ -32,7 +32,6 @@ from faithmap.explanation import interpolation_matrix
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns, warn_if_recognised
 from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.settings import AlsoNamed
-from faithmap.model import normalised_zero
 from faithmap.seeds import uniform
 
 
@@ -106,7 +105,6 @@ class RISE(Explainer):
         """The map of one image, its standard error, and the number of masks."""
         row = torch.tensor([image], device=request.images.device)
         chosen = request.baseline_for(row, self.baseline)
-        chosen = normalised_zero(self.model) if isinstance(chosen, str) and chosen == "zero" else chosen
         probe = mask_probe(self, request, row, chosen)
         warn_if_recognised(self, request, row, probe.baseline)
         level = None if request.score.is_class_probability else request.clean[image]

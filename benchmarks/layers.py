@@ -265,6 +265,12 @@ def landed(model: nn.Module, context: LayerContext, size: tuple[int, int]) -> in
     return hits
 
 
+def check_gradient(model: nn.Module, context: LayerContext, size: tuple[int, int]) -> None:
+    """Raise ValueError if no number of the output has a gradient to the layer, so that there is no map."""
+    probe = context.probe(model, torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(8)), "logit", chunk_size=1)
+    probe.clean(_first_number, "logit", gradient=True)
+
+
 def _first_number(output: Any) -> Float[Tensor, " n"]:
     """Any number for each image, for models of all kinds."""
     tensors = [output] if isinstance(output, Tensor) else list(output.values() if hasattr(output, "values") else output)
@@ -283,6 +289,7 @@ def examined(architecture: Architecture) -> tuple[str, str, str, str]:
         except ValueError as error:
             return "refused", "", str(error), ""
         hits = landed(model, context, architecture.size)
+        check_gradient(model, context, architecture.size)
     ((name, (rows, columns)),) = context.centres.items()
     rule = context.found_by if context.doubt is None else f"{context.found_by}; warned: {context.doubt}"
     return f"`{name}`", f"{len(rows)} x {len(columns)}", rule, f"{hits} of {len(SQUARES)}"

@@ -282,6 +282,35 @@ def test_a_dict_of_maps_gives_its_finest() -> None:
     assert explanation.diagnostics[0]["layer_found_by"] == "given"
 
 
+def test_a_map_that_is_returned_beside_what_the_score_is_computed_from_is_not_explained() -> None:
+    """As the base models of Transformers: they return the last map, and its mean, which the classifier reads."""
+
+    class Base(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Conv2d(3, 6, 4, 4), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1))
+
+        def forward(self, image: Tensor) -> dict[str, Tensor]:
+            last = self.encoder(image)
+            return OrderedDict(last_hidden_state=last, pooler_output=last.mean(dim=(2, 3)))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base, self.head = Base(), nn.Linear(6, 3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.base(image)["pooler_output"])
+            return logits
+
+    torch.manual_seed(0)
+    model, image = Model(), torch.rand(2, 3, 32, 32)
+    assert grids(model, (32, 32)) == {"base.encoder": (8, 8)}
+    expected = GradCAM(model, target_layer="base.encoder.2", relu=False)(image, 1).heatmap
+    assert torch.equal(GradCAM(model, relu=False)(image, 1).heatmap, expected)
+    assert expected.std() > 0
+
+
 def test_two_last_layers_are_both_named() -> None:
     class TwoPaths(nn.Module):
         def __init__(self) -> None:

@@ -250,8 +250,11 @@ def intercept_calls(intercept: Intercept) -> Iterator[None]:
 
 
 @contextmanager
-def note_outputs(modules: Iterable[nn.Module], note: Callable[[nn.Module, Any, Any], None]) -> Iterator[None]:
-    """Call a function with each module, its arguments and its output, whenever one of the modules has run inside the block."""
+def note_outputs(modules: Iterable[nn.Module], note: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """Call a function with each module, its arguments and its output, whenever one of the modules has run inside the block.
+
+    If the function returns something, it takes the place of the output.
+    """
     with ExitStack() as stack:
         for module in modules:
             stack.callback(module.register_forward_hook(note).remove)

@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from faithmap.capture import note_outputs, uncompiled
 from faithmap.layout import Layout, Observed, Output
@@ -127,11 +127,17 @@ class Graph:
                     waiting.append(node)
         return found
 
-    def _note(self, module: nn.Module, arguments: Any, output: Any) -> None:
+    def _note(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        """Note the edges of an output. Of several tensors each gets one of its own, which a use inside the module is not."""
         del arguments
-        for part, leaf in enumerate(tree_leaves(output)):
+        leaves, structure = tree_flatten(output)
+        several = sum(isinstance(leaf, Tensor) for leaf in leaves) > 1
+        if several:
+            leaves = [leaf.view_as(leaf) if isinstance(leaf, Tensor) and leaf.requires_grad else leaf for leaf in leaves]
+        for part, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
                 self.edges[module, part] = leaf.grad_fn, leaf.output_nr
+        return tree_unflatten(leaves, structure) if several else None
 
     def _walk(self, waiting_edges: list[Edge]) -> None:
         """Visit the operations from the scores down, the latest first; when no other waits, all paths pass this one."""
@@ -287,12 +293,19 @@ class _Search:
         return None
 
     def named(self, last: Output) -> tuple[Output, Layout, str] | None:
-        """The last feature map by the model's library, if it is behind the last candidate, since no change shows there."""
+        """The last feature map by the model's library, if it is behind the last candidate, since no change shows there.
+
+        Where the score is computed from it inside the module that returns it, the module is taken that it comes from.
+        """
         module, rule = named_feature_map(self.model) or (None, "")
-        for output in self.outputs[self.outputs.index(last) + 1 :]:
+        behind = self.outputs[self.outputs.index(last) + 1 :]
+        for output in behind:
             layout = output.layout_by_proportions(self.observed.size) if output.module is module and output.part == 0 else None
             if layout is not None and self.layout(output) is None:
-                return (output, layout, rule) if not self.graph.exists or self.graph.depends(output, layout) else None
+                same = (other for other in reversed(behind) if other.changes is output.changes)
+                used = (o for o in (output, *same) if not self.graph.exists or self.graph.depends(o, layout))
+                found = next(used, None)
+                return None if found is None else (found, layout, rule)
         return None
 
     def whole(self, output: Output) -> bool:

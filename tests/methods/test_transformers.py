@@ -181,3 +181,29 @@ def test_the_one_patch_that_a_transformer_looks_at(name: str, place: tuple[int, 
     order = patches.argsort(descending=True)
     assert divmod(int(order[0]), 4) == place
     assert patches[order[0]] > 1.1 * patches[order[1]]
+
+
+STAGES: dict[str, Any] = {"hidden_sizes": [8, 8, 16, 16], "depths": [1] * 4}
+CONVOLUTIONAL: dict[str, tuple[dict[str, Any], str]] = {
+    "ResNet": ({**STAGES, "embedding_size": 8, "layer_type": "basic"}, "resnet.encoder"),
+    "RegNet": ({**STAGES, "embedding_size": 8, "groups_width": 8}, "regnet.encoder"),
+    "ConvNext": (STAGES, "convnext.encoder"),
+    "ConvNextV2": (STAGES, "convnextv2.encoder"),
+    "MobileNetV2": ({"depth_multiplier": 0.35}, "mobilenet_v2.conv_1x1"),
+}
+"""Small convolutional classifiers of Transformers, and their last layer, from whose mean the class is predicted."""
+
+
+@pytest.mark.parametrize("family", CONVOLUTIONAL)
+def test_convolutional_classifiers_of_transformers_are_explained_at_the_layer_that_is_pooled(family: str) -> None:
+    """Their base models also return that layer, which the score is not computed from there."""
+    transformers = pytest.importorskip("transformers")
+    settings, layer = CONVOLUTIONAL[family]
+    config = getattr(transformers, f"{family}Config")(**settings, num_labels=4)
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{family}ForImageClassification")(config).eval()
+    image = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(1))
+    explanation = fm.GradCAM(model, relu=False)(image, 1)
+    assert explanation.diagnostics[0]["target_layer"] == [layer]
+    assert explanation.resolution == (5, 5)
+    assert explanation.heatmap.std() > 0

@@ -184,6 +184,7 @@ SCALES = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", SCALES)
 def test_the_last_layer_of_each_resolution_behind_its_nonlinearity(name: str) -> None:
     library, layers = SCALES[name]

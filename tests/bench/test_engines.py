@@ -37,6 +37,7 @@ def test_three_shards_give_the_same_rows(bench: Bench, undisturbed: Undisturbed)
     assert run_on(bench, LocalEngine()).done == 0, "the journals of all shards are known"
 
 
+@pytest.mark.sweep
 def test_two_processes_give_the_same_rows(bench: Bench, undisturbed: Undisturbed) -> None:
     assert run_on(bench, LocalEngine(("cpu", "cpu"), threads=1)).done == 9
     assert rows(bench.out) == undisturbed()
@@ -205,6 +206,7 @@ def test_every_device_has_its_own_process(crew: Bench, undisturbed: Undisturbed)
     assert found == alone
 
 
+@pytest.mark.sweep
 def test_workers_end_when_their_run_is_killed(crew: Bench) -> None:
     devices = [word for number in range(3) for word in ("--device", f"cuda:{number}")]
     command = Command.started(crew.home, "bench", "run", str(crew.spec), "--out", str(crew.out), *devices)

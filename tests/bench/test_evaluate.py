@@ -166,6 +166,7 @@ def test_peak_memory_is_that_of_the_work_on_its_own_device(monkeypatch: pytest.M
     ]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("method", ["gradcam", "deeplift"])
 def test_a_benchmark_keeps_no_tensors_of_the_images_that_are_done(bench: Bench, method: str) -> None:
     """After each shard of two of the eight images, as many are alive."""

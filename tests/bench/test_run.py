@@ -81,6 +81,7 @@ def kill_at_step(bench: Bench, step: int) -> None:
     assert bench.start("--json-lines", "--device", "cpu").exit_code() == -signal.SIGKILL, "the run did not finish"
 
 
+@pytest.mark.sweep
 def test_a_run_that_is_killed_ten_times_has_the_results_of_an_undisturbed_run(bench: Bench, undisturbed: Undisturbed) -> None:
     bench.write("tiny_bench_model:make", "tiny_bench_model:mortal", shard_size=1)
     generator = random.Random(0)  # noqa: S311 - no secret

@@ -67,6 +67,7 @@ def test_a_closed_pipe_ends_the_program_quietly() -> None:
     assert process.returncode == 141
 
 
+@pytest.mark.sweep
 @posix
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_is_one_line_and_leaves_nothing(tmp_path: Path, number: int, code: int) -> None:

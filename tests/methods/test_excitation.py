@@ -316,6 +316,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("name", "default"), [("resnet18", "layer3.0"), ("vgg11", "features.15")])
 def test_all_of_it_arrives(name: str, default: str, untouched: Untouched) -> None:
     """The default is the authors' layer: pool4 of VGG-16, the fourth pooling, and res4a of ResNet."""

@@ -146,6 +146,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.sweep
 def test_values_of_several_processes_are_gathered(tmp_path: Path) -> None:
     processes = [subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(rank), str(tmp_path)]) for rank in (0, 1)]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]

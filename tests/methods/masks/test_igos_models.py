@@ -54,6 +54,7 @@ def test_a_model_in_half_precision_has_maps_in_single_precision(small_net: Small
     assert nn.functional.cosine_similarity(exact.heatmap.flatten(1), rough.heatmap.flatten(1)).min() > 0.95
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("photo", ["chelsea", "coffee"])
 def test_the_map_of_the_embedded_model_is_better_than_random_maps(photo: str) -> None:
     model = fm.load()

@@ -114,6 +114,7 @@ def start_of(explain: fm.Explainer) -> str | None:
     return next((setting.name for setting in fields(explain) if setting.name in ("baseline", "references")), None)
 
 
+@pytest.mark.filterwarnings("ignore::faithmap.warning_types.BaselineWarning")
 @pytest.mark.parametrize("name", METHODS)
 def test_zero_is_the_colour_that_the_model_normalises_to_0(name: str) -> None:
     """As a setting, and given to the call: the map of the constant colour, with every method that has a baseline."""

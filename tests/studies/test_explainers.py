@@ -23,7 +23,7 @@ QUICK = (*SMALL, "--baseline", "grey")
 
 def test_the_choices_are_those_of_the_library() -> None:
     hints = get_type_hints(ExplainArguments)
-    assert set(choices(hints["baseline"])) == set(faithmap.BASELINES)
+    assert set(choices(hints["baseline"])) == {*faithmap.BASELINES, "zero"}
     assert get_args(hints["method"]) == tuple(METHODS)
     assert not set(ALIASES) & set(METHODS)
     assert set(get_args(hints["protocol"])) == set(faithmap.metrics.PROTOCOLS)

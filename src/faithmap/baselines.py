@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -181,6 +181,22 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "noise": Noise(),
     }
 )
+
+
+BaselineT = TypeVar("BaselineT")
+
+
+def with_zero(baseline: BaselineT, zero: Constant) -> BaselineT | Constant:
+    """The baseline; for "zero" the pixel value that is 0 in the model's normalised space.
+
+    >>> with_zero("zero", Constant(0.4)), with_zero("black", Constant(0.4))
+    (Constant(value=0.4), 'black')
+
+    Args:
+        baseline: in any form.
+        zero: this pixel value.
+    """
+    return zero if isinstance(baseline, str) and baseline == "zero" else baseline
 
 
 def make_baseline(baseline: Baseline, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

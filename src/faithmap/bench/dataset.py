@@ -15,30 +15,25 @@ import random
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
-
-from faithmap.bench.errors import BenchError
-from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, imagenet_classes
-from faithmap.data.annotations import inside
-from faithmap.data.images import AnnotationError, file_bytes, image_names
-from faithmap.seeds import derived
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from faithmap.bench.spec import DataSpec
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.data import read_image
+from faithmap.bench.errors import BenchError
+from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, imagenet_classes, read_image
+from faithmap.data.annotations import inside
+from faithmap.data.images import AnnotationError, file_bytes, image_names
 from faithmap.model import Classifier
+from faithmap.seeds import derived
 from faithmap.warning_types import recorded
+
+if TYPE_CHECKING:
+    from faithmap.bench.spec import DataSpec
 
 MAX_CSV_BYTES = 256 * 2**20
 

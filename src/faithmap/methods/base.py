@@ -9,22 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import BASELINES, Baseline
+from faithmap.baselines import BASELINES, Baseline, Constant, with_zero
 from faithmap.explanation import Explanation
-from faithmap.methods.references import References
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
 from faithmap.model import Classifier, check_images, normalised_zero, undisturbed, working_images
 from faithmap.probe import InputProbe, clean_scores, recognised_baselines
 from faithmap.score import Score, ScoreKind, Target, probabilities_of, uninformed_probability
 from faithmap.seeds import Generators, resolve_generators
 from faithmap.warning_types import BaselineWarning, EmptyHeatmapWarning, LowConfidenceWarning, noted, warn
+
+OwnT = TypeVar("OwnT")
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of steps done and the total number of steps, over all images."""
@@ -72,7 +73,7 @@ class Request:
     kept: Any = None
     uninformed: float = 0.0
     probability: Float[Tensor, " n"] | None = None
-    zero: Baseline = 0.0
+    zero: Constant = field(default_factory=lambda: Constant(0.0))
     warnings: list[list[str]] = field(init=False)
     advice_passes: list[int] = field(init=False)
 
@@ -90,21 +91,20 @@ class Request:
             own: the method's setting.
         """
         given = own if self.baseline is None else self.baseline
-        if isinstance(given, str) and given == "zero":
-            return self.zero
         if isinstance(given, Tensor) and given.ndim == 4 and len(given) == len(self.images):
             return given[images]
-        return given
+        return with_zero(given, self.zero)
 
-    def references_for(self, image: int, own: References) -> References:
+    def references_for(self, image: int, own: OwnT) -> OwnT | Baseline:
         """The baseline given to the call for one image, else the method's own references, which all its images share.
 
         Args:
             image: index of the image.
             own: the method's setting.
         """
-        given = own if self.baseline is None else self.baseline_for(slice(image, image + 1), self.baseline)
-        return self.zero if isinstance(given, str) and given == "zero" else given
+        if self.baseline is None:
+            return with_zero(own, self.zero)
+        return self.baseline_for(slice(image, image + 1), self.baseline)
 
     def as_probability(self, scores: Float[Tensor, " m"]) -> Float[Tensor, " m"] | None:
         """The scores, if they are probabilities of the explained class; else None.

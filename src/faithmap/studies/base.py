@@ -351,9 +351,9 @@ def _has(method: str, name: str) -> bool:
 
 def _full_name(method: str, name: str) -> str:
     """``gradient.samples`` for ``samples`` of a class activation map."""
-    return (
-        name if name == PRESET else ".".join(setting.name for setting in find_setting(METHODS[method].explainer, name, method))
-    )
+    if name == PRESET:
+        return name
+    return ".".join(setting.name for setting in find_setting(METHODS[method].explainer, name, method))
 
 
 def _plain(option: str, value: Any) -> Any:

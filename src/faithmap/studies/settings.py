@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 BaselineName: TypeAlias = Literal["blur", "strong_blur", "median_blur", "black", "grey", "white", "mean", "noise", "zero"]
-"""A name in ``faithmap.baselines.BASELINES``."""
+"""A name in ``faithmap.baselines.BASELINES``, or "zero", the pixel value that the model normalises to 0."""
 
 Outputs: TypeAlias = Literal["logits", "probabilities", "sigmoid"]
 """``faithmap.score.OutputKind``."""

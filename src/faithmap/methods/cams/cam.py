@@ -232,10 +232,8 @@ class CAM(LayerExplainer):
     def _estimator(self, request: Request, image: int) -> Estimator:
         """The estimator for one image, with the baseline of the call if there is one."""
         own = self.gradient.origin
-        if own is None and request.baseline is None:
-            return self.gradient
-        given = request.references_for(image, "black" if own is None else own)
-        return self.gradient if given is own else self.gradient.starting_from(given)
+        given = request.references_for(image, own)
+        return self.gradient if given is None or given is own else self.gradient.starting_from(given)
 
 
 def fuse(

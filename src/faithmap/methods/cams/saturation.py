@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from faithmap.baselines import Baseline, make_baseline
+from faithmap.baselines import Baseline, make_baseline, with_zero
 from faithmap.explanation import Explanation
 from faithmap.layers import ReshapeTransform, target_layers
 from faithmap.model import check_images, normalised_zero, undisturbed, working_images
@@ -103,7 +103,7 @@ def saturation(
         context = target_layers(model, target_layer, reshape_transform, images[:1])
         probe = context.probe(model, images, score, chunk_size=chunk_size, autocast=autocast)
         _, _, clean = probe.clean(target, score, gradient=False)
-        start = normalised_zero(model) if isinstance(baseline, str) and baseline == "zero" else baseline
+        start = with_zero(baseline, normalised_zero(model))
         (name, activation), at = next(iter(clean.activation.items())), torch.linspace(0, 1, positions).to(images)
         paths = [_measured(probe, i, start, activation[i], at) for i, start in enumerate(make_baseline(start, images).split(1))]
     values, similarity, norm = (torch.stack(rows) for rows in zip(*paths, strict=True))

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import Baseline, Blur, make_baseline
+from faithmap.baselines import Baseline, Blur, make_baseline, with_zero
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.model import check_images, normalised_zero, undisturbed, working_images
 from faithmap.probe import InputProbe, MaskProbe, clean_scores, recognised_baselines
@@ -303,7 +303,7 @@ def resolve_protocol(
         raise ValueError(f"steps is {steps}; give at least 1")
     resolved = resolved if steps is None else replace(resolved, steps=steps)
     given = (resolved.deletion_baseline, resolved.insertion_baseline) if baseline is None else (baseline, baseline)
-    deletion, insertion = (normalised_zero(model) if isinstance(b, str) and b == "zero" else b for b in given)
+    deletion, insertion = (with_zero(b, normalised_zero(model)) for b in given)
     return replace(resolved, deletion_baseline=deletion, insertion_baseline=insertion)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,6 @@ from .data import (
 from .explanation import (
     Explanation as Explanation,
 )
-from .geometry import (
-    Geometry as Geometry,
-)
 from .methods import (
     IGOS as IGOS,
     Explainer as Explainer,
@@ -123,6 +120,7 @@ from .metrics import (
 )
 from .model import (
     Classifier as Classifier,
+    Geometry as Geometry,
 )
 from .score import (
     ImageTarget as ImageTarget,

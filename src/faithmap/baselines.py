@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -316,17 +316,3 @@ def compose(
     tensor([[[[1.0000, 0.2500]]]])
     """
     return torch.addcmul(baseline, mask, image - baseline)
-
-
-def rows_of(values: Float[Tensor, "n c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "k c h w"]:
-    """``values[index]``; on a CPU one row to broadcast if all are the same, as in most chunks of a path.
-
-    On a CPU the copy of a chunk of images costs several percent of the model's passes. On an accelerator the copy is faster
-    than the comparison, whose result has to reach the host.
-
-    >>> rows_of(torch.arange(3.0).view(3, 1, 1, 1), torch.tensor([2, 2])).shape
-    torch.Size([1, 1, 1, 1])
-    """
-    if index.device.type == "cpu" and len(index) > 0 and bool((index == index[0]).all()):
-        return values[int(index[0])].unsqueeze(0)
-    return values[index]

@@ -1,6 +1,7 @@
 """Messages of one line, the errors that a user can correct, and how a command ends: exit codes, and SIGTERM like Ctrl-C.
 
-Free of torch, so that the command line can start without it.
+A :class:`UserError` ends a command, a :class:`BenchError` a benchmark. Free of torch, so that the command line can start
+without it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -127,3 +129,58 @@ def terminable() -> Iterator[None]:
 def _raise(number: int, frame: FrameType | None) -> NoReturn:
     del number, frame
     raise Terminated
+
+
+class BenchError(ValueError):
+    """The specification, the run folder or the machine prevents the benchmark. The message is one line."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(str(message)))
+
+
+class BenchSettingError(BenchError):
+    """A setting of a method or metric is invalid.
+
+    Attributes:
+        setting: name of the setting; None if unknown.
+    """
+
+    def __init__(self, message: object, setting: str | None = None) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
+class NoRoomError(BenchError):
+    """A result could not be written; all earlier results are complete."""
+
+
+class RunError(BenchError):
+    """A run folder that cannot be reported on."""
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a BenchError.
+
+    Args:
+        path: named in the message if the OSError names no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        name, reason = error.filename or path, os_reason(error)
+        raise BenchError(
+            f"{name}: cannot be read or written ({reason}); no result is lost: fix the cause, or give another --out"
+        ) from error
+
+
+def check_installed() -> None:
+    """Raise BenchError if a library that every benchmark needs is not installed."""
+    for module in ("pydantic", "pyarrow"):
+        if find_spec(module) is None:
+            raise not_installed(module)
+
+
+def not_installed(module: str, extra: str = "bench") -> BenchError:
+    """The error for a library that is not installed."""
+    return BenchError(f"{module} is not installed, which benchmarks need; pip install 'faithmap[{extra}]'")

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from faithmap.baselines import BASELINES, is_recognised, recognised_message, rows_of, upsample
+from faithmap.baselines import BASELINES, is_recognised, recognised_message, upsample
 from faithmap.capture import Capture
 from faithmap.model import Classifier, pass_autocast, undisturbed, weights_dtype
 from faithmap.score import (
@@ -38,6 +38,9 @@ from faithmap.score import (
     probabilities_of,
     resolve,
     summed_gradients,
+    sums_to_one,
+    usable_output,
+    within_unit_interval,
 )
 from faithmap.warning_types import OutputsWarning, warn
 
@@ -66,13 +69,7 @@ def run_model(model: nn.Module, images: Float[Tensor, "m c h w"], autocast: torc
     given = images if isinstance(model, Classifier) else images.to(weights_dtype(model) or images.dtype, copy=True)
     with pass_autocast(images.device, autocast):
         output = model(given)
-    return _usable(output) if isinstance(output, Tensor) else tree_map_only(Tensor, _usable, output)
-
-
-def _usable(output: Tensor) -> Tensor:
-    """The output in single precision or better; a copy of a tensor that was made in ``torch.inference_mode``."""
-    output = output.clone() if output.is_inference() else output
-    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+    return usable_output(output) if isinstance(output, Tensor) else tree_map_only(Tensor, usable_output, output)
 
 
 @dataclass
@@ -161,6 +158,20 @@ class InputProbe(Probe):
         """The rows of each chunk, as a tensor: indexing by one copies the chunk."""
         rows: tuple[Tensor, ...] = torch.arange(len(z), device=z.device).split(self.chunk_size)
         return rows
+
+
+def rows_of(values: Float[Tensor, "n c h w"], index: Int[Tensor, " m"]) -> Float[Tensor, "k c h w"]:
+    """``values[index]``; on a CPU one row to broadcast if all are the same, as in most chunks of a path.
+
+    On a CPU the copy of a chunk of images costs several percent of the model's passes. On an accelerator the copy is faster
+    than the comparison, whose result has to reach the host.
+
+    >>> rows_of(torch.arange(3.0).view(3, 1, 1, 1), torch.tensor([2, 2])).shape
+    torch.Size([1, 1, 1, 1])
+    """
+    if index.device.type == "cpu" and len(index) > 0 and bool((index == index[0]).all()):
+        return values[int(index[0])].unsqueeze(0)
+    return values[index]
 
 
 def recognised_baselines(
@@ -451,15 +462,15 @@ def outputs_of(
     if isinstance(stated, str) and stated in get_args(OutputKind):
         return cast(OutputKind, stated)
     values = logits_of(output).detach()
-    if not _within_unit_interval(values):
+    if not within_unit_interval(values):
         return "logits"
     first = images[:1]
     with torch.enable_grad():
         variants = torch.cat([first, first.flip(-1), first.flip(-2), 0.5 * first]).detach().requires_grad_()
         tested = logits_of(run_model(model, variants, autocast))
-    if not _within_unit_interval(tested.detach()):
+    if not within_unit_interval(tested.detach()):
         return "logits"
-    if _sums_to_one(values) and _sums_to_one(tested.detach()):
+    if sums_to_one(values) and sums_to_one(tested.detach()):
         sign = "rows are at least 0 and sum to 1"
     elif _last_operation(tested).startswith("Sigmoid"):
         sign = "the model ends with a sigmoid"
@@ -473,15 +484,6 @@ def outputs_of(
     return "probabilities"
 
 
-def _within_unit_interval(values: Float[Tensor, "m classes"]) -> bool:
-    low, high = values.float().aminmax()
-    return bool((low >= 0) & (high <= 1 + PROBABILITY_TOLERANCE))
-
-
-def _sums_to_one(values: Float[Tensor, "m classes"]) -> bool:
-    return values.shape[1] > 1 and bool(((values.float().sum(dim=1) - 1).abs() < PROBABILITY_TOLERANCE).all())
-
-
 def _last_operation(output: Tensor) -> str:
     """Name of the operation in the graph that made the output, apart from those that only convert or reshape it."""
     node = output.grad_fn
@@ -491,9 +493,6 @@ def _last_operation(output: Tensor) -> str:
 
 
 _CONVERSIONS = ("ToCopy", "View", "Reshape", "Squeeze", "Unsqueeze", "Clone", "Alias", "Slice")
-
-PROBABILITY_TOLERANCE = 5e-3
-"""Largest distance of a row's sum from 1: rounding of probabilities in half precision."""
 
 
 def random_state(device: torch.device) -> Tensor:

@@ -168,6 +168,21 @@ def log_probabilities_of(logits: Float[Tensor, "n classes"], outputs: OutputKind
     return F.logsigmoid(values) if outputs == "sigmoid" else values.log_softmax(dim=1)
 
 
+PROBABILITY_TOLERANCE = 5e-3
+"""Largest distance of a row's sum from 1: rounding of probabilities in half precision."""
+
+
+def within_unit_interval(values: Float[Tensor, "m classes"]) -> bool:
+    """Whether all values can be probabilities, but for rounding."""
+    low, high = values.float().aminmax()
+    return bool((low >= 0) & (high <= 1 + PROBABILITY_TOLERANCE))
+
+
+def sums_to_one(values: Float[Tensor, "m classes"]) -> bool:
+    """Whether each row has several values that sum to 1, but for rounding."""
+    return values.shape[1] > 1 and bool(((values.float().sum(dim=1) - 1).abs() < PROBABILITY_TOLERANCE).all())
+
+
 _CALLABLE = "pass a callable target, and to a Classifier around the model whole_output=True"
 
 
@@ -269,6 +284,12 @@ def at_least_single(values: Tensor) -> Tensor:
     torch.float32
     """
     return values if values.dtype == torch.float64 else values.float()
+
+
+def usable_output(output: Tensor) -> Tensor:
+    """The output in single precision or better; a copy of a tensor that was made in ``torch.inference_mode``."""
+    output = output.clone() if output.is_inference() else output
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def resolve(target: Target, output: Any, kind: ScoreKind, count: int, outputs: OutputKind = "logits") -> Score:

@@ -12,12 +12,12 @@ from bench.tiny_bench import Bench, rows, tiny_model
 from PIL import Image
 
 from faithmap.bench.dataset import DatasetIndex, DatasetItem, ImageReader, ShardedDataset, open_source
-from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.plan import Tasks, Unit
 from faithmap.bench.planning import check_targets, make_plan
 from faithmap.bench.run import run
 from faithmap.bench.spec import DataSpec, parse_spec, read_spec
+from faithmap.errors import BenchError
 
 VOC = """<annotation><filename>{name}.jpg</filename><size><width>24</width><height>20</height><depth>3</depth></size>
 <object><name>dog</name><difficult>0</difficult><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>12</xmax><ymax>20</ymax></bndbox></object>

@@ -13,7 +13,6 @@ import pytest
 import torch
 from bench.tiny_bench import Bench, Command, Rows, rows
 
-from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import BenchWorker, FinishedUnit, ModelCache
 from faithmap.bench.plan import Task
 from faithmap.bench.planning import make_plan
@@ -22,6 +21,7 @@ from faithmap.bench.run_folder import RunFolder, write_access
 from faithmap.bench.spec import read_spec
 from faithmap.cli.bench_arguments import BenchRunArguments
 from faithmap.cli.bench_run import engine_of
+from faithmap.errors import BenchError
 
 Undisturbed = Callable[[], Rows]
 

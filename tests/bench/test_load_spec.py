@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from faithmap.bench.errors import BenchError
 from faithmap.bench.report.run_record import Published
 from faithmap.bench.spec import load_spec, parse_spec, published_numbers, read_spec, ready_names, ready_text, template
+from faithmap.errors import BenchError
 
 GOOD = """\
 name = "x"

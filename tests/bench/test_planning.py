@@ -9,11 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.bench import planning
-from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.plan import BenchPlan
 from faithmap.bench.run import run
 from faithmap.bench.spec import LoadedSpec, MethodSpec, Spec, load_spec
+from faithmap.errors import BenchError
 from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.cams import GradCAM
 from faithmap.methods.masks import RISE

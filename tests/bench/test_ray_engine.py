@@ -15,12 +15,12 @@ import pytest
 import torch
 from bench.tiny_bench import Bench, Rows, rows
 
-from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import BenchWorker, ModelCache
 from faithmap.bench.planning import make_plan
 from faithmap.bench.ray_engine import RayActor, RayEngine
 from faithmap.bench.run import Engine, RunProgress, run
 from faithmap.bench.spec import read_spec
+from faithmap.errors import BenchError
 
 Undisturbed = Callable[[], Rows]
 
@@ -211,7 +211,7 @@ RAY = """
 import sys
 from pathlib import Path
 from faithmap.bench.ray_engine import RayEngine
-from faithmap.bench.errors import BenchError
+from faithmap.errors import BenchError
 from faithmap.bench.spec import read_spec
 from faithmap.bench.run import run
 home, address = Path(sys.argv[1]), sys.argv[2] or None

@@ -15,15 +15,14 @@ import torch
 from bench.tiny_bench import Bench, Rows, rows, tiny_model
 from PIL import Image
 
-from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import ModelCache
 from faithmap.bench.report.run_record import open_run
 from faithmap.bench.run import RunProgress, run
 from faithmap.bench.spec import ModelSpec, read_spec
-from faithmap.geometry import Geometry
+from faithmap.errors import BenchError
 from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.cams import GradCAM
-from faithmap.model import Classifier
+from faithmap.model import Classifier, Geometry
 
 Undisturbed = Callable[[], Rows]
 

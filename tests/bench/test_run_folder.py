@@ -11,10 +11,10 @@ import pytest
 from bench.tiny_bench import Bench, Rows, rows
 from filelock import UnixFileLock
 
-from faithmap.bench.errors import BenchError, NoRoomError
 from faithmap.bench.run import RunProgress, run
 from faithmap.bench.run_folder import RunFolder, write_access
 from faithmap.bench.spec import read_spec
+from faithmap.errors import BenchError, NoRoomError
 
 Undisturbed = Callable[[], Rows]
 

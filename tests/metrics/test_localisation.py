@@ -14,7 +14,6 @@ from oracles import given
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
 from faithmap.metrics import EnergyPointingGame, PointingGame, RelevanceRank
 from faithmap.metrics.functional import (
     annotated_regions,
@@ -25,6 +24,7 @@ from faithmap.metrics.functional import (
     pointing_game,
     relevance_rank,
 )
+from faithmap.model import Geometry
 from faithmap.warning_types import EmptyHeatmapWarning
 
 ALL = (pointing_distance, energy_pointing_game, relevance_rank)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faithmap.data import read_image, sample_photo
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.viz import colourise, flaw, limits, overlay, placed, scaled
 from faithmap.viz.figure import COLORMAP
 

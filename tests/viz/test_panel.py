@@ -14,9 +14,8 @@ from torch import Tensor
 from viz_tools import drawn
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
 from faithmap.metrics.functional import DeletionInsertion, deletion_insertion
-from faithmap.model import Classifier
+from faithmap.model import Classifier, Geometry
 from faithmap.viz import limits, overlay, placed, save_figure, show
 from faithmap.viz.figure import to_bytes
 

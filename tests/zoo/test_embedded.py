@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faithmap.data import sample_photo
-from faithmap.geometry import Geometry
-from faithmap.model import Classifier
+from faithmap.model import Classifier, Geometry
 from faithmap.zoo import ModelError, load
 from faithmap.zoo.loading import recipe_of, timm_keys
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from faithmap.data import sample_photo
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.probe import class_probabilities
 from faithmap.zoo import ModelError, load
 from faithmap.zoo.huggingface import preprocessing_of

@@ -13,12 +13,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from faithmap.app.differing import disagreements
-from faithmap.bench.errors import RunError
 from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, analyse, resolution_name
 from faithmap.bench.report.example_images import images_folder
 from faithmap.bench.report.results import open_unit_file, read_results
 from faithmap.bench.report.run_record import ReportedRun, open_run
-from faithmap.errors import one_line
+from faithmap.errors import RunError, one_line
 
 MEAN = "mean of all methods"
 DISAGREEMENT = "how much the maps differ"

@@ -29,11 +29,11 @@ from faithmap.bench.report.tables import amount, number
 from faithmap.data import ImageError
 from faithmap.errors import one_line
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
 from faithmap.methods.settings import arguments_of
 from faithmap.metrics.functional import DeletionInsertion, deletion_insertion
 from faithmap.metrics.functional.agreement import spearman
 from faithmap.metrics.functional.curves import PROTOCOLS, Curve, Protocol
+from faithmap.model import Geometry
 from faithmap.viz.browser import colours, display
 from faithmap.viz.figure import COLORMAP, flaw, limits
 

@@ -24,10 +24,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from faithmap.bench.errors import BenchError
 from faithmap.data import AnnotatedImages, COCOInstances, FileError, ImageNetBoxes, VOCBoxes, imagenet_classes, read_image
 from faithmap.data.annotations import inside
 from faithmap.data.images import AnnotationError, file_bytes, image_names
+from faithmap.errors import BenchError
 from faithmap.model import Classifier
 from faithmap.seeds import derived
 from faithmap.warning_types import recorded

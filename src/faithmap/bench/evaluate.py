@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from faithmap import zoo
 from faithmap.bench.dataset import ImageReader, LoadedImage, grouped_by_shape, open_source
-from faithmap.bench.errors import BenchError, BenchSettingError
 from faithmap.bench.plan import PlannedMethod, Setup, Task, canonical
 from faithmap.bench.run_folder import ImageRow, encode
 from faithmap.bench.spec import METRICS
+from faithmap.errors import BenchError, BenchSettingError
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
 from faithmap.methods.cams.saturation import saturation

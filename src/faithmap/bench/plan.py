@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from faithmap.bench.dataset import DatasetItem, ShardedDataset
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.score import OutputKind
 
 if TYPE_CHECKING:

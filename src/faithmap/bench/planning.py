@@ -7,7 +7,8 @@ invalid one would otherwise become an error in every row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from functools import partial
@@ -20,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.bench.dataset import DatasetItem, DatasetSource, LoadedImage, ShardedDataset, open_source, with_absolute_paths
-from faithmap.bench.errors import BenchError, BenchSettingError, setting_in
 from faithmap.bench.evaluate import (
     IMAGE_FAILURES,
     MetricInput,
@@ -33,6 +33,7 @@ from faithmap.bench.evaluate import (
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup
 from faithmap.bench.spec import FieldLocator, field_name, located
 from faithmap.data import FileError, read_image
+from faithmap.errors import BenchError, BenchSettingError
 from faithmap.methods.controls import RandomMap
 from faithmap.methods.settings import settings_of
 from faithmap.model import Classifier, undisturbed
@@ -324,3 +325,17 @@ class _Brightness(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return images.mean(dim=(1, 2, 3)).unsqueeze(1) * self.weights
+
+
+def setting_in(message: str, settings: Mapping[str, object]) -> str | None:
+    """The setting that a message names first, else the one whose value it repeats, else None.
+
+    >>> setting_in("path_points is 0; give at least 1", {"points": 0, "path_points": 0})
+    'path_points'
+    >>> setting_in("give at least 1 mask", {"masks": 0}), setting_in("maps of 400 rows are too fine", {"resolution": 400})
+    ('masks', 'resolution')
+    """
+    words = [word.rstrip("s") for word in re.findall(r"\w+", message)]
+    named = [name for name in settings if name.rstrip("s") in words]
+    repeated = [name for name, value in settings.items() if str(value).rstrip("s") in words]
+    return min(named, key=lambda name: words.index(name.rstrip("s")), default=next(iter(repeated), None))

@@ -20,11 +20,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from faithmap.bench.dataset import DatasetItem
-from faithmap.bench.errors import BenchError, not_installed
 from faithmap.bench.evaluate import BenchWorker, FinishedUnit, ModelCache
 from faithmap.bench.plan import Setup, Task, Unit
 from faithmap.bench.run import batches
-from faithmap.errors import one_line
+from faithmap.errors import BenchError, not_installed, one_line
 
 RESTARTS = 3
 """Restarts of an actor that dies, and retries of its batch; a unit that is evaluated twice gives the same result twice."""

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 
-from faithmap.bench.errors import BenchError
 from faithmap.bench.evaluate import BenchWorker, FinishedUnit, ModelCache
 from faithmap.bench.plan import BenchPlan, Setup, Task, Tasks, Unit
 from faithmap.bench.planning import dry_run, make_plan
 from faithmap.bench.run_folder import RunFolder, plan_access, write_access
 from faithmap.bench.spec import FieldLocator, field_name
+from faithmap.errors import BenchError
 
 if TYPE_CHECKING:
     from faithmap.bench.spec import Spec

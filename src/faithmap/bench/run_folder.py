@@ -32,9 +32,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from faithmap.bench.errors import BenchError, NoRoomError, file_errors
 from faithmap.bench.plan import SCHEMA, BenchPlan, Unit, differences
-from faithmap.errors import write_errors
+from faithmap.errors import BenchError, NoRoomError, file_errors, write_errors
 from faithmap.files import write_whole
 
 HEADER_KEY = b"faithmap"

@@ -44,8 +44,7 @@ from pydantic import (
     model_validator,
 )
 
-from faithmap.bench.errors import BenchError, BenchSettingError, not_installed
-from faithmap.errors import one_line
+from faithmap.errors import BenchError, BenchSettingError, not_installed, one_line
 from faithmap.methods.registry import ALIASES, METHODS
 
 

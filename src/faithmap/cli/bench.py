@@ -26,7 +26,7 @@ def init(file: Path = Path("benchmark.toml"), *, overwrite: Flag = False) -> int
         file: file to write.
         overwrite: replace an existing file.
     """
-    from faithmap.bench.errors import check_installed  # noqa: PLC0415
+    from faithmap.errors import check_installed  # noqa: PLC0415
 
     with user_errors():
         check_installed()
@@ -114,7 +114,7 @@ def report(
 
 def _load(specification: str, arguments: SpecificationArguments) -> LoadedSpec:
     """The specification, read and checked before anything heavy is imported."""
-    from faithmap.bench.errors import check_installed  # noqa: PLC0415
+    from faithmap.errors import check_installed  # noqa: PLC0415
 
     check_installed()
     from faithmap.bench.spec import load_spec  # noqa: PLC0415

@@ -24,7 +24,6 @@ from torch import Tensor
 from torchmetrics.utilities.data import dim_zero_cat
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
 from faithmap.metrics.base import HeatmapMetric, MetricSettings
 from faithmap.metrics.functional.annotated_regions import Objects, Size
 from faithmap.metrics.functional.localisation import (
@@ -34,6 +33,7 @@ from faithmap.metrics.functional.localisation import (
     relevance_rank,
 )
 from faithmap.metrics.statistics import Interval, Paired, Summary, paired, per_class
+from faithmap.model import Geometry
 from faithmap.warning_types import renamed_parameters
 
 Maps: TypeAlias = Explanation | Float[Tensor, "n r c"]

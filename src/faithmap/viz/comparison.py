@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.viz.figure import (
     COLORMAP,
     KINDS,

@@ -36,7 +36,7 @@ from PIL import Image
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.warning_types import renamed_parameters
 
 if TYPE_CHECKING:

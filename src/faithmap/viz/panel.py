@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.viz.figure import (
     COLORMAP,
     OPACITY,

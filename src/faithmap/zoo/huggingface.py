@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.score import OutputKind
 from faithmap.zoo.hub import reachable
 from faithmap.zoo.recipe import Preprocessing, Recipe, TrainedModule, refusal, refusing, short_labels, state_digest

@@ -18,8 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from faithmap.geometry import Geometry
-from faithmap.model import Classifier
+from faithmap.model import Classifier, Geometry
 from faithmap.score import OutputKind
 from faithmap.zoo.folding import fold_batch_norm as folded
 from faithmap.zoo.recipe import ModelError, ModelState, Recipe, TrainedModule, fill, read_checkpoint, refusal

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from faithmap.errors import one_line
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.score import OutputKind
 
 ModelState: TypeAlias = dict[str, Tensor]

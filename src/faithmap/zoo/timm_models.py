@@ -13,7 +13,7 @@ from timm.data.config import resolve_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.zoo.hub import hub_file
 from faithmap.zoo.recipe import (
     Preprocessing,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.zoo.recipe import ModelState, Preprocessing, Recipe, TrainedModule, fill, read_checkpoint, refusal, refusing
 
 

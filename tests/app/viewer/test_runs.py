@@ -19,7 +19,7 @@ from viewer_tools import HOSTILE, PANDAS, Tab, served
 from faithmap.app.listing import DISAGREEMENT, MEAN, SCATTER, open_listings
 from faithmap.app.opening import opened, sheet
 from faithmap.app.runs import HIGHEST, LINES, LOWEST, BrowsedRun, browse
-from faithmap.bench.errors import RunError
+from faithmap.errors import RunError
 
 NAME = HOSTILE.replace("/", "_") + ".png"
 CURVES = {"deletion_curve": [1.0, 0.5, 0.0], "insertion_curve": [0.0, 0.5, 1.0], "curve_fractions": [0.0, 0.25, 1.0]}

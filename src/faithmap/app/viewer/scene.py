@@ -20,9 +20,9 @@ from torch import Tensor
 from faithmap.app.viewer.packing import finite, jpeg, packed, png
 from faithmap.errors import one_line
 from faithmap.explanation import Explanation, cell_ranks
-from faithmap.geometry import Geometry
 from faithmap.metrics.functional import DeletionInsertion
 from faithmap.metrics.functional.curves import Curve, step_counts
+from faithmap.model import Geometry
 from faithmap.viz.browser import colours, display
 from faithmap.viz.figure import flaw, limits
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from faithmap.bench.errors import RunError
 from faithmap.bench.report.analysis import analyse
 from faithmap.bench.report.csvs import csv_files
 from faithmap.bench.report.example_images import MAX_CHARACTERS, make_examples
@@ -24,7 +23,7 @@ from faithmap.bench.report.markdown import as_markdown
 from faithmap.bench.report.page import as_html, make_page
 from faithmap.bench.report.results import read_results
 from faithmap.bench.report.run_record import open_run
-from faithmap.errors import write_errors
+from faithmap.errors import RunError, write_errors
 from faithmap.files import complete_or_absent
 from faithmap.warning_types import renamed_parameters
 
@@ -79,7 +78,7 @@ def write_report(
     >>> write_report(Path("no-run"))
     Traceback (most recent call last):
         ...
-    faithmap.bench.errors.RunError: no-run is no run: it has no run.json; give a folder that `faithmap bench run` wrote
+    faithmap.errors.RunError: no-run is no run: it has no run.json; give a folder that `faithmap bench run` wrote
     """
     if examples < 0:
         raise ValueError(f"examples is {examples}; give 0 or more images")

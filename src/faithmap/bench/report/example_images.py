@@ -34,7 +34,7 @@ from faithmap.bench.report.results import AREAS, Indices, Numbers, on_grid, open
 from faithmap.bench.report.run_record import ReportedRun, Shape
 from faithmap.data import ImageError, read_image
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 from faithmap.viz.figure import flaw, limits
 
 MAX_SIDE = 256

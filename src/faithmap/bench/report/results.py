@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from faithmap.bench.errors import RunError
 from faithmap.bench.report.run_record import ReportedRun, Shape
+from faithmap.errors import RunError
 
 COSTS = ("forward", "backward", "seconds", "metric_seconds", "peak_memory")
 CLASS = "target"

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
-from faithmap.bench.errors import RunError
 from faithmap.bench.plan import SCHEMA
 from faithmap.bench.run_folder import unit_files
-from faithmap.geometry import Geometry
+from faithmap.errors import RunError
+from faithmap.model import Geometry
 
 Shape = tuple[int, int]
 """Rows and columns of cells, or height and width of an image."""

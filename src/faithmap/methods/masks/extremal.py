@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline, rows_of
+from faithmap.baselines import REFERENCE_SIZE, Baseline, Blur, describe_baseline
 from faithmap.methods.base import (
     Clean,
     Explainer,
@@ -40,7 +40,7 @@ from faithmap.methods.base import (
     warn_if_recognised,
 )
 from faithmap.methods.masks.base import mask_probe
-from faithmap.probe import MaskProbe
+from faithmap.probe import MaskProbe, rows_of
 from faithmap.score import ScoreKind, Target
 
 EQUAL = 1e-6

@@ -1,6 +1,6 @@
 r"""Annotated regions: heatmaps and annotated objects on the same pixel grid, that of the original images.
 
-Boxes and masks are annotated on the original image, and a model takes a part of it (:mod:`faithmap.geometry`): the window that
+Boxes and masks are annotated on the original image, and a model takes a part of it (:mod:`faithmap.model`): the window that
 the resize and the crop keep. Along an axis, the centre of pixel :math:`Y` of the original image lies at
 
 .. math:: y = \frac{Y + \tfrac12 - t}{e} \, h - \tfrac12
@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from faithmap.explanation import Explanation, interpolation_matrix
-from faithmap.geometry import Geometry
+from faithmap.model import Geometry
 
 Objects: TypeAlias = Tensor | Sequence[Tensor | Sequence[float] | Sequence[Sequence[float]]]
 Size: TypeAlias = tuple[int, int]

@@ -25,8 +25,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from faithmap.explanation import Explanation
-from faithmap.geometry import Geometry
 from faithmap.metrics.functional.annotated_regions import AnnotatedRegions, Objects, Size, annotated_regions
+from faithmap.model import Geometry
 from faithmap.score import at_least_single
 from faithmap.warning_types import EmptyHeatmapWarning, renamed_parameters, warn
 

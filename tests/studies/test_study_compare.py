@@ -66,6 +66,42 @@ def test_a_method_by_two_of_its_names_is_compared_once(faith: Cli, photo: WriteI
     assert list(image["methods"]) == ["excitation_backprop", "contrastive_excitation_backprop", "random"]
 
 
+def test_one_method_with_two_settings_and_at_two_resolutions(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
+    """A setting of one entry goes before that of --set; a list needs no brackets."""
+    photo("cat.png")
+    methods = "mask@4x6,mask:lambda1=0.5,extremal:areas=0.1,0.2:iterations=3,mask@6"
+    chosen = ("--methods", methods, "--set", "iterations=2", "--set", "lambda1=2", "--resolution", 6)
+    assert faith("compare", "cat.png", *chosen).code == 0
+    record = record_in(tmp_path / "faithmap-comparison" / "cat")
+    found = record["methods"]
+    assert list(found) == [
+        *("mask@4x6", "mask:lambda1=0.5", "extremal:areas=0.1,0.2:iterations=3", "mask@6", "random@4x6", "random")
+    ]
+    assert [found[f"mask{rest}"]["settings"]["lambda1"] for rest in ("@4x6", ":lambda1=0.5", "@6")] == [2, 0.5, 2]
+    assert found["extremal:areas=0.1,0.2:iterations=3"]["settings"]["areas"] == [0.1, 0.2]
+    assert [found[key]["settings"]["iterations"] for key in ("mask@6", "extremal:areas=0.1,0.2:iterations=3")] == [2, 3]
+    assert found["mask@4x6"]["resolution"] == found["mask@4x6"]["evaluated_at"] == [4, 6]
+    assert found["random@4x6"]["evaluated_at"] == [4, 6]
+    assert found["mask@6"]["evaluated_at"] == [6, 6]
+    assert len(found["mask@4x6"]["curves"]["insertion"]) == 4 * 6 + 1
+
+
+def test_a_class_activation_map_is_evaluated_at_its_own_cells(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
+    path = photo("cat.png")
+    assert faith("compare", "cat.png", "--methods", "gradcam@16", "--resolution", 6).code == 0
+    record = record_in(tmp_path / "faithmap-comparison" / "cat")
+    assert list(record["methods"]) == ["gradcam@16", "random@16"]
+    assert record["protocol"]["resolution"] == [16, 16]
+    model = faithmap.load("the tiny one")
+    image = model.read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", faithmap.FaithmapWarning)
+        explanation = faithmap.GradCAM(model)(image)
+    assert explanation.resolution == (16, 16)
+    proof = faithmap.deletion_insertion(model, image, explanation)
+    assert record["methods"]["gradcam@16"]["scores"]["deletion"] == float(proof.deletion.area[0])
+
+
 def test_a_bad_file_among_many(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
     (tmp_path / "text.jpg").write_text("no picture")
@@ -78,7 +114,15 @@ def test_a_bad_file_among_many(faith: Cli, photo: WriteImage, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "gradcam,igoss"), '"igoss" is no method; give some of igos, igos_plus'),
+        (("--methods", "gradcam,igoss"), '"igoss" is no method; did you mean igos or igos_plus?'),
+        (("--methods", "x"), '"x" is no method; give some of igos, igos_plus'),
+        (("--methods", "igos:noise=0"), "igos has no setting 'noise'; did you mean noise_std"),
+        (("--methods", "igos:noise_std"), "'noise_std' sets nothing; give NAME=VALUE"),
+        (("--methods", "igos:noise_std=-1"), "noise_std is -1; give a number of at least 0"),
+        (("--methods", "igos@six"), "resolution is 'six'; give a whole number of at least 1 or two whole numbers"),
+        (("--methods", "mask@17"), "resolution is (17, 17); give 1 to 16 rows"),
+        (("--parts", "overlay,map"), '"map" is no part of the picture; give some of overlay, cells, curves'),
+        (("--parts", "curves"), "the curves stand below a map; give overlay or cells first"),
         (("--methods", ""), '"" is no method'),
         (("--target", "sheep dgo"), "did you mean 'sheep dog'"),
         (("--resolution", "17"), "resolution is (17, 17); give 1 to 16 rows"),

@@ -10,13 +10,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
 from cyclopts import CoercionError, Group, Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.methods.registry import ALIASES, METHODS
-from faithmap.studies.settings import Outputs, Resolution, StudySettings
+from faithmap.methods.registry import ALIASES, METHODS, MethodVariant, method_named, split_entries
+from faithmap.studies.settings import MapPart, Outputs, Resolution, StudySettings
 
 _BOX = Parameter(group=Group("Class, model, results and run", sort_key=1))
 
@@ -61,11 +61,22 @@ def parse_method(names: Any, tokens: Sequence[Token]) -> str:
 
 def parse_methods(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     """``igos,gradcam``: names separated by commas, each method once."""
-    given = (name.strip() for name in tokens[0].value.split(","))
-    names = tuple(dict.fromkeys(ALIASES.get(name, name) for name in given))
+    return tuple(dict.fromkeys(method_named(name.strip()) for name in tokens[0].value.split(",")))
+
+
+def parse_entries(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """``igos@28,igos@28:noise_std=0``: entries separated by commas, each once."""
+    return tuple(dict.fromkeys(str(MethodVariant.parse(entry)) for entry in split_entries(tokens[0].value)))
+
+
+def parse_parts(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """``overlay,curves``: parts separated by commas, each once, the curves below a map."""
+    names = tuple(dict.fromkeys(name.strip() for name in tokens[0].value.split(",")))
     for name in names:
-        if name not in METHODS:
-            raise ValueError(f'"{name}" is no method; give some of {", ".join(METHODS)}')
+        if name not in get_args(MapPart):
+            raise ValueError(f'"{name}" is no part of the picture; give some of {", ".join(get_args(MapPart))}')
+    if names[0] == "curves":
+        raise ValueError("the curves stand below a map; give overlay or cells first, such as overlay,curves")
     return names
 
 
@@ -114,6 +125,10 @@ else:
 MethodNames: TypeAlias = Annotated[
     tuple[str, ...], Parameter(converter=parse_methods, n_tokens=1, negative="", metavar="NAMES")
 ]
+MethodEntries: TypeAlias = Annotated[
+    tuple[str, ...], Parameter(converter=parse_entries, n_tokens=1, negative="", metavar="ENTRIES")
+]
+MapParts: TypeAlias = Annotated[tuple[MapPart, ...], Parameter(converter=parse_parts, n_tokens=1, negative="", metavar="PARTS")]
 OptionalResolution: TypeAlias = Annotated[
     Resolution | None, Parameter(converter=parse_resolution, n_tokens=1, negative="", metavar="CELLS")
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.arguments import CommonArguments, MethodNames, Out
+from faithmap.cli.arguments import CommonArguments, MapParts, MethodEntries, Out
 from faithmap.cli.report import report_all
 from faithmap.studies.result_folder import ProgressDisplay, StudyOutcome
 from faithmap.studies.settings import CompareSettings
@@ -20,16 +20,17 @@ from faithmap.studies.settings import CompareSettings
 class CompareArguments(CompareSettings, CommonArguments):
     """Which methods to compare, and how."""
 
-    methods: MethodNames = CompareSettings.methods
+    methods: MethodEntries = CompareSettings.methods
     out: Out = CompareSettings.out
     resolution: PositiveInt = CompareSettings.resolution
+    parts: MapParts = CompareSettings.parts
 
 
 _DEFAULTS = CompareArguments()
 
 
 def compare(*paths: Path, settings: CompareArguments = _DEFAULTS) -> int:
-    """Draw several methods side by side, with deletion and insertion at one resolution.
+    """Draw several methods side by side, or one with several settings or resolutions, with deletion and insertion curves.
 
     Each image gets a folder with comparison.png and result.json; the folder appears when it is complete.
 

@@ -5,12 +5,16 @@ A new method is a file of its own, and one entry here (docs/methods/adding.md). 
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from annotated_types import Ge
 
 from faithmap.methods.settings import Setting, SettingError, find_setting, plain_settings
 
@@ -348,6 +352,94 @@ ALIASES: Mapping[str, str] = MappingProxyType({also: name for name, method in ME
 >>> ALIASES["mwp"]
 'excitation_backprop'
 """
+
+
+def method_named(name: str) -> str:
+    """The registry's name of a method.
+
+    >>> method_named("mwp")
+    'excitation_backprop'
+
+    Raises:
+        SettingError: for a name that no method has, with the nearest names.
+    """
+    found = ALIASES.get(name, name)
+    if found in METHODS:
+        return found
+    near = difflib.get_close_matches(name, (*METHODS, *ALIASES), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"give some of {', '.join(METHODS)}"
+    raise SettingError(f'"{name}" is no method; {hint}', name)
+
+
+@dataclass(frozen=True)
+class MethodVariant:
+    """A method with a resolution and settings of its own, of those that are used together.
+
+    >>> str(MethodVariant("igos", (14, 20), ("noise_std=0", "lambda1=2")))
+    'igos@14x20:noise_std=0:lambda1=2'
+
+    Attributes:
+        name: of the method.
+        resolution: (rows, columns); None for that of the others.
+        settings: texts as for :func:`assigned`.
+    """
+
+    name: str
+    resolution: tuple[int, int] | None = None
+    settings: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> MethodVariant:
+        """The entry of a text: a name, ``@`` and a resolution, and settings, each after a colon.
+
+        >>> MethodVariant.parse("igos@224:noise_std=0")
+        MethodVariant(name='igos', resolution=(224, 224), settings=('noise_std=0',))
+
+        Raises:
+            SettingError: for a method that does not exist, or a text that is no resolution. Settings are checked by
+                :func:`assigned`.
+        """
+        head, colon, rest = text.partition(":")
+        name, at, cells = head.partition("@")
+        settings = _NEXT_SETTING.split(rest) if colon else []
+        resolution = _RESOLUTION.from_plain(_RESOLUTION.from_text(cells.strip())) if at else None
+        sides = (resolution, resolution) if isinstance(resolution, int) else resolution
+        return cls(method_named(name.strip()), sides, tuple(setting.strip() for setting in settings))
+
+    def __str__(self) -> str:
+        """The text that :meth:`parse` reads."""
+        rows, columns = self.resolution or (0, 0)
+        at = "" if self.resolution is None else f"@{rows}" if rows == columns else f"@{rows}x{columns}"
+        return ":".join([f"{self.name}{at}", *self.settings])
+
+
+_RESOLUTION = Setting("resolution", Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]])
+_NEXT_SETTING = re.compile(r":(?=\s*[\w.]+\s*=)")
+_NUMBER = re.compile(r"[-+.\d]")
+
+
+def split_entries(text: str) -> list[str]:
+    """The texts of several entries, separated by commas.
+
+    A comma inside brackets or braces, or before a number, is one of a value.
+
+    >>> split_entries("igos, extremal:areas=0.1,0.2, igos:step={kind='fixed_step', size=8}")
+    ['igos', 'extremal:areas=0.1,0.2', "igos:step={kind='fixed_step', size=8}"]
+    """
+    depth, parts = 0, [""]
+    for piece in re.split(r"([\[\]{},])", text):
+        depth += (piece in ("[", "{")) - (piece in ("]", "}"))
+        if piece == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += piece
+    entries: list[str] = []
+    for part in (part.strip() for part in parts):
+        if entries and _NUMBER.match(part):
+            entries[-1] += f",{part}"
+        else:
+            entries.append(part)
+    return entries
 
 
 def explainer_from(name: str, model: nn.Module, settings: Mapping[str, Any]) -> Explainer:

@@ -301,15 +301,26 @@ def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:
     return _explainer(model, settings, {**options, **given})
 
 
-def make_explainers(model: Classifier, settings: Sequence[ExplainSettings]) -> dict[str, Explainer]:
-    """Several methods by name, with the same ``set``, whose values go before those of the options.
+def make_explainers(
+    model: Classifier, settings: Mapping[str, ExplainSettings], shared: Sequence[str] = ()
+) -> dict[str, Explainer]:
+    """Several methods, by the keys of their settings.
+
+    Args:
+        model: the explained model.
+        settings: of each method; its own ``set`` goes before its other settings.
+        shared: texts as in ``set``, of every method that has such a setting; they go before the options, and after ``set``.
 
     Raises:
         UserError: for a setting that a method does not have, or that is missing.
-        SettingError: a ValueError, for a setting in ``set`` that no method has, or a value that it does not accept.
+        SettingError: a ValueError, for a shared setting that no method has, or a value that a method does not accept.
     """
-    given = _assigned(settings[0].set if settings else (), [one.method for one in settings])
-    return {one.method: _explainer(model, one, {**_options(one), **given[one.method]}) for one in settings}
+    of_all = _assigned(shared, [one.method for one in settings.values()])
+    made = {}
+    for key, one in settings.items():
+        own = _assigned(one.set, [one.method])[one.method]
+        made[key] = _explainer(model, one, {**_options(one), **of_all[one.method], **own})
+    return made
 
 
 def _options(settings: ExplainSettings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Compare: several methods on the same images, with deletion and insertion at one resolution."""
+"""Compare: several methods on the same images, or one with several settings or resolutions, with deletion and insertion."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from faithmap.errors import user_errors
 from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
+from faithmap.methods.registry import MethodVariant
 from faithmap.metrics import DeletionInsertion, deletion_insertion
 from faithmap.model import Classifier
 from faithmap.studies.base import (
@@ -26,13 +27,20 @@ from faithmap.studies.base import (
     make_explainers,
 )
 from faithmap.studies.result_folder import StudyProgress
-from faithmap.studies.result_record import ClassRecord, CurveAreas, ImageStudyRecord, PassCounts, ProtocolRecord
+from faithmap.studies.result_record import (
+    BothCurves,
+    ClassRecord,
+    CurveAreas,
+    ImageStudyRecord,
+    PassCounts,
+    ProtocolRecord,
+)
 from faithmap.studies.settings import CompareSettings, ExplainSettings
 from faithmap.viz import compare, save_figure
 from faithmap.warning_types import recorded
 
 RANDOM = "random"
-"""Name of the random map among the methods."""
+"""Name of the random map among the methods; ``random@14`` is that of another resolution than the shared one."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,9 @@ class CompareResult:
 
     Attributes:
         image: that was explained.
-        explanations: by method, at the method's own resolution; the last one is a random map.
-        curves: deletion and insertion curves by method, at the shared resolution.
-        seconds: that explaining took, by method; the random map has none.
+        explanations: by entry, at the method's own resolution; the last ones are random maps.
+        curves: deletion and insertion curves by entry, at the resolution of the entry.
+        seconds: that explaining took, by entry; the random maps have none.
     """
 
     image: InputImage
@@ -57,17 +65,32 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
     """Compares methods.
 
     Attributes:
-        explainers: the methods, by name.
+        entries: the methods with their own resolutions and settings, by their texts.
+        explainers: the methods, by the same texts.
     """
 
+    entries: Mapping[str, MethodVariant]
     explainers: Mapping[str, Explainer]
 
     @classmethod
     def for_model(cls, settings: CompareSettings, model: Classifier, target: int | None) -> CompareStudy:
         """Prepare the methods for a model that is already loaded."""
         with user_errors():
-            explainers = make_explainers(model, [_method_settings(name, settings) for name in settings.methods])
-        return cls(settings, model, target, explainers)
+            entries = {str(entry): entry for entry in map(MethodVariant.parse, settings.methods)}
+            chosen = {text: _method_settings(entry, settings) for text, entry in entries.items()}
+            explainers = make_explainers(model, chosen, settings.set)
+        return cls(settings, model, target, entries, explainers)
+
+    @property
+    def shared_resolution(self) -> tuple[int, int]:
+        """Of the entries that have none of their own."""
+        return (self.settings.resolution, self.settings.resolution)
+
+    @property
+    def random_maps(self) -> Mapping[str, tuple[int, int]]:
+        """Name and resolution of one random map for every resolution of the entries."""
+        sizes = dict.fromkeys(entry.resolution or self.shared_resolution for entry in self.entries.values())
+        return {RANDOM if size == self.shared_resolution else str(MethodVariant(RANDOM, size)): size for size in sizes}
 
     def analyse(self, image: InputImage, progress: StudyProgress) -> CompareResult:
         """Explain the image by every method, and evaluate each map; all methods explain the class of the first."""
@@ -84,23 +107,24 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
             target = explained_class(explanations[name])
             progress((i + EXPLAIN_SHARE) * share, f"evaluating deletion and insertion of {file} by {explainer.title}")
             with recorded() as messages:
-                curves[name] = self.evaluate(image, explanations[name])
+                curves[name] = self.evaluate(image, explanations[name], self.entries[name].resolution)
             image = image.with_warnings(messages)
         if target is None:
             raise ValueError("no method is given; give at least one")
-        explanations[RANDOM] = self.random_map(image, (self.settings.resolution, self.settings.resolution), target)
-        with recorded():  # the same as of the methods
-            curves[RANDOM] = self.evaluate(image, explanations[RANDOM])
+        for name, size in self.random_maps.items():
+            explanations[name] = self.random_map(image, size, target)
+            with recorded():  # the same as of the methods
+                curves[name] = self.evaluate(image, explanations[name], size)
         return CompareResult(image, explanations, curves, seconds)
 
-    def shared_cells(self, explanation: Explanation) -> Float[Tensor, "1 r c"]:
-        """A map at the resolution of the comparison."""
-        size = (self.settings.resolution, self.settings.resolution)
+    def shared_cells(self, explanation: Explanation, size: tuple[int, int] | None = None) -> Float[Tensor, "1 r c"]:
+        """A map at a resolution; None for the shared one of the comparison."""
+        size = size or self.shared_resolution
         return explanation.cells if explanation.resolution == size else explanation.at(size)
 
-    def evaluate(self, image: InputImage, explanation: Explanation) -> DeletionInsertion:
-        """The deletion and insertion curves at the resolution of the comparison."""
-        cells = self.shared_cells(explanation).to(image.image)
+    def evaluate(self, image: InputImage, explanation: Explanation, size: tuple[int, int] | None = None) -> DeletionInsertion:
+        """The deletion and insertion curves at a resolution; None for the shared one of the comparison."""
+        cells = self.shared_cells(explanation, size).to(image.image)
         return deletion_insertion(self.model, image.image, cells, explanation.target, chunk_size=self.settings.chunk)
 
     def record(self, result: CompareResult) -> CompareRecord:
@@ -108,37 +132,57 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
         return CompareRecord.of(result, self.model, self.settings.seed)
 
     def write_files(self, result: CompareResult, folder: Path) -> None:
-        """Draw the methods side by side; the areas of the random map are in the title."""
-        pairs = {map_.title: (map_, result.curves[name]) for name, map_ in result.explanations.items() if name != RANDOM}
+        """Draw the methods side by side, with the curves of the random maps."""
+        pairs = {
+            _title(entry, result.explanations[text]): (result.explanations[text], result.curves[text])
+            for text, entry in self.entries.items()
+        }
         figure = compare(
-            result.image.image, pairs, photo=result.image.original(), geometry=self.model.geometry, labels=self.model.labels
+            result.image.image,
+            pairs,
+            photo=result.image.original(),
+            geometry=self.model.geometry,
+            labels=self.model.labels,
+            parts=self.settings.parts,
+            references=[result.curves[name] for name in self.random_maps],
         )
-        random = CurveAreas.of(result.curves[RANDOM])
-        title = figure.texts[-1]
-        title.set_text(f"{title.get_text()}; a random map: {random.deletion:.3f} and {random.insertion:.3f}")
         save_figure(figure, folder / "comparison.png")
 
 
-def _method_settings(name: str, settings: CompareSettings) -> ExplainSettings:
-    """One method's settings: the resolution of the comparison where it is a setting."""
-    resolution = settings.resolution if has_resolution(name) else None
-    return ExplainSettings(method=name, resolution=resolution, chunk=settings.chunk, seed=settings.seed, set=settings.set)
+def _method_settings(entry: MethodVariant, settings: CompareSettings) -> ExplainSettings:
+    """One method's settings: the resolution of the entry, or that of the comparison, where it is a setting."""
+    resolution = (entry.resolution or settings.resolution) if has_resolution(entry.name) else None
+    return ExplainSettings(
+        method=entry.name, resolution=resolution, chunk=settings.chunk, seed=settings.seed, set=entry.settings
+    )
+
+
+def _title(entry: MethodVariant, explanation: Explanation) -> str:
+    """The method with the resolution and the settings of its own, which tell two entries of one method apart."""
+    rows, columns = entry.resolution or (0, 0)
+    size = "" if entry.resolution is None else f", {rows} \N{MULTIPLICATION SIGN} {columns}"
+    return "\n".join([f"{explanation.title}{size}", ", ".join(entry.settings)]).rstrip()
 
 
 @dataclass(frozen=True)
 class ComparedMethod:
-    """One method of a comparison."""
+    """One method of a comparison: the resolution of its own map, and that at which the map was evaluated."""
 
     settings: Mapping[str, Any]
     resolution: tuple[int, int]
+    evaluated_at: tuple[int, int]
     scores: CurveAreas
+    curves: BothCurves
     passes: PassCounts
     seconds: float | None
 
 
 @dataclass(frozen=True)
 class CompareRecord(ImageStudyRecord):
-    """Everything that is needed to repeat the comparison, and the scores of every method."""
+    """Everything that is needed to repeat the comparison, and the scores of every method.
+
+    ``protocol`` is that of the first method; those of methods with another ``evaluated_at`` differ in resolution and steps.
+    """
 
     schema: ClassVar[str] = "faithmap.comparison/1"
     summary_keys: ClassVar[tuple[str, ...]] = ("target", "methods", "warnings")
@@ -155,7 +199,9 @@ class CompareRecord(ImageStudyRecord):
             name: ComparedMethod(
                 explanation.settings,
                 explanation.resolution,
+                result.curves[name].resolution,
                 CurveAreas.of(result.curves[name]),
+                BothCurves.of(result.curves[name]),
                 PassCounts.of(explanation.diagnostics[0] if explanation.diagnostics else {}),
                 result.seconds.get(name),
             )
@@ -164,8 +210,8 @@ class CompareRecord(ImageStudyRecord):
         return cls(
             source=result.image.source(model, seed),
             warnings=result.image.with_warnings(list(warned)).warnings,
-            target=ClassRecord.of(explained_class(result.explanations[RANDOM]), model),
-            protocol=ProtocolRecord.of(result.curves[RANDOM]),
+            target=ClassRecord.of(explained_class(next(iter(result.explanations.values()))), model),
+            protocol=ProtocolRecord.of(next(iter(result.curves.values()))),
             methods=methods,
         )
 

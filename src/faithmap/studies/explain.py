@@ -31,9 +31,9 @@ from faithmap.studies.base import (
 )
 from faithmap.studies.result_folder import ImageJob, StudyFailed, StudyOutcome, StudyProgress, progress_part
 from faithmap.studies.result_record import (
+    BothCurves,
     ClassProbability,
     CurveAreas,
-    CurvePoints,
     ImageStudyRecord,
     PassCounts,
     ProtocolRecord,
@@ -245,21 +245,6 @@ class AreasRecord:
 
     heatmap: CurveAreas
     random: CurveAreas
-
-
-@dataclass(frozen=True)
-class BothCurves:
-    """Scores of the deletion curve and the insertion curve at the same fractions."""
-
-    fractions: tuple[float, ...]
-    deletion: tuple[float, ...]
-    insertion: tuple[float, ...]
-
-    @classmethod
-    def of(cls, curves: DeletionInsertion) -> BothCurves:
-        """The curves of one image."""
-        deletion, insertion = CurvePoints.of(curves.deletion), CurvePoints.of(curves.insertion)
-        return cls(deletion.fractions, deletion.scores, insertion.scores)
 
 
 @dataclass(frozen=True)

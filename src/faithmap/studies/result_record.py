@@ -156,6 +156,21 @@ class CurvePoints:
 
 
 @dataclass(frozen=True)
+class BothCurves:
+    """Scores of the deletion curve and the insertion curve at the same fractions."""
+
+    fractions: tuple[float, ...]
+    deletion: tuple[float, ...]
+    insertion: tuple[float, ...]
+
+    @classmethod
+    def of(cls, curves: DeletionInsertion) -> BothCurves:
+        """The curves of one image."""
+        deletion, insertion = CurvePoints.of(curves.deletion), CurvePoints.of(curves.insertion)
+        return cls(deletion.fractions, deletion.scores, insertion.scores)
+
+
+@dataclass(frozen=True)
 class ProtocolRecord:
     """The protocol of deletion and insertion, at the resolution and with the number of steps that were used."""
 

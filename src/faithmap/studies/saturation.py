@@ -53,7 +53,8 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
             UserError: for a method, layer or setting that does not exist, or a method without a target layer.
         """
         with user_errors():
-            made = make_explainers(model, [_method_settings(name, settings) for name in settings.methods])
+            chosen = {name: _method_settings(name, settings) for name in settings.methods}
+            made = make_explainers(model, chosen, settings.set)
         explainers = {}
         for name, explainer in made.items():
             if not isinstance(explainer, LayerExplainer):
@@ -101,9 +102,7 @@ class SaturationStudy(Study[SaturationSettings, SaturationResult]):
 
 
 def _method_settings(name: str, settings: SaturationSettings) -> ExplainSettings:
-    return ExplainSettings(
-        method=name, target_layer=settings.target_layer, chunk=settings.chunk, seed=settings.seed, set=settings.set
-    )
+    return ExplainSettings(method=name, target_layer=settings.target_layer, chunk=settings.chunk, seed=settings.seed)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ Resolution: TypeAlias = int | tuple[int, int]
 """Cells per side, or rows and columns."""
 
 
+MapPart: TypeAlias = Literal["overlay", "cells", "curves"]
+"""What a comparison draws of a method: its map over the image, the cells of the map, its deletion and insertion curves."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
     """Which class of which model is studied, where results are written, and how they are computed.
@@ -96,15 +100,20 @@ class CompareSettings(StudySettings):
     """Which methods to compare, and how.
 
     Args:
-        methods: names separated by commas; "faithmap methods" lists the methods and their costs.
+        methods: names separated by commas; "faithmap methods" lists the methods and their costs. A method can be given
+            several times: igos@112 has a resolution of its own, igos:noise_std=0:lambda1=2 settings of its own, and
+            igos@112:noise_std=0 both.
         overwrite: replace existing comparisons. The old ones stay until the new ones are complete.
-        resolution: cells per side at which deletion and insertion are evaluated for every map, and of the maps whose
-            resolution is a setting.
+        resolution: cells per side at which deletion and insertion are evaluated for every map without a resolution of its
+            own, and of the maps whose resolution is a setting.
+        parts: what is drawn of each method, separated by commas: overlay, the map over the image; cells, the map's own cells;
+            curves, its deletion and insertion curves beside those of a random map.
     """
 
     methods: tuple[str, ...] = ("rank_descent", "igos", "expected_fusedcam", "gradcam")
     out: Path = Path("faithmap-comparison")
     resolution: int = 28
+    parts: tuple[MapPart, ...] = ("overlay", "curves")
 
 
 @dataclass(frozen=True, kw_only=True)

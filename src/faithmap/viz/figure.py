@@ -272,14 +272,14 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
 def draw(ax: Axes, image: Float[Tensor, "1 3 h w"], above: str = "", below: str = "") -> None:
     """Draw an image, and a line of text above and below it."""
     ax.imshow(to_bytes(image))
-    _label(ax, above, below)
+    label(ax, above, below)
 
 
 def draw_message(ax: Axes, message: str, above: str, size: Sequence[int]) -> None:
     """Write a message in a frame with the aspect ratio of an image of that (height, width)."""
     ax.set_box_aspect(size[0] / size[1])
     ax.text(0.5, 0.5, message.replace(": ", ":\n"), ha="center", va="center", size=9, transform=ax.transAxes)
-    _label(ax, above)
+    label(ax, above)
 
 
 def draw_map(
@@ -310,7 +310,8 @@ def draw_map(
         draw_message(ax, problem.replace("value ", "value\n") if narrow else problem, texts[0], image.shape[-2:])
 
 
-def _label(ax: Axes, above: str = "", below: str = "") -> None:
+def label(ax: Axes, above: str = "", below: str = "") -> None:
+    """Write a line of text above and below a picture, in place of ticks."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_linewidth(0.5)
     ax.set_title(above, size=10)
@@ -478,7 +479,7 @@ KINDS: tuple[CurveKind, CurveKind] = ("deletion", "insertion")
 COLOURS: dict[CurveKind, str] = {"deletion": "#d55e00", "insertion": "#0072b2"}
 """Vermilion and blue, distinguishable with every common colour blindness (Okabe and Ito 2008)."""
 
-_REFERENCE = "0.55"
+REFERENCE = "0.55"
 
 _SATURATION_LINES = (("score", "#0072b2", "-"), ("similarity", "#009e73", "--"), ("gradient_norm", "#d55e00", ":"))
 """Blue, green and vermilion, distinguishable with every common colour blindness, and three line styles."""
@@ -520,8 +521,8 @@ def curves(
     _line(ax, evidence.insertion, "insertion", COLOURS["insertion"], linewidth=2)
     _line(ax, evidence.deletion, "deletion", COLOURS["deletion"], linewidth=2)
     if reference is not None:
-        _line(ax, reference.insertion, "random insertion", _REFERENCE, linewidth=1, zorder=1.5)
-        _line(ax, reference.deletion, "random deletion", _REFERENCE, linewidth=1, linestyle="--", zorder=1.5)
+        _line(ax, reference.insertion, "random insertion", REFERENCE, linewidth=1, zorder=1.5)
+        _line(ax, reference.deletion, "random deletion", REFERENCE, linewidth=1, linestyle="--", zorder=1.5)
     frame(ax, [curve for p in (evidence, reference) if p is not None for curve in (p.insertion, p.deletion)])
     ax.set_xlabel(f"{evidence.protocol.unit} deleted or inserted", size=9)
     ax.set_ylabel(score, size=9)

@@ -114,11 +114,10 @@ def _edges(centres: Float[Tensor, " r"] | None, cells: int, length: int) -> list
     return [0.0, *middles.clamp(0, length).tolist(), float(length)]
 
 
-def draw_cells(ax: Axes, explanation: Explanation, ends: tuple[float, float], colormap: str) -> None:
-    """Draw the heatmap's own cells, not interpolated, over the area of the image, with a colour bar of their raw values."""
+def paint_cells(ax: Axes, explanation: Explanation, ends: tuple[float, float], colormap: str) -> None:
+    """Draw the heatmap's own cells, not interpolated, over the area of the image."""
     cells = explanation.heatmap[0].detach().cpu().double()
     height, width = explanation.image_size
-    low, high = float(cells.min()), float(cells.max())
     norm = Normalize(*ends)
     if explanation.rows is None and explanation.columns is None:
         ax.imshow(cells.numpy(), cmap=colormap, norm=norm, interpolation="nearest", extent=(0, width, height, 0))
@@ -127,13 +126,20 @@ def draw_cells(ax: Axes, explanation: Explanation, ends: tuple[float, float], co
         ax.pcolormesh(across, down, cells.numpy(), cmap=colormap, norm=norm)
         ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
     ax.set(xticks=[], yticks=[])
+
+
+def draw_cells(ax: Axes, explanation: Explanation, ends: tuple[float, float], colormap: str) -> None:
+    """Draw the heatmap's own cells, with a colour bar of their raw values."""
+    paint_cells(ax, explanation, ends, colormap)
+    values = explanation.heatmap.detach()
+    low, high = float(values.min()), float(values.max())
     ax.set_title("Heatmap", size=10)
     ax.set_xlabel(f"from {low:.3g} to {high:.3g}", size=8)
     beyond = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((low < ends[0], high > ends[1]))
     ax.apply_aspect()
     inch = ax.figure.dpi / ax.bbox.width
     bar = ax.figure.colorbar(
-        ScalarMappable(norm, colormap),
+        ScalarMappable(Normalize(*ends), colormap),
         cax=ax.inset_axes((1 + 0.1 * inch, 0, 0.14 * inch, 1)),
         extend=beyond or "neither",
         ticks=MaxNLocator(5),

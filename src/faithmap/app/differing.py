@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from faithmap.bench.report.analysis import MethodVariant, ModelSection
+from faithmap.bench.report.analysis import MethodEntry, ModelSection
 from faithmap.bench.report.example_images import MethodMap, read_maps
 from faithmap.bench.report.run_record import ReportedRun
 from faithmap.explanation import Explanation
@@ -46,7 +46,7 @@ def disagreements(run: ReportedRun, section: ModelSection, images: Sequence[int]
     return np.asarray(found, np.float64)
 
 
-def is_control(run: ReportedRun, entry: MethodVariant) -> bool:
+def is_control(run: ReportedRun, entry: MethodEntry) -> bool:
     """Whether a method is the random map."""
     return any(method.id == entry.id and method.class_name == CONTROL for method in run.plan.methods)
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from faithmap.app.differing import disagreements
-from faithmap.bench.report.analysis import Analysis, MethodVariant, ModelSection, analyse, resolution_name
+from faithmap.bench.report.analysis import Analysis, MethodEntry, ModelSection, analyse, resolution_name
 from faithmap.bench.report.example_images import images_folder
 from faithmap.bench.report.results import open_unit_file, read_results
 from faithmap.bench.report.run_record import ReportedRun, open_run
@@ -46,7 +46,7 @@ class RunListing:
     folder: Path | None
 
     @cached_property
-    def methods(self) -> dict[str, MethodVariant]:
+    def methods(self) -> dict[str, MethodEntry]:
         """By displayed name; if two have the same name, the resolution is appended."""
         entries = self.section.entries
         shared = Counter(entry.name for entry in entries)

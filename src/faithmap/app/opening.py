@@ -21,7 +21,7 @@ from faithmap.app.listing import RunListing
 from faithmap.app.viewer.packing import jpeg, packed
 from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
 from faithmap.baselines import make_baseline
-from faithmap.bench.report.analysis import MethodVariant
+from faithmap.bench.report.analysis import MethodEntry
 from faithmap.bench.report.example_images import MethodMap, MissingError, class_text, read_dataset_image, read_maps, small_view
 from faithmap.bench.report.results import AREAS, COSTS, protocols
 from faithmap.bench.report.run_record import Shape
@@ -184,7 +184,7 @@ def _facts(listing: RunListing, row: MethodMap) -> Mapping[str, str]:
     return {listing.with_direction(name): amount(value) for name, value in values.items() if value is not None}
 
 
-def _value(entry: MethodVariant, column: str, image: int) -> float | None:
+def _value(entry: MethodEntry, column: str, image: int) -> float | None:
     index, values = entry.results.values(column)
     at = np.searchsorted(index, image)
     return float(values[at]) if at < len(index) and index[at] == image else None

@@ -1,6 +1,7 @@
 """The choice of the defaults of I-GOS and Mask, for each resolution.
 
-    python benchmarks/tune_igos.py --photos ../shared/photos --count 12 --autocast bfloat16
+    python benchmarks/tune_igos.py --photos ../shared/photos --count 12
+    python benchmarks/tune_igos.py --photos ../shared/photos --part all --count 100 --resolutions 28 --weights 0.1,2 1,20
 
 The even photographs are used for tuning, the odd ones for the results. The grid is small on purpose: weights of the removed
 area around 0.1, and of the total variation around one that grows with the number of cells per side, since neighbouring cells of
@@ -36,6 +37,13 @@ def noises(model: fm.Classifier, resolution: int, stds: list[float], **shared: A
     return {f"noise {std:g}": fm.IGOS(model, resolution=resolution, noise_std=std, **shared) for std in stds}
 
 
+def weighted(model: fm.Classifier, resolution: int, weights: list[str], **shared: Any) -> dict[str, MaskOptimiser]:
+    """I-GOS with some pairs of weights and all else at its defaults, and the published setting as a whole."""
+    pairs = [tuple(map(float, pair.split(","))) for pair in weights]
+    methods = {f"{a:g}, {b:g}": fm.IGOS(model, resolution=resolution, lambda1=a, lambda2=b, **shared) for a, b in pairs}
+    return {**methods, "paper": fm.IGOS(model, **fm.IGOS.paper(resolution), **shared)}
+
+
 def candidates(model: fm.Classifier, resolution: int, method: str, **shared: Any) -> dict[str, MaskOptimiser]:
     """The grid of one resolution."""
     make = {"igos": fm.IGOS, "mask": fm.Mask}[method]
@@ -52,6 +60,9 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, nargs="+", default=None, help="stds to try with I-GOS's weights, instead of weights"
     )
+    parser.add_argument(
+        "--weights", nargs="+", default=None, help="pairs lambda1,lambda2 of I-GOS to compare with the paper's setting"
+    )
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options = parser.parse_args()
     bench = Bench.open(options)
@@ -61,6 +72,8 @@ def main() -> None:
         grid = candidates(bench.model, resolution, options.method, **shared)
         if options.noise is not None:
             grid = noises(bench.model, resolution, options.noise, **shared)
+        if options.weights is not None:
+            grid = weighted(bench.model, resolution, options.weights, **shared)
         for name, method in grid.items():
             rows[name] = bench.measure(f"{options.method} {name}", resolution, method)
         best = max(rows, key=lambda name: sum(row.difference for row in rows[name]))

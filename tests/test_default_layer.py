@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from faithmap.layers import find_layers, target_layers
 from faithmap.layout import Layout
 from faithmap.methods.cams import ExpectedFusedCAM, GradCAM
+from faithmap.methods.masks.rank_descent import RankDescent
 from faithmap.model import undisturbed
 from faithmap.warning_types import TargetLayerWarning
 
@@ -332,6 +333,9 @@ def test_two_last_layers_are_both_named() -> None:
     for image in explanation.diagnostics:
         assert image["target_layer"] == ["right"]
         assert "'left'" in image["warnings"][0]
+    with pytest.warns(TargetLayerWarning, match="^in the prior, .*'right', which is explained, and 'left'") as caught:
+        RankDescent(TwoPaths(), resolution=4, iterations=1)(torch.rand(2, 3, 32, 32))
+    assert [warning.category for warning in caught].count(TargetLayerWarning) == 1
 
 
 def test_a_network_at_which_no_change_shows_is_explained_with_a_warning() -> None:

@@ -91,7 +91,11 @@ class RunWriter:
     plan: dict[str, Any] = field(default_factory=dict)
 
     def start(
-        self, methods: Sequence[str | dict[str, Any]], metrics: Mapping[str, bool | None] = ALL_METRICS, **plan: Any
+        self,
+        methods: Sequence[str | dict[str, Any]],
+        metrics: Mapping[str, bool | None] = ALL_METRICS,
+        metric_settings: Mapping[str, Any] | None = None,
+        **plan: Any,
     ) -> None:
         """Write run.json."""
         entries = [
@@ -103,7 +107,10 @@ class RunWriter:
             "versions": {"faithmap": "1"},
             "models": [{"name": "net", "digest": "d1"}],
             "methods": entries,
-            "metrics": [{"id": i, "name": i, "settings": {}, "higher_is_better": better} for i, better in metrics.items()],
+            "metrics": [
+                {"id": i, "name": i, "settings": dict(metric_settings or {}), "higher_is_better": better}
+                for i, better in metrics.items()
+            ],
             "data": {"kind": "folder", "path": str(self.folder.parent / "photos"), "images": 4, "digest": "d2"},
             "seed": 0,
             "units": 1,

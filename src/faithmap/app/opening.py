@@ -20,7 +20,7 @@ from faithmap.app.differing import explanation_of, is_control
 from faithmap.app.listing import RunListing
 from faithmap.app.viewer.packing import jpeg, packed
 from faithmap.app.viewer.scene import MapPanel, PanelAreas, scene
-from faithmap.baselines import make_baseline
+from faithmap.baselines import make_baseline, with_zero
 from faithmap.bench.report.analysis import MethodEntry
 from faithmap.bench.report.example_images import MethodMap, MissingError, class_text, read_dataset_image, read_maps, small_view
 from faithmap.bench.report.results import AREAS, COSTS, protocols
@@ -208,4 +208,6 @@ def _removed(listing: RunListing, view: Float[Tensor, "1 3 h w"]) -> Float[Tenso
     baseline = protocol.insertion_baseline
     if "baseline" in settings:
         baseline = arguments_of(deletion_insertion)["baseline"].from_plain(settings["baseline"])
+    if (zero := listing.section.model.zero) is not None:
+        baseline = with_zero(baseline, zero)
     return make_baseline(baseline, view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,19 @@ def test_maps_are_ranked_at_the_resolution_of_their_curves(writer: RunWriter) ->
     # columns of a 3 x 3 mask stand at pixels 0, 4 and 8, where the map is 0, 2 and 4
     assert np.frombuffer(base64.b64decode(panel["places"]), "<i4").tolist() == [6, 3, 0, 7, 4, 1, 8, 5, 2]
     assert (panel["rows"], panel["columns"]) == ([4], [2, 6])
+
+
+@pytest.mark.parametrize(("mean", "pixel"), [((1.0, 0.0, 0.0), (255, 0, 0)), ((0.0, 1.0, 0.0), (0, 255, 0))])
+def test_removed_pixels_of_the_baseline_zero_have_the_models_mean_colour(
+    writer: RunWriter, mean: tuple[float, ...], pixel: tuple[int, ...]
+) -> None:
+    model = {"name": "net", "geometry": GEOMETRY, "mean": mean}
+    writer.start(["a"], metric_settings={"baseline": "zero"}, models=[model])
+    photos(writer, "0.png")
+    writer.unit("a", [scored("a", 0, 0.5)])
+    found: Any = opened(open_listings(writer.folder)[0], 0, ["a"])
+    removed = Image.open(BytesIO(base64.b64decode(found["blurred"].partition(",")[2])))
+    np.testing.assert_allclose(removed.convert("RGB").getpixel((0, 0)), pixel)
 
 
 def test_a_plan_that_does_not_tell_the_cut_shows_the_middle(writer: RunWriter) -> None:

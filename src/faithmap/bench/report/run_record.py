@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
+from faithmap.baselines import Constant
 from faithmap.bench.plan import SCHEMA
 from faithmap.bench.run_folder import unit_files
 from faithmap.errors import RunError
@@ -44,6 +45,12 @@ class RunModel(_Record):
     name: str
     digest: str = ""
     geometry: RunGeometry | None = None
+    mean: list[float] | None = None
+
+    @property
+    def zero(self) -> Constant | None:
+        """The pixel value that is 0 in the model's normalised space; None if unknown."""
+        return None if self.mean is None else Constant(tuple(self.mean))
 
     @property
     def view(self) -> Geometry | None:

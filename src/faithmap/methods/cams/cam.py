@@ -134,6 +134,7 @@ class LayerExplainer(Explainer):
             {
                 "target_layer": list(top),
                 "layer_found_by": context.found_by,
+                "layer_doubt": context.doubt,
                 "top_channels": {name: channels[i] for name, channels in top.items()},
             }
             | {name: values[i] for name, values in lists.items()}

@@ -46,7 +46,7 @@ from faithmap.methods.references import GOLDEN, EvenBlurs
 from faithmap.probe import MaskProbe
 from faithmap.score import Target
 from faithmap.seeds import uniform
-from faithmap.warning_types import BaselineWarning, FaithmapWarning, suppressed
+from faithmap.warning_types import BaselineWarning, FaithmapWarning, TargetLayerWarning, suppressed
 
 TAIL = 3
 """The map is the mean of h over the iterations k, weighted by k to this power: the last third counts for four fifths."""
@@ -169,6 +169,8 @@ class RankDescent(Explainer):
         if not any(message.startswith(STILL_SCORES) for message in request.warnings[image]):
             for message in (m for m in prior.diagnostics[0]["warnings"] if m.startswith(STILL_SCORES)):
                 request.warn(image, f"in the prior, {message}", BaselineWarning)
+        if image == 0 and (doubt := prior.diagnostics[0].get("layer_doubt")):
+            request.warn_of_all(f"in the prior, {doubt}", TargetLayerWarning)
         passes = {kind: record[kind] + prior.diagnostics[0][kind] for kind in ("forward_passes", "backward_passes")}
         return ranks(prior.at(self.shape)).to(constant), {**passes, "prior": prior.method}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from cli_tools import Cli, WriteImage
+from matplotlib.figure import Figure
 from PIL import Image
 
 pytestmark = pytest.mark.usefixtures("loads")
@@ -51,3 +52,18 @@ def test_a_picture_of_one_row_has_all_pictures(faith: Cli, photo: WriteImage, tm
     assert faith("explain", "line.png", "--no-animation", *QUICK).code == 0
     names = {path.name for path in (tmp_path / "faithmap-results" / "line").iterdir()}
     assert names == {"overlay.png", "panel.png", "strip.png", "heatmap.npy", "result.json"}
+
+
+def test_the_ratios_of_the_strip(faith: Cli, photo: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5 x 5 cells, 4 % is one cell and 20 % five, each deleted above and inserted below."""
+    figures: dict[str, Figure] = {}
+    monkeypatch.setattr("faithmap.studies.explain.save_figure", lambda figure, path: figures.update({path.name: figure}))
+    photo("cat.png")
+    assert faith("explain", "cat.png", "--no-animation", "--ratios", "0.04,1/5", *QUICK).code == 0
+    assert [ax.get_title() for ax in figures["strip.png"].axes] == ["0 %", "4 %", "20 %", "", "", ""]
+
+
+def test_ratios_that_are_no_shares(faith: Cli, photo: WriteImage) -> None:
+    photo("cat.png")
+    for ratios in ("0.1,5", "", "a"):
+        assert "is not more than 0 and at most 1" in faith("explain", "cat.png", "--ratios", ratios).complaint

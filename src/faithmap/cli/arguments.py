@@ -95,7 +95,15 @@ _FRACTION = re.compile(r"(?P<over>\d{1,9}(\.\d{0,9})?|\.\d{1,9})(/(?P<under>\d{1
 
 def parse_fraction(_: Any, tokens: Sequence[Token]) -> float:
     """``0.03`` or ``8/255``: more than 0, and at most 1."""
-    text = tokens[0].value
+    return _fraction(tokens[0].value)
+
+
+def parse_fractions(_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """``0.05,0.1``: fractions separated by commas, each more than 0 and at most 1."""
+    return tuple(_fraction(text.strip()) for text in tokens[0].value.split(","))
+
+
+def _fraction(text: str) -> float:
     number = _FRACTION.fullmatch(text)
     under = float(number["under"] or 1) if number else 0.0
     value = float(number["over"]) / under if number and under else 0.0
@@ -133,3 +141,6 @@ OptionalResolution: TypeAlias = Annotated[
     Resolution | None, Parameter(converter=parse_resolution, n_tokens=1, negative="", metavar="CELLS")
 ]
 Fraction: TypeAlias = Annotated[float, Parameter(converter=parse_fraction, n_tokens=1, negative="")]
+Fractions: TypeAlias = Annotated[
+    tuple[float, ...], Parameter(converter=parse_fractions, n_tokens=1, negative="", metavar="SHARES")
+]

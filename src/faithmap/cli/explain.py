@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.types import PositiveInt
 
-from faithmap.cli.arguments import CommonArguments, MethodName, OptionalResolution, Out
+from faithmap.cli.arguments import CommonArguments, Fractions, MethodName, OptionalResolution, Out
 from faithmap.cli.report import report_all
 from faithmap.studies.result_folder import ProgressDisplay, StudyOutcome
 from faithmap.studies.settings import ExplainSettings
@@ -26,6 +26,7 @@ class ExplainArguments(ExplainSettings, CommonArguments):
     resolution: OptionalResolution = None
     iterations: PositiveInt | None = None
     samples: PositiveInt | None = None
+    ratios: Annotated[Fractions, Parameter(show_default=lambda given: ",".join(map(str, given)))] = ExplainSettings.ratios
     animation: Annotated[Literal["gif", "webp"] | None, Parameter(negative_none="no-")] = ExplainSettings.animation
 
 

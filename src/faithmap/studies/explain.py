@@ -208,7 +208,8 @@ def draw_pictures(folder: Path, result: ExplainResult, model: Classifier, settin
     if flaw(explanation.heatmap) is not None:
         return
     save_image(overlay(original, placed(explanation, original, model.geometry).cpu()), folder / "overlay.png")
-    save_figure(strip(model, image, explanation, chunk_size=settings.chunk), folder / "strip.png")
+    figure = strip(model, image, explanation, ratios=settings.ratios, chunk_size=settings.chunk)
+    save_figure(figure, folder / "strip.png")
     if settings.animation is not None:
         animation(image, explanation, None, result.curves, folder / f"deletion_insertion.{settings.animation}")
 

@@ -77,6 +77,8 @@ class ExplainSettings(StudySettings):
         score: what the method explains about the class. The default of igos, mask and expected_fusedcam is the probability,
             that of the other class activation maps the logit.
         protocol: protocol for deletion and insertion.
+        ratios: shares of the cells that are deleted and inserted in the pictures of strip.png, separated by commas, such as
+            0.05,0.1.
         animation: format of the animation of deletion and insertion.
         seed: seed of all random numbers. The random numbers of an image depend only on this seed and on the content of its
             file, not on its name, the other images or their order.
@@ -92,6 +94,7 @@ class ExplainSettings(StudySettings):
     baseline: BaselineName | None = None
     score: Literal["probability", "logit"] | None = None
     protocol: Literal["igos", "rise"] = "igos"
+    ratios: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.5)
     animation: Literal["gif", "webp"] | None = "gif"
 
 

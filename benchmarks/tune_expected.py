@@ -1,6 +1,7 @@
-"""The choice of the defaults of Expected Fused CAM: one setting after the other is changed.
+"""The choice of the defaults of Expected Fused CAM, and of our reading of Expected Grad-CAM: one setting after the other.
 
     python benchmarks/tune_expected.py --photos ../shared/photos --count 16 --autocast bfloat16
+    python benchmarks/tune_expected.py --photos ../shared/photos --method expected_gradcam --only frame references noise paths
 
 The even photographs are used for tuning, the odd ones for the results. Every map is evaluated at 14x14 cells, resampled if it
 is coarser or finer. Prints one Markdown table per setting, with paired differences to the defaults, the Gini index of the maps
@@ -32,7 +33,10 @@ COMPLEX = 8
 Settings = Mapping[str, Any]
 
 
-def turned(default: fm.ExpectedFusedCAM, bench: Bench) -> dict[str, dict[str, Settings]]:
+METHODS: dict[str, type[fm.CAM]] = {"expected_fusedcam": fm.ExpectedFusedCAM, "expected_gradcam": fm.ExpectedGradCAM}
+
+
+def turned(default: fm.CAM, bench: Bench) -> dict[str, dict[str, Settings]]:
     """For each setting its values, and the arguments of the explainer that they change."""
     gradient = default.gradient
     assert isinstance(gradient, Expected)
@@ -51,6 +55,7 @@ def turned(default: fm.ExpectedFusedCAM, bench: Bench) -> dict[str, dict[str, Se
         ("reference", "contribution"),
         ("path", "map"),
         ("increment", "map"),
+        ("increment", "contribution"),
     ]
     references: dict[str, Any] = {
         "blurs": fm.RandomBlurs(),
@@ -65,7 +70,9 @@ def turned(default: fm.ExpectedFusedCAM, bench: Bench) -> dict[str, dict[str, Se
         "weighting": {w: {"weighting": w} for w in ("grad_cam", "hires_cam", "layer_cam", "xgrad_cam", "grad_cam_plus_plus")},
         "difference, pool": {f"{d}, {p}": {"gradient": replace(gradient, difference=d, pool=p)} for d, p in kinds},
         "references": {name: {"gradient": replace(gradient, references=r)} for name, r in references.items()},
+        "paths": {f"{n}": {"gradient": replace(gradient, paths=n)} for n in (1, 3, 6, 12)},
         "noise": {f"{s:g}": {"gradient": replace(gradient, noise_std=s)} for s in (0.0, 0.05, 0.1, 0.2)},
+        "frame": {"plain gradient": {"gradient": fm.Plain()}},
         "estimator": {
             "plain": {"gradient": fm.Plain()},
             **{f"smooth, {s:g}": {"gradient": fm.Smooth(noise_std=s)} for s in (0.02, 0.1, 0.2)},
@@ -82,12 +89,14 @@ def main() -> None:
     """Measure every value of every setting on the tuning photographs, and print the tables."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "", count=16)
     parser.set_defaults(part="tune")
+    parser.add_argument("--method", choices=METHODS, default="expected_fusedcam")
     parser.add_argument("--only", nargs="+", default=None, help="settings, such as layer noise")
     parser.add_argument("--save", type=Path, default=None, help="CSV of every score; results in it are not measured again")
     options: argparse.Namespace = parser.parse_args()
     bench = Bench.open(options)
     shared: dict[str, Any] = {"seed": options.seed, "chunk_size": options.chunk, "autocast": autocast(options)}
-    default = fm.ExpectedFusedCAM(bench.model, **shared)
+    method = METHODS[options.method]
+    default = method(bench.model, **shared)
     measure(bench, "default", default, [RESOLUTION])
     ours = [row.difference for photo in bench.photos if (row := bench.results.get(photo, "default", RESOLUTION))]
     for setting, values in turned(default, bench).items():
@@ -96,14 +105,14 @@ def main() -> None:
         lines = []
         for value, change in values.items():
             name = f"{setting}: {value}"
-            measure(bench, name, fm.ExpectedFusedCAM(bench.model, **shared, **change), [RESOLUTION])
+            measure(bench, name, method(bench.model, **shared, **change), [RESOLUTION])
             rows = [row for photo in bench.photos if (row := bench.results.get(photo, name, RESOLUTION))]
             found = [row.difference for row in rows]
             areas = [with_error([getattr(row, curve) for row in rows]) for curve in ("deletion", "insertion")]
-            maps = fm.ExpectedFusedCAM(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
+            maps = method(bench.model, **shared, **change)(bench.images[:COMPLEX]).at((RESOLUTION, RESOLUTION))
             shapes = [f"{float(measured(maps).mean()):.3f}" for measured in (gini, entropy)]
             lines.append([value, *areas, with_error(found), difference(found, ours), *shapes])
-        print(f"\nExpected Fused CAM, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
+        print(f"\n{method.title}, {options.model}, {len(bench.photos)} photographs ({options.part})\n")
         header = [setting, "deletion", "insertion", "ins - del", "to the default", "Gini", "entropy"]
         print(table(header, lines), flush=True)
 

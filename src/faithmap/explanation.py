@@ -118,7 +118,7 @@ class Explanation:
 
     @property
     def cells(self) -> Float[Tensor, "n r c"]:
-        """The heatmap resampled to the cells of a mask of the same resolution: the values that deletion and insertion rank.
+        """The heatmap resampled to the cells of a mask of the same resolution.
 
         This is the heatmap itself if its corners are aligned with those of the image.
         """

@@ -144,7 +144,7 @@ def test_voc_has_an_item_for_each_class_unless_all_its_objects_are_difficult(voc
     assert [item.number for item in source.items(0)] == [0, 1, 2]
 
 
-def test_coco_has_masks_of_the_outlines(tmp_path: Path) -> None:
+def test_objects_of_coco_are_boxes_or_on_request_outlines(tmp_path: Path) -> None:
     jpeg(tmp_path / "val" / "a.jpg")
     content = {
         "images": [{"id": 5, "file_name": "a.jpg", "height": 20, "width": 24}],
@@ -161,11 +161,12 @@ def test_coco_has_masks_of_the_outlines(tmp_path: Path) -> None:
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
     data = DataSpec(kind="coco", path=tmp_path / "val", annotations=tmp_path / "a.json")
-    source = open_source(data)
-    (item,) = source.items(0)
+    boxes, outlines = (open_source(data.model_copy(update={"outlines": wanted})) for wanted in (False, True))
+    (item,) = boxes.items(0)
     assert (item.target, item.label) == (1, "dog")
-    assert source.objects(item).shape == (1, 20, 24)
-    assert int(source.objects(item).sum()) == 240
+    assert boxes.objects(item).tolist() == [[0, 0, 24, 10]]
+    assert outlines.objects(item).shape == (1, 20, 24)
+    assert int(outlines.objects(item).sum()) == 240
 
 
 def test_class_numbers_of_the_data_set_are_not_mistaken_for_the_models(bench: Bench, voc: Path) -> None:

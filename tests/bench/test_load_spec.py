@@ -80,6 +80,11 @@ def test_a_method_has_a_row_for_each_resolution() -> None:
             "a.toml, line 3, metrics: 2 metrics are called 'road'; give",
         ),
         ('path = "p"', 'path = "p"\nkind = "coco"', "coco needs annotations"),
+        (
+            'path = "p"',
+            'path = "p"\noutlines = true',
+            "folder has no outlines of the objects, only coco has; leave outlines out",
+        ),
         ('path = "p"', 'path = "p"\ntarget = "label"', "a folder has no labels"),
         ("[data]", "[data", "a.toml, line 4: Expected ']'"),
         ("[data]\n", "", "a.toml, line 5, path: there is no such field"),
@@ -216,6 +221,14 @@ def test_published_numbers_are_those_of_the_paper() -> None:
     assert value("igos-table5", "mask-1-20", "objective") == 0.6794
     assert value("igos-table6", "igos-14", "pointing_game") == 0.8581
     assert value("igos-table6", "igos-14", "pointing_game", table=1) == 0.4716
+
+
+@pytest.mark.parametrize("name", ["igos-table1", "igos-table2"])
+def test_every_published_number_of_the_main_tables_has_a_row_of_its_resolution(name: str) -> None:
+    spec = parse_spec(ready_text(name), name)
+    resolutions = {method.id_at(r): r for method in spec.methods for r in method.resolutions}
+    for row in published_numbers(name)["tables"][0]["rows"]:
+        assert resolutions[row["method"]] in (None, int(row["resolution"].split("x")[0]))
 
 
 def test_the_command_line_replaces_models_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

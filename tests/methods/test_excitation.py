@@ -316,6 +316,10 @@ LAYERS = {
 }
 
 
+AT = {64: "input", 32: "features.2", 8: "features.10", 4: "features.15"}
+"""VGG's pixels, pool1, pool3 and pool4, for images of 64 pixels."""
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize(("name", "default"), [("resnet18", "layer3.0"), ("vgg11", "features.15")])
 def test_all_of_it_arrives(name: str, default: str, untouched: Untouched) -> None:
@@ -324,6 +328,8 @@ def test_all_of_it_arrives(name: str, default: str, untouched: Untouched) -> Non
     torch.manual_seed(0)
     model = untouched(getattr(models, name)(num_classes=7))
     image = torch.rand(1, 3, 64, 64) - 0.4
+    for side, at in AT.items() if name == "vgg11" else ():
+        assert ExcitationBackprop(model, resolution=side)(image).diagnostics[0]["target_layer"] == [at]
     for layer in LAYERS[name]:
         explanation = ExcitationBackprop(model, target_layer=layer)(image)
         assert explanation.diagnostics[0]["mass"] == pytest.approx(1, abs=1e-5)
@@ -366,6 +372,30 @@ def test_of_a_trained_network_all_arrives_that_does_not_end_in_a_bias() -> None:
         assert 0.001 < explanation.diagnostics[0]["mass"] < 0.3
         diagnostics = ExcitationBackprop(unbiased, target_layer=layer)(image).diagnostics[0]
         assert diagnostics["mass"] == pytest.approx(1, abs=1e-4)
+
+
+def pooled() -> nn.Sequential:
+    """Three resolutions, each after a pooling."""
+    torch.manual_seed(0)
+    stages = [layer for into in (3, 4) for layer in (nn.Conv2d(into, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))]
+    return nn.Sequential(*stages, nn.Flatten(), nn.Linear(4 * 16, 3)).eval()
+
+
+@pytest.mark.parametrize(("side", "layer"), [(16, "input"), (8, "2"), (4, "5")])
+def test_a_resolution_stands_for_the_first_layer_that_has_it(side: int, layer: str) -> None:
+    model, images = pooled(), torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found, wanted = ExcitationBackprop(model, resolution=side)(images), ExcitationBackprop(model, target_layer=layer)(images)
+    assert found.resolution == (side, side)
+    assert found.settings["target_layer"] == layer
+    assert torch.equal(found.heatmap, wanted.heatmap)
+
+
+def test_a_resolution_that_no_layer_has_is_refused_with_those_that_exist() -> None:
+    images = torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match=r"resolution is 5x5, which no layer .* has; give one of 16x16, 8x8, 4x4"):
+        ExcitationBackprop(pooled(), resolution=5)(images)
+    with pytest.raises(ValueError, match="resolution 8 and target_layer '2' are both given; give one"):
+        ExcitationBackprop(pooled(), resolution=8, target_layer="2")(images)
 
 
 def test_the_default_of_networks_with_one_resolution_or_none() -> None:

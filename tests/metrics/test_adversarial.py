@@ -125,9 +125,17 @@ def test_the_attack_is_mi_fgsm_with_these_settings(small_net: SmallNet, images: 
     check = adversarial_check(explainer, images, 3, early_stop=False, insertion_steps=2, **settings)
     assert torch.equal(check.attack.images, mi_fgsm(small_net, images, 3, **settings).images)
     assert check.attack.targeted
-    early = adversarial_check(explainer, images, radius=0.9, insertion_steps=2).attack.images
+    early = adversarial_check(explainer, images, radius=0.9, insertion_steps=2, early_stop=True).attack.images
     assert torch.equal(early, mi_fgsm(small_net, images, radius=0.9, early_stop=True).images)
     assert not torch.equal(early, mi_fgsm(small_net, images, radius=0.9).images)
+
+
+def test_the_defaults_are_those_of_the_papers_attack(small_net: SmallNet, images: Tensor) -> None:
+    """Dong et al. (2018): a radius of 16 of 255 levels, 10 steps, a momentum of 1, no early stop."""
+    check = adversarial_check(Evidence(small_net, torch.rand(3, 16, 16)), images, insertion_steps=2)
+    paper = mi_fgsm(small_net, images, radius=16 / 255, steps=10, decay=1.0, early_stop=False)
+    assert torch.equal(check.attack.images, paper.images)
+    assert torch.equal(mi_fgsm(small_net, images).images, paper.images)
 
 
 def test_both_maps_are_made_with_the_same_random_numbers(small_net: SmallNet, images: Tensor) -> None:

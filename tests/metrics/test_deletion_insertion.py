@@ -160,7 +160,7 @@ def test_the_model_is_left_unchanged(small_net: SmallNet, images: Tensor, untouc
         (torch.rand(2, 5, 5), {}, "for 3 images"),
         (torch.rand(3, 40, 40), {}, "finer than the images"),
         (torch.full((3, 5, 5), float("nan")), {}, "NaN"),
-        (torch.rand(3, 5, 5), {"protocol": "roar"}, "'roar' is unknown; give one of igos, rise"),
+        (torch.rand(3, 5, 5), {"protocol": "roar"}, "'roar' is unknown; give one of igos, igos_resampled, rise"),
         (torch.rand(3, 5, 5), {"steps": 0}, "steps is 0"),
         (torch.rand(3, 5, 5), {"target": [1]}, "1 entry for 3 images"),
     ],
@@ -172,8 +172,8 @@ def test_invalid_maps_and_protocols_are_refused(
         deletion_insertion(small_net, images, maps, **options)
 
 
-def test_both_protocols_are_named() -> None:
-    assert set(PROTOCOLS) == {"igos", "rise"}
+def test_the_protocols_are_named() -> None:
+    assert set(PROTOCOLS) == {"igos", "igos_resampled", "rise"}
     assert PROTOCOLS["igos"].deletion_baseline == PROTOCOLS["igos"].insertion_baseline == "blur"
 
 
@@ -188,8 +188,26 @@ def test_cells_are_removed_at_their_positions_in_the_image() -> None:
     assert crowded.cells.tolist() == [[[1.0, 4.0, 4.0]]]
     image, model = torch.rand(1, 3, 1, 9), Patch(slice(0, 1), slice(0, 2))
     resampled = Explanation(crowded.cells, (1, 9))
-    first, second = (deletion_insertion(model, image, explanation, 0) for explanation in (crowded, resampled))
+    first = deletion_insertion(model, image, crowded, 0, protocol="igos_resampled")
+    second = deletion_insertion(model, image, resampled, 0)
     assert torch.equal(first.deletion.scores, second.deletion.scores)
+
+
+def test_a_coarse_map_is_ranked_by_its_own_cells() -> None:
+    """Cells at pixels 0, 2 and 4 of 9 become the cells of a mask, at pixels 0, 4 and 8: its own highest cell is the last.
+
+    Resampled, the map is 1, 4, 4: the middle cell is removed first, which takes an eighth of the patch of two pixels.
+    """
+    heatmap = torch.tensor([[[1.0, 2.0, 4.0]]])
+    placed = Explanation(heatmap, (1, 9), rows=torch.tensor([0.0]), columns=torch.tensor([0.0, 2.0, 4.0]))
+    image, model = torch.ones(1, 3, 1, 9), Patch(slice(0, 1), slice(0, 2))
+
+    def odds(protocol: ProtocolName) -> list[float]:
+        curves = deletion_insertion(model, image, placed, 0, protocol=protocol, baseline="black")
+        return logit_odds(curves.deletion.scores[0]).tolist()
+
+    assert odds("igos") == pytest.approx([6, 6, 6 - 12 / 8, -6], abs=0.01)
+    assert odds("igos_resampled") == pytest.approx([6, 6 - 12 / 8, 6 - 12 / 8, -6], abs=0.01)
 
 
 def test_parity_with_torch_cam_on_its_protocol(small_net: SmallNet, images: Tensor) -> None:

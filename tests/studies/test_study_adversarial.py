@@ -80,13 +80,13 @@ def test_the_record_equals_what_the_library_computes(faith: Cli, photo: WriteIma
 @pytest.mark.usefixtures("sketch")
 def test_a_class_to_be_reached(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     photo("cat.png")
-    assert faith("adversarial", "cat.png", "--target", "tiger cat", "--no-early-stop", "--radius", "0.9", *QUICK[:2]).code == 0
+    assert faith("adversarial", "cat.png", "--target", "tiger cat", "--early-stop", "--radius", "0.9", *QUICK[:2]).code == 0
     record = record_of(tmp_path)
     assert record["attack"]["target"] == {"index": 1, "label": "tiger cat"}
     assert record["adversarial"]["label"] == "tiger cat"
-    assert not record["attack"]["early_stop"]
+    assert record["attack"]["early_stop"]
     model = faithmap.load("the tiny one")
-    attack = mi_fgsm(model, model.read(tmp_path / "cat.png"), 1, targeted=True, radius=0.9)
+    attack = mi_fgsm(model, model.read(tmp_path / "cat.png"), 1, targeted=True, radius=0.9, early_stop=True)
     assert np.array_equal(np.load(tmp_path / "faithmap-adversarial" / "cat" / "adversarial.npy"), attack.images[0].numpy())
 
 
@@ -235,8 +235,8 @@ def test_lack_of_memory_names_the_chunk_option(faith: Cli, photo: WriteImage, mo
     assert "out of memory; give a --chunk below 32" in faith("adversarial", "cat.png", *QUICK).complaint
 
 
-def test_the_default_method_is_igos_at_its_own_resolution() -> None:
+def test_the_defaults_are_igos_at_its_own_resolution_and_the_papers_attack() -> None:
     study = AdversarialStudy.for_model(AdversarialSettings(), faithmap.load("the tiny one"), None)
     assert isinstance(study.explainer, faithmap.IGOS)
     assert study.explainer.resolution == 28
-    assert study.settings.radius == 8 / 255
+    assert (study.settings.radius, study.settings.steps, study.settings.early_stop) == (16 / 255, 10, False)

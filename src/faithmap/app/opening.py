@@ -162,7 +162,7 @@ def _curves(listing: RunListing, row: MethodMap, explanation: Explanation) -> De
         fractions, scores = (torch.from_numpy(np.array(values)) for values in row.points[curve])
         made.append(Curve(fractions, scores.unsqueeze(0)))
     cells = explanation.image_size if protocol.unit == "pixels" else row.entry.cells or explanation.resolution
-    return DeletionInsertion(made[0], made[1], protocol, cells)
+    return DeletionInsertion(made[0], made[1], replace(protocol, resampled=row.entry.resampled), cells)
 
 
 def _random_areas(listing: RunListing, row: MethodMap) -> PanelAreas | None:

@@ -161,7 +161,7 @@ class DatasetSource(ABC):
         return self.root / item.path
 
     def objects(self, item: DatasetItem) -> Tensor:
-        """The objects of the item's class: boxes ``(k, 4)``, or masks ``(k, h, w)`` if the data set has outlines."""
+        """The objects of the item's class: boxes ``(k, 4)``, or masks ``(k, h, w)`` of their outlines."""
         raise BenchError(f"{self.data.kind} has no boxes of {item.path}")
 
     def _make_item(self, number: int, name: str, target: int | str | None = None, label: str | None = None) -> DatasetItem:
@@ -246,10 +246,10 @@ class AnnotatedSource(DatasetSource):
                     number += 1
 
     def objects(self, item: DatasetItem) -> Tensor:
-        """All objects of the class: one mask of their outlines for COCO, boxes for VOC and ImageNet."""
+        """All objects of the class: their boxes, or one mask of their outlines if the specification wants it."""
         assert item.annotation is not None  # noqa: S101
         image = self.images[item.annotation]
-        return image.mask(item.label).unsqueeze(0) if self.data.kind == "coco" else image.boxes(item.label)
+        return image.mask(item.label).unsqueeze(0) if self.data.outlines else image.boxes(item.label)
 
 
 def _open_annotations(data: DataSpec) -> AnnotatedImages:

@@ -129,6 +129,8 @@ class DataSpec(SpecTable):
             ``voc``, the folder of one year; ``coco``, a folder of images.
         path: the folder, or the CSV file.
         annotations: coco: the JSON file of instances; imagenet: the folder of boxes.
+        outlines: coco: the objects are the areas inside their outlines, and not their boxes. The pointing game on COCO is
+            published with both; boxes are easier to hit.
         split: voc: the list of images.
         sample: number of images, drawn with the seed; None takes all.
         target: the class that is explained: ``predicted`` by the model, or the ``label`` of the image. None: ``label`` if the
@@ -139,6 +141,7 @@ class DataSpec(SpecTable):
     kind: Literal["folder", "csv", "imagenet", "voc", "coco"] = "folder"
     path: Path
     annotations: Path | None = None
+    outlines: bool = False
     split: str = "test"
     sample: PositiveInt | None = None
     target: Literal["predicted", "label"] | None = None
@@ -158,6 +161,8 @@ class DataSpec(SpecTable):
     def _check_kind(self) -> DataSpec:
         if self.kind == "coco" and self.annotations is None:
             raise ValueError("coco needs annotations; give the JSON file of instances")
+        if self.outlines and self.kind != "coco":
+            raise ValueError(f"{self.kind} has no outlines of the objects, only coco has; leave outlines out")
         if self.kind == "folder" and self.target == "label":
             raise ValueError("a folder has no labels; give a csv with a column target, or explain the predicted class")
         return self

@@ -22,7 +22,7 @@ class AdversarialArguments(AdversarialSettings, CommonArguments):
     """How to attack, and how to explain."""
 
     method: MethodName = AdversarialSettings.method
-    radius: Annotated[Fraction, Parameter(metavar="PIXELS", show_default=lambda _: "8/255")] = AdversarialSettings.radius
+    radius: Annotated[Fraction, Parameter(metavar="PIXELS", show_default=lambda _: "16/255")] = AdversarialSettings.radius
     steps: PositiveInt = AdversarialSettings.steps
     share: Annotated[Fraction, Parameter(metavar="SHARE")] = AdversarialSettings.share
     out: Out = AdversarialSettings.out
@@ -33,7 +33,7 @@ _DEFAULTS = AdversarialArguments()
 
 
 def adversarial(*paths: Path, settings: AdversarialArguments = _DEFAULTS) -> int:
-    """Attack an image until the model predicts another class, and compare the maps and the share of cells insertion needs.
+    """Attack an image so that the model predicts another class, and compare the maps and the share of cells insertion needs.
 
     Each image gets a folder with check.png (both images, their difference, both maps and insertion curves), adversarial.png,
     the adversarial image and both maps as .npy files, unrounded, and result.json; the folder appears when it is complete. An

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from faithmap.baselines import Baseline
 from faithmap.metrics.base import HeatmapMetric, MetricSettings
-from faithmap.metrics.functional.adversarial import AttackableExplainer, adversarial_check
+from faithmap.metrics.functional.adversarial import PAPER_RADIUS, AttackableExplainer, adversarial_check
 from faithmap.metrics.functional.curves import Progress, Protocol, ProtocolName
 from faithmap.score import Target
 
@@ -62,12 +62,12 @@ class AdversarialDifference(HeatmapMetric):
         self,
         explainer: AttackableExplainer,
         *,
-        radius: float = 8 / 255,
+        radius: float = PAPER_RADIUS,
         steps: int = 10,
         decay: float = 1.0,
         step_size: float | None = None,
         targeted: bool = False,
-        early_stop: bool = True,
+        early_stop: bool = False,
         share: float = 0.5,
         protocol: ProtocolName | Protocol = "igos",
         insertion_steps: int | None = None,

@@ -52,7 +52,10 @@ def explainers_for(
     for name in METHODS if names is None else dict.fromkeys([*names, *controls]):
         method, kind = METHODS[name], METHODS[name].explainer
         common = {"resolution": resolution, "masker": masker, "chunk_size": chunk_size, "seed": seed}
-        given = {key: value for key, value in common.items() if key in settings_of(kind)} | dict((settings or {}).get(name, {}))
+        own = settings_of(kind)
+        if "resolution" in own and own["resolution"].default is None:  # one of the resolutions of the model's layers
+            del common["resolution"]
+        given = {key: value for key, value in common.items() if key in own} | dict((settings or {}).get(name, {}))
         if "masker" in method.needs and given["masker"] is None:
             made[name] = kind(model)  # raises an error when it is called
         else:

@@ -281,8 +281,9 @@ _SHORT = {
 
 
 def has_resolution(name: str) -> bool:
-    """Whether the resolution of a method's map is a setting."""
-    return "resolution" in settings_of(METHODS[name].explainer)
+    """Whether a method's map can have any resolution; that of excitation backprop has one of the model's layers."""
+    setting = settings_of(METHODS[name].explainer).get("resolution")
+    return setting is not None and setting.default is not None
 
 
 def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:

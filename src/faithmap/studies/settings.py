@@ -146,9 +146,10 @@ class AdversarialSettings(StudySettings):
         method: name of the method for both maps; "faithmap methods" lists the methods and their costs.
         target: the class that the attack aims for, by name ("tiger cat") or number; by default any class other than the
             predicted one.
-        radius: maximum change of a pixel, where black is 0 and white is 1; 8/255 is eight levels of 8 bits.
+        radius: maximum change of a pixel, where black is 0 and white is 1; by default 16/255, sixteen levels
+            of 8 bits, as in the paper of the attack.
         steps: maximum number of steps of the attack.
-        early_stop: stop as soon as the model predicts another class.
+        early_stop: stop as soon as the model predicts another class. The paper's attack does not: it takes all steps.
         share: share of the full image's probability that inserted cells have to reach.
         resolution: cells of the maps per side (28), or rows and columns (14x20), for igos and mask; class activation maps have
             the resolution of their layer.
@@ -156,9 +157,9 @@ class AdversarialSettings(StudySettings):
     """
 
     method: str = "igos"
-    radius: float = 8 / 255
+    radius: float = 16 / 255
     steps: int = 10
-    early_stop: bool = True
+    early_stop: bool = False
     share: float = 0.5
     out: Path = Path("faithmap-adversarial")
     resolution: Resolution | None = None

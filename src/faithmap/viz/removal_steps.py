@@ -129,7 +129,7 @@ def strip(
     made = make_baseline(baseline, image)
     cells = explanation.heatmap[0].numel()
     counts = _counts(ratios, cells)
-    masks = torch.cat([step_masks(explanation.cells, counts, kind) for kind in KINDS])
+    masks = torch.cat([step_masks(explanation.heatmap, counts, kind) for kind in KINDS])
     score, scores = _scores(model, image, made, masks, explanation.explained if target is None else target, chunk_size)
     name = class_name(score.classes, model.labels if isinstance(model, Classifier) else None)
     heading = (
@@ -288,7 +288,7 @@ def animation_frames(
 
 def _ranked_cells(explanation: Explanation, evidence: DeletionInsertion) -> Float[Tensor, "1 r c"]:
     """The map whose cells the evidence ranked."""
-    heatmap = (explanation.cells if evidence.protocol.unit == "cells" else explanation.at()).detach().cpu()
+    heatmap = evidence.protocol.ranked(explanation).detach().cpu()
     if tuple(heatmap.shape[-2:]) != tuple(evidence.resolution):
         (rows, columns), (r, c) = evidence.resolution, heatmap.shape[-2:]
         raise ValueError(f"the evidence has {rows} x {columns} cells, the map {r} x {c}; give the evidence of this map")

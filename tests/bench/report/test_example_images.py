@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -188,15 +189,18 @@ def test_heatmaps_are_read_only_for_shown_images(writer: RunWriter, monkeypatch:
     assert 2**17 < max(allocated) < 2**21
 
 
-def test_cells_at_other_positions_are_resampled(writer: RunWriter) -> None:
+@pytest.mark.parametrize(("protocol", "expected"), [("igos", [0, 2, 8]), ("igos_resampled", [0, 4, 8])])
+def test_cells_at_other_positions_are_resampled_if_the_test_did(writer: RunWriter, protocol: str, expected: list[int]) -> None:
     writer.start(["a"])
+    writer.plan["metrics"][0]["settings"] = {"protocol": protocol}
+    (writer.folder / "run.json").write_text(json.dumps(writer.plan))
     placed = scored("a", 0, 0.5, size=[9, 9], heatmap=np.array([[0.0, 2.0, 8.0]]), rows_at=[4.0], columns_at=[1.0, 2.0, 8.0])
     writer.unit("a", [placed])
     found = writer.analysis()
     (entry,) = read_maps(found.run, found.sections[0], [0])[0]
     cells = entry.cells()
     assert cells is not None
-    assert cells.tolist() == [[0, 4, 8]]
+    assert cells.tolist() == [expected]
 
 
 def test_images_are_chosen_by_the_mean_over_methods(writer: RunWriter) -> None:

@@ -179,11 +179,13 @@ def _panel(panel: MapPanel, size: tuple[int, int]) -> dict[str, Any]:
     explanation = _placed(panel, size)
     rows, columns = explanation.centres
     problem = flaw(explanation.heatmap)
-    ranked = (
-        explanation.cells
-        if panel.curves is None or panel.curves.resolution == explanation.resolution
-        else explanation.at(panel.curves.resolution)
-    )
+    curves = panel.curves
+    if curves is None:
+        ranked = explanation.heatmap
+    elif curves.resolution == explanation.resolution:
+        ranked = curves.protocol.ranked(explanation)
+    else:
+        ranked = explanation.at(curves.resolution)
     cells = ranked[0].numel()
     fractions = panel.curves.deletion.fractions if panel.curves else None
     counts = step_counts(cells, STEPS) if fractions is None else (fractions.double() * cells).round().long()

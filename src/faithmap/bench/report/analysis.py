@@ -116,7 +116,7 @@ class MethodCost:
 
 @dataclass(frozen=True, eq=False)
 class MethodEntry:
-    """A method on a model; ``name`` is unique in its group."""
+    """A method on a model; ``name`` is unique in its group. ``resampled``: its maps were, before their cells were ranked."""
 
     id: str
     name: str
@@ -124,6 +124,7 @@ class MethodEntry:
     results: MethodResults
     scores: dict[str, MeanScore | None]
     cost: MethodCost
+    resampled: bool = False
 
 
 @dataclass
@@ -263,6 +264,7 @@ def _groups(
         run.plan.cells_of_test(prefix + area) for prefix in protocols(metrics) for area in AREAS if prefix + area in metrics
     ]
     common = tested[0] if tested and None not in tested else None
+    resampled = common is not None or any(metric.settings.get("protocol") == "igos_resampled" for metric in run.plan.metrics)
     methods = [
         (method, found, common or method.cells or found.shape)
         for method in run.plan.methods
@@ -273,7 +275,7 @@ def _groups(
     for method, found, cells in methods:
         scores = {metric: mean_score(found.values(metric)[1]) for metric in metrics}
         group = groups.setdefault(cells, ResolutionGroup(model.name, cells, directions=directions))
-        group.entries.append(MethodEntry(method.id, names[method.id], cells, found, scores, method_cost(found)))
+        group.entries.append(MethodEntry(method.id, names[method.id], cells, found, scores, method_cost(found), resampled))
     return sorted(groups.values(), key=lambda group: group.cells or (0, 0), reverse=True)
 
 

@@ -140,7 +140,8 @@ class MethodMap:
         rows, columns = (self.rows, self.columns) if self.size is not None else (None, None)
         stored = Explanation(self.heatmap.float().unsqueeze(0), self.size or (224, 224), rows=rows, columns=columns)
         wanted = self.entry.cells or stored.resolution
-        return (stored.cells if wanted == stored.resolution else stored.at(wanted))[0]
+        raw = wanted == stored.resolution and not self.entry.resampled
+        return (stored.heatmap if raw else stored.at(wanted))[0]
 
 
 def make_examples(analysis: Analysis, section: ModelSection, each: int, data: Path | None, limit: int) -> ExampleImages:

@@ -16,7 +16,9 @@ the output unit.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,7 +28,8 @@ from torch import Tensor, nn
 
 from faithmap.capture import Capture, note_outputs
 from faithmap.layers import TargetLayer, find_layers, target_layers
-from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
+from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
+from faithmap.methods.controls import Resolution
 from faithmap.methods.gradients.excitation_graph import UNCHANGED, Recorder, Value
 from faithmap.methods.gradients.excitation_rules import Mass, Walk
 from faithmap.model import Classifier, check_observable
@@ -56,6 +59,9 @@ class ExcitationBackprop(Explainer):
         target_layer: where the walk stops: a module, its dotted name, ``"input"`` for the pixels, or None: the first layer at
             the second coarsest resolution that all paths pass and that is never negative, as the authors' pool4 of VGG-16
             and res4a of ResNet.
+        resolution: in place of a layer, cells per side, or (rows, columns): the first layer of that resolution that all paths
+            pass, one that is never negative if there is one; the pixels, if it is the image's own. So VGG's maps of 224, 112,
+            28 and 14 cells are taken at the pixels and at pool1, pool3 and pool4.
 
     >>> model = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(2, 1, bias=False))
     >>> for weighted in (model[0], model[3]):
@@ -67,6 +73,7 @@ class ExcitationBackprop(Explainer):
     title: ClassVar[str] = "excitation backprop"
     score: ScoreKind = "logit"
     target_layer: TargetLayer = None
+    resolution: Resolution | None = None
     _targets: dict[Any, ExcitationTarget] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -98,9 +105,10 @@ class ExcitationBackprop(Explainer):
 
     def _target(self, image: Float[Tensor, "1 c h w"]) -> ExcitationTarget:
         given = self.target_layer
-        key = (str(given) if isinstance(given, (str, list, tuple)) else id(given), tuple(image.shape))
+        layer = str(given) if isinstance(given, (str, list, tuple)) else id(given)
+        key = layer, self.resolution, tuple(image.shape)
         if key not in self._targets:
-            self._targets[key] = excitation_target(self.model, given, image)
+            self._targets[key] = excitation_target(self.model, given, image, self.resolution)
         return self._targets[key]
 
     def _winning(self, request: Request, numbers: Tensor, target: ExcitationTarget) -> Mass:
@@ -211,17 +219,25 @@ class _Checked:
         return activation
 
 
-def excitation_target(model: nn.Module, target_layer: TargetLayer, image: Float[Tensor, "1 c h w"]) -> ExcitationTarget:
-    """The layer that the user gives, or the default.
+def excitation_target(
+    model: nn.Module, target_layer: TargetLayer, image: Float[Tensor, "1 c h w"], resolution: Resolution | None = None
+) -> ExcitationTarget:
+    """The layer that the user gives, the first of the given resolution, or the default.
 
     Raises:
-        ValueError: for a layer that does not exist, does not run once, or does not return (n, k, h, w); or for several.
+        ValueError: for a layer that does not exist, does not run once, or does not return (n, k, h, w); for several; or for a
+            resolution that no layer has, or that is given with a layer.
     """
     check_observable(model)
-    layer = _default(model, image) if target_layer is None else None
-    if target_layer is None and layer is None:
+    if resolution is not None and target_layer is not None:
+        raise ValueError(f"resolution {resolution} and target_layer {target_layer!r} are both given; give one")
+    given: TargetLayer = target_layer
+    if resolution is not None:
+        given = _layer_at(model, image, rows_and_columns(resolution))
+    elif target_layer is None:
+        given = _default(model, image)
+    if given is None:
         return ExcitationTarget(INPUT)
-    given = target_layer if layer is None else layer
     if given == INPUT or (isinstance(given, (list, tuple)) and list(given) == [INPUT]):
         return ExcitationTarget(INPUT)
     layers = find_layers(model, given, image)
@@ -232,11 +248,55 @@ def excitation_target(model: nn.Module, target_layer: TargetLayer, image: Float[
     return ExcitationTarget(name, layer, rows.to(image.device), columns.to(image.device))
 
 
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A layer that all paths pass once, its (rows, columns), and whether it is never negative."""
+
+    layer: nn.Module
+    resolution: tuple[int, int]
+    never_negative: bool
+
+
 def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | None:
     """The first layer of the second coarsest resolution that all paths pass, one that is never negative if there is one.
 
     Of the coarsest resolution if none before it is finer; None if no layer with a spatial output is passed by all paths.
     """
+    candidates = _candidates(model, image)
+    if not candidates:
+        return None
+    cells = [math.prod(candidate.resolution) for candidate in candidates]
+    finer = cells[: cells.index(min(cells))]
+    wanted = min(finer or cells)
+    return _first([candidate for candidate, count in zip(candidates, cells, strict=True) if count == wanted])
+
+
+def _layer_at(model: nn.Module, image: Float[Tensor, "1 c h w"], resolution: tuple[int, int]) -> nn.Module | None:
+    """The first layer of a resolution that all paths pass, one that is never negative if any; None for the image's own size.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if resolution == (image.shape[-2], image.shape[-1]):
+        return None
+    candidates = _candidates(model, image)
+    chosen = [candidate for candidate in candidates if candidate.resolution == resolution]
+    if not chosen:
+        offered = dict.fromkeys([tuple(image.shape[-2:]), *(candidate.resolution for candidate in candidates)])
+        names = ", ".join(f"{rows}x{columns}" for rows, columns in offered)
+        raise ValueError(
+            f"resolution is {resolution[0]}x{resolution[1]}, which no layer that all paths pass has; give one of {names}"
+        )
+    return _first(chosen)
+
+
+def _first(candidates: Sequence[_Candidate]) -> nn.Module:
+    """The first that is never negative; the first, if none is."""
+    return next((candidate.layer for candidate in candidates if candidate.never_negative), candidates[0].layer)
+
+
+def _candidates(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> list[_Candidate]:
+    """The layers with a spatial output that all paths from the image to the logits pass, in order of execution."""
     recorder, ran = Recorder(image), list[tuple[nn.Module, Value | None, bool]]()
 
     def note(module: nn.Module, arguments: Any, output: Any) -> None:
@@ -249,13 +309,11 @@ def _default(model: nn.Module, image: Float[Tensor, "1 c h w"]) -> nn.Module | N
         output = run_model(model, image)
     top, times = recorder.value(logits_of(output)), Counter(module for module, _, _ in ran)
     passed = set() if top is None else _passed_by_all(top)
-    candidates = [(module, value, units) for module, value, units in ran if value in passed and times[module] == 1]
-    cells = [value.shape[-2] * value.shape[-1] for _, value, _ in candidates if value is not None]
-    if not cells:
-        return None
-    finer = cells[: cells.index(min(cells))]
-    chosen = [entry for entry, count in zip(candidates, cells, strict=True) if count == min(finer or cells)]
-    return next((module for module, _, units in chosen if units), chosen[0][0])
+    return [
+        _Candidate(module, (value.shape[-2], value.shape[-1]), never_negative)
+        for module, value, never_negative in ran
+        if value is not None and value in passed and times[module] == 1
+    ]
 
 
 def _passed_by_all(top: Value) -> set[Value | None]:

@@ -47,6 +47,10 @@ from faithmap.probe import clean_scores, run_model
 from faithmap.score import OutputKind, Target, at_least_single, log_probabilities_of, logits_of, probabilities_of
 from faithmap.seeds import Generators, resolve_generators
 
+PAPER_RADIUS = 16 / 255
+"""The largest change of a pixel that Dong et al. (2018) use, with 10 steps, a momentum of 1 and no early stop. I-GOS cites
+this attack and names no other values."""
+
 PIXEL_TOLERANCE = 1e-3
 """How far a pixel may lie outside [0, 1] before the attack, because of interpolation; no pixel does afterwards."""
 
@@ -113,7 +117,7 @@ def mi_fgsm(
     images: Float[Tensor, "n c h w"],
     target: Target = None,
     *,
-    radius: float = 8 / 255,
+    radius: float = PAPER_RADIUS,
     steps: int = 10,
     decay: float = 1.0,
     step_size: float | None = None,
@@ -139,7 +143,7 @@ def mi_fgsm(
         images: in [0, 1].
         target: the class to move away from, None for the predicted class; if ``targeted``, the class to move towards. An int
             for all images, or one class per image.
-        radius: :math:`\epsilon`, of the maximum norm, in [0, 1] pixel units. The paper uses 16 / 255; half of it is enough for
+        radius: :math:`\epsilon`, of the maximum norm, in [0, 1] pixel units; by default the paper's. Half of it is enough for
             most networks, and less visible.
         steps: number T of steps, at least 1.
         decay: :math:`\mu` of the momentum, at least 0; 0 is the iterative sign method, and that with one step is FGSM.
@@ -305,7 +309,7 @@ class AdversarialCheck:
     def correlation(self) -> Float[Tensor, " n"]:
         """Spearman's rank correlation of the cells of both maps: 1 for the same order; NaN for a constant map."""
         both = _is_ranked(self.clean) & _is_ranked(self.adversarial)
-        return spearman(self.clean.cells, self.adversarial.cells).where(both, torch.nan)
+        return spearman(self.clean.heatmap, self.adversarial.heatmap).where(both, torch.nan)
 
     @property
     def fooled(self) -> Bool[Tensor, " n"]:
@@ -342,12 +346,12 @@ def adversarial_check(
     images: Float[Tensor, "n c h w"],
     target: Target = None,
     *,
-    radius: float = 8 / 255,
+    radius: float = PAPER_RADIUS,
     steps: int = 10,
     decay: float = 1.0,
     step_size: float | None = None,
     targeted: bool = False,
-    early_stop: bool = True,
+    early_stop: bool = False,
     share: float = 0.5,
     protocol: ProtocolName | Protocol = "igos",
     insertion_steps: int | None = None,
@@ -377,8 +381,8 @@ def adversarial_check(
         decay: of the attack's momentum, at least 0.
         step_size: of the attack, in [0, 1] pixel units; None for radius / steps.
         targeted: whether the attack moves towards the target.
-        early_stop: leave an image unchanged after its prediction satisfies the goal. Further steps make many models so
-            confident of the wrong class that no small part of the image has an influence, and I-GOS finds no initial mask.
+        early_stop: leave an image unchanged after its prediction satisfies the goal; the paper's attack takes all steps. It
+            ends near the decision boundary, where the image still has the evidence of its own class.
         share: of the full image's score that the insertion has to reach, in (0, 1].
         protocol: protocol of the insertion curves: its name, or one of your own.
         insertion_steps: parts into which the ranking is divided; None for the protocol's steps.

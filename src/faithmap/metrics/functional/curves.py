@@ -115,7 +115,7 @@ def as_explanation(heatmaps: Explanation | Float[Tensor, "n r c"], images: Float
     return Explanation(heatmaps.detach(), size)
 
 
-ProtocolName: TypeAlias = Literal["igos", "rise"]
+ProtocolName: TypeAlias = Literal["igos", "igos_resampled", "rise"]
 Progress: TypeAlias = Callable[[int, int], None]
 
 
@@ -128,12 +128,14 @@ class Protocol:
 
     Attributes:
         name: of the protocol, which every result states.
-        unit: what is ranked: the cells of a mask of the heatmap's own resolution, upsampled bilinearly, or pixels. A heatmap
-            whose cells have other positions than those of a mask is resampled to the mask first.
+        unit: what is ranked: the heatmap's own cells, which then are the cells of a mask that is upsampled bilinearly with
+            aligned corners; or pixels.
         steps: parts into which the ranking is divided; None for one part per row of pixels (224 pixels at 224 x 224).
         deletion_baseline: what deleted cells become; "zero" is 0 in the model's normalised space. A result contains the
             constant that this is in pixel units.
         insertion_baseline: the image before any cell is inserted.
+        resampled: whether a heatmap whose cells have other positions than those of the mask is resampled to these before its
+            cells are ranked.
     """
 
     name: str
@@ -141,13 +143,27 @@ class Protocol:
     steps: int | None
     deletion_baseline: Baseline
     insertion_baseline: Baseline
+    resampled: bool = False
+
+    def ranked(self, explanation: Explanation) -> Float[Tensor, "n r c"]:
+        """The values that are ranked.
+
+        Args:
+            explanation: the heatmaps that are tested.
+        """
+        if self.unit == "pixels":
+            return explanation.at()
+        return explanation.cells if self.resampled else explanation.heatmap
 
 
 PROTOCOLS = {
     "igos": Protocol("igos", "cells", 50, "blur", "blur"),
+    "igos_resampled": Protocol("igos_resampled", "cells", 50, "blur", "blur", resampled=True),
     "rise": Protocol("rise", "pixels", None, "zero", Blur(kernel_size=11, sigma=5.0)),
 }
-"""``igos``: one heavy blur for both curves. ``rise`` (Petsiuk 2018): grey for deletion, a light blur for insertion."""
+"""``igos``: one heavy blur for both curves; the paper ranks heatmaps "at the original resolutions before upsampling", so a
+coarse map is ranked by its raw cells. ``igos_resampled``: the same after resampling to the positions of the mask's cells.
+``rise`` (Petsiuk 2018): grey for deletion, a light blur for insertion."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +253,7 @@ def evaluate_curves(
     resolved = resolve_protocol(protocol, steps, baseline, model)
     parts = []
     with prepared_inputs(model, images, heatmaps, target, chunk_size=chunk_size, autocast=autocast) as inputs:
-        ranked = inputs.explanation.cells if resolved.unit == "cells" else inputs.explanation.at(inputs.size)
+        ranked = resolved.ranked(inputs.explanation)
         counts = step_counts(ranked[0].numel(), resolved.steps or images.shape[-2]).to(images.device)
         for part in inputs.index.split(chunk_size):
             part_images, score = inputs.images[part], inputs.score.of(part)

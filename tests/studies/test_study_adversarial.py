@@ -107,7 +107,7 @@ def test_rounding_that_undoes_the_attack_is_a_warning(
 ) -> None:
     monkeypatch.setattr("faithmap.studies.adversarial.LEVELS", 1)
     photo("cat.png")
-    run = faith("adversarial", "cat.png", *QUICK)
+    run = faith("adversarial", "cat.png", "--early-stop", *QUICK)
     record = record_of(tmp_path)
     assert record["saved"]["as_it_is"]["index"] != record["adversarial"]["index"]
     assert (

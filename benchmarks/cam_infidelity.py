@@ -40,7 +40,7 @@ def bars(values: Mapping[str, Sequence[float]]) -> Figure:
     ax.set_xscale("log")
     ax.set_xlabel("infidelity, with standard error; lower is more faithful", size=9)
     ax.grid(visible=True, axis="x", which="both", alpha=0.25, linewidth=0.6)
-    ax.tick_params(labelsize=8)
+    ax.tick_params(which="both", labelsize=7)
     return figure
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from cli_tools import Cli, WriteImage, record_in
 from PIL import Image
+from study_tools import replace_load
 
 import faithmap
 
@@ -100,6 +101,50 @@ def test_a_class_activation_map_is_evaluated_at_its_own_cells(faith: Cli, photo:
     assert explanation.resolution == (16, 16)
     proof = faithmap.deletion_insertion(model, image, explanation)
     assert record["methods"]["gradcam@16"]["scores"]["deletion"] == float(proof.deletion.area[0])
+
+
+class Strided(torch.nn.Module):
+    """Its cells stand at pixels 1.5, 5.5, 9.5 and 13.5 of 16, those of a mask at 0, 5, 10 and 15."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = torch.nn.Conv2d(3, 4, 4, stride=4), torch.nn.Linear(4, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.conv(images).relu().mean(dim=(2, 3)))
+        return logits
+
+
+def test_a_map_with_a_resolution_of_its_own_is_ranked_by_its_cells_as_they_are(
+    faith: Cli, photo: WriteImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = faithmap.Classifier(Strided(), geometry=faithmap.Geometry(16, (16, 16)), name="strided")
+    replace_load(monkeypatch, lambda *_, **__: model)
+    path = photo("cat.png")
+    assert faith("compare", "cat.png", "--methods", "gradcam@4,gradcam", "--resolution", 4).code == 0
+    methods = record_in(tmp_path / "faithmap-comparison" / "cat")["methods"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", faithmap.FaithmapWarning)
+        explanation = faithmap.GradCAM(model)(model.read(path))
+        raw, resampled = (
+            faithmap.deletion_insertion(model, model.read(path), cells, explanation.target)
+            for cells in (explanation.heatmap, explanation.cells)
+        )
+    assert methods["gradcam@4"]["scores"]["insertion"] == float(raw.insertion.area)
+    assert methods["gradcam"]["scores"]["insertion"] == float(resampled.insertion.area)
+    assert float(raw.insertion.area) != float(resampled.insertion.area)
+
+
+def test_excitation_backprop_has_the_layer_of_its_own_resolution(
+    faith: Cli, photo: WriteImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = faithmap.Classifier(Strided(), geometry=faithmap.Geometry(16, (16, 16)), name="strided")
+    replace_load(monkeypatch, lambda *_, **__: model)
+    photo("cat.png")
+    entries = "excitation_backprop@16,excitation_backprop@4"
+    (image,) = json.loads(faith("compare", "cat.png", "--json", "--methods", entries).out)["images"]
+    assert [image["methods"][f"excitation_backprop@{n}"]["resolution"] for n in (16, 4)] == [[16, 16], [4, 4]]
 
 
 def test_a_bad_file_among_many(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from faithmap.studies.base import (
     explained_class,
     has_resolution,
     make_explainers,
+    options_of,
 )
 from faithmap.studies.result_folder import StudyProgress
 from faithmap.studies.result_record import (
@@ -123,8 +124,12 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
         return explanation.cells if explanation.resolution == size else explanation.at(size)
 
     def evaluate(self, image: InputImage, explanation: Explanation, size: tuple[int, int] | None = None) -> DeletionInsertion:
-        """The deletion and insertion curves at a resolution; None for the shared one of the comparison."""
-        cells = self.shared_cells(explanation, size).to(image.image)
+        """The deletion and insertion curves at an entry's own resolution, or at the shared one of the comparison.
+
+        A map that has the entry's own resolution is ranked by its cells as they are.
+        """
+        own = explanation.resolution == size
+        cells = (explanation.heatmap if own else self.shared_cells(explanation, size)).to(image.image)
         return deletion_insertion(self.model, image.image, cells, explanation.target, chunk_size=self.settings.chunk)
 
     def record(self, result: CompareResult) -> CompareRecord:
@@ -151,9 +156,10 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
 
 def _method_settings(entry: MethodVariant, settings: CompareSettings) -> ExplainSettings:
     """One method's settings: the resolution of the entry, or that of the comparison, where it is a setting."""
-    resolution = (entry.resolution or settings.resolution) if has_resolution(entry.name) else None
+    shared = settings.resolution if has_resolution(entry.name) else None
+    resolution = entry.resolution if "resolution" in options_of(entry.name) else None
     return ExplainSettings(
-        method=entry.name, resolution=resolution, chunk=settings.chunk, seed=settings.seed, set=entry.settings
+        method=entry.name, resolution=resolution or shared, chunk=settings.chunk, seed=settings.seed, set=entry.settings
     )
 
 

@@ -21,6 +21,7 @@ from faithmap.bench.planning import make_plan
 from faithmap.bench.run import LocalEngine, RunProgress, execute, run
 from faithmap.bench.run_folder import RunFolder
 from faithmap.bench.spec import METRICS, parse_spec, read_spec
+from faithmap.methods.cams import top_features
 from faithmap.metrics import functional
 from faithmap.seeds import derived
 
@@ -71,6 +72,12 @@ def test_every_column_is_the_value_of_its_function(bench: Bench, everything: Row
             assert row["objective"] == pytest.approx(explanation.diagnostics[0]["objective"][-1], rel=1e-4)
         else:
             assert row["objective"] is None
+        if len(explanation.diagnostics[0].get("top_channels", {})) == 1:
+            top = functional.deletion_insertion(model, image, top_features(model, image, explanation, 2))
+            assert row["top_insertion"] == pytest.approx(float(top.insertion.area[0]), abs=1e-5)
+            assert row["top_deletion"] == pytest.approx(float(top.deletion.area[0]), abs=1e-5)
+        else:
+            assert row["top_insertion"] is row["top_deletion"] is None
         assert 0 <= row["saturation"] <= 1
         assert 0 <= row["mean_sensitivity"] <= row["max_sensitivity"]
 

@@ -108,6 +108,7 @@ def test_a_method_that_cannot_work_is_refused(bench: Bench, name: str, settings:
         ('{name = "confidence", settings = {scaling = "most"}}', "scaling", "give one of max, min_max, none"),
         ('{name = "saturation", settings = {target_layer = "layer9"}}', "target_layer", "layer9"),
         ('{name = "saturation", settings = {positions = 0}}', "positions", "positions"),
+        ('{name = "top_features", settings = {count = 0}}', "count", "count is 0; give 1 to 10 channels"),
     ],
 )
 def test_a_metric_that_cannot_work_is_refused(bench: Bench, metric: str, field: str, words: str) -> None:

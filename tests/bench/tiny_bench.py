@@ -133,6 +133,7 @@ metrics = [
     {name = "complexity"},
     {name = "objective"},
     {name = "saturation", settings = {positions = 5}},
+    {name = "top_features", settings = {count = 2}},
 ]
 [data]
 path = "photos"

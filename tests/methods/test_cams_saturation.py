@@ -11,7 +11,8 @@ from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation
-from faithmap.methods.cams.cam import GradCAM
+from faithmap.methods.cams.cam import ExpectedGradCAM, GradCAM
+from faithmap.methods.cams.estimators import Expected
 from faithmap.methods.cams.saturation import Saturation, saturation, top_features
 from faithmap.score import ScoreKind
 
@@ -114,3 +115,38 @@ def test_invalid_settings_and_explanations_are_refused(small_net: SmallNet, imag
         top_features(small_net, images, mixed)
     with pytest.raises(ValueError, match="give 1 to 10 channels"):
         top_features(small_net, images, GradCAM(small_net, target_layer="conv2")(images), 11)
+
+
+class Capped(nn.Module):
+    """Two channels, the image's own; the score is the sum of the first, at most 1, plus a tenth of the sum of the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 1, bias=False)
+        self.layer.weight.data = torch.eye(2).view(2, 2, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.layer(x).sum(dim=(2, 3)).unbind(dim=1)
+        y = first.clamp(max=1) + second / 10
+        return torch.stack([y, torch.zeros_like(y)], dim=1)
+
+
+def test_the_expectation_sees_a_saturated_channel_that_the_gradient_does_not() -> None:
+    """The first channel sums to 2 at the image and the score is capped at 1: from the middle of the path on it has no gradient.
+
+    So Grad-CAM's weights are 0 and 1/10. The contributions expected from black are A / 2 and A / 10 in each cell, whose means
+    over the four cells are 1/4 and 1/20; they sum to the score, 1 + 2/10.
+    """
+    image = torch.tensor([[[[0.8, 0.2], [0.4, 0.6]], [[0.3, 0.7], [0.9, 0.1]]]], dtype=torch.float64)
+    model = Capped().double()
+    plain = GradCAM(model, target_layer="layer")(image, 0)
+    along = Expected(
+        samples=20, references=0.0, paths=1, noise_std=0.0, jitter=False, difference="increment", pool="contribution"
+    )
+    expected = ExpectedGradCAM(model, target_layer="layer", gradient=along)(image, 0)
+    first, second = image[0]
+    assert torch.allclose(plain.heatmap[0], second / 10)
+    assert torch.allclose(expected.heatmap[0], first / 4 + second / 20)
+    assert plain.diagnostics[0]["top_channels"]["layer"][0] == 1
+    assert expected.diagnostics[0]["top_channels"]["layer"][0] == 0
+    assert expected.diagnostics[0]["completeness_gap"] == pytest.approx(0, abs=1e-6)

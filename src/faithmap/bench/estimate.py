@@ -150,6 +150,8 @@ def metric_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int,
             forward += 2 * len(settings.get("fractions", FRACTIONS)) + 1
         elif metric.name == "confidence":
             forward += 2
+        elif metric.name == "top_features":
+            forward += 2 * (min(PROTOCOLS["igos"].steps or height, cells) + 1) + 2
         elif metric.name == "saturation":
             forward += settings.get("positions", 51) + 2
             backward += settings.get("positions", 51)

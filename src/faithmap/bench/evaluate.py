@@ -29,7 +29,7 @@ from faithmap.bench.spec import METRICS
 from faithmap.errors import BenchError, BenchSettingError
 from faithmap.explanation import Explanation
 from faithmap.methods.base import Explainer
-from faithmap.methods.cams.saturation import saturation
+from faithmap.methods.cams.saturation import saturation, top_features
 from faithmap.methods.registry import METHODS, explainer_from
 from faithmap.methods.settings import SettingError, arguments_of, settings_of
 from faithmap.metrics import functional
@@ -137,6 +137,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "confidence": functional.confidence,
     "road": functional.road,
     "saturation": saturation,
+    "top_features": top_features,
     "pointing_game": functional.pointing_game,
 }
 """The function whose arguments are the settings of a metric, for metrics that have settings."""
@@ -255,6 +256,18 @@ def _saturation(given: MetricInput, name: str, *, tolerance: float = 0.05, **set
     return {"saturation": found.share(tolerance).tolist()}
 
 
+def _top_features(given: MetricInput, name: str, *, count: int = 4) -> Columns:
+    del name
+    if not 1 <= count <= 10:
+        raise ValueError(f"count is {count}; give 1 to 10 channels")
+    named = [diagnostics.get("top_channels", {}) for diagnostics in given.explanation.diagnostics]
+    if any(len(layers) != 1 for layers in named):
+        return {"top_deletion": [None] * len(named), "top_insertion": [None] * len(named)}
+    top = top_features(given.model, given.inputs, given.explanation, count, chunk_size=given.chunk_size)
+    found = functional.deletion_insertion(given.model, given.inputs, top, **given.passes)
+    return {"top_deletion": found.deletion.area.tolist(), "top_insertion": found.insertion.area.tolist()}
+
+
 def _localisation(column: str, function: Callable[..., Tensor]) -> Callable[..., Columns]:
     """The runner of a metric that compares heatmaps with the objects."""
 
@@ -279,6 +292,7 @@ RUNNERS: dict[str, Callable[..., Columns]] = {
     "complexity": _complexity,
     "objective": _objective,
     "saturation": _saturation,
+    "top_features": _top_features,
     "pointing_game": _localisation("pointing_game", functional.pointing_game),
     "energy_pointing_game": _localisation("energy_pointing_game", functional.energy_pointing_game),
     "relevance_rank": _localisation("relevance_rank", functional.relevance_rank),

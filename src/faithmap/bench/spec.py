@@ -79,13 +79,16 @@ METRICS: Mapping[str, BenchMetric] = MappingProxyType(
         "complexity": BenchMetric({"complexity": False, "sparseness": True}),
         "objective": BenchMetric({"objective": False}),
         "saturation": BenchMetric({"saturation": None}, ("target_layer", "positions", "baseline", "tolerance")),
+        "top_features": BenchMetric({"top_deletion": False, "top_insertion": True}, ("count",)),
         "pointing_game": BenchMetric({"pointing_game": True}, ("tolerance",), boxes=True),
         "energy_pointing_game": BenchMetric({"energy_pointing_game": True}, boxes=True),
         "relevance_rank": BenchMetric({"relevance_rank": True}, boxes=True),
     }
 )
 """``objective`` is the last total loss of a method that optimises a mask. ``saturation`` is the share of the path from
-baseline to image where the score has stopped changing. Neither rates a heatmap; the papers' tables include them."""
+baseline to image where the score has stopped changing. Neither rates a heatmap; the papers' tables include them.
+``top_features`` tests the mean feature map of the most important channels of a class activation map; other methods, and maps of
+several layers, have no value."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}$")]
 

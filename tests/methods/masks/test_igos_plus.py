@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -198,3 +199,40 @@ def test_nesterovs_rule_is_its_recurrence(method: type[IGOS], small_net: SmallNe
 def test_a_step_size_that_is_not_above_zero_is_refused(small_net: SmallNet, images: Tensor) -> None:
     with pytest.raises(ValueError, match="step is -1; give a LineSearch, a Nesterov, a StepRule or a number above 0"):
         IGOSPlusPlus(small_net, step=-1)(images)
+
+
+class Waves(nn.Module):
+    """The logit of class 0 is half of sin(5 pi u) + u, with u the mean brightness less 1/2."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        u = images.mean(dim=(1, 2, 3)) - 0.5
+        return torch.stack([(torch.sin(5 * math.pi * u) + u) / 2, 0 * u], dim=1)
+
+
+@pytest.mark.parametrize("explainer", [IGOSPlus, IGOSPlusPlus])
+def test_diverse_starts_leave_a_local_minimum(explainer: type[IGOSPlus]) -> None:
+    """One cell m of a white image over black: F = sin(5 pi u) + u with u = m - 1/2, for D = K as well.
+
+    From m = 1, F falls into the nearest minimum, where 5 pi cos(5 pi u) = -1. The lowest is at the end, m = 0: F = -3/2.
+    """
+    settings: dict[str, Any] = {"resolution": 1, "lambda1": 0.0, "lambda2": 0.0, "path_points": 1, "noise_std": 0.0}
+    settings |= {"baseline": "black", "score": "logit", "step": 0.004, "iterations": 80, "average": False}
+    image = torch.ones(1, 1, 4, 4, dtype=torch.float64)
+    from_ones = explainer(Waves(), **settings)(image, 0)
+    local = 0.5 + (1.5 * math.pi - math.asin(1 / (5 * math.pi))) / (5 * math.pi)
+    several = explainer(Waves(), starts=12, **settings)(image, 0)
+    if explainer is IGOSPlus:
+        assert float(from_ones.heatmap) == pytest.approx(1 - local, abs=1e-3)
+    assert float(several.heatmap) == pytest.approx(1.0, abs=1e-6)
+    assert several.diagnostics[0]["objective"][-1] == pytest.approx(-1.5, abs=1e-6)
+    assert from_ones.diagnostics[0]["objective"][-1] > -0.8
+    assert several.diagnostics[0]["backward_passes"] == 12 * from_ones.diagnostics[0]["backward_passes"]
+
+
+def test_more_starts_never_raise_the_last_objective(small_net: SmallNet, images: Tensor) -> None:
+    settings: dict[str, Any] = {"resolution": 4, "iterations": 3, "path_points": 2}
+    one, three = (IGOSPlusPlus(small_net, starts=n, **settings)(images) for n in (1, 3))
+    last = [[found["objective"][-1] for found in explanation.diagnostics] for explanation in (one, three)]
+    assert all(after <= alone for alone, after in zip(*last, strict=True))
+    estimate = IGOSPlusPlus(small_net, starts=3, **settings).passes(images[:1])
+    assert three.diagnostics[0]["backward_passes"] == estimate.backward

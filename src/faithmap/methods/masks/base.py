@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from faithmap.baselines import Baseline, describe_baseline, make_baseline
@@ -226,6 +226,21 @@ class Trace:
         }
         for name, column in row.items() if step is None else {**row, "step": step}.items():
             self._columns[name][iteration, index] = column
+
+    @property
+    def last_objective(self) -> Float[Tensor, " n"]:
+        """F of each image after its last iteration."""
+        column = self._columns["objective"]
+        return column.gather(0, (~column.isnan()).sum(dim=0, keepdim=True) - 1).squeeze(0)
+
+    def replace(self, where: Bool[Tensor, " n"], other: Trace) -> None:
+        """Take the record of some images from another optimisation.
+
+        Args:
+            where: these images.
+            other: an optimisation of the same images.
+        """
+        self._columns = {name: column.where(~where, other._columns[name]) for name, column in self._columns.items()}
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Plain data for each image; its lists end with its optimisation."""

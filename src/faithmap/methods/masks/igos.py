@@ -215,11 +215,15 @@ class IGOS(MaskOptimiser):
     def _optimise(
         self, probe: MaskProbe, generators: list[torch.Generator], progress: Progress
     ) -> tuple[Float[Tensor, "n r c"], Trace]:
+        objective = self.objective(probe, PathNoise(self._channel_noise(probe), generators))
+        return self._descend(objective, objective.initial_masks(self.shape), progress)
+
+    def _descend(
+        self, objective: IGOSObjective, masks: Float[Tensor, "n ..."], progress: Progress
+    ) -> tuple[Float[Tensor, "n r c"], Trace]:
         """Algorithm 1, for several images together; ``active`` are those that have not converged."""
-        rule, objective = self.step_rule, self.objective(probe, PathNoise(self._channel_noise(probe), generators))
-        count = len(generators)
-        active = torch.arange(count, device=probe.images.device)
-        previous = masks = objective.initial_masks(self.shape)
+        rule, previous, count = self.step_rule, masks, len(masks)
+        active = torch.arange(count, device=masks.device)
         values = objective(masks, active)
         trace = Trace(objective, self.iterations, masks, values)
         refused = torch.zeros_like(active)

@@ -86,8 +86,8 @@ def small_table(text: str) -> str:
     >>> small_table("resolution = [224, 28, 14, 7]")
     'resolution = [32, 4, 2]'
     """
-    text = re.sub(r"(?<=\[\[models\]\]\n)name = .*|^factory = .*", "", text, flags=re.MULTILINE)
-    text = text.replace("[[models]]\n", '[[models]]\nname = "small"\nfactory = "small_model:make"\n')
+    small = '[[models]]\nname = "small"\nfactory = "small_model:make"\n\n'
+    text = re.sub(r"(\[\[models\]\]\n(\w+ = .*\n)+\n*)+", small, text)
     text = re.sub(r"\b(masks|draws) = \d+", r"\1 = 4", text)
     text = re.sub(r"resolution = \[(.*?)\]", lambda found: f"resolution = [{sevenths(found[1])}]", text)
     text = re.sub(r"resolution = (\d+)", lambda found: f"resolution = {sevenths(found[1])}", text)

@@ -96,7 +96,7 @@ def test_a_method_that_cannot_work_is_refused(bench: Bench, name: str, settings:
 @pytest.mark.parametrize(
     ("metric", "field", "words"),
     [
-        ('{name = "deletion_insertion", settings = {protocol = "igoss"}}', "protocol", "give one of igos, igos_resampled, rise"),
+        ('{name = "deletion_insertion", settings = {protocol = "igoss"}}', "protocol", "give one of igos, igos_resampled"),
         ('{name = "deletion_insertion", settings = {steps = "all"}}', "steps", "is 'all'; give a whole number"),
         ('{name = "deletion_insertion", settings = {steps = 0}}', "steps", "steps"),
         ('{name = "deletion_insertion", settings = {baseline = "purple"}}', "baseline", "purple"),

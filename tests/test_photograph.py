@@ -69,7 +69,9 @@ def test_probabilities_are_explained_and_removed_as_they_are(lite0: fm.Classifie
     model = nn.Sequential(lite0, nn.Softmax(dim=1))
     explanation = fm.GradCAM(model)(photo)
     assert float(given(explanation.score)) == pytest.approx(0.387, abs=1e-3)
-    found, expected = (deletion_insertion(m, photo, explanation, TIGER_CAT, steps=7) for m in (model, lite0))
+    found, expected = (
+        deletion_insertion(m, photo, explanation, TIGER_CAT, steps=7, protocol="igos_resampled") for m in (model, lite0)
+    )
     assert torch.allclose(found.deletion.area, expected.deletion.area, atol=1e-4)
     assert torch.allclose(found.insertion.area, expected.insertion.area, atol=1e-4)
     assert float(found.deletion.area) == pytest.approx(0.156, abs=2e-3)
@@ -82,7 +84,7 @@ def test_an_8_bit_picture_of_a_map_has_the_figures_of_its_values(lite0: fm.Class
     figures = []
     for dtype in (torch.uint8, torch.float32):
         heatmap = replace(explanation, heatmap=picture.to(dtype))
-        curves = deletion_insertion(lite0, photo, heatmap, TIGER_CAT, steps=7)
+        curves = deletion_insertion(lite0, photo, heatmap, TIGER_CAT, steps=7, protocol="igos_resampled")
         difference = curves.insertion.area - curves.deletion.area
         figures.append(torch.cat([difference, infidelity(lite0, photo, heatmap, TIGER_CAT, draws=8).value]))
     assert torch.equal(figures[0], figures[1])

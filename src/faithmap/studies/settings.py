@@ -93,7 +93,7 @@ class ExplainSettings(StudySettings):
     masker: Path | None = None
     baseline: BaselineName | None = None
     score: Literal["probability", "logit"] | None = None
-    protocol: Literal["igos", "rise"] = "igos"
+    protocol: Literal["igos", "igos_resampled", "rise"] = "igos"
     ratios: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.5)
     animation: Literal["gif", "webp"] | None = "gif"
 

@@ -20,6 +20,15 @@ pytestmark = pytest.mark.usefixtures("loads")
 QUICK = ("--resolution", 6, "--methods", "gradcam,expected_fusedcam,mask")
 
 
+def grad_cam_of(path: Path) -> tuple[faithmap.Classifier, torch.Tensor, faithmap.Explanation]:
+    """The tiny model, its input for a photograph, and Grad-CAM's map by the library alone."""
+    model = faithmap.load("the tiny one")
+    image = model.read(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", faithmap.FaithmapWarning)
+        return model, image, faithmap.GradCAM(model)(image)
+
+
 def test_methods_are_scored_at_one_resolution_beside_a_random_map(faith: Cli, photo: WriteImage, tmp_path: Path) -> None:
     path = photo("cat.png")
     run = faith("compare", "cat.png", "--seed", 7, *QUICK)
@@ -33,11 +42,7 @@ def test_methods_are_scored_at_one_resolution_beside_a_random_map(faith: Cli, ph
     assert list(record["methods"]) == ["gradcam", "expected_fusedcam", "mask", "random"]
     assert record["methods"]["mask"]["resolution"] == [6, 6]
     assert record["protocol"]["resolution"] == [6, 6]
-    model = faithmap.load("the tiny one")
-    image = model.read(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", faithmap.FaithmapWarning)
-        explanation = faithmap.GradCAM(model)(image)
+    model, image, explanation = grad_cam_of(path)
     proof = faithmap.deletion_insertion(model, image, explanation.at((6, 6)))
     assert record["methods"]["gradcam"]["scores"]["insertion"] == float(proof.insertion.area[0])
     for name, method in record["methods"].items():
@@ -93,11 +98,7 @@ def test_a_class_activation_map_is_evaluated_at_its_own_cells(faith: Cli, photo:
     record = record_in(tmp_path / "faithmap-comparison" / "cat")
     assert list(record["methods"]) == ["gradcam@16", "random@16"]
     assert record["protocol"]["resolution"] == [16, 16]
-    model = faithmap.load("the tiny one")
-    image = model.read(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", faithmap.FaithmapWarning)
-        explanation = faithmap.GradCAM(model)(image)
+    model, image, explanation = grad_cam_of(path)
     assert explanation.resolution == (16, 16)
     proof = faithmap.deletion_insertion(model, image, explanation)
     assert record["methods"]["gradcam@16"]["scores"]["deletion"] == float(proof.deletion.area[0])

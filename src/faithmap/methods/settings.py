@@ -247,6 +247,12 @@ def settings_of(kind: type) -> Mapping[str, Setting]:
 
 
 @cache
+def has_any_resolution(kind: type) -> bool:
+    """Whether the map of an explainer can have any resolution; that of excitation backprop has one of the model's layers."""
+    setting = settings_of(kind).get("resolution")
+    return setting is not None and setting.default is not None
+
+
 def arguments_of(function: Callable[..., Any]) -> Mapping[str, Setting]:
     """The parameters of a function as settings, by name.
 

@@ -11,7 +11,7 @@ from faithmap.methods.base import Explainer
 from faithmap.methods.controls import Control
 from faithmap.methods.masks.masker import Masker
 from faithmap.methods.registry import METHODS, explainer_from
-from faithmap.methods.settings import settings_of
+from faithmap.methods.settings import has_any_resolution, settings_of
 from faithmap.model import check_images
 from faithmap.score import ImageTarget, Target
 from faithmap.selection.choice import SCORES
@@ -52,10 +52,9 @@ def explainers_for(
     for name in METHODS if names is None else dict.fromkeys([*names, *controls]):
         method, kind = METHODS[name], METHODS[name].explainer
         common = {"resolution": resolution, "masker": masker, "chunk_size": chunk_size, "seed": seed}
-        own = settings_of(kind)
-        if "resolution" in own and own["resolution"].default is None:  # one of the resolutions of the model's layers
+        if not has_any_resolution(kind):
             del common["resolution"]
-        given = {key: value for key, value in common.items() if key in own} | dict((settings or {}).get(name, {}))
+        given = {key: value for key, value in common.items() if key in settings_of(kind)} | dict((settings or {}).get(name, {}))
         if "masker" in method.needs and given["masker"] is None:
             made[name] = kind(model)  # raises an error when it is called
         else:

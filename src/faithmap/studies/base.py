@@ -23,7 +23,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
 from faithmap.methods.base import Progress
 from faithmap.methods.registry import METHODS, PRESET, assigned, explainer_from
-from faithmap.methods.settings import SettingError, find_setting, settings_of
+from faithmap.methods.settings import SettingError, find_setting, has_any_resolution
 from faithmap.model import Classifier
 from faithmap.probe import class_probabilities
 from faithmap.seeds import image_generators
@@ -281,9 +281,8 @@ _SHORT = {
 
 
 def has_resolution(name: str) -> bool:
-    """Whether a method's map can have any resolution; that of excitation backprop has one of the model's layers."""
-    setting = settings_of(METHODS[name].explainer).get("resolution")
-    return setting is not None and setting.default is not None
+    """Whether a method's map can have any resolution."""
+    return has_any_resolution(METHODS[name].explainer)
 
 
 def make_explainer(model: Classifier, settings: ExplainSettings) -> Explainer:

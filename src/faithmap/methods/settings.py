@@ -253,6 +253,7 @@ def has_any_resolution(kind: type) -> bool:
     return setting is not None and setting.default is not None
 
 
+@cache
 def arguments_of(function: Callable[..., Any]) -> Mapping[str, Setting]:
     """The parameters of a function as settings, by name.
 

@@ -25,6 +25,7 @@ MODULES = (
     "faithmap.methods.masks",
     "faithmap.metrics",
     "faithmap.metrics.functional",
+    "faithmap.metrics.known_truth",
     "faithmap.selection",
     "faithmap.targets",
     "faithmap.viz",

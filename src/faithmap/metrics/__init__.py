@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from faithmap.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
     from faithmap.metrics.curves import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.infidelity import Infidelity
+    from faithmap.metrics.known_truth.metric_classes import GridPointingGame
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.randomisation import ModelRandomisation
     from faithmap.metrics.road import ROAD
@@ -31,6 +32,7 @@ _MODULES = {
     "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
     "curves": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "infidelity": ("Infidelity",),
+    "known_truth.metric_classes": ("GridPointingGame",),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "randomisation": ("ModelRandomisation",),
     "road": ("ROAD",),
@@ -50,6 +52,7 @@ __all__ = [
     "Deletion",
     "DeletionInsertion",
     "EnergyPointingGame",
+    "GridPointingGame",
     "HeatmapMetric",
     "IncreaseInConfidence",
     "Infidelity",

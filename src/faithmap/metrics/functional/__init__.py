@@ -44,6 +44,7 @@ from faithmap.metrics.functional.localisation import (
 from faithmap.metrics.functional.randomisation import ModelExplainer, Randomisation, randomisation
 from faithmap.metrics.functional.road import Road, linear_imputation, noisy_linear_imputation, road
 from faithmap.metrics.functional.sensitivity import HeatmapFunction, SensitivityResult, sensitivity
+from faithmap.metrics.known_truth import GridPointing, grid_pointing_game
 
 __all__ = [
     "PERTURBATIONS",
@@ -56,6 +57,7 @@ __all__ = [
     "Custom",
     "DeletionInsertion",
     "Gaussian",
+    "GridPointing",
     "HeatmapFunction",
     "InfidelityResult",
     "ModelExplainer",
@@ -78,6 +80,7 @@ __all__ = [
     "entropy",
     "fraction_needed",
     "gini",
+    "grid_pointing_game",
     "infidelity",
     "insertion",
     "linear_imputation",

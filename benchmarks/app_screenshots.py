@@ -40,6 +40,7 @@ IN_DOCS = {("contrast", "desktop", "light"), ("compare", "desktop", "dark"), ("s
     ("browse", "desktop", "light")
 }
 COMPARED = ("rank descent", "Grad-CAM", "Integrated Gradients")
+ENTRIES = "rank_descent@14"
 
 SPECIFICATION = """name = "bundled photographs"
 models = [{ name = "efficientnet_lite0" }]
@@ -103,6 +104,7 @@ def answered(tab: Any, name: str) -> None:
     else:
         if name == "compare":
             choose(tab, COMPARED)
+            tab.locator("#compare-entries").locator("input, textarea").fill(ENTRIES)
         tab.click(f"#{name}-start")
         tab.wait_for_function(f"document.querySelector('#{name}-status p').textContent.startsWith('done')")
     tab.wait_for_timeout(1500)

@@ -6,9 +6,10 @@ without it.
 
 from __future__ import annotations
 
+import difflib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,21 @@ def one_line(text: str) -> str:
     cat\n\x1b[2J.jpg
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
+    """The names nearest to an unknown one, as the end of an error's line.
+
+    >>> did_you_mean("gradcan", ["igos", "gradcam"], "give one of the list")
+    'did you mean gradcam?'
+
+    Args:
+        name: as the user gave it.
+        names: those that exist.
+        otherwise: what to do, if none is near.
+    """
+    near = difflib.get_close_matches(name, tuple(names), n=3)
+    return f"did you mean {' or '.join(near)}?" if near else otherwise
 
 
 def quantity(number: int, what: str) -> str:

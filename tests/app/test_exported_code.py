@@ -57,3 +57,20 @@ def test_the_script_makes_the_same_explainer(name: str) -> None:
     assert type(made) is type(explainer)
     assert made.settings == explainer.settings
     assert about_method(name)
+
+
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [
+        ("igos", "baseline={kind='constant', value=0.5}"),
+        ("igos", "step={kind='fixed_step', size=8}"),
+        ("rank_descent", "prior=gaussian"),
+        ("igos", "preset=paper"),
+        ("expected_gradcam", "gradient.samples=3"),
+    ],
+)
+def test_the_script_has_settings_that_are_objects(method: str, setting: str) -> None:
+    model = small_model()
+    explainer = make_explainer(model, ExplainSettings(method=method, set=(setting,)))
+    made = eval(explainer_code(explainer), {"fm": fm, "model": model})  # noqa: S307
+    assert made.settings == explainer.settings != METHODS[method].explainer(model).settings

@@ -19,9 +19,11 @@ from method_tools import live
 from study_tools import replace_load
 
 from faithmap.app.code import commands_of, python_of
+from faithmap.app.controls import entries_of
 from faithmap.app.models import OfferedModel
 from faithmap.app.parcels import pack_download
 from faithmap.app.showing import SceneMaker, compared, explained, path_picture, saturated
+from faithmap.app.words import RefusedError, line_for
 from faithmap.app.work import Subject, compare, explain, predict, saturate
 from faithmap.app.worker import JobReporter
 from faithmap.cli import main
@@ -134,6 +136,72 @@ def test_a_comparison_is_that_of_the_command(subject: Subject, folder: Path) -> 
     scene: Any = compared(result, SceneMaker(subject.image(), subject.model))
     assert scene["agreement"][0][1] == pytest.approx(spearman, abs=1e-5)
     assert [panel["name"] for panel in scene["panels"]] == ["SmoothGrad", "gradient"]
+
+
+def test_a_comparison_of_one_method_with_several_settings_is_that_of_the_command(subject: Subject, folder: Path) -> None:
+    entries = entries_of(
+        OfferedModel.of(subject.model), ["gradcam"], "smoothgrad@5, smoothgrad@5:noise_std=0, igos@4:iterations=2"
+    )
+    settings = CompareSettings(model="small", target="1", methods=entries, resolution=7, parts=("overlay",))
+    result = compare(subject, settings, JobReporter())
+    line = commands_of(result)
+    assert "--methods gradcam,smoothgrad@5,smoothgrad@5:noise_std=0,igos@4:iterations=2" in line
+    assert main(shlex.split(line)[1:]) == 0
+    record = json.loads((folder / "faithmap-comparison/my cat/result.json").read_text())
+    _, printed = run_script(python_of(result))
+    assert [(name, words[2], words[4]) for name, words in zip(entries, printed, strict=True)] == [
+        (name, record["methods"][name]["scores"]["deletion"], record["methods"][name]["scores"]["insertion"])
+        for name in entries
+    ]
+    scene: Any = compared(result, SceneMaker(subject.image(), subject.model))
+    assert [(panel["name"], panel["ranked"]) for panel in scene["panels"]] == [
+        ("Grad-CAM", [7, 7]),
+        ("SmoothGrad, 5 \N{MULTIPLICATION SIGN} 5", [5, 5]),
+        ("SmoothGrad, 5 \N{MULTIPLICATION SIGN} 5, noise_std=0", [5, 5]),
+        ("I-GOS, 4 \N{MULTIPLICATION SIGN} 4, iterations=2", [4, 4]),
+    ]
+    areas = [panel["curves"]["deletion"]["random_area"] for panel in scene["panels"]]
+    names = ("random", "random@5", "random@5", "random@4")
+    assert areas == pytest.approx([record["methods"][name]["scores"]["deletion"] for name in names], abs=1e-6)
+
+
+def test_a_comparison_needs_no_entry_of_the_shared_resolution(subject: Subject) -> None:
+    settings = CompareSettings(model="small", target="1", methods=("gradient@4",), resolution=7)
+    scene: Any = compared(compare(subject, settings, JobReporter()), SceneMaker(subject.image(), subject.model))
+    assert scene["panels"][0]["ranked"] == [4, 4]
+
+
+REFUSED_ENTRIES = {
+    "igoss": '"igoss" is no method; did you mean igos or igos_plus?',
+    "learned_mask": "learned_mask does not fit the model; choose another method",
+    "igos@big": "resolution is 'big'; give",
+    "igos@33": "resolution of igos@33: 33 is not between 1 and 32; change it",
+    "igos:resolution=33": "resolution: 33 is more than 32; change it",
+    "igos:iterations=2001": "iterations: 2001 is more than 2000; change it",
+    "rise:masks=20001": "masks: 20001 is more than 20000; change it",
+    "igos:lambda1=1e9": "lambda1: 1000000000.0 is more than 20000; change it",
+    "igos:lambda1=inf": "lambda1 is inf; give a number of at least 0, or None",
+    "igos:step={kind='fixed_step', size=1e9}": "step: 1000000000.0 is more than 20000; change it",
+    "igos:noise=0": "igos has no setting 'noise'; did you mean noise_std",
+    "igos:noise_std": "'noise_std' sets nothing; give NAME=VALUE, such as lambda1=0.5",
+    "igos:chunk_size=999": "chunk_size is the same for all methods; leave it out",
+    " ": "choose at least one method, or give more entries",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED_ENTRIES)
+def test_a_wrong_entry_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError) as refused:  # noqa: PT011 - the message is checked
+        entries_of(OfferedModel.of(small_model()), [], text)
+    assert line_for(refused.value).startswith(REFUSED_ENTRIES[text])
+
+
+def test_an_entry_with_too_many_passes_is_refused(subject: Subject) -> None:
+    settings = CompareSettings(model="small", target="1", methods=("igos:iterations=2000:path_points=2000",), resolution=7)
+    with pytest.raises(
+        RefusedError, match=r"path_points=2000 takes about \d+ passes of the model; choose settings with at most"
+    ):
+        compare(subject, settings, JobReporter())
 
 
 def test_saturation_is_that_of_the_command(subject: Subject, folder: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_method_has_a_row_for_each_resolution() -> None:
         (
             '["deletion_insertion"]',
             '[{name = "road", settings = {noise = 1}}]',
-            "'noise' is no setting of road; its settings",
+            "'noise' is no setting of road; did you mean noise_std?",
         ),
         (
             '["deletion_insertion"]',
@@ -171,7 +171,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'name = "\xe9"')
     with pytest.raises(BenchError, match="not UTF-8"):
         read_spec(tmp_path / "latin.toml")
-    with pytest.raises(BenchError, match=r"is no specification; give a \.toml or \.yaml file, or one of expected-gradcam"):
+    with pytest.raises(BenchError, match=r"is no specification; did you mean igos-table"):
         load_spec("igos-table9")
 
 

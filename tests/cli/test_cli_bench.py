@@ -191,7 +191,10 @@ def test_options_that_exclude_each_other(faith: Cli, spec: Path) -> None:
     two = ("--engine", "shard", "--shard", "0/2", "--device", "cpu", "--device", "cpu")
     assert "a shard works on one device" in faith("bench", "run", spec, *two).complaint
     assert "'2/2' is no shard" in faith("bench", "run", spec, "--engine", "shard", "--shard", "2/2").complaint
-    assert "'nothing' is no specification" in faith("bench", "run", "nothing").complaint
+    assert (
+        "'nothing' is no specification; give a .toml or .yaml file, or one of expected-gradcam"
+        in faith("bench", "run", "nothing").complaint
+    )
 
 
 def test_a_changed_specification_has_to_be_accepted(faith: Cli, spec: Path) -> None:

@@ -6,14 +6,16 @@ import os
 import signal
 import struct
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from cli_tools import Cli, ListFiles, Loads, WriteImage
+from cyclopts import App
 
 import faithmap
-from faithmap.cli import main
+from faithmap.cli import main, make_app
 from faithmap.errors import one_line
 
 ARGUMENTS = {
@@ -21,7 +23,7 @@ ARGUMENTS = {
     "unknown option": (["explain", "--resolutoin", "7"], r"Unknown option: --resolutoin. Did you mean --resolution?"),
     "option without value": (["explain", "--seed"], "--seed requires an argument"),
     "option given twice": (["explain", "--seed", "1", "--seed", "2"], "--seed specified multiple times"),
-    "unknown method": (["explain", "--method", "gradcan"], '"gradcan" for --method. Choose from: "igos", "igos_plus"'),
+    "unknown method": (["explain", "--method", "zzz"], '--method: "zzz" is no method; give some of igos, igos_plus'),
     "a setting of another method": (
         ["explain", "--method", "gradcam", "--resolution", "7"],
         "--resolution is no setting of gradcam",
@@ -111,6 +113,82 @@ def test_errors_of_a_model_are_one_line(faith: Cli, tree: ListFiles, arguments: 
     given, expected = REAL_MODELS[arguments]
     initial = tree()
     assert expected in faith("explain", *given).complaint
+    assert tree() == initial
+
+
+NAMED = {"method", "methods", "metric", "metrics", "model", "models", "score", "protocol", "baseline"}
+"""Parameters of the commands that take names."""
+
+NEARLY_RIGHT = {
+    ("adversarial", "method"): (["adversarial", "--method", "gradcan"], "gradcam"),
+    ("adversarial", "model"): (["adversarial", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("app", "models"): (["app", "--models", "efficientnet_light0"], "efficientnet_lite0"),
+    ("bench plan", "model"): (["bench", "plan", "good.toml", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("bench run", "model"): (["bench", "run", "good.toml", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("bench run", "a specification"): (["bench", "run", "igos-tabel1"], "igos-table1"),
+    ("bench run", "its method"): (["bench", "run", "method.toml"], "gradcam"),
+    ("bench run", "its metric"): (["bench", "run", "metric.toml"], "deletion_insertion"),
+    ("bench run", "a metric's setting"): (["bench", "run", "setting.toml"], "steps"),
+    ("choose", "methods"): (["choose", "--methods", "gradcam,igoss"], "igos or igos_plus"),
+    ("choose", "model"): (["choose", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("choose", "score"): (["choose", "--score", "insertoin"], '"insertion"'),
+    ("compare", "methods"): (["compare", "--methods", "gradcam,igoss@14"], "igos or igos_plus"),
+    ("compare", "model"): (["compare", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("explain", "method"): (["explain", "--method", "gradcan"], "gradcam"),
+    ("explain", "model"): (["explain", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("explain", "score"): (["explain", "--score", "probabilty"], '"probability"'),
+    ("explain", "protocol"): (["explain", "--protocol", "igoss"], '"igos"'),
+    ("explain", "baseline"): (["explain", "--baseline", "blak"], '"black"'),
+    ("methods", "method"): (["methods", "gradcan"], "gradcam"),
+    ("saturation", "methods"): (["saturation", "--methods", "gradcan"], "gradcam"),
+    ("saturation", "model"): (["saturation", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+    ("saturation", "baseline"): (["saturation", "--baseline", "blak"], '"black"'),
+    ("train-masker", "model"): (["train-masker", "whole.png", "--model", "efficientnet_light0"], "efficientnet_lite0"),
+}
+"""Every name that a command takes, with a typing error, and the suggestion."""
+
+SPECIFICATION = """models = ["efficientnet_lite0"]
+data = { kind = "folder", path = "." }
+methods = [{ name = "gradcam" }]
+metrics = [{ name = "deletion_insertion", settings = { steps = 3 } }]
+"""
+
+
+def commands(app: App, prefix: str = "") -> Iterator[tuple[str, App]]:
+    """All commands, with those below a command."""
+    for name in app:
+        if not name.startswith("-"):
+            below = list(commands(app[name], f"{prefix}{name} "))
+            yield from below or [(f"{prefix}{name}", app[name])]
+
+
+def test_every_name_that_a_command_takes_is_swept() -> None:
+    taken = {
+        (name, argument.name.lstrip("-").lower())
+        for name, command in commands(make_app())
+        for argument in command.assemble_argument_collection(parse_docstring=False)
+        if argument.name.lstrip("-").lower() in NAMED
+    }
+    assert taken == {(command, name) for command, name in NEARLY_RIGHT if name in NAMED}
+
+
+@pytest.mark.parametrize("where", NEARLY_RIGHT, ids=" ".join)
+def test_a_name_that_is_nearly_right_gets_a_suggestion(
+    faith: Cli, tree: ListFiles, tmp_path: Path, photo: WriteImage, where: tuple[str, str]
+) -> None:
+    if where[0] == "app":
+        pytest.importorskip("gradio")
+    photo("whole.png")
+    for name, old, new in [
+        ("good", "", ""),
+        ("method", "gradcam", "gradcan"),
+        ("metric", "deletion_insertion", "deletion_insertoin"),
+        ("setting", "steps", "stepps"),
+    ]:
+        (tmp_path / f"{name}.toml").write_text(SPECIFICATION.replace(old, new) if old else SPECIFICATION)
+    initial = tree()
+    arguments, suggestion = NEARLY_RIGHT[where]
+    assert f"did you mean {suggestion}".lower() in faith(*arguments).complaint.lower()
     assert tree() == initial
 
 

@@ -205,7 +205,7 @@ def test_the_saved_image_is_also_read_again(
         (("--radius", "1e-2"), '"1e-2" is not more than 0'),
         (("--share", "1.5"), '"1.5" is not more than 0'),
         (("--steps", "0"), '"0" for --steps. Must be > 0'),
-        (("--method", "gradcan"), '"gradcan" for --method. Choose from'),
+        (("--method", "gradcan"), '"gradcan" is no method; did you mean gradcam'),
         (("--method", "gradcam", "--resolution", "7"), "--resolution is no setting of gradcam"),
         (("--resolution", "17"), "resolution is (17, 17); give 1 to 16 rows"),
         (("--target", "sheep dgo"), "did you mean 'sheep dog'"),

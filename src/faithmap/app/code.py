@@ -16,6 +16,7 @@ from faithmap.app.shelf import SAMPLES, Upload
 from faithmap.app.work import Compared, Explained, Saturated
 from faithmap.errors import one_line
 from faithmap.methods import Explainer
+from faithmap.methods.settings import settings_of as method_settings
 from faithmap.model import Classifier
 from faithmap.studies.settings import StudySettings
 
@@ -130,16 +131,26 @@ def _target(target: int | None, model: Classifier) -> str:
     return f"{target}, generator=generator()){name}"
 
 
+_SHARED_CELLS = "    cells = explanation.cells if explanation.resolution == {size} else explanation.at({size})"
+_OWN_CELLS = """\
+    size = own.get(name, {size})
+    cells = explanation.cells if explanation.resolution == size else explanation.at(size)
+    if explanation.resolution == own.get(name):
+        cells = explanation.heatmap"""
+
+
 def _compare_script(result: Compared) -> str:
     study = result.study
-    side = study.settings.resolution
+    own = {name: entry.resolution for name, entry in study.entries.items() if entry.resolution is not None}
+    rows = "".join(f"    {_code(name)}: {size},\n" for name, size in own.items())
+    sizes, ranked = (f"own = {{\n{rows}}}\n", _OWN_CELLS) if own else ("", _SHARED_CELLS)
     return (
         _head(result.subject.upload, study.settings)
         + f"""
 explainers = {_table(study.explainers)}
-for name, explainer in explainers.items():
+{sizes}for name, explainer in explainers.items():
     explanation = explainer(image, {study.target}, generator=generator())
-    cells = explanation.cells if explanation.resolution == ({side}, {side}) else explanation.at(({side}, {side}))
+{ranked.format(size=study.shared_resolution)}
     curves = fm.deletion_insertion(model, image, cells, explanation.target)
     print(name, "deletion", float(curves.deletion.area), "insertion", float(curves.insertion.area))
 """
@@ -182,9 +193,11 @@ def explainer_code(explainer: Explainer) -> str:
 
 def _code(value: Any) -> str:
     """A setting as Python writes it."""
+    if isinstance(value, Explainer):
+        return explainer_code(value)
     if is_dataclass(value) and not isinstance(value, type):
-        plain = type(value)()
-        changed = [f.name for f in fields(value) if f.init and getattr(value, f.name) != getattr(plain, f.name)]
+        defaults = {name: setting.default for name, setting in method_settings(type(value)).items()}
+        changed = [name for name, default in defaults.items() if getattr(value, name) != default]
         return f"fm.{type(value).__name__}({', '.join(f'{name}={_code(getattr(value, name))}' for name in changed)})"
     if isinstance(value, (list, tuple)):
         inner = ", ".join(map(_code, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,8 +11,8 @@ import gradio as gr
 from faithmap.app.models import OfferedModel
 from faithmap.app.showing import titles_of
 from faithmap.app.words import RefusedError
-from faithmap.methods.registry import METHODS
-from faithmap.methods.settings import settings_of as method_settings
+from faithmap.methods.registry import METHODS, PRESET, MethodVariant, assigned, split_entries
+from faithmap.methods.settings import find_setting, settings_of as method_settings
 from faithmap.studies.settings import BaselineName, ExplainSettings
 
 DEFAULT = ""
@@ -141,3 +142,49 @@ def checked_number(value: Any, label: str, largest: int) -> int:
     if not isinstance(value, (int, float)) or value != value or not 1 <= value <= largest:
         raise RefusedError(f"{name}: {value} is not between 1 and {largest}; change it")
     return int(value)
+
+
+_MAX_NUMBER = 20000
+"""Limit of all other numbers."""
+
+
+def entries_of(offered: OfferedModel, methods: Sequence[str], text: str) -> tuple[str, ...]:
+    """The entries of a comparison: methods, and more of them in a text such as ``igos@14, igos:noise_std=0``.
+
+    Raises:
+        RefusedError: for no entry, a method that does not fit the model, or a number that no control offers.
+        SettingError: for a text that is no entry.
+    """
+    texts = split_entries(text) if text.strip() else []
+    entries = [MethodVariant.parse(entry) for entry in [*methods, *texts]]
+    if not entries:
+        raise RefusedError("choose at least one method, or give more entries")
+    for entry in entries:
+        _check_entry(offered, entry)
+    return tuple(dict.fromkeys(map(str, entries)))
+
+
+def _check_entry(offered: OfferedModel, entry: MethodVariant) -> None:
+    if entry.name not in offered.methods:
+        raise RefusedError(f"{entry.name} does not fit the model; choose another method")
+    for side in entry.resolution or ():
+        checked_number(side, f"resolution of {entry}", offered.max_resolution())
+    for name, value in assigned(entry.settings, [entry.name])[entry.name].items():
+        if name == PRESET:
+            continue
+        setting = find_setting(METHODS[entry.name].explainer, name, entry.name)[-1]
+        if setting.of_run:
+            raise RefusedError(f"{name} is the same for all methods; leave it out")
+        largest = offered.max_resolution() if setting.name == "resolution" else _MAX.get(setting.name, _MAX_NUMBER)
+        _check_numbers(value, name, largest)
+
+
+def _check_numbers(value: Any, name: str, largest: int) -> None:
+    """Refuse a value in plain form if any number in it is beyond the largest."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            _check_numbers(item, name, largest)
+    elif isinstance(value, (int, float)) and not abs(value) <= largest:
+        raise RefusedError(f"{name}: {value} is more than {largest}; change it")

@@ -21,7 +21,7 @@ from faithmap.explanation import Explanation
 from faithmap.methods.registry import METHODS
 from faithmap.model import Classifier
 from faithmap.studies.base import InputImage
-from faithmap.studies.compare import RANDOM
+from faithmap.studies.compare import entry_title
 from faithmap.viz import saturation_curves
 
 Scene = dict[str, object]
@@ -80,18 +80,19 @@ def explained(result: Explained, scenes: SceneMaker) -> Scene:
 
 
 def compared(result: Compared, scenes: SceneMaker) -> Scene:
-    """One panel for each method, at the resolution of the comparison, and the agreement of the maps."""
+    """One panel for each entry, at its own resolution or that of the comparison, and the agreement of the maps."""
     study, found = result.study, result.result
-    random = PanelAreas.of(found.curves[RANDOM])
     panels = []
-    for name in study.settings.methods:
+    for name, entry in study.entries.items():
         explanation = _on_cpu(found.explanations[name])
-        cells = study.shared_cells(explanation)
+        random = PanelAreas.of(found.curves[study.random_name(entry.resolution)])
+        cells = study.ranked_cells(explanation, entry.resolution)
         even = Explanation(cells, explanation.image_size, target=explanation.target)
         rows, columns = explanation.resolution
         facts = {**_cost(explanation, found.seconds[name]), "own cells": f"{rows} x {columns}"}
         label, warnings = _label(explanation, study.model), _warnings(explanation)
-        panels.append(MapPanel(title_of(name), label, cells[0], even, found.curves[name], random, facts, warnings))
+        title = entry_title(entry, explanation).replace("\n", ", ")
+        panels.append(MapPanel(title, label, cells[0], even, found.curves[name], random, facts, warnings))
     return scenes.scene(panels, agreement=result.agreement if len(panels) > 1 else None)
 
 

@@ -19,7 +19,7 @@ from faithmap.app.worker import JobReporter
 from faithmap.metrics.functional import agreement_matrix
 from faithmap.model import Classifier
 from faithmap.studies.base import InputImage, input_from_bytes
-from faithmap.studies.compare import RANDOM, CompareResult, CompareStudy
+from faithmap.studies.compare import CompareResult, CompareStudy
 from faithmap.studies.explain import ExplainResult, ExplainStudy
 from faithmap.studies.result_folder import ImageJob, progress_part
 from faithmap.studies.saturation import SaturationResult, SaturationStudy
@@ -27,6 +27,9 @@ from faithmap.studies.settings import CompareSettings, ExplainSettings, Saturati
 
 MAX_METHODS = 4
 """Methods that are compared at once."""
+
+MAX_PASSES = 400_000
+"""Passes of the model that a method may take, more than with the largest numbers of the controls."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,13 @@ class Explained:
 
 @dataclass(frozen=True)
 class Compared:
-    """Several methods on one upload, at one resolution.
+    """Several methods on one upload, or one with several settings or resolutions.
 
     Attributes:
         subject: upload and model.
         study: the comparison.
         result: of the comparison.
-        agreement: rank correlation of every two maps.
+        agreement: rank correlation of every two maps, at the shared resolution.
     """
 
     subject: Subject
@@ -103,16 +106,23 @@ def explain(subject: Subject, settings: Sequence[ExplainSettings], report: JobRe
 
 
 def compare(subject: Subject, settings: CompareSettings, report: JobReporter) -> Compared:
-    """Compare several methods for one class.
+    """Compare several methods, or one with several settings or resolutions, for one class.
 
     Raises:
-        RefusedError: for no method, or too many.
+        RefusedError: for no method, too many, or one that takes too many passes.
         ValueError: for settings that do not fit.
     """
     _check_count(settings.methods)
     study = CompareStudy.for_model(settings, subject.model, _class_of(settings))
-    result = study.analyse(subject.image(), report)
-    maps = {name: study.shared_cells(map_).cpu() for name, map_ in result.explanations.items() if name != RANDOM}
+    image = subject.image()
+    for name, explainer in study.explainers.items():
+        passes = explainer.passes(image.image)
+        if passes is not None and sum(passes) > MAX_PASSES:
+            raise RefusedError(
+                f"{name} takes about {sum(passes)} passes of the model; choose settings with at most {MAX_PASSES}"
+            )
+    result = study.analyse(image, report)
+    maps = {name: study.shared_cells(result.explanations[name]).cpu() for name in study.entries}
     return Compared(subject, study, result, agreement_matrix(maps)[0].tolist())
 
 

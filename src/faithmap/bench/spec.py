@@ -20,7 +20,6 @@ Every error names the line and the field.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -44,7 +43,7 @@ from pydantic import (
     model_validator,
 )
 
-from faithmap.errors import BenchError, BenchSettingError, not_installed, one_line
+from faithmap.errors import BenchError, BenchSettingError, did_you_mean, not_installed, one_line
 from faithmap.methods.registry import ALIASES, METHODS
 
 
@@ -216,8 +215,9 @@ class MetricSpec(SpecTable):
         _known(self.name, METRICS, "metric")
         for setting in self.settings:
             if setting not in METRICS[self.name].settings:
-                known = ", ".join(METRICS[self.name].settings) or "it has none"
-                raise ValueError(f"{setting!r} is no setting of {self.name}; its settings: {known}")
+                known = METRICS[self.name].settings
+                hint = did_you_mean(setting, known, f"its settings: {', '.join(known) or 'it has none'}")
+                raise ValueError(f"{setting!r} is no setting of {self.name}; {hint}")
         return self
 
     @property
@@ -294,8 +294,7 @@ class Spec(SpecTable):
 def _known(name: str, names: Iterable[str], what: str) -> str:
     choices = list(names)
     if name not in choices:
-        near = difflib.get_close_matches(name, choices, n=2)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"give one of {', '.join(choices)}"
+        hint = did_you_mean(name, choices, f"give one of {', '.join(choices)}")
         raise ValueError(f"{name!r} is no {what}; {hint}")
     return name
 
@@ -359,7 +358,8 @@ def load_spec(name: str, *, models: Sequence[str] = (), images: Path | None = No
     elif path.suffix.lower() in (".toml", ".yaml", ".yml"):
         text, base, suffix = _read_text(path), path.parent, path.suffix.lower()
     else:
-        raise BenchError(f"{name!r} is no specification; give a .toml or .yaml file, or one of {', '.join(ready_names())}")
+        hint = did_you_mean(name, ready_names(), f"give a .toml or .yaml file, or one of {', '.join(ready_names())}")
+        raise BenchError(f"{name!r} is no specification; {hint}")
     spec, locate = _parse(text, name, yaml=suffix != ".toml")
     if ready and images is None and not (base / spec.data.path).exists():
         where = locate(("data", "path"))

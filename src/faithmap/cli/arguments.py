@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args
 
-from cyclopts import CoercionError, Group, Parameter, Token
+from cyclopts import Group, Parameter, Token
 from cyclopts.types import PositiveInt
 
-from faithmap.methods.registry import ALIASES, METHODS, MethodVariant, method_named, split_entries
+from faithmap.methods.registry import METHODS, MethodVariant, method_named, split_entries
 from faithmap.studies.settings import MapPart, Outputs, Resolution, StudySettings
 
 _BOX = Parameter(group=Group("Class, model, results and run", sort_key=1))
@@ -51,12 +51,9 @@ class CommonArguments(StudySettings):
     json: Annotated[Flag, _BOX] = False
 
 
-def parse_method(names: Any, tokens: Sequence[Token]) -> str:
+def parse_method(_: Any, tokens: Sequence[Token]) -> str:
     """``igos``, or another name of a method such as ``mwp``; returns the registry's name."""
-    name = ALIASES.get(tokens[0].value, tokens[0].value)
-    if name not in METHODS:
-        raise CoercionError(token=tokens[0], target_type=names)
-    return name
+    return method_named(tokens[0].value)
 
 
 def parse_methods(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ A new method is a file of its own, and one entry here (docs/methods/adding.md). 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge
 
+from faithmap.errors import did_you_mean
 from faithmap.methods.settings import Setting, SettingError, find_setting, plain_settings
 
 if TYPE_CHECKING:
@@ -366,8 +366,7 @@ def method_named(name: str) -> str:
     found = ALIASES.get(name, name)
     if found in METHODS:
         return found
-    near = difflib.get_close_matches(name, (*METHODS, *ALIASES), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"give some of {', '.join(METHODS)}"
+    hint = did_you_mean(name, (*METHODS, *ALIASES), f"give some of {', '.join(METHODS)}")
     raise SettingError(f'"{name}" is no method; {hint}', name)
 
 

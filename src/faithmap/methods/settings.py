@@ -22,7 +22,6 @@ the setting's annotation, or of a subclass of one. A table without ``kind`` chan
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import sys
@@ -36,6 +35,8 @@ from functools import cache, cached_property
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, Unit
+
+from faithmap.errors import did_you_mean
 
 REQUIRED = inspect.Parameter.empty
 """The default of a setting that has none."""
@@ -290,9 +291,8 @@ def find_setting(kind: type, name: str, owner: str = "") -> list[Setting]:
             paths.setdefault(alias, path)
     if name in paths:
         return paths[name]
-    near = difflib.get_close_matches(name, paths, n=3)
     known = ", ".join(sorted(setting.name for setting in own.values() if not setting.of_run))
-    hint = f"did you mean {' or '.join(near)}?" if near else f"its settings are {known}"
+    hint = did_you_mean(name, paths, f"its settings are {known}")
     raise SettingError(f"{owner or _snake_case(kind.__name__)} has no setting {name!r}; {hint}", name)
 
 

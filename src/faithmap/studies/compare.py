@@ -91,7 +91,11 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
     def random_maps(self) -> Mapping[str, tuple[int, int]]:
         """Name and resolution of one random map for every resolution of the entries."""
         sizes = dict.fromkeys(entry.resolution or self.shared_resolution for entry in self.entries.values())
-        return {RANDOM if size == self.shared_resolution else str(MethodVariant(RANDOM, size)): size for size in sizes}
+        return {self.random_name(size): size for size in sizes}
+
+    def random_name(self, size: tuple[int, int] | None) -> str:
+        """Name of the random map of an entry's own resolution, or of the shared one."""
+        return RANDOM if size in (None, self.shared_resolution) else str(MethodVariant(RANDOM, size))
 
     def analyse(self, image: InputImage, progress: StudyProgress) -> CompareResult:
         """Explain the image by every method, and evaluate each map; all methods explain the class of the first."""
@@ -123,13 +127,16 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
         size = size or self.shared_resolution
         return explanation.cells if explanation.resolution == size else explanation.at(size)
 
-    def evaluate(self, image: InputImage, explanation: Explanation, size: tuple[int, int] | None = None) -> DeletionInsertion:
-        """The deletion and insertion curves at an entry's own resolution, or at the shared one of the comparison.
+    def ranked_cells(self, explanation: Explanation, size: tuple[int, int] | None) -> Float[Tensor, "1 r c"]:
+        """The cells that are deleted and inserted, at an entry's own resolution, or at the shared one of the comparison.
 
         A map that has the entry's own resolution is ranked by its cells as they are.
         """
-        own = explanation.resolution == size
-        cells = (explanation.heatmap if own else self.shared_cells(explanation, size)).to(image.image)
+        return explanation.heatmap if explanation.resolution == size else self.shared_cells(explanation, size)
+
+    def evaluate(self, image: InputImage, explanation: Explanation, size: tuple[int, int] | None = None) -> DeletionInsertion:
+        """The deletion and insertion curves of :meth:`ranked_cells`."""
+        cells = self.ranked_cells(explanation, size).to(image.image)
         return deletion_insertion(self.model, image.image, cells, explanation.target, chunk_size=self.settings.chunk)
 
     def record(self, result: CompareResult) -> CompareRecord:
@@ -139,7 +146,7 @@ class CompareStudy(Study[CompareSettings, CompareResult]):
     def write_files(self, result: CompareResult, folder: Path) -> None:
         """Draw the methods side by side, with the curves of the random maps."""
         pairs = {
-            _title(entry, result.explanations[text]): (result.explanations[text], result.curves[text])
+            entry_title(entry, result.explanations[text]): (result.explanations[text], result.curves[text])
             for text, entry in self.entries.items()
         }
         figure = compare(
@@ -163,7 +170,7 @@ def _method_settings(entry: MethodVariant, settings: CompareSettings) -> Explain
     )
 
 
-def _title(entry: MethodVariant, explanation: Explanation) -> str:
+def entry_title(entry: MethodVariant, explanation: Explanation) -> str:
     """The method with the resolution and the settings of its own, which tell two entries of one method apart."""
     rows, columns = entry.resolution or (0, 0)
     size = "" if entry.resolution is None else f", {rows} \N{MULTIPLICATION SIGN} {columns}"

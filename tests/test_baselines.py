@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms.functional import gaussian_blur
 
-from faithmap.baselines import BASELINES, Blur, Constant, MedianBlur, Noise, describe_baseline, make_baseline
+from faithmap.baselines import BASELINES, Blur, Constant, MedianBlur, Noise, Shuffled, describe_baseline, make_baseline
 
 
 def test_blur_equals_that_of_torchvision() -> None:
@@ -96,3 +96,23 @@ def test_a_baseline_is_described_by_plain_data() -> None:
 def test_settings_outside_their_range_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 9), (1, 5), (3, 3)])
+def test_shuffled_patches_are_those_of_the_image_and_none_is_at_its_place(size: tuple[int, int]) -> None:
+    count = min(4, size[0]), min(4, size[1])
+    number = torch.arange(size[0] * size[1], dtype=torch.float32).view(1, 1, *size).expand(2, 3, *size)
+    shuffled = Shuffled(patches=4)(number)
+    assert shuffled.shape == number.shape
+    assert torch.equal(shuffled[0, 0], shuffled[1, 2]), "one order for all images and channels"
+    tall, wide = -(-size[0] // count[0]), -(-size[1] // count[1])
+    if size == (16, 16):
+        assert torch.equal(shuffled[0, 0].flatten().sort().values, number[0, 0].flatten())
+    corner = shuffled[0, 0, :tall, :wide]
+    assert not torch.equal(corner, number[0, 0, :tall, :wide])
+    assert not bool((shuffled[0, 0] == number[0, 0]).all())
+
+
+def test_a_single_patch_has_no_other_order() -> None:
+    with pytest.raises(ValueError, match="patches is 1; give at least 2 along each side"):
+        Shuffled(patches=1)

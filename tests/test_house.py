@@ -28,7 +28,8 @@ FaithmapWarning Geometry IGOS ImageError LineSearch LowConfidenceWarning Mask Me
 DeconvNet DeepLIFT GradientSHAP GuidedBackprop KernelSHAP LIME LRP LearnedMask Masker Nesterov RankDescent
 Distribution Estimator FixedStep GradientExplainer ImageChunk LayerExplainer MaskOptimiser Objective Passes RawHeatmap
 OutputsWarning Regulariser Request Samples StepResult StepRule Trace
-__version__ deletion_insertion image_files image_generators load read_image sample_photo show
+JuryResult Shuffled Verdict
+__version__ deletion_insertion evidence image_files image_generators load read_image sample_photo show
 """
 
 PUBLIC_NAMES: list[str] = sorted(getattr(faithmap, "__all__"))  # noqa: B009  (made by lazy_loader)

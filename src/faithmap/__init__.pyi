@@ -10,6 +10,7 @@ from .baselines import (
     Mean as Mean,
     MedianBlur as MedianBlur,
     Noise as Noise,
+    Shuffled as Shuffled,
 )
 from .data import (
     ImageError as ImageError,
@@ -115,8 +116,11 @@ from .methods.sampling import (
 from .metrics import (
     Curve as Curve,
     DeletionInsertion as DeletionInsertion,
+    JuryResult as JuryResult,
     Protocol as Protocol,
+    Verdict as Verdict,
     deletion_insertion as deletion_insertion,
+    evidence as evidence,
 )
 from .model import (
     Classifier as Classifier,

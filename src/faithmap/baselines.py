@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -48,6 +48,7 @@ class Blur:
     tensor([[[[0., 0., 1., 0., 0.]]]])
     """
 
+    family: ClassVar[str] = "blur"
     kernel_size: int | None = 51
     sigma: float = 50.0
 
@@ -88,6 +89,7 @@ class MedianBlur:
     tensor(0.)
     """
 
+    family: ClassVar[str] = "blur"
     window: int = 11
     blur: Blur = Blur()
 
@@ -121,6 +123,7 @@ class Constant:
     tensor([0.1000, 0.2000, 0.3000])
     """
 
+    family: ClassVar[str] = "colour"
     value: float | tuple[float, ...] = 0.5
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -136,6 +139,8 @@ class Mean:
     >>> Mean()(torch.tensor([[[[0.0, 1.0]]]]))
     tensor([[[[0.5000, 0.5000]]]])
     """
+
+    family: ClassVar[str] = "colour"
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """The mean of each channel, in the shape of the images."""
@@ -155,6 +160,7 @@ class Noise:
     tensor([[[[0.5000, 0.5000]]]])
     """
 
+    family: ClassVar[str] = "noise"
     mean: float = 0.5
     std: float = 0.2
     seed: int = 0
@@ -166,7 +172,45 @@ class Noise:
         return noise.to(images).expand(images.shape).clone()
 
 
-Baseline: TypeAlias = str | float | Tensor | Blur | MedianBlur | Constant | Mean | Noise | Callable[[Tensor], Tensor]
+@dataclass(frozen=True)
+class Shuffled:
+    """The patches of each image in another order: its colours and textures without its shapes. No patch stays at its place.
+
+    Args:
+        patches: number along each side, at least 2; an image is extended by mirroring until they fit, and cut afterwards.
+        seed: seed of the order, which all images share.
+
+    Raises:
+        ValueError: for fewer than 2 patches.
+
+    >>> Shuffled(patches=2)(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    tensor([[[[3., 1.],
+              [4., 2.]]]])
+    """
+
+    family: ClassVar[str] = "patches"
+    patches: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.patches < 2:
+            raise ValueError(f"patches is {self.patches}; give at least 2 along each side")
+
+    def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The images with their patches in another order."""
+        height, width = images.shape[-2:]
+        rows, columns = min(self.patches, height), min(self.patches, width)
+        tall, wide = -(-height // rows), -(-width // columns)
+        extended = F.pad(images, (0, wide * columns - width, 0, tall * rows - height), mode="replicate")
+        patches = extended.unflatten(-2, (rows, tall)).unflatten(-1, (columns, wide)).transpose(-3, -2).flatten(2, 3)
+        walk = torch.randperm(rows * columns, generator=torch.Generator().manual_seed(self.seed)).to(images.device)
+        order = torch.empty_like(walk).scatter_(0, walk, walk.roll(1))  # one cycle through all patches
+        shuffled = patches[:, :, order].unflatten(2, (rows, columns)).transpose(-3, -2).flatten(-4, -3).flatten(-2)
+        cut: Tensor = shuffled[..., :height, :width].contiguous()
+        return cut
+
+
+Baseline: TypeAlias = str | float | Tensor | Blur | MedianBlur | Constant | Mean | Noise | Shuffled | Callable[[Tensor], Tensor]
 """A name from :data:`BASELINES`, a pixel value, a tensor, one of the classes above, or a callable."""
 
 BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
@@ -181,6 +225,21 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
         "noise": Noise(),
     }
 )
+
+
+def family_of(baseline: Baseline) -> str:
+    """The kind of removal that a baseline is: blur, colour, noise or patches; "own" for a tensor or any other callable.
+
+    >>> family_of("strong_blur"), family_of(0.5), family_of("zero"), family_of(torch.zeros(3, 2, 2))
+    ('blur', 'colour', 'colour', 'own')
+
+    Args:
+        baseline: in any form that :func:`make_baseline` takes, or "zero". A callable may have an attribute ``family``.
+    """
+    if isinstance(baseline, (int, float)):
+        return Constant.family
+    made = BASELINES.get(baseline, Constant()) if isinstance(baseline, str) else baseline
+    return str(getattr(made, "family", "own"))
 
 
 BaselineT = TypeVar("BaselineT")

@@ -43,6 +43,8 @@ class Explanation:
         diagnostics: one dict of plain data for each image.
         function: the callable target, which metrics then use as their default target; None if the target is a class.
         title: name of the method for figures; by default that of the class.
+        optimises: kinds of removal whose scores decided the map, such as "blur"; a measure that removes in the same way is no
+            evidence for it.
 
     Raises:
         ValueError: if the heatmap has another number of dimensions than three.
@@ -59,6 +61,7 @@ class Explanation:
     diagnostics: Sequence[Mapping[str, Any]] = ()
     function: ScoreFunction | None = None
     title: str = ""
+    optimises: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.heatmap.ndim != 3:
@@ -143,6 +146,7 @@ class Explanation:
             settings=self.settings,
             diagnostics=self.diagnostics[one],
             title=self.title,
+            optimises=self.optimises,
             function=function_of(self.function, torch.arange(len(self), device=self.heatmap.device)[one]),
         )
 

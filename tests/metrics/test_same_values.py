@@ -34,6 +34,8 @@ def area(model: nn.Module, images: Tensor, heatmap: Tensor, target: Target = 0) 
 METRICS: dict[str, Callable[[nn.Module, Tensor, Tensor], Any]] = {
     "deletion_insertion": area,
     "most_least": lambda m, x, h: functional.most_least(m, x, placed(m, x, h), 0).difference,
+    "saco": lambda m, x, h: functional.saco(m, x, placed(m, x, h), 0),
+    "evidence": lambda m, x, h: functional.evidence(m, x, placed(m, x, h), 0).values,
     "road": lambda m, x, h: functional.road(m, x, placed(m, x, h), 0).difference,
     "confidence": lambda m, x, h: functional.confidence(m, x, placed(m, x, h), 0).masked,
     "infidelity": lambda m, x, h: functional.infidelity(m, x, placed(m, x, h), 0, draws=4).value,

@@ -16,7 +16,7 @@ from annotated_types import Ge
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from faithmap.baselines import BASELINES, Baseline, Constant, with_zero
+from faithmap.baselines import BASELINES, Baseline, Constant, family_of, with_zero
 from faithmap.explanation import Explanation
 from faithmap.methods.settings import OfRun, check_settings, complete_docstring
 from faithmap.model import Classifier, check_images, normalised_zero, undisturbed, working_images
@@ -196,6 +196,9 @@ class Explainer(ABC):
     title: ClassVar[str]
     """The name of the method on figures, on the page and in reports; the name of the class if a subclass sets none."""
 
+    reads_removals: ClassVar[bool] = False
+    """Whether scores of images whose parts were replaced by ``baseline`` decide the map."""
+
     model: nn.Module
     _: KW_ONLY
     score: ScoreKind = "probability"
@@ -254,6 +257,7 @@ class Explainer(ABC):
             columns=result.columns,
             method=type(self).__name__,
             title=self.title,
+            optimises=self.optimises(baseline),
             settings=settings | ({} if score.outputs == "logits" else {"score": score.kind, "outputs": score.outputs}),
             diagnostics=_diagnostics(result, request),
             function=score.function,
@@ -280,6 +284,15 @@ class Explainer(ABC):
         """
         del image
         return None
+
+    def optimises(self, baseline: Baseline | None = None) -> tuple[str, ...]:
+        """Kinds of removal whose scores decide the map: a deletion or insertion test of that kind is no evidence for it.
+
+        Args:
+            baseline: the one given to the call; None for the method's setting.
+        """
+        given: Baseline = getattr(self, "baseline", "blur") if baseline is None else baseline
+        return (family_of(given),) if self.reads_removals else ()
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,10 +1,4 @@
-r"""Controls: maps that do not depend on the model. A method should score better than a control.
-
-:random: independent uniform cells.
-:centred Gaussian: :math:`e^{-d^2 / 2 \sigma^2}`, with d the distance from the middle in parts of the shorter side, since most
-    photographs have their object there.
-:edges: the length of the Sobel gradient of the grey image (Adebayo et al. 2018), which resembles explanations.
-"""
+"""Controls: the maps of :mod:`faithmap.control_maps` as methods, which a method should score better than."""
 
 from __future__ import annotations
 
@@ -15,8 +9,8 @@ import torch
 from annotated_types import Ge, Gt, Unit
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
+from faithmap.control_maps import CENTRED_SIGMA, centred_map, edge_map
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, rows_and_columns
 from faithmap.seeds import uniform
 
@@ -72,16 +66,14 @@ class CentredGaussian(Control):
     """
 
     title: ClassVar[str] = "centred Gaussian"
-    sigma: Annotated[float, Gt(0), Unit("parts of the shorter side")] = 0.25
+    sigma: Annotated[float, Gt(0), Unit("parts of the shorter side")] = CENTRED_SIGMA
     resolution: Resolution = 28
 
     def _explain(self, request: Request) -> RawHeatmap:
         images = request.images
-        axes = []
-        for cells, pixels in zip(rows_and_columns(self.resolution), images.shape[-2:], strict=True):
-            at = torch.linspace(-(pixels - 1) / 2, (pixels - 1) / 2, cells, device=images.device)
-            axes.append(torch.exp(-0.5 * (at / (self.sigma * min(images.shape[-2:]))).square()))
-        return self._answer(torch.outer(*axes).expand(len(images), -1, -1).clone())
+        size = images.shape[-2], images.shape[-1]
+        one = centred_map(rows_and_columns(self.resolution), size, self.sigma, images.device)
+        return self._answer(one.expand(len(images), -1, -1).clone())
 
 
 @dataclass(eq=False)
@@ -95,8 +87,4 @@ class Edges(Control):
     title: ClassVar[str] = "edges"
 
     def _explain(self, request: Request) -> RawHeatmap:
-        grey = request.images.mean(dim=1, keepdim=True)
-        across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=grey.dtype, device=grey.device) / 8
-        kernels = torch.stack([across, across.T]).unsqueeze(1)
-        slopes = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernels)
-        return self._answer(slopes.norm(dim=1))
+        return self._answer(edge_map(request.images))

@@ -8,7 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from faithmap.metrics.functional import PROTOCOLS, Curve, DeletionInsertion, Protocol, deletion_insertion
+from faithmap.metrics.functional import (
+    PROTOCOLS,
+    Curve,
+    DeletionInsertion,
+    JuryResult,
+    Protocol,
+    Verdict,
+    deletion_insertion,
+    evidence,
+)
 
 if TYPE_CHECKING:
     from faithmap.metrics.adversarial import AdversarialDifference
@@ -19,9 +28,11 @@ if TYPE_CHECKING:
     from faithmap.metrics.curves import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.infidelity import Infidelity
     from faithmap.metrics.known_truth.metric_classes import GridPointingGame
+    from faithmap.metrics.jury import JuryGain
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.randomisation import ModelRandomisation
     from faithmap.metrics.road import ROAD
+    from faithmap.metrics.saco import SaCo
     from faithmap.metrics.sensitivity import MaxSensitivity, MeanSensitivity
 
 _MODULES = {
@@ -33,9 +44,11 @@ _MODULES = {
     "curves": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "infidelity": ("Infidelity",),
     "known_truth.metric_classes": ("GridPointingGame",),
+    "jury": ("JuryGain",),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "randomisation": ("ModelRandomisation",),
     "road": ("ROAD",),
+    "saco": ("SaCo",),
     "sensitivity": ("MaxSensitivity", "MeanSensitivity"),
 }
 """Module of each class."""
@@ -58,6 +71,8 @@ __all__ = [
     "Infidelity",
     "Insertion",
     "InsertionMinusDeletion",
+    "JuryGain",
+    "JuryResult",
     "MaxSensitivity",
     "MeanSensitivity",
     "MetricSettings",
@@ -67,10 +82,13 @@ __all__ = [
     "PointingGame",
     "Protocol",
     "RelevanceRank",
+    "SaCo",
     "Sparseness",
     "Spearman",
     "TopKOverlap",
+    "Verdict",
     "deletion_insertion",
+    "evidence",
 ]
 
 

@@ -18,6 +18,7 @@ from annotated_types import Ge
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.baselines import Baseline
 from faithmap.capture import Placement
 from faithmap.explanation import interpolation_matrix
 from faithmap.layers import LayerContext, ReshapeTransform, TargetLayer, target_layers
@@ -166,6 +167,14 @@ class CAM(LayerExplainer):
     @property
     def _needs_clean_gradient(self) -> bool:
         return self.gradient.is_plain
+
+    def optimises(self, baseline: Baseline | None = None) -> tuple[str, ...]:
+        """Nothing, but for ``least_infidelity`` the infidelity.
+
+        Args:
+            baseline: is not used.
+        """
+        return ("infidelity",) if needs_changes(self._weighting) else super().optimises(baseline)
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """The clean pass, and those of the estimator."""

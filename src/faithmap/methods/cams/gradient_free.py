@@ -72,6 +72,7 @@ class ScoreCAM(ChannelWeights):
     """
 
     title: ClassVar[str] = "Score-CAM"
+    reads_removals: ClassVar[bool] = True
     baseline: Baseline = "zero"
 
     def _explain(self, request: Request) -> RawHeatmap:

@@ -50,6 +50,7 @@ class Surrogate(Explainer):
         baseline: value of removed pixels; ``"zero"`` is 0 in the model's normalised space, a grey.
     """
 
+    reads_removals: ClassVar[bool] = True
     cells: int | tuple[int, int] = 7
     segments: Segments | None = None
     samples: Annotated[int, Ge(1)] = 1000

@@ -302,6 +302,7 @@ class MaskOptimiser(Explainer):
              [0., 0.]]])
     """
 
+    reads_removals: ClassVar[bool] = True
     DEFAULT_LAMBDAS: ClassVar[tuple[float, float]]
     """(lambda1, lambda2 up to 28 cells per side), chosen by ``benchmarks/tune_igos.py`` on the even photographs."""
 

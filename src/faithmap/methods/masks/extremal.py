@@ -196,6 +196,7 @@ class Pyramid:
     torch.Size([2, 4, 3, 8, 8])
     """
 
+    family: ClassVar[str] = "blur"
     sigma: float = 20.0
     levels: int = 8
 
@@ -291,6 +292,7 @@ class ExtremalPerturbation(Explainer):
     """
 
     title: ClassVar[str] = "extremal perturbations"
+    reads_removals: ClassVar[bool] = True
     areas: tuple[Annotated[float, Gt(0), Lt(1)], ...] = (0.025, 0.05, 0.1, 0.2)
     variant: Variant = "preserve"
     summary: Literal["mean", "extremal"] = "mean"

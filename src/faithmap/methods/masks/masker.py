@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from faithmap.baselines import Baseline
 from faithmap.methods.base import Clean, Explainer, Passes, RawHeatmap, Request
 from faithmap.model import describe
 from faithmap.score import Target
@@ -146,6 +147,15 @@ class LearnedMask(Explainer):
         """All settings as plain data; of the masker, the digest of its file and its steps."""
         known = None if self.masker is None else {"digest": self.masker.digest, "steps": self.masker.steps}
         return {**super().settings, "masker": known}
+
+    def optimises(self, baseline: Baseline | None = None) -> tuple[str, ...]:
+        """The removals of the training.
+
+        Args:
+            baseline: is not used.
+        """
+        del baseline
+        return "blur", "colour", "noise"
 
     def passes(self, image: Float[Tensor, "1 c h w"]) -> Passes:
         """One, for the clean image; the pass of the masker is not counted."""

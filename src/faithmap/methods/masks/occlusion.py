@@ -41,6 +41,7 @@ class Occlusion(Explainer):
     """
 
     title: ClassVar[str] = "occlusion"
+    reads_removals: ClassVar[bool] = True
     patch: Annotated[int | tuple[int, int] | None, Unit("pixels")] = None
     stride: Annotated[int | tuple[int, int] | None, Unit("pixels")] = None
     baseline: Baseline = "zero"

@@ -86,6 +86,7 @@ class RankDescent(Explainer):
     """
 
     title: ClassVar[str] = "rank descent"
+    reads_removals: ClassVar[bool] = True
     resolution: int | tuple[int, int] = 28
     iterations: Annotated[int, Ge(1)] = 25
     prior: Explainer | Literal["expected_fusedcam"] | None = "expected_fusedcam"

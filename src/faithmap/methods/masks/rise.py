@@ -60,6 +60,7 @@ class RISE(Explainer):
     """
 
     title: ClassVar[str] = "RISE"
+    reads_removals: ClassVar[bool] = True
     masks: Annotated[Annotated[int, Ge(1)] | None, AlsoNamed("samples")] = None
     cells: int | tuple[int, int] = 7
     probability: Annotated[float, Gt(0), Lt(1)] = 0.5

@@ -22,6 +22,7 @@ from faithmap.metrics.functional.curves import (
     insertion,
     most_least,
 )
+from faithmap.metrics.functional.evidence import CONTROLS, PANELS, JuryResult, Panel, Verdict, evidence
 from faithmap.metrics.functional.infidelity import (
     PERTURBATIONS,
     Custom,
@@ -33,6 +34,7 @@ from faithmap.metrics.functional.infidelity import (
     Square,
     infidelity,
 )
+from faithmap.metrics.functional.jurors import Case, Falls, Imputation, Judgement, Juror, Magnitudes, Removal
 from faithmap.metrics.functional.localisation import (
     difficult_subset,
     energy_pointing_game,
@@ -43,33 +45,46 @@ from faithmap.metrics.functional.localisation import (
 )
 from faithmap.metrics.functional.randomisation import ModelExplainer, Randomisation, randomisation
 from faithmap.metrics.functional.road import Road, linear_imputation, noisy_linear_imputation, road
+from faithmap.metrics.functional.saco import saco
 from faithmap.metrics.functional.sensitivity import HeatmapFunction, SensitivityResult, sensitivity
 from faithmap.metrics.known_truth import GridPointing, grid_pointing_game
 
 __all__ = [
+    "CONTROLS",
+    "PANELS",
     "PERTURBATIONS",
     "PROTOCOLS",
     "AdversarialCheck",
     "Attack",
     "AttackableExplainer",
+    "Case",
     "Confidence",
     "Curve",
     "Custom",
     "DeletionInsertion",
+    "Falls",
     "Gaussian",
     "GridPointing",
     "HeatmapFunction",
+    "Imputation",
     "InfidelityResult",
+    "Judgement",
+    "Juror",
+    "JuryResult",
+    "Magnitudes",
     "ModelExplainer",
     "MostLeast",
+    "Panel",
     "Perturbation",
     "PerturbedImages",
     "Protocol",
     "Randomisation",
     "Region",
+    "Removal",
     "Road",
     "SensitivityResult",
     "Square",
+    "Verdict",
     "adversarial_check",
     "agreement_matrix",
     "confidence",
@@ -78,6 +93,7 @@ __all__ = [
     "difficult_subset",
     "energy_pointing_game",
     "entropy",
+    "evidence",
     "fraction_needed",
     "gini",
     "grid_pointing_game",
@@ -93,6 +109,7 @@ __all__ = [
     "randomisation",
     "relevance_rank",
     "road",
+    "saco",
     "sensitivity",
     "spearman",
     "ssim",

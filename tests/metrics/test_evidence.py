@@ -118,10 +118,10 @@ def test_an_exploited_removal_is_named() -> None:
 
 def test_better_than_random_but_not_than_edges_is_mixed() -> None:
     values = torch.tensor([[[0.5, 0.0, 0.1, 0.6]]]).expand(4, -1, -1)
-    everyone, none = torch.ones(4, 1, dtype=torch.bool), torch.zeros(4, 1)
+    voting, none = torch.ones(4, 1, dtype=torch.bool), torch.zeros(4, 1)
     names = ("a", "b", "c", "d")
     result = fm.JuryResult(
-        names, values, everyone, [[""]] * 4, ~everyone[:, 0], none, none, torch.tensor([0.6]), torch.tensor([True])
+        names, values, voting, [[""]] * 4, ~voting[:, 0], none, none, torch.tensor([0.6]), torch.tensor([True])
     )
     assert result.verdicts[0].level == "mixed"
     assert result.verdicts[0].sentence == "better than a random map for 4 of 4 jurors, but not than edges (0 of 4)"
@@ -180,7 +180,7 @@ def test_an_unknown_panel_is_refused() -> None:
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[list[int]]:
+def counting_rows(model: nn.Module) -> Iterator[list[int]]:
     rows: list[int] = []
     handle = model.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
     yield rows
@@ -189,7 +189,7 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
 
 @pytest.mark.parametrize("panel", ["quick", "full"])
 def test_the_estimated_passes_are_those_that_are_made(panel: str) -> None:
-    with counted(CORNER) as rows:
+    with counting_rows(CORNER) as rows:
         evidence(CORNER, photo(), corner_map(), 0, panel=panel)  # type: ignore[arg-type]
     assert sum(rows) == PANELS[panel].passes()  # type: ignore[index]
 

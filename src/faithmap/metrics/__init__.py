@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from faithmap.metrics.confidence import AverageDrop, AverageGain, IncreaseInConfidence
     from faithmap.metrics.curves import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.infidelity import Infidelity
-    from faithmap.metrics.known_truth.metric_classes import GridPointingGame
     from faithmap.metrics.jury import JuryGain
+    from faithmap.metrics.known_truth.metric_classes import GridPointingGame
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.randomisation import ModelRandomisation
     from faithmap.metrics.road import ROAD

@@ -144,11 +144,11 @@ class Verdict:
 class JuryResult:
     """What a jury says of the heatmaps of n images. :func:`evidence` makes it.
 
-    >>> everyone = torch.tensor([[True], [True], [True]])
+    >>> voting = torch.tensor([[True], [True], [True]])
     >>> values = torch.tensor([[[0.5, 0.0, 0.1, 0.2]], [[0.4, 0.0, 0.2, 0.1]], [[0.3, 0.1, 0.1, 0.1]]])
     >>> nothing, names, reasons = torch.zeros(3, 1), ("blur", "grey", "noise"), [[""], [""], [""]]
     >>> own, recognised = torch.tensor([0.9]), torch.tensor([True])
-    >>> result = JuryResult(names, values, everyone, reasons, ~everyone[:, 0], nothing, nothing, own, recognised)
+    >>> result = JuryResult(names, values, voting, reasons, ~voting[:, 0], nothing, nothing, own, recognised)
     >>> result.verdicts[0].level, result.value
     ('supported', tensor([0.4000]))
 
@@ -223,9 +223,7 @@ def _verdict(result: JuryResult) -> Verdict:
     return Verdict(level, sentence, votes, preferred, gain, beyond)
 
 
-def _level(
-    result: JuryResult, votes: int, preferred: Sequence[int], gain: Sequence[float], beyond: float
-) -> tuple[Level, str]:
+def _level(result: JuryResult, votes: int, preferred: Sequence[int], gain: Sequence[float], beyond: float) -> tuple[Level, str]:
     if not bool(result.recognised[0]):
         return (
             "unrecognised",

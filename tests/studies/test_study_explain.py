@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import faithmap
 from faithmap.methods.registry import METHODS
+from faithmap.seeds import derived
 from faithmap.studies import base, explain as explaining
 from faithmap.studies.base import InputImage, read_input
 from faithmap.studies.result_folder import RESULT_FILES, ImageJob, write_record
@@ -52,6 +53,41 @@ def test_the_target_layer_and_how_it_was_found_are_printed_and_recorded(faith: C
     (layer,), rule = diagnostics["target_layer"], diagnostics["layer_found_by"]
     assert f"{layer} ({rule})" in " ".join(out.split())
     assert "target layer" not in faith("explain", "cat.png", "--out", "there", *QUICK).out
+
+
+def test_the_verdict_is_that_of_the_jury(faith: Cli, photo: WriteImage, tmp_path: Path, loads: Loads) -> None:
+    path = photo("cat.png")
+    run = faith("explain", "cat.png", "--target", "tiger cat", "--method", "occlusion", "--seed", 3)
+    record = record_in(tmp_path / "faithmap-results" / "cat")
+
+    model = faithmap.load("the tiny one")
+    image = model.read(path)
+    index = int(hashlib.sha256(path.read_bytes()).hexdigest()[:16], 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", faithmap.FaithmapWarning)
+        explanation = faithmap.Occlusion(model)(image, 1)
+        jury = faithmap.image_generators(derived(3, "jury"), [index])
+        result = faithmap.evidence(model, image, explanation, generator=jury)
+    (verdict,) = result.verdicts
+    assert record["optimises"] == ["colour"]
+    found = record["evidence"]
+    assert (found["level"], found["sentence"], found["votes"]) == (verdict.level, verdict.sentence, verdict.votes)
+    assert [juror["name"] for juror in found["jurors"]] == list(result.jurors)
+    keys = ("heatmap", "random", "centred", "edges")
+    assert [[juror[key] for key in keys] for juror in found["jurors"]] == result.values[:, 0].tolist()
+    assert {juror["name"]: juror["no_vote"] for juror in found["jurors"]}["grey"] == "the method optimised it"
+    assert f"{verdict.level}: {verdict.sentence}" in " ".join(run.out.split())
+
+
+@pytest.mark.parametrize(("protocol", "own"), [("igos", False), ("rise", True)])
+def test_a_measure_that_the_method_optimised_is_marked(
+    faith: Cli, photo: WriteImage, tmp_path: Path, protocol: str, own: bool
+) -> None:
+    photo("cat.png")
+    run = faith("explain", "cat.png", "--method", "occlusion", "--protocol", protocol, "--evidence", "none")
+    assert ("optimised by this method: no evidence for it" in run.out) == own
+    assert "verdict" not in run.out
+    assert record_in(tmp_path / "faithmap-results" / "cat")["evidence"] is None
 
 
 @pytest.mark.parametrize(("name", "method"), [("igos", faithmap.IGOS), ("mask", faithmap.Mask)])

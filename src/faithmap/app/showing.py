@@ -75,7 +75,10 @@ def explained(result: Explained, scenes: SceneMaker) -> Scene:
         warnings = [*found.image.warnings, *_warnings(explanation)]
         name, target = title_of(study.settings.method), _label(explanation, study.model)
         areas = PanelAreas.of(found.random_curves)
-        panels.append(MapPanel(name, target, explanation.heatmap[0], explanation, found.curves, areas, facts, warnings))
+        judged = None if found.evidence is None else found.evidence.verdicts[0]
+        verdict = None if judged is None else (judged.level, judged.sentence)
+        panel = MapPanel(name, target, explanation.heatmap[0], explanation, found.curves, areas, facts, warnings, verdict)
+        panels.append(panel)
     return scenes.scene(panels, difference=len(panels) == 2)
 
 

@@ -1,4 +1,4 @@
-"""Explain: a heatmap of each image, and its deletion and insertion curves beside those of a random map."""
+"""Explain: a heatmap of each image, the verdict of a jury, and deletion and insertion curves beside those of a random map."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from faithmap.baselines import family_of
 from faithmap.data import ImageError
 from faithmap.errors import UserError, memory_errors, user_errors
 from faithmap.explanation import Explanation
 from faithmap.methods import Explainer
-from faithmap.metrics import DeletionInsertion, deletion_insertion
+from faithmap.metrics import DeletionInsertion, JuryResult, deletion_insertion, evidence
+from faithmap.metrics.functional import CONTROLS, PANELS, PROTOCOLS
 from faithmap.model import Classifier
+from faithmap.seeds import derived, image_generators
 from faithmap.studies.base import (
     EXPLAIN_SHARE,
     InputImage,
@@ -40,7 +43,7 @@ from faithmap.studies.result_record import (
 )
 from faithmap.studies.settings import ExplainSettings
 from faithmap.viz import animation, flaw, overlay, placed, save_figure, save_image, show, strip
-from faithmap.warning_types import recorded
+from faithmap.warning_types import recorded, suppressed
 
 MAX_BATCH = 8
 """Images explained together on an accelerator. On a CPU one image fills a pass, and several are no faster."""
@@ -60,6 +63,7 @@ class ExplainResult:
         random_curves: those of a random map of the same resolution.
         probabilities: of all classes.
         seconds: that each part of the work took.
+        evidence: of the jury; None if none was asked.
     """
 
     image: InputImage
@@ -68,6 +72,7 @@ class ExplainResult:
     random_curves: DeletionInsertion
     probabilities: Float[Tensor, " classes"]
     seconds: Mapping[str, float]
+    evidence: JuryResult | None = None
 
 
 @dataclass
@@ -180,7 +185,29 @@ class ExplainStudy(Study[ExplainSettings, ExplainResult]):
             )
         image = image.with_warnings(messages)
         seconds = {"explaining": explaining, "deletion_and_insertion": time.perf_counter() - started}
-        return ExplainResult(image, explanation, curves, random_curves, probabilities, seconds)
+        found = self._judge(image, explanation, progress)
+        if found is not None:
+            seconds["evidence"] = time.perf_counter() - started - seconds["deletion_and_insertion"]
+        return ExplainResult(image, explanation, curves, random_curves, probabilities, seconds, found)
+
+    def _judge(self, image: InputImage, explanation: Explanation, progress: StudyProgress) -> JuryResult | None:
+        """The evidence of the jury, if one is to be asked and the map's cells have an order."""
+        panel = self.settings.evidence
+        if panel == "none" or flaw(explanation.heatmap) is not None:
+            return None
+        activity = f"asking the jury about {image.job.file.name}, {PANELS[panel].passes()} forward passes"
+        progress(0.25, activity)
+        (generator,) = image_generators(derived(self.settings.seed, "jury"), [image.index])
+        with suppressed():  # the curves of the same map have warned
+            return evidence(
+                self.model,
+                image.image,
+                explanation,
+                panel=panel,
+                generator=[generator],
+                chunk_size=self.settings.chunk,
+                progress=lambda done, total: progress(0.25 + 0.25 * done / total, activity),
+            )
 
     def record(self, result: ExplainResult) -> ExplainRecord:
         """The content of result.json."""
@@ -203,6 +230,7 @@ def draw_pictures(folder: Path, result: ExplainResult, model: Classifier, settin
         geometry=model.geometry,
         reference=result.random_curves,
         labels=model.labels,
+        verdict=None if result.evidence is None else result.evidence.verdicts[0].sentence,
     )
     save_figure(panel, folder / "panel.png")
     if flaw(explanation.heatmap) is not None:
@@ -257,17 +285,64 @@ class CurvesRecord:
 
 
 @dataclass(frozen=True)
+class JurorRecord:
+    """The value of one juror for the heatmap and the control maps, and why it has no vote; empty if it has one."""
+
+    name: str
+    heatmap: float
+    random: float
+    centred: float
+    edges: float
+    no_vote: str
+
+
+@dataclass(frozen=True)
+class EvidenceRecord:
+    """The verdict of the jury, the mean gain over each control map, and the jurors."""
+
+    level: str
+    sentence: str
+    votes: int
+    gain: Mapping[str, float]
+    jurors: tuple[JurorRecord, ...]
+
+    @classmethod
+    def of(cls, result: JuryResult) -> EvidenceRecord:
+        """The evidence for one image."""
+        (verdict,) = result.verdicts
+        rows = zip(result.jurors, result.values[:, 0], result.reasons, strict=True)
+        jurors = []
+        for name, values, reason in rows:
+            own, random, centred, edges = values.tolist()
+            jurors.append(JurorRecord(name, own, random, centred, edges, reason[0]))
+        gain = dict(zip(("random", "centred", "edges"), verdict.gain, strict=True))
+        return cls(verdict.level, verdict.sentence, verdict.votes, gain, tuple(jurors))
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """For people: the verdict, the gains, and who has no vote."""
+        yield "  verdict         ", f"{self.level}: {self.sentence}"
+        if self.votes:
+            gains = ", ".join(f"{gain:+.3f} to {name}" for name, gain in zip(CONTROLS, self.gain.values(), strict=True))
+            yield "  evidence        ", f"insertion minus deletion, mean of {self.votes} jurors: {gains}"
+        silent = [f"{juror.name} ({juror.no_vote})" for juror in self.jurors if juror.no_vote]
+        if silent and self.level != "unrecognised":
+            yield "  without a vote  ", "; ".join(silent)
+
+
+@dataclass(frozen=True)
 class ExplainRecord(ImageStudyRecord):
     """Everything that is needed to repeat the explanation, and everything that was computed."""
 
     schema: ClassVar[str] = "faithmap.result/1"
-    summary_keys: ClassVar[tuple[str, ...]] = ("target", "predicted", "scores", "warnings")
+    summary_keys: ClassVar[tuple[str, ...]] = ("target", "predicted", "evidence", "scores", "warnings")
 
     window: Mapping[str, float]
     method: MethodRecord
     target: ScoredClass
     predicted: tuple[ClassProbability, ...]
     heatmap: HeatmapRecord
+    optimises: tuple[str, ...]
+    evidence: EvidenceRecord | None
     protocol: ProtocolRecord
     scores: AreasRecord
     curves: CurvesRecord
@@ -298,6 +373,8 @@ class ExplainRecord(ImageStudyRecord):
                 None if explanation.rows is None else explanation.rows.tolist(),
                 None if explanation.columns is None else explanation.columns.tolist(),
             ),
+            optimises=explanation.optimises,
+            evidence=None if result.evidence is None else EvidenceRecord.of(result.evidence),
             protocol=ProtocolRecord.of(result.curves),
             scores=AreasRecord(CurveAreas.of(result.curves), CurveAreas.of(result.random_curves)),
             curves=CurvesRecord(BothCurves.of(result.curves), BothCurves.of(result.random_curves)),
@@ -312,6 +389,11 @@ class ExplainRecord(ImageStudyRecord):
         layers: Sequence[str] = self.diagnostics.get("target_layer", ()) if "layer_found_by" in self.diagnostics else ()
         return layers
 
+    @property
+    def own_measure(self) -> bool:
+        """Whether the method optimised scores under the removal of the protocol."""
+        return family_of(PROTOCOLS[self.protocol.name].deletion_baseline) in self.optimises
+
     def summary_lines(self, folder: Path) -> Iterator[tuple[str, str]]:
         """The summary for people."""
         predicted = ", ".join(f"{guess.label} {guess.probability:.3f}" for guess in self.predicted[:3])
@@ -322,6 +404,11 @@ class ExplainRecord(ImageStudyRecord):
         yield "  explained       ", f"{self.target.label}, by {self.method.title} at {rows} x {columns}"
         if self.layers:
             yield "  target layer    ", f"{', '.join(self.layers)} ({self.diagnostics['layer_found_by']})"
-        yield "  deletion        ", f"{own.deletion:.3f}, a random map {random.deletion:.3f} (lower is more faithful)"
-        yield "  insertion       ", f"{own.insertion:.3f}, a random map {random.insertion:.3f} (higher is more faithful)"
+        if self.evidence is not None:
+            yield from self.evidence.lines()
+        deletion, insertion = ("lower is better", "higher is better")
+        if self.own_measure:
+            deletion = insertion = "optimised by this method: no evidence for it"
+        yield "  deletion        ", f"{own.deletion:.3f}, a random map {random.deletion:.3f} ({deletion})"
+        yield "  insertion       ", f"{own.insertion:.3f}, a random map {random.insertion:.3f} ({insertion})"
         yield "  pictures        ", str(folder)

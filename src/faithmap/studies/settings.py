@@ -77,6 +77,8 @@ class ExplainSettings(StudySettings):
         score: what the method explains about the class. The default of igos, mask and expected_fusedcam is the probability,
             that of the other class activation maps the logit.
         protocol: protocol for deletion and insertion.
+        evidence: the jury that the verdict comes from, by measures that the method did not optimise: quick takes about 200
+            forward passes, full about 1200; none for no verdict.
         ratios: shares of the cells that are deleted and inserted in the pictures of strip.png, separated by commas, such as
             0.05,0.1.
         animation: format of the animation of deletion and insertion.
@@ -94,6 +96,7 @@ class ExplainSettings(StudySettings):
     baseline: BaselineName | None = None
     score: Literal["probability", "logit"] | None = None
     protocol: Literal["igos", "igos_resampled", "rise"] = "igos"
+    evidence: Literal["quick", "full", "none"] = "quick"
     ratios: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.5)
     animation: Literal["gif", "webp"] | None = "gif"
 

@@ -466,10 +466,11 @@ def title_of(explanation: Explanation, evidence: DeletionInsertion | None, label
     return class_and_score(name, kind, None if explanation.score is None else float(explanation.score[0]))
 
 
-def subtitle_of(explanation: Explanation, evidence: DeletionInsertion | None = None) -> str:
-    """The method and the resolution, and the protocol of the evidence."""
+def subtitle_of(explanation: Explanation, evidence: DeletionInsertion | None = None, verdict: str | None = None) -> str:
+    """The method and the resolution, the protocol of the curves, and the verdict of a jury."""
     text = f"{explanation.title}, {explanation.resolution[0]} {_TIMES} {explanation.resolution[1]} cells"
-    return text if evidence is None else f"{text}; deletion and insertion by the {evidence.protocol.name} protocol"
+    curves = "" if evidence is None else f"; deletion and insertion by the {evidence.protocol.name} protocol"
+    return text + curves + ("" if verdict is None else f". Jury: {verdict}")
 
 
 CurveKind: TypeAlias = Literal["deletion", "insertion"]

@@ -55,6 +55,7 @@ def show(
     reference: DeletionInsertion | None = None,
     labels: Sequence[str] | None = None,
     title: str | None = None,
+    verdict: str | None = None,
     opacity: float = OPACITY,
     saturation: float = SATURATION,
     colormap: str = COLORMAP,
@@ -77,6 +78,7 @@ def show(
         reference: curves of a random map, drawn in grey.
         labels: one name per class.
         title: title of the figure; None for the class and its probability.
+        verdict: the sentence of a jury (:func:`faithmap.evidence`), below the title.
         opacity: opacity of the overlay, from 0 to 1.
         saturation: of the image under the overlay, from 0 to 1.
         colormap: name of a colormap of matplotlib.
@@ -88,7 +90,7 @@ def show(
     check_explained(image, explanation, evidence)
     original = image if photo is None else one_image(photo, "photo")
     heat = placed(explanation, original, None if photo is None else geometry).cpu()
-    texts = title or title_of(explanation, evidence, labels), subtitle_of(explanation, evidence)
+    texts = title or title_of(explanation, evidence, labels), subtitle_of(explanation, evidence, verdict)
     figure, (left, middle, right, *plot) = _sheet(original, image, texts, with_curves=evidence is not None)
     draw(left, original, "Photograph")
     problem = flaw(explanation.heatmap)

@@ -150,6 +150,17 @@ def test_text_becomes_one_line_and_is_otherwise_unchanged() -> None:
     assert (panel["facts"], panel["warnings"]) == ([["x\\r", "y\\x00"]], ["no\\nline"])
 
 
+@pytest.mark.parametrize(
+    ("level", "kind"),
+    [("supported", "good"), ("mixed", "mixed"), ("undecided", "mixed"), ("unsupported", "bad"), ("unrecognised", "bad")],
+)
+def test_the_verdict_is_that_of_the_jury(level: Any, kind: str) -> None:
+    view = torch.zeros(1, 3, 8, 8)
+    panel = MapPanel("Grad-CAM", "tabby", torch.rand(4, 4), verdict=(level, "for all jurors"))
+    made: Any = scene(Image.new("RGB", (8, 8)), None, view, view, [panel])
+    assert made["panels"][0]["verdict"] == [kind, "Jury: for all jurors."]
+
+
 def test_random_maps_have_a_mean() -> None:
     at = torch.tensor([0.0, 1.0])
     two = DeletionInsertion(

@@ -16,12 +16,14 @@ function measured(panel) {
   return panel.curves && CURVES.every((kind) => panel.curves[kind].scores.every((score) => score !== null));
 }
 
-// Compares the areas of a map with those of a random map.
-function verdict(curves) {
-  const { deletion, insertion } = curves;
+// The verdict of a jury. Without one, how the areas compare with those of a random map: that is no verdict, since the method may
+// have optimised these areas.
+function verdict(panel) {
+  if (panel.verdict) return panel.verdict;
+  const { deletion, insertion } = panel.curves;
   if (deletion.random_area === null || insertion.random_area === null) return ["", ""];
   const won = [deletion.area < deletion.random_area && "deletion", insertion.area > insertion.random_area && "insertion"].filter(Boolean);
-  if (won.length === 2) return ["good", "Better than a random map in deletion and insertion."];
+  if (won.length === 2) return ["mixed", "Better than a random map in deletion and insertion. No jury was asked."];
   if (won.length === 1) return ["mixed", `Better than a random map in ${won[0]} only.`];
   return ["bad", "No better than a random map: do not rely on this map."];
 }
@@ -58,7 +60,7 @@ function evaluationOf() {
     mark = plot(chart, curves, { label: `Score of ${panel.name} while cells are removed and revealed`, title: "score of this class", range });
     if (!known) chart.replaceChildren(make("p", { className: "soft" }, "No curves have been measured."));
     table.replaceChildren(...(known ? [areas(panel.curves)] : []));
-    [judged.dataset.kind, judged.textContent] = known ? verdict(panel.curves) : ["", ""];
+    [judged.dataset.kind, judged.textContent] = known ? verdict(panel) : ["", ""];
   }
 
   function showStep(position) {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +23,7 @@ from faithmap.errors import one_line
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.metrics.functional import DeletionInsertion
 from faithmap.metrics.functional.curves import Curve, step_counts
+from faithmap.metrics.functional.evidence import Level
 from faithmap.model import Geometry
 from faithmap.viz.browser import colours, display
 from faithmap.viz.figure import flaw, limits
@@ -37,6 +39,11 @@ STEPS = 50
 
 COLOUR_MAPS = ("plasma", "viridis", "cividis", "inferno")
 DIVERGING = "RdBu_r"
+
+VERDICTS: Mapping[Level, str] = MappingProxyType(
+    {"supported": "good", "mixed": "mixed", "undecided": "mixed", "unsupported": "bad", "unrecognised": "bad"}
+)
+"""How the page colours the verdict of a jury."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,7 @@ class MapPanel:
         random: areas of a random map.
         facts: printed below the panel, such as "passes": "62".
         warnings: warnings about the map.
+        verdict: level and sentence of a jury; None if none was asked.
 
     >>> MapPanel("Grad-CAM", "tabby", torch.rand(7, 7), facts={"passes": "2"}).target
     'tabby'
@@ -86,6 +94,7 @@ class MapPanel:
     random: PanelAreas | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    verdict: tuple[Level, str] | None = None
 
 
 def scene(
@@ -203,6 +212,7 @@ def _panel(panel: MapPanel, size: tuple[int, int]) -> dict[str, Any]:
         "curves": None if panel.curves is None else _curves(panel.curves, panel.random),
         "facts": [[one_line(name), one_line(value)] for name, value in panel.facts.items()],
         "warnings": [one_line(text) for text in panel.warnings],
+        "verdict": None if panel.verdict is None else [VERDICTS[panel.verdict[0]], f"Jury: {one_line(panel.verdict[1])}."],
     }
 
 

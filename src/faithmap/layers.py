@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from faithmap.capture import Activate, Capture, CellTracker, Placement, probed, tiles
 from faithmap.default_layer import ChosenLayer, default_layer
 from faithmap.layout import COUNT, Observed
-from faithmap.model import check_observable, module_named, modules_of, plain_names, undisturbed
+from faithmap.model import check_observable, module_named, modules_of, plain_names, undisturbed, unrestricted
 from faithmap.probe import LayerProbe, run_model
 from faithmap.score import Score, ScoreKind
 
@@ -54,7 +54,9 @@ def find_layers(
     Raises:
         ValueError: for a module that is not the model's, a name that does not exist (with the nearest), or no layers.
     """
-    return {name: chosen.module for name, chosen in _chosen(model, target_layer, images[:1], scales).layers.items()}
+    with unrestricted(model):
+        chosen = _chosen(model, target_layer, images[:1], scales)
+    return {name: layer.module for name, layer in chosen.layers.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +254,8 @@ def target_layers(
     key = (tuple(image.shape[1:]), entries, scales, reshape_transform, placement)
     contexts = _KNOWN[model].contexts
     if key not in contexts:
-        contexts[key] = _context(model, target_layer, reshape_transform, image, scales, placement)
+        with unrestricted(model):
+            contexts[key] = _context(model, target_layer, reshape_transform, image, scales, placement)
         if len(contexts) > KEPT:
             del contexts[next(iter(contexts))]
     return contexts[key]

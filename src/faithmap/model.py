@@ -346,6 +346,23 @@ def _evaluated(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
+def unrestricted(model: nn.Module) -> Iterator[None]:
+    """Inside the block, modules that let only a part of the image through let all of it through.
+
+    Such modules have a flag ``restricts``, see :mod:`faithmap.metrics.known_truth.regions`. Layers are found in this way, since
+    they are recognised by changes at all places of an image.
+    """
+    restricting = [module for module in modules_of(model) if getattr(module, "restricts", False)]
+    try:
+        for module in restricting:
+            module.__dict__["restricts"] = False
+        yield
+    finally:
+        for module in restricting:
+            module.__dict__["restricts"] = True
+
+
+@contextmanager
 def exclusive(model: nn.Module) -> Iterator[None]:
     """One thread at a time inside the block of one model, or of models that share a module; others wait until the block ends.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from faithmap.metrics.curves import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.infidelity import Infidelity
     from faithmap.metrics.jury import JuryGain
-    from faithmap.metrics.known_truth.metric_classes import GridPointingGame
+    from faithmap.metrics.known_truth.metric_classes import GridPointingGame, Leakage, PlantedShortcutScore
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.randomisation import ModelRandomisation
     from faithmap.metrics.road import ROAD
@@ -43,8 +43,8 @@ _MODULES = {
     "confidence": ("AverageDrop", "AverageGain", "IncreaseInConfidence"),
     "curves": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "infidelity": ("Infidelity",),
-    "known_truth.metric_classes": ("GridPointingGame",),
     "jury": ("JuryGain",),
+    "known_truth.metric_classes": ("GridPointingGame", "Leakage", "PlantedShortcutScore"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "randomisation": ("ModelRandomisation",),
     "road": ("ROAD",),
@@ -73,12 +73,14 @@ __all__ = [
     "InsertionMinusDeletion",
     "JuryGain",
     "JuryResult",
+    "Leakage",
     "MaxSensitivity",
     "MeanSensitivity",
     "MetricSettings",
     "MoRFMinusLeRF",
     "ModelMetric",
     "ModelRandomisation",
+    "PlantedShortcutScore",
     "PointingGame",
     "Protocol",
     "RelevanceRank",

@@ -47,7 +47,14 @@ from faithmap.metrics.functional.randomisation import ModelExplainer, Randomisat
 from faithmap.metrics.functional.road import Road, linear_imputation, noisy_linear_imputation, road
 from faithmap.metrics.functional.saco import saco
 from faithmap.metrics.functional.sensitivity import HeatmapFunction, SensitivityResult, sensitivity
-from faithmap.metrics.known_truth import GridPointing, grid_pointing_game
+from faithmap.metrics.known_truth import (
+    GridPointing,
+    ShortcutScore,
+    grid_pointing_game,
+    leakage,
+    region_share,
+    shortcut_score,
+)
 
 __all__ = [
     "CONTROLS",
@@ -83,6 +90,7 @@ __all__ = [
     "Removal",
     "Road",
     "SensitivityResult",
+    "ShortcutScore",
     "Square",
     "Verdict",
     "adversarial_check",
@@ -99,6 +107,7 @@ __all__ = [
     "grid_pointing_game",
     "infidelity",
     "insertion",
+    "leakage",
     "linear_imputation",
     "mi_fgsm",
     "most_least",
@@ -107,10 +116,12 @@ __all__ = [
     "pointing_distance",
     "pointing_game",
     "randomisation",
+    "region_share",
     "relevance_rank",
     "road",
     "saco",
     "sensitivity",
+    "shortcut_score",
     "spearman",
     "ssim",
     "top_k_overlap",

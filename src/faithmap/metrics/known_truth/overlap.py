@@ -82,6 +82,21 @@ class CellOverlap:
         highest = (self.heat == self.heat.amax(dim=1, keepdim=True)).to(self.area)
         return ((highest * self.inside / self.area).sum(dim=1) / highest.sum(dim=1)).to(self.dtype)
 
+    def of_region(self) -> Bool[Tensor, "n k"]:
+        """The cells of the region: those that lie in it at least half as much as the one that does so most.
+
+        The part in the region is a share of the cell, or of the region if that is smaller, so that every region has a cell.
+        """
+        part = self.inside / torch.minimum(self.area, self.inside.sum(dim=1, keepdim=True))
+        return part >= part.amax(dim=1, keepdim=True) / 2
+
+    def rank(self) -> Float[Tensor, " n"]:
+        """Share of the image's area that is ranked above the highest of the region's cells; of equal cells half are."""
+        own = self.of_region()
+        best = self.heat.masked_fill(~own, -torch.inf).amax(dim=1, keepdim=True)
+        higher, equal = (self.heat > best).to(self.area), ((self.heat == best) & ~own).to(self.area)
+        return (higher + equal / 2) @ self.area / self.area.sum()
+
 
 def overlap_with(heatmaps: Heatmaps, regions: Bool[Tensor, "n h w"]) -> CellOverlap:
     """The overlap of each cell with a region of the image, given as a mask.

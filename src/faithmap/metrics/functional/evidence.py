@@ -294,7 +294,7 @@ def evidence(
         stack.enter_context(suppressed())
         stack.enter_context(torch.no_grad())
         generators = resolve_generators(generator, derived(seed, "control maps"), len(images), images.device)
-        maps = [inputs.explanation, *_controls(inputs, generators)]
+        maps = [inputs.explanation, *controls_of(inputs, generators)]
         case = Case(model, inputs, maps, chosen.fractions, second, seed, chunk_size, autocast)
         judgements = []
         for number, juror in enumerate(chosen.jurors, start=1):
@@ -322,8 +322,13 @@ def _check_classes(model: nn.Module, second: nn.Module | None) -> None:
             raise ValueError(f"the second model has other classes: {what}; give one that was trained for the same")
 
 
-def _controls(inputs: PreparedInputs, generators: Sequence[torch.Generator]) -> list[Explanation]:
-    """The control maps at the heatmap's resolution, in the order of :data:`CONTROLS`."""
+def controls_of(inputs: PreparedInputs, generators: Sequence[torch.Generator]) -> list[Explanation]:
+    """The control maps at the heatmap's resolution, in the order of :data:`CONTROLS`.
+
+    Args:
+        inputs: images and heatmaps.
+        generators: one for each image.
+    """
     shape, images = inputs.explanation.resolution, inputs.images
     drawn = torch.stack([uniform(shape, generator) for generator in generators]).to(images.device)
     centred = centred_map(shape, inputs.size, device=images.device).expand(len(images), -1, -1)
@@ -340,6 +345,7 @@ def _gathered(panel: Panel, judgements: Sequence[Judgement], inputs: PreparedInp
     values, vote, scope, excess = (
         torch.stack([getattr(judgement, name) for judgement in judgements]) for name in ("values", "vote", "scope", "excess")
     )
+    excess = excess[..., 0]
     optimised = torch.tensor([judgement.optimised for judgement in judgements], device=vote.device)
     reasons = [judgement.reason for judgement in judgements]
     return JuryResult(

@@ -166,7 +166,7 @@ class Case:
 class Judgement:
     """What one juror says of n images.
 
-    >>> Judgement(torch.ones(1, 4), torch.tensor([True]), [""], torch.zeros(1), torch.zeros(1), optimised=False).vote
+    >>> Judgement(torch.ones(1, 4), torch.tensor([True]), [""], torch.zeros(1), torch.zeros(1, 4), optimised=False).vote
     tensor([True])
 
     Attributes:
@@ -175,7 +175,7 @@ class Judgement:
         reason: why not; one text for each image, empty if it can.
         scope: share of the image's own score that is left, in the mean over all removals of the random map: near 1 the removal
             removes nothing, near 0 nothing survives it (compare the reference out-of-model-scope score of Blücher et al.).
-        excess: by how much the insertion of the heatmap's cells exceeds the image's own score at most, at least 0.
+        excess: by how much the insertion of the cells of each map exceeds the image's own score at most, at least 0.
         optimised: whether the method optimised the measure, which then has no vote.
     """
 
@@ -183,7 +183,7 @@ class Judgement:
     vote: Bool[Tensor, " n"]
     reason: Sequence[str]
     scope: Float[Tensor, " n"]
-    excess: Float[Tensor, " n"]
+    excess: Float[Tensor, "n m"]
     optimised: bool
 
 
@@ -228,9 +228,9 @@ def unconditional(values: Float[Tensor, "n m"], optimised: bool = False) -> Judg
     >>> unconditional(torch.ones(1, 4), optimised=True).reason
     ['the method optimised it']
     """
-    nothing = torch.zeros_like(values[:, 0])
-    vote = torch.full_like(nothing, not optimised, dtype=torch.bool)
-    return Judgement(values, vote, [OPTIMISED if optimised else ""] * len(values), nothing, nothing, optimised)
+    nothing = torch.zeros_like(values)
+    vote = torch.full_like(nothing[:, 0], not optimised, dtype=torch.bool)
+    return Judgement(values, vote, [OPTIMISED if optimised else ""] * len(values), nothing[:, 0], nothing, optimised)
 
 
 @dataclass(frozen=True)
@@ -285,7 +285,7 @@ class Removal(Juror):
             torch.tensor([not text for text in reason], device=images.device),
             reason,
             areas[0][:, 1] / whole,
-            (insertion[:, 0].amax(dim=-1) - whole).clamp(min=0),
+            (insertion.amax(dim=-1) - whole.unsqueeze(1)).clamp(min=0),
             optimised,
         )
 

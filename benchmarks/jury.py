@@ -6,9 +6,9 @@
 Every map is resampled to ``--resolution`` cells, so that all are ranked at the same cells. A juror's value is the insertion
 area less the deletion area under its removal; ``--second`` names more networks, each a juror, which blur. A value in brackets:
 the method optimised that removal, so it is no evidence for it. The first column is the mean of the jurors that no method of the
-table optimised, the second of those that the row did not. ``--absent`` explains a class that is not in the photograph (the label
-of another photograph, of probability below 0.01) and prints the score that insertion makes up, divided by the class's own score
-in the whole photograph. ``--save`` keeps every value in a Parquet file; what is in it is not measured again.
+table optimised, the second of those that the row did not. ``--absent`` explains a class that is not in the photograph (the
+label of another photograph, of probability below 0.01) and prints the score that insertion makes up, divided by the class's own
+score in the whole photograph. ``--save`` keeps every value in a Parquet file; what is in it is not measured again.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def main() -> None:
     values = Values.at(options.save)
     jurors = measure(model, photos, images, values, options)
     kind = "an absent class" if options.absent else "the predicted class"
-    print(f"\n{options.model}, {len(photos)} photographs ({options.part}), {options.resolution} cells a side, {kind}\n")
+    print(f"\n{options.model}, {len(photos)} photographs ({options.part}), {options.resolution} cells per side, {kind}\n")
     if options.absent:
         print(made_up(values, photos, options.methods))
     else:

@@ -17,10 +17,11 @@ def test_passes_and_disk_are_estimated(bench: Bench) -> None:
     found = estimate(plan, (16, 16), {"tiny": given_pace(100.0)})
     igos = found.methods[0]
     curves, rise, infidelity, confidence, road, saturation = 2 * 5 + 1, 2 * 17 + 1, 6 + 1, 2, 2 * 2 + 1, 5 + 2
-    top = 2 * 17 + 2
+    top, jury, saco = 2 * 17 + 2, 205, 5
     assert igos.passes is not None
     repeated = 3 * igos.passes.forward
-    assert igos.metric_passes.forward == curves + rise + infidelity + repeated + confidence + road + saturation + top
+    one_by_one = curves + rise + infidelity + confidence + road + saturation + top + jury + saco
+    assert igos.metric_passes.forward == one_by_one + repeated
     assert igos.metric_passes.backward == 3 * igos.passes.backward + 5
     small = estimate(make_plan(read_spec(bench.spec), bench.home, ModelCache("cpu")), (16, 16), {"tiny": given_pace(100.0)})
     assert small.methods[0].metric_passes == (2 * 6 + 1 + 4 + 1, 0)

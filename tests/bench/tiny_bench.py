@@ -130,6 +130,8 @@ metrics = [
     {name = "sensitivity", settings = {draws = 2}},
     {name = "confidence"},
     {name = "road", settings = {fractions = [0.2, 0.6]}},
+    {name = "evidence"},
+    {name = "saco", settings = {groups = 4}},
     {name = "complexity"},
     {name = "objective"},
     {name = "saturation", settings = {positions = 5}},

@@ -7,8 +7,9 @@ settings. The time is their number times the seconds per pass, which are measure
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from faithmap.bench.plan import BenchPlan, PlannedMethod
 from faithmap.methods.base import Passes
 from faithmap.metrics.functional.curves import PROTOCOLS
+from faithmap.metrics.functional.evidence import PANELS
 from faithmap.metrics.functional.road import FRACTIONS
 from faithmap.model import Classifier
 from faithmap.selection.timing import PassTimes, clock_of
@@ -140,22 +142,29 @@ def metric_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int,
         settings: Mapping[str, Any] = metric.settings
         if metric.name == "deletion_insertion":
             forward += 2 * (_steps(metric, cells, height) + 1) + 1
-        elif metric.name == "infidelity":
-            forward += settings.get("draws", 1000) + 1
         elif metric.name == "sensitivity":
             repeats = settings.get("draws", 10) + 1
             forward += repeats * (own.forward if own else 0)
             backward += repeats * (own.backward if own else 0)
-        elif metric.name == "road":
-            forward += 2 * len(settings.get("fractions", FRACTIONS)) + 1
-        elif metric.name == "confidence":
-            forward += 2
         elif metric.name == "top_features":
             forward += 2 * (min(PROTOCOLS["igos"].steps or height, cells) + 1) + 2
-        elif metric.name == "saturation":
-            forward += settings.get("positions", 51) + 2
-            backward += settings.get("positions", 51)
+        elif metric.name in _FORWARD:
+            forward += _FORWARD[metric.name](settings)
+        backward += settings.get("positions", 51) if metric.name == "saturation" else 0
     return Passes(forward, backward)
+
+
+_FORWARD: Mapping[str, Callable[[Mapping[str, Any]], int]] = MappingProxyType(
+    {
+        "infidelity": lambda settings: int(settings.get("draws", 1000)) + 1,
+        "road": lambda settings: 2 * len(settings.get("fractions", FRACTIONS)) + 1,
+        "evidence": lambda settings: PANELS[settings.get("panel", "quick")].passes(),
+        "saco": lambda settings: int(settings.get("groups", 10)) + 1,
+        "confidence": lambda _: 2,
+        "saturation": lambda settings: int(settings.get("positions", 51)) + 2,
+    }
+)
+"""Forward passes for one image of the metrics that need their settings alone."""
 
 
 def _steps(metric: MetricSpec, cells: int, height: int) -> int:

@@ -7,6 +7,7 @@ their weights; each metric gives one value per image and column.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -136,6 +137,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "sensitivity": functional.sensitivity,
     "confidence": functional.confidence,
     "road": functional.road,
+    "evidence": functional.evidence,
+    "saco": functional.saco,
     "saturation": saturation,
     "top_features": top_features,
     "pointing_game": functional.pointing_game,
@@ -238,6 +241,19 @@ def _road(given: MetricInput, name: str, **settings: Any) -> Columns:
     return {"road": found.difference.tolist()}
 
 
+def _evidence(given: MetricInput, name: str, **settings: Any) -> Columns:
+    found = functional.evidence(
+        given.model, given.inputs, given.explanation, generator=given.generators(name), **settings, **given.passes
+    )
+    columns = {"jury": found.value, "jury_gain": found.gain[:, 0]}
+    return {column: [None if math.isnan(v) else v for v in values.tolist()] for column, values in columns.items()}
+
+
+def _saco(given: MetricInput, name: str, **settings: Any) -> Columns:
+    del name
+    return {"saco": functional.saco(given.model, given.inputs, given.explanation, **settings, **given.passes).tolist()}
+
+
 def _complexity(given: MetricInput, name: str) -> Columns:
     del name
     heatmaps = given.explanation
@@ -289,6 +305,8 @@ RUNNERS: dict[str, Callable[..., Columns]] = {
     "sensitivity": _sensitivity,
     "confidence": _confidence,
     "road": _road,
+    "evidence": _evidence,
+    "saco": _saco,
     "complexity": _complexity,
     "objective": _objective,
     "saturation": _saturation,

@@ -74,7 +74,9 @@ METRICS: Mapping[str, BenchMetric] = MappingProxyType(
         "infidelity": BenchMetric({"infidelity": False}, ("perturbation", "draws", "reading", "scaled")),
         "sensitivity": BenchMetric({"max_sensitivity": False, "mean_sensitivity": False}, ("radius", "draws")),
         "confidence": BenchMetric({"average_drop": False, "increase_in_confidence": True, "average_gain": True}, ("scaling",)),
+        "evidence": BenchMetric({"jury": True, "jury_gain": True}, ("panel",)),
         "road": BenchMetric({"road": True}, ("fractions", "noise_std")),
+        "saco": BenchMetric({"saco": True}, ("groups", "baseline")),
         "complexity": BenchMetric({"complexity": False, "sparseness": True}),
         "objective": BenchMetric({"objective": False}),
         "saturation": BenchMetric({"saturation": None}, ("target_layer", "positions", "baseline", "tolerance")),
@@ -84,10 +86,11 @@ METRICS: Mapping[str, BenchMetric] = MappingProxyType(
         "relevance_rank": BenchMetric({"relevance_rank": True}, boxes=True),
     }
 )
-"""``objective`` is the last total loss of a method that optimises a mask. ``saturation`` is the share of the path from
-baseline to image where the score has stopped changing. Neither rates a heatmap; the papers' tables include them.
-``top_features`` tests the mean feature map of the most important channels of a class activation map; other methods, and maps of
-several layers, have no value."""
+"""``jury`` is the mean value of the map over the jurors with a vote, ``jury_gain`` the same less that of a random map. What
+a method optimised has no vote. ``objective`` is the last total loss of a method that optimises a mask. ``saturation`` is the
+share of the path from baseline to image where the score has stopped changing. These two do not rate a heatmap; the papers'
+tables include them. ``top_features`` tests the mean feature map of the most important channels of a class activation map; other
+methods, and maps of several layers, have no value."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,59}$")]
 

@@ -105,6 +105,37 @@ def test_the_cells_needed_of_a_linear_model_are_those_of_its_closed_form(weight:
     assert check.resolution == (4, 4)
 
 
+class Background(nn.Module):
+    """Two classes whose logits are 20 times the evidence and its negative, and a third one with the logit 4 on every image."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.grey = Grey(20 * weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        evidence = self.grey(x)[:, :1]
+        return torch.cat([evidence, -evidence, torch.full_like(evidence, 4)], dim=1)
+
+
+def test_an_early_stop_inverts_the_conclusion_of_the_papers_attack(weight: Tensor) -> None:
+    """Two bright cells: evidence 2 * 0.28 * 20 = 11.2 for class 0, so that one of them is enough, 5.6 above 4.
+
+    All 10 steps take 20 * 16 * 16/255 = 20.1 of it. Class 1 has 8.9, of which each of 14 cells has 1.25: four are needed. With
+    an early stop the image stays where class 0 falls below 4. Its class is that of the baseline, and no cell is needed.
+    """
+    image = torch.full((1, 1, 4, 4), 0.5, dtype=torch.float64)
+    image[..., 1, 1:3] = 0.78
+    explainer = Evidence(Background(weight), weight)
+    paper = adversarial_check(explainer, image, baseline=0.5)
+    stopped = [adversarial_check(explainer, image, baseline=0.5, early_stop=True, radius=r / 255) for r in (16, 8)]
+    assert explainer.targets == [[0], [1], [0], [2], [0], [2]]
+    assert paper.attack.adversarial_probabilities[0, 1].item() == pytest.approx(1 / (1 + math.exp(4 - 8.878)), abs=1e-4)
+    assert [check.clean_needed.item() for check in (paper, *stopped)] == [1 / 16] * 3
+    assert [check.adversarial_needed.item() for check in (paper, *stopped)] == [4 / 16, 0, 0]
+    assert paper.difference.item() > 0 > max(check.difference.item() for check in stopped)
+    assert all(check.valid.tolist() == [True] for check in (paper, *stopped))
+
+
 def test_curves_are_those_of_the_function_insertion(small_net: SmallNet, images: Tensor) -> None:
     explainer = Evidence(small_net, torch.ones(3, 1, 1))
     explainer.weight = torch.rand(3, 16, 16)

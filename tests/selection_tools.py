@@ -11,10 +11,13 @@ from torch import Tensor, nn
 
 from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request
 from faithmap.methods.controls import RandomMap
-from faithmap.selection import Choice, Ranked, choose
+from faithmap.selection import Choice, Ranked, ScoreName, choose
 
 EVALUATION_PASSES = 2 * 51 + 1
 """Forward passes of the evaluation of a map: 51 points of both curves, and the clean image."""
+
+AREAS: ScoreName = "insertion_minus_deletion"
+"""The score that takes these passes."""
 
 
 LAYER_PASSES = 8
@@ -73,6 +76,7 @@ def bright_images(count: int) -> list[Tensor]:
 def run(model: Timed, explainers: Mapping[str, Explainer], count: int = 3, budget: float = 1000.0, **settings: Any) -> Choice:
     explainers = {**explainers, "random_map": RandomMap(model, resolution=8)}
     images = bright_images(count)
+    settings.setdefault("score", AREAS)
     return choose(model, images, explainers=explainers, budget=budget, resolution=8, clock=model.clock, **settings)
 
 

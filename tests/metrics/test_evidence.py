@@ -16,7 +16,7 @@ from faithmap.baselines import Shuffled, family_of
 from faithmap.methods.cams import CAM, Smooth
 from faithmap.methods.registry import METHODS
 from faithmap.metrics import JuryGain
-from faithmap.metrics.functional import PANELS, Case, Imputation, Panel, Removal, evidence
+from faithmap.metrics.functional import PANELS, Case, Imputation, Panel, Removal, evidence, jury_values
 from faithmap.metrics.functional.curves import prepared_inputs
 from faithmap.metrics.functional.evidence import QUORUM
 from faithmap.metrics.functional.jurors import OPTIMISED, other_photograph
@@ -125,6 +125,15 @@ def test_better_than_random_but_not_than_edges_is_mixed() -> None:
     )
     assert result.verdicts[0].level == "mixed"
     assert result.verdicts[0].sentence == "better than a random map for 4 of 4 jurors, but not than edges (0 of 4)"
+
+
+def test_methods_are_compared_by_jurors_that_none_optimised() -> None:
+    panel = Panel((Removal("grey", ("grey",)), Removal("noise", ("noise",))), (0.1, 0.4))
+    values = evidence(CORNER, photo(), corner_map(), 0, panel=panel).values[:, 0, 0]
+    assert torch.allclose(jury_values(CORNER, photo(), corner_map(), 0, panel=panel), values.mean())
+    assert torch.allclose(jury_values(CORNER, photo(), corner_map(), 0, optimised={"noise"}, panel=panel), values[0])
+    with pytest.raises(ValueError, match="no juror is free of colour, noise, which the methods optimise; give other jurors"):
+        jury_values(CORNER, photo(), corner_map(), 0, optimised={"noise", "colour"}, panel=panel)
 
 
 def test_each_image_is_judged_alone(small_net: SmallNet, images: Tensor, untouched: Untouched) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracles import SmallNet
 from selection_tools import (
+    AREAS,
     EVALUATION_PASSES,
     TIMING_SECONDS,
     Given,
@@ -68,7 +69,7 @@ def test_estimates_scale_with_the_size_of_the_image() -> None:
         dear = fm.RISE(model, masks=400, chunk_size=4)
         explainers = {"good": Given(model), "dear": dear, "random_map": RandomMap(model, resolution=8)}
         pictures = [bright_images(1)[0], large]
-        choice = choose(model, pictures, explainers=explainers, budget=budget, resolution=8, clock=model.clock)
+        choice = choose(model, pictures, explainers=explainers, budget=budget, resolution=8, clock=model.clock, score=AREAS)
         assert ({m.name for m in choice.ranking} == set(explainers)) == kept
         if not kept:
             assert left_out(choice) == [
@@ -166,6 +167,7 @@ def test_controls_beyond_a_third_of_the_budget_come_last() -> None:
             resolution=8,
             budget=budget,
             clock=model.clock,
+            score=AREAS,
             progress=lambda _, description: names_run.append(description.split()[-1]),  # noqa: B023 - called before the next loop
         )
         assert list(dict.fromkeys(names_run[1:])) == names

@@ -86,7 +86,7 @@ def test_a_given_layer_is_used(small_net: SmallNet) -> None:
         ({"images": [torch.rand(2, 3, 16, 16)]}, "an image has shape"),
         ({"resolution": 17}, "at most one cell per pixel"),
         ({"budget": 0.0}, "give seconds above 0"),
-        ({"score": "area"}, "score 'area' and chunk_size 32; give seconds above 0, one of insertion_minus_deletion"),
+        ({"score": "area"}, "score 'area' and chunk_size 32; give seconds above 0, one of jury, insertion_minus_deletion"),
         ({"keys": [1]}, "1 keys for 3 images"),
         ({"budget": float("nan")}, "budget is nan"),
         ({"chunk_size": 0}, "at least 1 image"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from selection_tools import (
+    AREAS,
     EVALUATION_PASSES,
     TIMING_SECONDS,
     Given,
@@ -52,6 +53,28 @@ def test_a_low_deletion_area_is_good(score: str, best: str) -> None:
     assert float(choice.ranking[0].scores[1]) == pytest.approx(float(value), abs=1e-6)
 
 
+def test_the_jury_is_that_which_no_method_optimised() -> None:
+    model = Timed()
+    good, bad, blurs = Given(model), Given(model, degree=-1.0), fm.Mask(model, resolution=8, iterations=1)
+    choice = run(model, {"bad": bad, "good": good, "blurs": blurs}, score="jury")
+    assert choice.jurors == ("grey", "noise", "another photograph", "shuffled patches", "mirrored image")
+    assert next(method.name for method in choice.ranking if method.name != "blurs") == "good"
+    score = next(method.scores[1] for method in choice.ranking if method.name == "good")
+    image = bright_images(2)[1]
+    cells = good(image, generator=fm.image_generators(0, [1])).at((8, 8))
+    result = fm.evidence(model, image, fm.Explanation(cells, (16, 16), optimises=("blur",)))
+    free = [i for i, name in enumerate(result.jurors) if name in choice.jurors and bool(result.vote[i, 0])]
+    assert float(score) == pytest.approx(float(result.values[free, 0, 0].mean()), abs=1e-6)
+
+
+def test_the_jury_is_the_default_and_its_passes_are_estimated() -> None:
+    model = Timed()
+    explainers = {"good": Given(model), "control": RandomMap(model, resolution=8)}
+    choice = choose(model, bright_images(1), explainers=explainers, budget=1000.0, resolution=8, clock=model.clock)
+    assert choice.score == "jury"
+    assert len(choice.jurors) == 6
+
+
 def test_equal_rankings_are_evaluated_once() -> None:
     model = Timed()
     choice = run(model, {"one": Given(model), "two": Given(model), "other": Given(model, degree=0.5)}, count=2)
@@ -86,6 +109,7 @@ def test_random_numbers_depend_on_the_key_of_an_image() -> None:
         keys=[9, 8, 7],
         budget=1000,
         clock=model.clock,
+        score=AREAS,
     )
     scores = [{method.name: method.scores for method in choice.ranking} for choice in (straight, turned)]
     assert all(torch.equal(scores[0][name], scores[1][name].flip(0)) for name in scores[0])
@@ -94,7 +118,9 @@ def test_random_numbers_depend_on_the_key_of_an_image() -> None:
 def test_one_target_per_image() -> None:
     model = Timed()
     explainers = {"good": Given(model), "random_map": RandomMap(model, resolution=8)}
-    both = choose(model, bright_images(2), [0, 1], explainers=explainers, resolution=8, budget=1000, clock=model.clock)
+    both = choose(
+        model, bright_images(2), [0, 1], explainers=explainers, resolution=8, budget=1000, clock=model.clock, score=AREAS
+    )
     scores = next(method.scores for method in both.ranking if method.name == "good")
     for i in (0, 1):
         explanation = Given(model)(bright_images(2)[i], i, generator=fm.image_generators(0, [i]))

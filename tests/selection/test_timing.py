@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracles import SmallNet
 from selection_tools import (
+    AREAS,
     EVALUATION_PASSES,
     Given,
     Timed,
@@ -60,7 +61,7 @@ def test_forward_and_backward_passes_are_measured() -> None:
         assert times.seconds(Passes(10, 2)) == pytest.approx(0.16)
     explain = fm.methods.gradients.SmoothGrad(model, samples=20)
     explainers = {"good": Given(model), "smoothgrad": explain, "random_map": RandomMap(model, resolution=8)}
-    choice = choose(model, bright_images(2), explainers=explainers, resolution=8, budget=7.0, clock=model.clock)
+    choice = choose(model, bright_images(2), explainers=explainers, resolution=8, budget=7.0, clock=model.clock, score=AREAS)
     assert left_out(choice) == [
         ("smoothgrad", "would exceed the budget", pytest.approx(2 * (0.01 * (21 + EVALUATION_PASSES) + 0.6)))
     ]

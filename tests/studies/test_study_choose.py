@@ -16,6 +16,7 @@ from PIL import Image
 
 import faithmap
 from faithmap.methods.registry import METHODS
+from faithmap.metrics.functional import PANELS
 from faithmap.selection import choose, explainers_for
 
 pytestmark = pytest.mark.usefixtures("loads")
@@ -38,7 +39,8 @@ def test_methods_are_ranked_on_all_photographs(faith: Cli, photo: WriteImage, tm
     assert {method["name"] for method in record["ranking"]} == {*NAMES.split(","), *CONTROLS}
     assert {method["name"] for method in record["ranking"] if method["control"]} == CONTROLS
     assert [photograph["path"] for photograph in record["photographs"]] == [path.name for path in paths]
-    assert (record["protocol"]["name"], record["protocol"]["resolution"]) == ("igos", [6, 6])
+    assert (record["protocol"]["name"], record["protocol"]["resolution"]) == ("jury", [6, 6])
+    assert record["protocol"]["jurors"] == [juror.name for juror in PANELS["quick"].jurors]
     means = [method["score"] for method in record["ranking"]]
     assert means == sorted(means, reverse=True)
     assert record["use"] == next(method["name"] for method in record["ranking"] if not method["control"])
@@ -98,8 +100,8 @@ def test_all_methods_are_ranked_by_default(faith: Cli, photo: WriteImage, tmp_pa
     record = record_in(tmp_path / "faithmap-choice")
     left_out = {method["name"]: method for method in record["left_out"]}
     assert {method["name"] for method in record["ranking"]} | left_out.keys() == set(METHODS)
-    assert left_out["rise"]["seconds"] == pytest.approx((4001 + 2 * 37 + 1) * 1e-3)
-    assert any("rise (4.1 s)" in line and line.endswith(": would exceed the budget") for line in run.out.splitlines())
+    assert left_out["rise"]["seconds"] == pytest.approx((4001 + 1 + 3 * 10) * 1e-3), "three jurors are left"
+    assert any("rise (4 s)" in line and line.endswith(": would exceed the budget") for line in run.out.splitlines())
     assert left_out["learned_mask"]["reason"].startswith("cannot be run: masker is None")
     assert "gradcam" not in left_out
     assert record["budget"]["seconds"] == 4.0
@@ -225,7 +227,7 @@ def test_an_interrupted_choice_leaves_nothing(
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    for place in ("faithmap.selection.evaluation.deletion_insertion", "faithmap.studies.choose.save_figure"):
+    for place in ("faithmap.selection.evaluation.jury_values", "faithmap.studies.choose.save_figure"):
         with monkeypatch.context() as patch:
             patch.setattr(place, interrupted)
             run = faith("choose", "cat.png", *QUICK)

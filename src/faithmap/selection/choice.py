@@ -27,9 +27,11 @@ from torch import Tensor
 from faithmap.methods.base import Passes
 from faithmap.metrics.statistics import Comparison, Interval, bootstrap, compare
 
-ScoreName: TypeAlias = Literal["insertion_minus_deletion", "insertion", "deletion"]
+ScoreName: TypeAlias = Literal["jury", "insertion_minus_deletion", "insertion", "deletion"]
 
-SCORES: Mapping[str, bool] = MappingProxyType({"insertion_minus_deletion": True, "insertion": True, "deletion": False})
+SCORES: Mapping[str, bool] = MappingProxyType(
+    {"jury": True, "insertion_minus_deletion": True, "insertion": True, "deletion": False}
+)
 """Name of each score to whether a high one is good."""
 
 LEVEL = 0.05
@@ -126,6 +128,7 @@ class Choice:
         left_out: the methods that were not evaluated, with the reasons.
         budget: the time budget, in seconds.
         seconds: the time that was spent, in seconds.
+        jurors: of the score "jury": those whose removal none of the methods optimised.
     """
 
     score: ScoreName
@@ -133,6 +136,7 @@ class Choice:
     left_out: tuple[LeftOut, ...]
     budget: float
     seconds: float
+    jurors: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Number of images."""

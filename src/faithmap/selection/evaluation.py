@@ -1,17 +1,21 @@
-"""Evaluation of one method on one image: explain it, and score its map by deletion and insertion at a common resolution."""
+"""Evaluation of one method on one image: explain it, and score its map by a jury, or by deletion and insertion.
+
+All maps are evaluated at a common resolution, and by the same jurors: those whose removal none of the methods optimised.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap.explanation import Explanation, cell_ranks
 from faithmap.methods.base import Explainer, Passes
-from faithmap.metrics.functional import deletion_insertion
+from faithmap.metrics.functional import deletion_insertion, free_panel, jury_values
 from faithmap.metrics.functional.curves import PROTOCOLS
 from faithmap.score import Target, target_of
 from faithmap.seeds import image_generators
@@ -42,6 +46,7 @@ class MapEvaluation:
     seed: int
     keys: Sequence[int]
     chunk_size: int
+    optimised: frozenset[str]
     known_scores: dict[tuple[int, bytes], float] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -57,7 +62,9 @@ class MapEvaluation:
 
     @property
     def passes(self) -> int:
-        """Forward passes of the evaluation of one map: both curves with both their ends, and the clean image."""
+        """Forward passes of the evaluation of one map: of the jury; or both curves with both ends, and the clean image."""
+        if self.score == "jury":
+            return free_panel(self.optimised).passes(maps=1)
         steps = PROTOCOLS["igos"].steps or self.images[0].shape[-2]
         return 2 * (min(steps, self.resolution**2) + 1) + 1
 
@@ -97,13 +104,18 @@ class MapEvaluation:
         cells = explanation.cells if explanation.resolution == side else explanation.at(side)
         key = (i, cell_ranks(cells).to("cpu", torch.int32).numpy().tobytes())
         if key not in self.known_scores:
-            image = self.images[i]
             with suppressed():
-                target, chunk_size = explanation.explained, self.chunk_size
-                curves = deletion_insertion(self.model, image, cells.to(image), target, chunk_size=chunk_size)
-            areas = curves.difference if self.score == "insertion_minus_deletion" else getattr(curves, self.score).area
-            self.known_scores[key] = float(areas[0])
+                self.known_scores[key] = self._value(cells.to(self.images[i]), explanation.explained, self.images[i])
         return self.known_scores[key]
+
+    def _value(self, cells: Float[Tensor, "1 r c"], target: Target, image: Float[Tensor, "1 c h w"]) -> float:
+        """The score of a map."""
+        if self.score == "jury":
+            settings: dict[str, Any] = {"optimised": self.optimised, "chunk_size": self.chunk_size}
+            return float(jury_values(self.model, image, cells, target, **settings))
+        curves = deletion_insertion(self.model, image, cells, target, chunk_size=self.chunk_size)
+        areas = curves.difference if self.score == "insertion_minus_deletion" else getattr(curves, self.score).area
+        return float(areas[0])
 
     def target_of(self, i: int) -> Target:
         """The target of one image."""

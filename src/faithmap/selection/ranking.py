@@ -1,4 +1,6 @@
-"""Ranking: methods are evaluated by deletion and insertion on the same images, the cheapest first, within a time budget.
+"""Ranking: methods are evaluated by a jury, or by deletion and insertion, the cheapest first, within a time budget.
+
+All are evaluated on the same images.
 
 The time of a pass is measured on the first image, and the time of a method is estimated from its number of passes before it is
 run. The evaluation of a map takes the same passes for all methods: the ratio of its measured to its estimated time corrects all
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from faithmap.errors import duration, quantity
 from faithmap.methods.base import Explainer, Passes
 from faithmap.methods.controls import Control
+from faithmap.metrics.functional import free_panel
 from faithmap.score import Target
 from faithmap.selection.budget import CONTROL_SHARE, OutOfTimeError, TimeBudget
 from faithmap.selection.candidates import check_arguments, explainers_for
@@ -40,7 +43,7 @@ def choose(
     explainers: Mapping[str, Explainer] | None = None,
     budget: float = 120.0,
     spent: float = 0.0,
-    score: ScoreName = "insertion_minus_deletion",
+    score: ScoreName = "jury",
     resolution: int = 28,
     seed: int = 0,
     keys: Sequence[int] | None = None,
@@ -64,7 +67,9 @@ def choose(
             controls take at most a third of the budget; otherwise these are evaluated last.
         budget: time budget of the whole selection, in seconds.
         spent: seconds of the budget that are already spent.
-        score: by which methods are ranked, from deletion and insertion with the ``igos`` protocol.
+        score: by which methods are ranked: the mean value of the jurors whose removal none of the methods optimised
+            (:func:`faithmap.metrics.functional.free_panel`); or from deletion and insertion with the ``igos`` protocol, which
+            some methods optimise.
         resolution: cells per side to which every map is resampled for the evaluation.
         seed: seed of the run.
         keys: one integer per image that replaces its index in the derivation of random numbers.
@@ -79,7 +84,10 @@ def choose(
     time_budget = TimeBudget(budget, clock or clock_of(images[0].device), spent)
     given = explainers_for(model, resolution=resolution, chunk_size=chunk_size, seed=seed) if explainers is None else explainers
     numbers = range(len(images)) if keys is None else keys
-    evaluation = MapEvaluation(model, images, target, score, resolution, seed, numbers, chunk_size)
+    optimised = frozenset(kind for explainer in given.values() for kind in explainer.optimises())
+    if score == "jury" and not free_panel(optimised).jurors:
+        raise ValueError("every juror's removal is one that some method optimises; give fewer methods, or another score")
+    evaluation = MapEvaluation(model, images, target, score, resolution, seed, numbers, chunk_size, optimised)
     return _Selection(evaluation, dict(given), time_budget, progress or _no_progress).result()
 
 
@@ -114,7 +122,8 @@ class _Selection:
         self._check_any_method(order)
         score = self.evaluation.score
         by_mean = sorted(self.ranked, key=lambda method: method.mean, reverse=SCORES[score])
-        return Choice(score, tuple(by_mean), tuple(self.left_out), self.budget.budget, self.budget.spent)
+        jurors = tuple(juror.name for juror in free_panel(self.evaluation.optimised).jurors) if score == "jury" else ()
+        return Choice(score, tuple(by_mean), tuple(self.left_out), self.budget.budget, self.budget.spent, jurors)
 
     def _order(self) -> list[str]:
         """The methods that fit the model: controls first, then by estimated time, methods of unknown time last."""

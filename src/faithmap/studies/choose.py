@@ -13,6 +13,7 @@ from faithmap.errors import duration, memory_errors, user_errors
 from faithmap.methods.masks.masker_files import read_masker
 from faithmap.methods.registry import METHODS, assigned
 from faithmap.metrics import PROTOCOLS
+from faithmap.metrics.functional import PANELS
 from faithmap.metrics.statistics import Comparison, Interval
 from faithmap.model import Classifier
 from faithmap.selection import SCORES, Choice, LeftOut, Ranked, advice, choose, explainers_for
@@ -150,13 +151,23 @@ class RankedImageRecord(ImageFileRecord):
 
 @dataclass(frozen=True)
 class RankingProtocol:
-    """The protocol of deletion and insertion; both have the same baseline."""
+    """The protocol of the score; deletion and insertion have the same baseline. Of a jury, the jurors and no baseline."""
 
     name: str
     unit: str
     resolution: tuple[int, int]
     steps: int | None
-    baseline: Mapping[str, Any]
+    baseline: Mapping[str, Any] | None
+    jurors: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, choice: Choice, resolution: int) -> RankingProtocol:
+        """The protocol of a choice."""
+        cells = (resolution, resolution)
+        if choice.score == "jury":
+            return cls("jury", "cells", cells, len(PANELS["quick"].fractions) + 1, None, choice.jurors)
+        protocol = PROTOCOLS["igos"]
+        return cls(protocol.name, protocol.unit, cells, protocol.steps, describe_baseline(protocol.deletion_baseline))
 
 
 @dataclass(frozen=True)
@@ -244,7 +255,6 @@ class ChooseRecord(StudyRecord):
         cls, choice: Choice, images: Sequence[RankedImage], target: int | None, model: Classifier, settings: ChooseSettings
     ) -> ChooseRecord:
         """Describe a choice."""
-        protocol = PROTOCOLS["igos"]
         files = [RankedImageRecord(str(i.job.file), i.digest, len(i.data), i.size, i.index) for i in (r.image for r in images)]
         return cls(
             versions=dependency_versions(),
@@ -252,13 +262,7 @@ class ChooseRecord(StudyRecord):
             model=ModelRecord.of(model, images[0].image.input_size),
             seed=settings.seed,
             target=None if target is None else ClassRecord.of(target, model),
-            protocol=RankingProtocol(
-                protocol.name,
-                protocol.unit,
-                (settings.resolution, settings.resolution),
-                protocol.steps,
-                describe_baseline(protocol.deletion_baseline),
-            ),
+            protocol=RankingProtocol.of(choice, settings.resolution),
             score=ScoreRecord(choice.score, SCORES[choice.score]),
             budget=BudgetRecord(choice.budget, choice.seconds),
             advice=tuple(advice(choice)),
@@ -285,6 +289,8 @@ class ChooseRecord(StudyRecord):
         width = max(len(method.name) for method in self.ranking) + 12
         side, name = self.protocol.resolution[0], self.score.name.replace("_", " ")
         order = "higher" if self.score.higher_is_better else "lower"
+        if self.protocol.jurors:
+            name = f"insertion minus deletion by {', '.join(self.protocol.jurors)}"
         yield "", f"{self.model.name}, {count} image{'s' * (count > 1)}: {name} at {side} x {side} ({order} is better)"
         yield (
             "  " + "method".ljust(width),

@@ -176,7 +176,8 @@ class ChooseSettings(StudySettings):
         budget: time for everything, such as 90s, 2m or 1h; by default 2m. Methods that would exceed it are left out and
             listed with their estimated time.
         methods: names separated by commas; by default all. Controls are always included.
-        score: what the methods are ranked by: areas under the deletion curve and the insertion curve.
+        score: what the methods are ranked by: a jury of removals that none of them optimised; or areas under the deletion
+            curve and the insertion curve, which some of them optimise.
         masker: for learned_mask, a file that "faithmap train-masker" wrote for this model; without it learned_mask is left
             out.
         out: folder for the result.
@@ -187,7 +188,7 @@ class ChooseSettings(StudySettings):
 
     budget: float = 120.0
     methods: tuple[str, ...] | None = None
-    score: Literal["insertion_minus_deletion", "insertion", "deletion"] = "insertion_minus_deletion"
+    score: Literal["jury", "insertion_minus_deletion", "insertion", "deletion"] = "jury"
     masker: Path | None = None
     out: Path = Path("faithmap-choice")
     resolution: int = 28

@@ -22,7 +22,16 @@ from faithmap.metrics.functional.curves import (
     insertion,
     most_least,
 )
-from faithmap.metrics.functional.evidence import CONTROLS, PANELS, JuryResult, Panel, Verdict, evidence
+from faithmap.metrics.functional.evidence import (
+    CONTROLS,
+    PANELS,
+    JuryResult,
+    Panel,
+    Verdict,
+    evidence,
+    free_panel,
+    jury_values,
+)
 from faithmap.metrics.functional.infidelity import (
     PERTURBATIONS,
     Custom,
@@ -103,10 +112,12 @@ __all__ = [
     "entropy",
     "evidence",
     "fraction_needed",
+    "free_panel",
     "gini",
     "grid_pointing_game",
     "infidelity",
     "insertion",
+    "jury_values",
     "leakage",
     "linear_imputation",
     "mi_fgsm",

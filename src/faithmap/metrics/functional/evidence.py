@@ -17,7 +17,7 @@ The panels and the rules are our choices; ``benchmarks/jury.py`` measures what t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -79,9 +79,13 @@ class Panel:
     jurors: tuple[Juror, ...]
     fractions: tuple[float, ...]
 
-    def passes(self) -> int:
-        """Forward passes for one image, at most."""
-        return 1 + sum(juror.passes(1 + len(CONTROLS), len(self.fractions)) for juror in self.jurors)
+    def passes(self, maps: int = 1 + len(CONTROLS)) -> int:
+        """Forward passes for one image, at most.
+
+        Args:
+            maps: number of maps, by default the heatmap and the control maps.
+        """
+        return 1 + sum(juror.passes(maps, len(self.fractions)) for juror in self.jurors)
 
 
 _QUICK: tuple[Juror, ...] = (
@@ -113,6 +117,20 @@ PANELS: Mapping[PanelName, Panel] = MappingProxyType(
     }
 )
 """``quick`` takes about 200 forward passes for an image, ``full`` about 1,200. A second model adds a juror to both."""
+
+
+def free_panel(optimised: Collection[str], panel: PanelName | Panel = "quick") -> Panel:
+    """The jurors that can judge several methods alike: whose removal, or one that they can take instead, none optimised.
+
+    >>> [juror.name for juror in free_panel({"blur", "colour"}).jurors]
+    ['noise', 'another photograph', 'shuffled patches', 'mirrored image']
+
+    Args:
+        optimised: all kinds of removal that any of the methods optimised.
+        panel: by name, or a :class:`Panel`.
+    """
+    found = PANELS[panel] if isinstance(panel, str) else panel
+    return replace(found, jurors=tuple(juror for juror in found.jurors if not juror.optimised_by(optimised)))
 
 
 @dataclass(frozen=True)
@@ -302,6 +320,58 @@ def evidence(
             if progress is not None:
                 progress(number, len(chosen.jurors))
     return _gathered(chosen, judgements, inputs)
+
+
+def jury_values(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    heatmaps: Explanation | Float[Tensor, "n r c"],
+    target: Target = None,
+    *,
+    optimised: Collection[str] = (),
+    panel: PanelName | Panel = "quick",
+    chunk_size: int = 32,
+    autocast: torch.dtype | None = None,
+) -> Float[Tensor, " n"]:
+    """The mean value of each heatmap over the jurors of :func:`free_panel`, to compare several methods; without control maps.
+
+    A juror without a vote for an image does not count, unless none has one.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+    >>> tuple(jury_values(model, torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4), optimised={"blur"}).shape)
+    (2,)
+
+    Args:
+        model: the model that was explained.
+        images: the images that were explained.
+        heatmaps: high where it matters, ranked at their own cells.
+        target: the class whose softmax probability is the score, or a callable; None for the Explanation's target, or else the
+            predicted class.
+        optimised: all kinds of removal that any of the compared methods optimised.
+        panel: the jurors, of whom the free ones are asked.
+        chunk_size: maximum number of images per pass.
+        autocast: a lower precision for the passes; None for full precision.
+
+    Raises:
+        ValueError: for maps that do not fit the images or contain NaN, or if no juror is free.
+    """
+    free = free_panel(optimised, panel)
+    if not free.jurors:
+        raise ValueError(f"no juror is free of {', '.join(sorted(optimised))}, which the methods optimise; give other jurors")
+    with (
+        prepared_inputs(model, images, heatmaps, target, chunk_size=chunk_size, autocast=autocast) as inputs,
+        suppressed(),
+        torch.no_grad(),
+    ):
+        of_all = replace(inputs.explanation, optimises=tuple(sorted(optimised)))
+        case = Case(
+            model, replace(inputs, explanation=of_all), [of_all], free.fractions, chunk_size=chunk_size, autocast=autocast
+        )
+        judgements = [juror.judge(case) for juror in free.jurors]
+    values = torch.stack([judgement.values[:, 0] for judgement in judgements])
+    voting = torch.stack([judgement.vote for judgement in judgements]).to(values.dtype)
+    voting = voting.where(voting.sum(dim=0) > 0, 1.0)
+    return (values * voting).sum(dim=0) / voting.sum(dim=0)
 
 
 def _panel(panel: PanelName | Panel, second: nn.Module | None) -> Panel:

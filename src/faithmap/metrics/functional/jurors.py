@@ -22,11 +22,11 @@ A juror has no vote for an image
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -174,7 +174,8 @@ class Judgement:
         vote: whether the juror can judge the image.
         reason: why not; one text for each image, empty if it can.
         scope: share of the image's own score that is left, in the mean over all removals of the random map: near 1 the removal
-            removes nothing, near 0 nothing survives it (compare the reference out-of-model-scope score of Blücher et al.).
+            removes nothing, near 0 nothing survives it (compare the reference out-of-model-scope score of Blücher et al.); NaN
+            without a random map.
         excess: by how much the insertion of the cells of each map exceeds the image's own score at most, at least 0.
         optimised: whether the method optimised the measure, which then has no vote.
     """
@@ -199,6 +200,8 @@ class Juror(ABC):
     """
 
     name: str
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of removal of which a method that optimised one has optimised this measure."""
 
     @abstractmethod
     def passes(self, maps: int, fractions: int) -> int:
@@ -208,6 +211,14 @@ class Juror(ABC):
             maps: number of maps, controls included.
             fractions: number of removals of each curve.
         """
+
+    def optimised_by(self, kinds: Collection[str]) -> bool:
+        """Whether a method that optimised these kinds of removal optimised this measure.
+
+        Args:
+            kinds: see :attr:`Explanation.optimises <faithmap.Explanation>`.
+        """
+        return not self.kinds.isdisjoint(kinds)
 
     @abstractmethod
     def judge(self, case: Case) -> Judgement:
@@ -253,6 +264,14 @@ class Removal(Juror):
     view: View = "plain"
     second: bool = False
 
+    def optimised_by(self, kinds: Collection[str]) -> bool:
+        """Whether every baseline is of a kind that was optimised.
+
+        Args:
+            kinds: of removal.
+        """
+        return all(family_of(baseline) in kinds for baseline in self.baselines)
+
     def passes(self, maps: int, fractions: int) -> int:
         """Two curves of each map, and their common ends.
 
@@ -284,7 +303,7 @@ class Removal(Juror):
             areas[1] - areas[0],
             torch.tensor([not text for text in reason], device=images.device),
             reason,
-            areas[0][:, 1] / whole,
+            areas[0][:, 1:2].mean(dim=1) / whole,
             (insertion.amax(dim=-1) - whole.unsqueeze(1)).clamp(min=0),
             optimised,
         )
@@ -340,6 +359,7 @@ class Imputation(Juror):
     28
     """
 
+    kinds: ClassVar[frozenset[str]] = frozenset({"imputed"})
     name: str = "imputed pixels (ROAD)"
     fractions: tuple[float, ...] = (0.1, 0.3, 0.6)
 
@@ -362,7 +382,7 @@ class Imputation(Juror):
         settings: dict[str, Any] = {"chunk_size": case.chunk_size, "autocast": case.autocast, "seed": case.seed}
         images, target = case.inputs.images, case.target
         values = [road(case.model, images, e, target, fractions=self.fractions, **settings).difference for e in case.maps]
-        return unconditional(torch.stack(values, dim=1), "imputed" in case.inputs.explanation.optimises)
+        return unconditional(torch.stack(values, dim=1), self.optimised_by(case.inputs.explanation.optimises))
 
 
 @dataclass(frozen=True)
@@ -377,6 +397,7 @@ class Magnitudes(Juror):
     44
     """
 
+    kinds: ClassVar[frozenset[str]] = frozenset({"colour"})
     name: str = "magnitudes (SaCo)"
     groups: int = 10
 
@@ -399,7 +420,7 @@ class Magnitudes(Juror):
         images, target = case.inputs.images, case.target
         settings: dict[str, Any] = {"groups": self.groups, "chunk_size": case.chunk_size, "autocast": case.autocast}
         values = [saco(case.model, images, e, target, **settings) for e in case.maps]
-        return unconditional(torch.stack(values, dim=1), "colour" in case.inputs.explanation.optimises)
+        return unconditional(torch.stack(values, dim=1), self.optimised_by(case.inputs.explanation.optimises))
 
 
 @dataclass(frozen=True)
@@ -416,6 +437,7 @@ class Falls(Juror):
     204
     """
 
+    kinds: ClassVar[frozenset[str]] = frozenset({"infidelity", "colour"})
     name: str = "explained falls (infidelity)"
     draws: int = 50
     cells: int = 14
@@ -442,4 +464,4 @@ class Falls(Juror):
         settings["perturbation"] = Region(self.cells, self.share, baseline="mean")
         results = [infidelity(case.model, images, e, target, draws=self.draws, **settings) for e in case.maps]
         values = torch.stack([1 - result.unexplained for result in results], dim=1)
-        return unconditional(values.to(images.dtype), bool({"infidelity", "colour"} & set(case.inputs.explanation.optimises)))
+        return unconditional(values.to(images.dtype), self.optimised_by(case.inputs.explanation.optimises))

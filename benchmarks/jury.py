@@ -217,6 +217,20 @@ def made_up(values: Values, photos: Sequence[str], explainers: Iterable[str]) ->
     return table(["method", "own score", "score that insertion reaches", "ratio of the means"], rows)
 
 
+def probabilities(model: fm.Classifier, images: Float[Tensor, "n 3 h w"]) -> str:
+    """How often a class of another photograph, and the predicted class, are above a probability."""
+    with torch.no_grad():
+        found = torch.cat([model(image).softmax(dim=1) for image in images.split(1)])
+    own, labels = found.max(dim=1)
+    other = found[:, labels.unique()]
+    absent = other[other < own.unsqueeze(1)]
+    rows = []
+    for threshold in (0.001, 0.003, 0.01, 0.03, 0.1):
+        shares = (100 * float((values > threshold).double().mean()) for values in (absent, own))
+        rows.append([f"{threshold}", *(f"{share:.2f} %" for share in shares)])
+    return table(["probability above", "classes of other photographs", "predicted classes"], rows)
+
+
 def main() -> None:
     """Measure, print, save."""
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "")
@@ -226,11 +240,15 @@ def main() -> None:
     parser.add_argument("--reference", default="Grad-CAM", help="the row that the others are compared with")
     parser.add_argument("--second", nargs="*", default=["efficientnet_lite1", "efficientnet_lite2"])
     parser.add_argument("--absent", action="store_true", help="explain a class that is not in the photograph")
+    parser.add_argument("--probabilities", action="store_true", help="only how probable absent classes are")
     parser.add_argument("--save", type=Path, default=None, help="Parquet file of every value")
     options = parser.parse_args()
     warnings.simplefilter("ignore", fm.FaithmapWarning)
     model = fm.load(options.model, device=options.device).to(memory_format=torch.channels_last)
     photos, images = load_photos(options, model)
+    if options.probabilities:
+        print(f"{options.model}, {len(photos)} photographs ({options.part})\n\n{probabilities(model, images)}")
+        return
     values = Values.at(options.save)
     jurors = measure(model, photos, images, values, options)
     kind = "an absent class" if options.absent else "the predicted class"

@@ -80,6 +80,7 @@ def test_every_column_is_the_value_of_its_function(bench: Bench, everything: Row
             assert row["top_insertion"] is row["top_deletion"] is None
         assert 0 <= row["saturation"] <= 1
         assert 0 <= row["mean_sensitivity"] <= row["max_sensitivity"]
+        assert 0 <= row["difull_leakage"] <= 1
 
 
 def test_every_metric_has_a_runner() -> None:

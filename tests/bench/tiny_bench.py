@@ -136,6 +136,7 @@ metrics = [
     {name = "objective"},
     {name = "saturation", settings = {positions = 5}},
     {name = "top_features", settings = {count = 2}},
+    {name = "difull"},
 ]
 [data]
 path = "photos"

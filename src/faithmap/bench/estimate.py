@@ -146,6 +146,9 @@ def metric_passes(metrics: Sequence[MetricSpec], own: Passes | None, cells: int,
             repeats = settings.get("draws", 10) + 1
             forward += repeats * (own.forward if own else 0)
             backward += repeats * (own.backward if own else 0)
+        elif metric.name in ("grid_pointing_game", "difull", "planted_shortcut"):
+            forward += 1 + (own.forward if own else 0)
+            backward += own.backward if own else 0
         elif metric.name == "top_features":
             forward += 2 * (min(PROTOCOLS["igos"].steps or height, cells) + 1) + 2
         elif metric.name in _FORWARD:

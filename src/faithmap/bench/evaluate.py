@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from faithmap import zoo
+from faithmap.bench.companions import Companions, grid_pointing, mark_shown
 from faithmap.bench.dataset import ImageReader, LoadedImage, grouped_by_shape, open_source
 from faithmap.bench.plan import PlannedMethod, Setup, Task, canonical
 from faithmap.bench.run_folder import ImageRow, encode
@@ -34,6 +35,8 @@ from faithmap.methods.cams.saturation import saturation, top_features
 from faithmap.methods.registry import METHODS, explainer_from
 from faithmap.methods.settings import SettingError, arguments_of, settings_of
 from faithmap.metrics import functional
+from faithmap.metrics.known_truth import difull, grid_mosaics, plant_shortcut, region_of
+from faithmap.metrics.known_truth.marks import MarkKind
 from faithmap.model import Classifier
 from faithmap.probe import class_probabilities
 from faithmap.seeds import derived
@@ -142,6 +145,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "saturation": saturation,
     "top_features": top_features,
     "pointing_game": functional.pointing_game,
+    "grid_pointing_game": grid_mosaics,
+    "planted_shortcut": plant_shortcut,
 }
 """The function whose arguments are the settings of a metric, for metrics that have settings."""
 
@@ -155,6 +160,7 @@ class MetricInput:
     inputs: Float[Tensor, "n c h w"]
     images: Sequence[LoadedImage]
     explanation: Explanation
+    companions: Companions
     seed: int
     chunk_size: int
     autocast: torch.dtype | None
@@ -163,6 +169,13 @@ class MetricInput:
         """One generator per image, for a metric with its settings: the same draws for every method."""
         seed = derived(self.seed, name)
         return [torch.Generator(self.inputs.device).manual_seed(derived(seed, image.seed)) for image in self.images]
+
+    @property
+    def targets(self) -> list[int]:
+        """The explained class of each image."""
+        assert self.explanation.target is not None  # noqa: S101 - a class was explained
+        targets: list[int] = self.explanation.target.tolist()
+        return targets
 
     @property
     def passes(self) -> dict[str, Any]:
@@ -299,6 +312,65 @@ def _localisation(column: str, function: Callable[..., Tensor]) -> Callable[...,
     return run
 
 
+def _grid_pointing_game(given: MetricInput, name: str, *, least_probability: float = 0.5) -> Columns:
+    """Explain each image again, in a mosaic with three companions; an image that the model is not confident of has no value."""
+    columns: dict[str, list[float | None]] = {key: [None] * len(given.images) for key in ("grid_mass", "grid_top", "grid_peak")}
+    targets = given.targets
+    probabilities = class_probabilities(given.model, given.inputs, given.chunk_size)
+    beside = [
+        given.companions.beside(image.sha256, target, least_probability, 3)
+        if float(probability[target]) >= least_probability
+        else []
+        for image, target, probability in zip(given.images, targets, probabilities, strict=True)
+    ]
+    index = [i for i, companions in enumerate(beside) if companions]
+    if index:
+        generators = given.generators(name)
+        found = grid_pointing(
+            given.explainer,
+            [(given.inputs[i : i + 1], beside[i]) for i in index],
+            [given.images[i].seed % 4 for i in index],
+            [targets[i] for i in index],
+            [generators[i] for i in index],
+        )
+        for column, values in zip(columns.values(), found, strict=True):
+            for i, value in zip(index, values.tolist(), strict=True):
+                column[i] = value
+    return columns
+
+
+def _difull(given: MetricInput, name: str) -> Columns:
+    """Explain each image again for a model that sees only one of its quarters."""
+    height, width = given.inputs.shape[-2:]
+    generators, targets = given.generators(name), given.targets
+    leaked = [0.0] * len(given.images)
+    for quarter in range(4):
+        index = [i for i, image in enumerate(given.images) if image.seed % 4 == quarter]
+        if not index:
+            continue
+        top, left = quarter // 2 * (height // 2), quarter % 2 * (width // 2)
+        region = region_of((left, top, left + width // 2, top + height // 2), (height, width)).to(given.inputs.device)
+        explainer = replace(given.explainer, model=difull(given.model, region))
+        explanation = explainer(given.inputs[index], [targets[i] for i in index], generator=[generators[i] for i in index])
+        for i, value in zip(index, functional.leakage(explanation, region).tolist(), strict=True):
+            leaked[i] = value
+    return {"difull_leakage": leaked}
+
+
+def _planted_shortcut(given: MetricInput, name: str, *, mark: MarkKind = "logo", size: float = 0.2) -> Columns:
+    """Explain each image again, with a mark, for a head that decides by the mark."""
+    names = ("mark_found", "mark_share", "mark_rank")
+    shortcut = given.companions.head(given.model, mark, size, given.inputs.shape)
+    if shortcut is None:
+        return {key: [None] * len(given.images) for key in names}
+    score, recognised = mark_shown(given.explainer, shortcut, given.inputs, mark, size, given.generators(name))
+    columns = zip(names, score, strict=True)
+    return {
+        key: [value if known else None for value, known in zip(values.tolist(), recognised, strict=True)]
+        for key, values in columns
+    }
+
+
 RUNNERS: dict[str, Callable[..., Columns]] = {
     "deletion_insertion": _deletion_insertion,
     "infidelity": _infidelity,
@@ -314,6 +386,9 @@ RUNNERS: dict[str, Callable[..., Columns]] = {
     "pointing_game": _localisation("pointing_game", functional.pointing_game),
     "energy_pointing_game": _localisation("energy_pointing_game", functional.energy_pointing_game),
     "relevance_rank": _localisation("relevance_rank", functional.relevance_rank),
+    "grid_pointing_game": _grid_pointing_game,
+    "difull": _difull,
+    "planted_shortcut": _planted_shortcut,
 }
 
 
@@ -348,6 +423,7 @@ class BenchWorker:
     device: str | None = None
     models: ModelCache | None = None
     explainers: dict[tuple[int, int], Explainer] = field(default_factory=dict)
+    companions: dict[int, Companions] = field(default_factory=dict)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[FinishedUnit]:
         """Evaluate the tasks in order; consecutive tasks of one model and shard share its images.
@@ -404,7 +480,8 @@ class BenchWorker:
     ) -> FinishedUnit:
         unit, setup = task.unit, self.setup
         planned, planned_model = setup.methods[unit.method], setup.models[unit.model]
-        method = MethodRun(setup, planned, model, self._explainer(unit.model, unit.method, model))
+        explainer = self._explainer(unit.model, unit.method, model)
+        method = MethodRun(setup, planned, model, explainer, self._companions(unit.model, model))
         by_image = {id(loaded): failed_result(loaded) for loaded in images}
         for group in groups:
             by_image |= {id(image): result for image, result in zip(group.images, method.results(group), strict=True)}
@@ -428,6 +505,13 @@ class BenchWorker:
         data = encode(results, shared, header, columns, curves)
         seconds = time.perf_counter() - started
         return FinishedUnit(unit.key, data, len(results), failed, seconds, planned_model.id, planned.id)
+
+    def _companions(self, model_number: int, model: Classifier) -> Companions:
+        """Companions are kept as long as their model."""
+        if model_number not in self.companions:
+            source = open_source(self.setup.data)
+            self.companions = {model_number: Companions.read(self.setup.companions, source, model)}
+        return self.companions[model_number]
 
     def _explainer(self, model_number: int, method_number: int, model: Classifier) -> Explainer:
         """Explainers are kept as long as their model."""
@@ -488,6 +572,7 @@ class MethodRun:
     planned: PlannedMethod
     model: Classifier
     explainer: Explainer
+    companions: Companions = field(default_factory=Companions)
 
     def results(self, group: ImageGroup) -> list[ImageRow]:
         """Evaluate all images together; if that fails, one by one, so that only the failing images get an error."""
@@ -510,6 +595,7 @@ class MethodRun:
             inputs=group.inputs,
             images=group.images,
             explanation=explanation,
+            companions=self.companions,
             seed=self.setup.seed,
             chunk_size=self.setup.chunk_size,
             autocast=autocast,

@@ -123,6 +123,7 @@ class Setup:
     metrics: Sequence[MetricSpec]
     data: DataSpec
     versions: Mapping[str, str | None] = field(default_factory=dict)
+    companions: Sequence[DatasetItem] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,8 @@ def _hash_without_images(setup: Setup, model: PlannedModel, method: PlannedMetho
     """Hash of everything that a unit's content depends on, except its images."""
     metrics = [metric.model_dump(mode="json") for metric in setup.metrics]
     parts = [SCHEMA, model.id, model.digest, model.preprocessing, method.id, method.digest, metrics, setup.seed, setup.autocast]
+    if setup.companions:
+        parts.append(setup.companions)
     return hashlib.sha256(canonical(parts).encode())
 
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from faithmap.bench.companions import Companions, companion_items
 from faithmap.bench.dataset import DatasetItem, DatasetSource, LoadedImage, ShardedDataset, open_source, with_absolute_paths
 from faithmap.bench.evaluate import (
     IMAGE_FAILURES,
@@ -31,7 +32,7 @@ from faithmap.bench.evaluate import (
     run_metric,
 )
 from faithmap.bench.plan import BenchPlan, PlannedMethod, PlannedModel, Setup
-from faithmap.bench.spec import FieldLocator, field_name, located
+from faithmap.bench.spec import METRICS, FieldLocator, field_name, located
 from faithmap.data import FileError, read_image
 from faithmap.errors import BenchError, BenchSettingError
 from faithmap.methods.controls import RandomMap
@@ -100,6 +101,7 @@ def make_plan(
         metrics=tuple(spec.metrics),
         data=data,
         versions=dependency_versions(),
+        companions=companion_items(dataset.items) if any(METRICS[metric.name].companions for metric in spec.metrics) else (),
     )
     return BenchPlan(spec.name, setup, dataset, published)
 
@@ -284,6 +286,7 @@ def _start_metric(metric: MetricSpec, model: Classifier, classes: int, image: Fl
             inputs=image,
             images=[loaded],
             explanation=explainer(image),
+            companions=Companions(),
             seed=0,
             chunk_size=DRY_RUN_PASSES,
             autocast=None,

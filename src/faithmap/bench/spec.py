@@ -56,11 +56,13 @@ class BenchMetric:
         curves: columns of curves, one list per image.
         settings: keywords that the metric takes.
         boxes: whether the metric needs the boxes or masks of the objects.
+        companions: whether the metric needs other images of the data set.
     """
 
     columns: Mapping[str, bool | None]
     settings: tuple[str, ...] = ()
     boxes: bool = False
+    companions: bool = False
     curves: tuple[str, ...] = ()
 
 
@@ -84,6 +86,13 @@ METRICS: Mapping[str, BenchMetric] = MappingProxyType(
         "pointing_game": BenchMetric({"pointing_game": True}, ("tolerance",), boxes=True),
         "energy_pointing_game": BenchMetric({"energy_pointing_game": True}, boxes=True),
         "relevance_rank": BenchMetric({"relevance_rank": True}, boxes=True),
+        "grid_pointing_game": BenchMetric(
+            {"grid_mass": True, "grid_top": True, "grid_peak": True}, ("least_probability",), companions=True
+        ),
+        "difull": BenchMetric({"difull_leakage": False}),
+        "planted_shortcut": BenchMetric(
+            {"mark_found": True, "mark_share": True, "mark_rank": False}, ("mark", "size"), companions=True
+        ),
     }
 )
 """``jury`` is the mean value of the map over the jurors with a vote, ``jury_gain`` the same less that of a random map. What

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from faithmap.metrics.curves import Deletion, Insertion, InsertionMinusDeletion, MoRFMinusLeRF
     from faithmap.metrics.infidelity import Infidelity
     from faithmap.metrics.jury import JuryGain
-    from faithmap.metrics.known_truth.metric_classes import GridPointingGame, Leakage, PlantedShortcutScore
+    from faithmap.metrics.known_truth.metric_classes import GridPointingGame, KnownRuleScore, Leakage, PlantedShortcutScore
     from faithmap.metrics.localisation import EnergyPointingGame, PointingGame, RelevanceRank
     from faithmap.metrics.randomisation import ModelRandomisation
     from faithmap.metrics.road import ROAD
@@ -44,7 +44,7 @@ _MODULES = {
     "curves": ("Deletion", "Insertion", "InsertionMinusDeletion", "MoRFMinusLeRF"),
     "infidelity": ("Infidelity",),
     "jury": ("JuryGain",),
-    "known_truth.metric_classes": ("GridPointingGame", "Leakage", "PlantedShortcutScore"),
+    "known_truth.metric_classes": ("GridPointingGame", "KnownRuleScore", "Leakage", "PlantedShortcutScore"),
     "localisation": ("EnergyPointingGame", "PointingGame", "RelevanceRank"),
     "randomisation": ("ModelRandomisation",),
     "road": ("ROAD",),
@@ -73,6 +73,7 @@ __all__ = [
     "InsertionMinusDeletion",
     "JuryGain",
     "JuryResult",
+    "KnownRuleScore",
     "Leakage",
     "MaxSensitivity",
     "MeanSensitivity",

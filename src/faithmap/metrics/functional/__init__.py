@@ -58,10 +58,12 @@ from faithmap.metrics.functional.saco import saco
 from faithmap.metrics.functional.sensitivity import HeatmapFunction, SensitivityResult, sensitivity
 from faithmap.metrics.known_truth import (
     GridPointing,
+    RuleShares,
     ShortcutScore,
     grid_pointing_game,
     leakage,
     region_share,
+    rule_score,
     shortcut_score,
 )
 
@@ -98,6 +100,7 @@ __all__ = [
     "Region",
     "Removal",
     "Road",
+    "RuleShares",
     "SensitivityResult",
     "ShortcutScore",
     "Square",
@@ -130,6 +133,7 @@ __all__ = [
     "region_share",
     "relevance_rank",
     "road",
+    "rule_score",
     "saco",
     "sensitivity",
     "shortcut_score",

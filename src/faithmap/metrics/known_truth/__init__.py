@@ -11,13 +11,26 @@ from faithmap.metrics.known_truth.regions import (
     repeated_content,
     weighted_regions,
 )
+from faithmap.metrics.known_truth.rule_networks import (
+    ARCHITECTURES,
+    RuleNetwork,
+    RuleShares,
+    rule_score,
+    train_on_rule,
+)
+from faithmap.metrics.known_truth.rules import RULES, RuleImages, rule_images
 from faithmap.metrics.known_truth.shortcuts import PlantedShortcut, ShortcutScore, plant_shortcut, shortcut_score
 
 __all__ = [
+    "ARCHITECTURES",
     "MARKS",
+    "RULES",
     "GridMosaics",
     "GridPointing",
     "PlantedShortcut",
+    "RuleImages",
+    "RuleNetwork",
+    "RuleShares",
     "ShortcutScore",
     "difull",
     "dipart",
@@ -30,6 +43,9 @@ __all__ = [
     "region_of",
     "region_share",
     "repeated_content",
+    "rule_images",
+    "rule_score",
     "shortcut_score",
+    "train_on_rule",
     "weighted_regions",
 ]

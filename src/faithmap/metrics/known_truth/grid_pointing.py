@@ -12,6 +12,7 @@ the size that the model takes; the paper's mosaics are larger than the images, w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -96,7 +97,8 @@ def grid_mosaics(
             f"{grid} x {grid} needs {grid * grid}: give more images, or a lower least_probability"
         )
     index = torch.tensor(sources, device=images.device)
-    mosaics = _composed(images, index, grid)
+    size = (images.shape[-2], images.shape[-1])
+    mosaics = torch.cat([compose_grid([images[i : i + 1] for i in mosaic], size) for mosaic in sources])
     in_mosaic = class_probabilities(model, mosaics, chunk_size).gather(1, classes[index])
     return GridMosaics(mosaics, classes[index], index, in_mosaic, grid)
 
@@ -179,14 +181,23 @@ def _sources(confident: list[int], classes: list[int], cells: int) -> list[list[
         confident = [image for image in confident if image not in images]
 
 
-def _composed(images: Float[Tensor, "n c h w"], sources: Int[Tensor, "m k"], grid: int) -> Float[Tensor, "m c h w"]:
-    """Resize every image to its cell; where the sides do not divide, cells differ by a pixel."""
-    height, width = images.shape[-2:]
-    row_edges, column_edges = ([side * i // grid for i in range(grid + 1)] for side in (height, width))
-    mosaics = images.new_empty(len(sources), images.shape[1], height, width)
-    for cell in range(grid * grid):
-        row, column = divmod(cell, grid)
+def compose_grid(cells: Sequence[Float[Tensor, "1 c a b"]], size: tuple[int, int]) -> Float[Tensor, "1 c h w"]:
+    """Resize every image to its cell of a mosaic; where the sides do not divide, cells differ by a pixel.
+
+    >>> compose_grid([torch.full((1, 1, 4, 4), float(i)) for i in range(4)], (2, 2))
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
+
+    Args:
+        cells: in reading order, as many as fill a square.
+        size: (height, width) of the mosaic.
+    """
+    grid = math.isqrt(len(cells))
+    row_edges, column_edges = ([side * i // grid for i in range(grid + 1)] for side in size)
+    mosaic = cells[0].new_empty(1, cells[0].shape[1], *size)
+    for number, cell in enumerate(cells):
+        row, column = divmod(number, grid)
         (top, bottom), (left, right) = row_edges[row : row + 2], column_edges[column : column + 2]
-        shrunk = F.interpolate(images[sources[:, cell]], (bottom - top, right - left), mode="bilinear", antialias=True)
-        mosaics[..., top:bottom, left:right] = shrunk.clamp(images.min(), images.max())
-    return mosaics
+        shrunk = F.interpolate(cell, (bottom - top, right - left), mode="bilinear", antialias=True)
+        mosaic[..., top:bottom, left:right] = shrunk.clamp(cell.min(), cell.max())
+    return mosaic

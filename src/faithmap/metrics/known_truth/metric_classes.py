@@ -12,6 +12,7 @@ from faithmap.metrics.base import HeatmapMetric, MetricSettings
 from faithmap.metrics.known_truth.grid_pointing import grid_pointing_game
 from faithmap.metrics.known_truth.overlap import Heatmaps
 from faithmap.metrics.known_truth.regions import leakage
+from faithmap.metrics.known_truth.rule_networks import rule_score
 from faithmap.metrics.known_truth.shortcuts import shortcut_score
 
 
@@ -151,3 +152,41 @@ class PlantedShortcutScore(HeatmapMetric):
             masks: of the mark in each image.
         """
         self.values.append(getattr(shortcut_score(heatmaps, masks, fraction=self.fraction), self.part))
+
+
+class KnownRuleScore(HeatmapMetric):
+    """Mean share of the map on the objects that matter by a known rule, in [0, 1].
+
+    >>> import torch
+    >>> metric = KnownRuleScore()
+    >>> metric.update(torch.tensor([[[3.0, 1.0], [0.0, 0.0]]]), torch.tensor([[[True, False], [False, False]]]))
+    >>> metric.compute()
+    tensor(0.7500)
+
+    Args:
+        part: of the map that counts: the positive "mass", the "top", as large as the objects, or the "peak".
+        metric_settings: of torchmetrics, see :class:`~faithmap.metrics.base.MetricSettings`.
+
+    Raises:
+        TypeError: for an unknown setting.
+        ValueError: for an unknown part.
+    """
+
+    higher_is_better: bool = True
+    plot_lower_bound: float = 0.0
+    plot_upper_bound: float = 1.0
+
+    def __init__(self, *, part: Literal["mass", "top", "peak"] = "mass", **metric_settings: Unpack[MetricSettings]) -> None:
+        super().__init__(**metric_settings)
+        if part not in ("mass", "top", "peak"):
+            raise ValueError(f"part is {part!r}; give 'mass', 'top' or 'peak'")
+        self.part: Literal["mass", "top", "peak"] = part
+
+    def update(self, heatmaps: Heatmaps, masks: Bool[Tensor, "n h w"]) -> None:
+        """Measure more maps.
+
+        Args:
+            heatmaps: an Explanation, or a tensor of the maps alone.
+            masks: of the objects that matter in each image.
+        """
+        self.values.append(getattr(rule_score(heatmaps, masks), self.part))

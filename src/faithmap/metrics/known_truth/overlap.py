@@ -55,23 +55,24 @@ class CellOverlap:
             warn(f"{int((whole <= 0).sum())} of the heatmaps are without positive values: they score 0", EmptyHeatmapWarning)
         return torch.where(whole > 0, (positive * self.inside).sum(dim=1) / whole, 0).to(self.dtype)
 
-    def top_share(self, fraction: float) -> Float[Tensor, " n"]:
+    def top_share(self, fraction: float | Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """Share of the region in the highest cells that together cover this fraction of the image.
 
         The last of them count in part. Of equal cells all count in the same part.
 
         Args:
-            fraction: of the image's area, in (0, 1].
+            fraction: of the image's area, in (0, 1]; one for all images, or one for each.
 
         Raises:
             ValueError: for another fraction.
         """
-        if not 0 < fraction <= 1:
+        fractions = torch.as_tensor(fraction, device=self.area.device, dtype=self.area.dtype).expand(len(self.heat))
+        if not bool(((fractions > 0) & (fractions <= 1)).all()):
             raise ValueError(f"fraction is {fraction}; give a number above 0 and at most 1")
-        wanted = fraction * self.area.sum()
+        wanted = fractions * self.area.sum()
         values, order = self.heat.sort(dim=1, descending=True)
         covered = self.area.expand_as(self.heat).gather(1, order).cumsum(dim=1)
-        last = (covered < wanted).sum(dim=1, keepdim=True).clamp(max=self.heat.shape[1] - 1)
+        last = (covered < wanted.unsqueeze(1)).sum(dim=1, keepdim=True).clamp(max=self.heat.shape[1] - 1)
         threshold = values.gather(1, last)
         above, equal = (self.heat > threshold).to(self.area), (self.heat == threshold).to(self.area)
         part = (wanted - above @ self.area) / (equal @ self.area)

@@ -61,7 +61,7 @@ def train_on_rule(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> RuleNetwork:
-    """Train a small network on a rule; a minute or two on two processor cores.
+    """Train a small network on a rule; some minutes on a processor.
 
     >>> network = train_on_rule("cancel", "cnn", steps=2, least_accuracy=0.0)
     >>> network.model.labels
@@ -218,12 +218,15 @@ ARCHITECTURES: Mapping[Architecture, TrainingRecipe] = MappingProxyType(
     {
         "cnn": TrainingRecipe(_cnn, 5e-3, 500),
         "resnet": TrainingRecipe(_resnet, 5e-3, 600),
-        "convnext": TrainingRecipe(_convnext, 2e-3, 600),
-        "vit": TrainingRecipe(_vit, 1e-3, 1000),
-        "swin": TrainingRecipe(_swin, 1e-3, 800),
+        "convnext": TrainingRecipe(_convnext, 2e-3, 1000),
+        "vit": TrainingRecipe(_vit, 1e-3, 1500),
+        "swin": TrainingRecipe(_swin, 1e-3, 1000),
     }
 )
-"""Recipes of the architectures: a plain convolutional network, ResNet, ConvNeXt, ViT and Swin."""
+"""Recipes of the architectures: a plain convolutional network, ResNet, ConvNeXt, ViT and Swin.
+
+The first was trained until it knew the rules ``count``, ``left_of`` and ``cancel``. The steps of the others are estimates: a
+network that did not learn its rule is refused."""
 
 
 def _silent(done: int, total: int) -> None:

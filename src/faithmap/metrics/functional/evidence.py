@@ -12,7 +12,8 @@ supported     it exceeds all three
 ============  ==========================================================================================================
 
 "Exploited": insertion exceeds the image's own score under a removal that the method optimised, by more than under any other.
-The panels and the rules are our choices; ``benchmarks/jury.py`` measures what the jurors say of the methods, of control maps and of absent classes.
+The panels and the rules are our choices; ``benchmarks/jury.py`` measures what the jurors say of the methods, of control maps
+and of absent classes.
 """
 
 from __future__ import annotations

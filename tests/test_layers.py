@@ -10,6 +10,7 @@ import torch
 from oracles import SmallNet, Untouched, given
 from torch import Tensor, nn
 
+from faithmap.default_layer import is_norm_of_positions
 from faithmap.layers import TargetLayer, TokenGrid, channels_first, find_layers, target_layers
 from faithmap.methods.cams.cam import GradCAM
 from faithmap.model import Classifier, plain_name
@@ -202,3 +203,19 @@ def test_channels_at_the_end_are_no_width() -> None:
     layers = find_layers(model, None, image, 9)
     centres = target_layers(model, list(layers), None, image, placement="tiles").centres
     assert [(len(rows), len(columns)) for rows, columns in centres.values()] == [(56, 56), (28, 28), (14, 14), (7, 7)]
+
+
+@pytest.mark.parametrize(
+    ("module", "norm"),
+    [
+        (nn.LayerNorm(2), True),
+        (nn.GroupNorm(1, 2), True),
+        (nn.RMSNorm(2), True),
+        (nn.BatchNorm2d(2), False),
+        (nn.InstanceNorm2d(2), False),
+        (nn.Sequential(nn.BatchNorm2d(2)), False),
+    ],
+)
+def test_a_batch_norm_is_part_of_a_convolution_and_no_norm_of_positions(module: nn.Module, norm: bool) -> None:
+    """Around the other norms of a block paths lead, too, but they normalise what the block reads."""
+    assert is_norm_of_positions(module) == norm

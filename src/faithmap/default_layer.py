@@ -10,10 +10,10 @@ is the output of a module
 - that is not the model's output itself, and not a pooling or resizing of another candidate.
 
 Attention matrices, auxiliary heads and text towers fall out by these, stems because they are not the last. Of the candidates,
-the last is chosen. If other paths lead around it, as around a part of a block, it is the last norm, or the last one that all
-paths pass, instead. One convention of the field overrules this: in blocks with attention, the norm before the attention of the
-last block is explained, as in ViT and Swin; where the norms are behind the attention, as in Swin V2, the last block itself. An
-MLP over the tokens, as in MLP-Mixer, counts as attention.
+the last is chosen. If other paths lead around it, as around a part of a block, it is the last norm (no batch norm), or the last
+one that all paths pass, instead. One convention of the field overrules this: in blocks with attention, the norm before the
+attention of the last block is explained, as in ViT and Swin; where the norms are behind the attention, as in Swin V2, the last
+block itself. An MLP over the tokens, as in MLP-Mixer, counts as attention.
 
 Random weights can hide the places from a layer on. If the model's library names a last feature map behind the chosen layer
 (:func:`named_feature_map`), this is explained, with a warning, and its shape tells its rows and columns.
@@ -276,7 +276,7 @@ class _Search:
             first = first or (place, output, layout)
             if place < first[0] / 2:
                 break
-            if self.whole(output) or _is_norm(output.module):
+            if self.whole(output) or is_norm_of_positions(output.module):
                 return output, layout
         if first is None:
             raise ValueError(NO_LAYER)
@@ -413,8 +413,17 @@ def named_feature_map(model: nn.Module) -> tuple[nn.Module, str] | None:
     return None
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower()
+def is_norm_of_positions(module: nn.Module) -> bool:
+    """Whether a module is a norm such as that before an attention; a batch norm is a part of a convolution.
+
+    >>> is_norm_of_positions(nn.LayerNorm(2)), is_norm_of_positions(nn.BatchNorm2d(2))
+    (True, False)
+
+    Args:
+        module: any.
+    """
+    name = type(module).__name__.lower()
+    return name.rstrip("123d").endswith("norm") and not name.startswith(("batch", "instance", "frozenbatch", "syncbatch"))
 
 
 def _in_block(block: nn.Module, order: dict[nn.Module, int]) -> tuple[nn.Module, str] | None:

@@ -86,7 +86,7 @@ def test_strange_values_are_answered_with_one_line(site: tuple[Page, AppState], 
     page, _ = site
     chosen: dict[str, list[Any]] = {
         "run": [0, None],
-        "run_2": [0, None, ["gradcam"], 7],
+        "run_2": [0, None, ["gradcam"], 7, ""],
         "run_3": [0, None, ["gradcam"], "", "blur", 4],
     }
     given: list[Any] = [{"token": "chelsea", "name": "chelsea"}, "small", *chosen.get(name, [])]

@@ -86,7 +86,7 @@ def test_strange_names_are_printed_with_unprintable_characters_escaped(faith: Cl
     run = faith("explain", *QUICK, "--", name)
     assert run.code == 0
     assert run.out.splitlines()[0] == name.replace("\n", "\\n").replace("\x1b", "\\x1b")
-    assert len(run.out.splitlines()) == 6
+    assert len(run.out.splitlines()) == 9
     assert "\x1b" not in run.out
 
 

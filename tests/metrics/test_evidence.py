@@ -91,7 +91,7 @@ def test_a_removal_that_leaves_the_class_has_no_vote() -> None:
     image = torch.full((1, 3, 16, 16), 0.5)
     image[:, :, :8, :8] = 0.62
     result = evidence(CORNER, image, corner_map(), 0, panel=Panel((Removal("white", ("white",)),), (0.5,)))
-    assert result.reasons[0][0] == "the class is still recognised (1.000 of 0.947)"
+    assert result.reasons[0][0] == "the class is still recognised: 1.000 of 0.947"
     assert result.verdicts[0].level == "undecided"
     assert result.value.isnan().all()
 

@@ -66,29 +66,43 @@ VIEWS: Mapping[View, Callable[[Images], Images]] = MappingProxyType(
 )
 
 
-class Viewed(nn.Module):
-    """A model that is shown each image mirrored or shifted, or at another size.
+@dataclass
+class ViewProbe(MaskProbe):
+    """Shows the model each composed image mirrored or shifted, and at the model's own size.
 
-    >>> Viewed(nn.Flatten(), "mirrored")(torch.tensor([[[[1.0, 2.0]]]]))
-    tensor([[2., 1.]])
+    >>> image = torch.tensor([[[[1.0, 2.0]]]])
+    >>> score = Score("logit", classes=torch.tensor([0]))
+    >>> probe = ViewProbe(nn.Flatten(), score, image, baseline=torch.zeros_like(image), view="mirrored")
+    >>> probe.scores(torch.ones(1, 1, 2), torch.tensor([0]))
+    tensor([2.])
 
-    Args:
-        model: takes the changed images.
-        view: of each image.
-        size: (height, width) of its images; None for that of the given ones.
+    Attributes:
+        view: of each composed image.
+        shown_size: (height, width) of what the model gets; None for the size of the images.
     """
 
-    def __init__(self, model: nn.Module, view: View, size: tuple[int, int] | None = None) -> None:
-        super().__init__()
-        self.model, self.view, self.size = model, view, size
+    view: View = "plain"
+    shown_size: tuple[int, int] | None = None
 
-    def forward(self, images: Images) -> Tensor:
-        """The model's output for the changed images."""
-        changed = VIEWS[self.view](images)
-        if self.size is not None and self.size != tuple(changed.shape[-2:]):
-            changed = F.interpolate(changed, self.size, mode="bilinear", antialias=True, align_corners=False)
-        output: Tensor = self.model(changed)
-        return output
+    def _composed(self, up: Float[Tensor, "m 1 h w"], index: Int[Tensor, " m"]) -> Images:
+        return view_of(super()._composed(up, index), self.view, self.shown_size)
+
+
+def view_of(images: Images, view: View, size: tuple[int, int] | None = None) -> Images:
+    """The images mirrored, shifted or as they are, at a size.
+
+    >>> view_of(torch.tensor([[[[1.0, 2.0]]]]), "mirrored")
+    tensor([[[[2., 1.]]]])
+
+    Args:
+        images: to be shown to a model.
+        view: of each image.
+        size: (height, width); None for that of the images.
+    """
+    changed = VIEWS[view](images)
+    if size is None or size == tuple(changed.shape[-2:]):
+        return changed
+    return F.interpolate(changed, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def other_photograph(images: Images) -> Images:
@@ -149,19 +163,19 @@ class Case:
         """Of the cells of each map, 0 for the highest."""
         return torch.stack([cell_ranks(explanation.heatmap) for explanation in self.maps], dim=1)
 
-    def viewed(self, view: View, *, second: bool) -> tuple[nn.Module, Score]:
-        """The model that is shown the images in that way, and the score of the same target.
+    def asked_model(self, *, second: bool) -> tuple[nn.Module, Score, tuple[int, int] | None]:
+        """A model, the score of the same target, and the size of its images; None for that of the explained ones.
 
         Args:
-            view: of each image.
             second: whether it is the second model.
         """
         if not second:
-            return Viewed(self.model, view), self.inputs.score
+            return self.model, self.inputs.score, None
         assert self.second is not None  # noqa: S101 - a juror of a second model is only asked with one
         size = self.second.geometry.crop if isinstance(self.second, Classifier) else None
-        model = Viewed(self.second, view, size)
-        return model, clean_scores(model, self.inputs.images, self.target, "probability", self.chunk_size, self.autocast)[1]
+        images = view_of(self.inputs.images, "plain", size)
+        score = clean_scores(self.second, images, self.target, "probability", self.chunk_size, self.autocast)[1]
+        return self.second, score, size
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,10 +305,11 @@ class Removal(Juror):
         """
         optimises = case.inputs.explanation.optimises
         chosen = next((b for b in self.baselines if family_of(b) not in optimises), self.baselines[0])
-        model, score = case.viewed(self.view, second=self.second)
+        model, score, size = case.asked_model(second=self.second)
         images = case.inputs.images
         settings: dict[str, Any] = {"chunk_size": case.chunk_size, "autocast": case.autocast}
-        probe = MaskProbe(model, score, images, make_baseline(chosen, images), **settings)
+        settings |= {"view": self.view, "shown_size": size}
+        probe = ViewProbe(model, score, images, baseline=make_baseline(chosen, images), **settings)
         ends = torch.cat([torch.ones(len(images), 1, 1), torch.zeros(len(images), 1, 1)]).to(images)
         whole, nothing = probe.scores(ends, case.inputs.index.repeat(2)).chunk(2)
         deletion, insertion, x = _curves(probe, case.ranks, case.fractions, whole, nothing)
@@ -321,8 +336,8 @@ class Removal(Juror):
         recognised = is_recognised(nothing, whole, case.inputs.uninformed)
         reasons = []
         for image, (own, left) in enumerate(torch.stack([whole, nothing], dim=1).tolist()):
-            not_there = f"the class is not recognised in it ({own:.3f})" if bool(absent[image]) else ""
-            still = f"the class is still recognised ({left:.3f} of {own:.3f})" if bool(recognised[image]) else ""
+            not_there = f"the class is not recognised in it: {own:.3f}" if bool(absent[image]) else ""
+            still = f"the class is still recognised: {left:.3f} of {own:.3f}" if bool(recognised[image]) else ""
             reasons.append(not_there or still)
         return reasons
 

@@ -1,15 +1,16 @@
 r"""SaCo, the salience-guided faithfulness coefficient (Wu et al., CVPR 2024): do the magnitudes of a heatmap mean anything?
 
 The pixels are ranked and divided into K groups :math:`G_1, \dots, G_K` of equal size, the highest first. Let :math:`s_i` be the
-sum of the heatmap over group i, and :math:`d_i` the fall of the score if group i alone is replaced by the mean colour. Of two
-groups i < j the first should matter more, and the more so the greater the difference of their sums:
+mean of the heatmap over group i, and :math:`d_i` the fall of the score if group i alone is replaced by the mean colour. Of two
+groups i < j the first should matter more, and the more so the greater the difference of their means:
 
 .. math:: SaCo = \frac{\sum_{i < j} w_{ij}}{\sum_{i < j} |w_{ij}|}, \qquad
           w_{ij} = \begin{cases} s_i - s_j & d_i \ge d_j \\ -(s_i - s_j) & \text{otherwise} \end{cases}
 
-It is in [-1, 1]; 0 in expectation for a random map, and 0 here for a constant one, all of whose weights are 0. Source: "On the
-Faithfulness of Vision Transformer Explanations", Algorithm 1. Deletion and insertion depend on the order of the cells alone;
-this depends on their values. A map times a positive factor scores the same.
+It is in [-1, 1]; 0 in expectation for a random map, and 0 here for a constant one, all of whose weights are 0. The paper takes
+sums; of equal groups these are the means times a factor that cancels, and where groups differ by a pixel the means are
+comparable. Source: "On the Faithfulness of Vision Transformer Explanations", Algorithm 1. Deletion and insertion depend on the
+order of the cells alone; this depends on their values. A map times a positive factor scores the same.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def saco(
     autocast: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> Float[Tensor, " n"]:
-    """Remove each group of pixels alone, and compare the falls of the score with the sums of the heatmap.
+    """Remove each group of pixels alone, and compare the falls of the score with the means of the heatmap.
 
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     >>> saco(model, torch.rand(1, 1, 4, 4), torch.ones(1, 4, 4))
@@ -80,22 +81,23 @@ def saco(
 def _groups(
     probe: MaskProbe, heatmap: Float[Tensor, "m h w"], clean: Float[Tensor, " m"], groups: int
 ) -> tuple[Float[Tensor, "m k"], Float[Tensor, "m k"]]:
-    """The sum of the heatmap over each group, and the fall of the score without it."""
+    """The mean of the heatmap over each group, and the fall of the score without it."""
     bounds = torch.linspace(0, heatmap[0].numel(), groups + 1, dtype=torch.float64).round().long().to(heatmap.device)
     group = torch.bucketize(cell_ranks(heatmap), bounds[1:], right=True)
     sums = heatmap.new_zeros(len(heatmap), groups).scatter_add_(1, group.flatten(1), heatmap.flatten(1))
+    means = sums / bounds.diff().to(sums.dtype)
     pairs = torch.cartesian_prod(torch.arange(len(heatmap), device=heatmap.device), torch.arange(groups, device=heatmap.device))
     scores = []
     for index, removed in (chunk.T for chunk in pairs.split(probe.chunk_size)):
         kept = group[index] != removed.view(-1, 1, 1)
         scores.append(probe.scores(kept.to(probe.images.dtype), index))
-    return sums, clean.unsqueeze(1) - torch.cat(scores).view(len(heatmap), groups)
+    return means, clean.unsqueeze(1) - torch.cat(scores).view(len(heatmap), groups)
 
 
-def _coefficient(sums: Float[Tensor, "m k"], falls: Float[Tensor, "m k"]) -> Float[Tensor, " m"]:
+def _coefficient(means: Float[Tensor, "m k"], falls: Float[Tensor, "m k"]) -> Float[Tensor, " m"]:
     """SaCo of groups in the order of their rank."""
-    first, second = torch.triu_indices(sums.shape[1], sums.shape[1], offset=1, device=sums.device)
-    difference = sums[:, first] - sums[:, second]
+    first, second = torch.triu_indices(means.shape[1], means.shape[1], offset=1, device=means.device)
+    difference = means[:, first] - means[:, second]
     weights = torch.where(falls[:, first] >= falls[:, second], difference, -difference)
     total = weights.abs().sum(dim=1)
     return torch.where(total > 0, weights.sum(dim=1) / total, 0.0)

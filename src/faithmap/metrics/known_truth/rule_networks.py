@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from faithmap.metrics.known_truth.overlap import Heatmaps, overlap_with
 from faithmap.metrics.known_truth.rules import CLASSES, SIZE, RuleName, rule_images
 from faithmap.model import Classifier
+from faithmap.probe import run_model
 from faithmap.seeds import derived, seeded
 
 Architecture: TypeAlias = Literal["cnn", "resnet", "convnext", "vit", "swin"]
@@ -91,7 +92,7 @@ def train_on_rule(
     model = Classifier(module, mean=(0.5,) * 3, std=(0.25,) * 3, labels=CLASSES[rule], name=f"{architecture} for {rule}")
     model = model.to(place).eval()
     with torch.no_grad():
-        predicted = torch.cat([model(chunk.to(place)).argmax(dim=1).cpu() for chunk in held_out.images.split(BATCH)])
+        predicted = torch.cat([run_model(model, chunk.to(place)).argmax(dim=1).cpu() for chunk in held_out.images.split(BATCH)])
     accuracy = float((predicted == held_out.classes).double().mean())
     if accuracy < least_accuracy:
         raise ValueError(

@@ -30,6 +30,7 @@ from faithmap.metrics.known_truth.marks import MarkKind, place_mark, plant
 from faithmap.metrics.known_truth.overlap import Heatmaps, overlap_with
 from faithmap.metrics.known_truth.regions import Box
 from faithmap.model import Classifier, undisturbed
+from faithmap.probe import run_model
 from faithmap.score import at_least_single
 from faithmap.seeds import derived
 
@@ -219,7 +220,7 @@ class FeatureLayer:
         kept: list[Any] = []
         hook = self.module.register_forward_hook(lambda *call: kept.append(call[-1]))
         try:
-            model(images)
+            run_model(model, images)
         finally:
             hook.remove()
         return self.reshape(tree_leaves(kept[0])[self.part])

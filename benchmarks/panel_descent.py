@@ -18,7 +18,7 @@ import faithmap as fm
 from faithmap.baselines import Baseline, family_of
 from faithmap.methods.base import RawHeatmap, Request
 from faithmap.methods.masks.base import mask_probe
-from faithmap.methods.masks.rank_descent import TAIL, RankDescent, blurred, normalised, ranks
+from faithmap.methods.masks.rank_descent import TAIL, RankDescent, normalised, ranks
 from faithmap.methods.references import GOLDEN
 from faithmap.probe import MaskProbe
 from faithmap.seeds import uniform
@@ -72,7 +72,7 @@ class PanelDescent(RankDescent):
         for k in range(self.iterations):
             t, t_insertion = (start + k * GOLDEN) % 1, (start + k * GOLDEN + 0.5) % 1
             mirrored = self.mirrored and k // len(probes) % 2 == 1
-            g = self._viewed_gradient(probes[k % len(probes)], ranks(h), t, t_insertion, mirrored)
+            g = self.gradient(probes[k % len(probes)], ranks(h), t, t_insertion, flipped if mirrored else None)
             v = self.momentum * v + (1 - self.momentum) * normalised(g)
             h = h - self.step * normalised(v)
             if self.trust:
@@ -80,21 +80,6 @@ class PanelDescent(RankDescent):
             weight += (k + 1) ** TAIL
             mean += (h - mean) * (k + 1) ** TAIL / weight
         return mean
-
-    def _viewed_gradient(
-        self,
-        probe: MaskProbe,
-        u: Float[Tensor, "1 r c"],
-        t: Float[Tensor, " 1"],
-        t_insertion: Float[Tensor, " 1"],
-        mirrored: bool,
-    ) -> Float[Tensor, "1 r c"]:
-        deleted, inserted = (torch.sigmoid((u - (1 - share.view(-1, 1, 1))) / self.softness) for share in (t, t_insertion))
-        index, ones = torch.arange(2, device=u.device), torch.ones_like(torch.cat([t, t_insertion]))
-        gradient = probe.gradients(torch.cat([1 - deleted, inserted]), index, ones, flipped if mirrored else None)
-        deletion, insertion = gradient.chunk(2)
-        edges = (deleted * (1 - deleted) / self.softness, inserted * (1 - inserted) / self.softness)
-        return blurred(-deletion * edges[0] - insertion * edges[1], self.smoothing)
 
 
 BLURS: tuple[Baseline, ...] = (fm.Blur(None, 15.0), fm.Blur(None, 30.0), fm.Blur(None, 60.0))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -21,7 +20,7 @@ from tune_rank_descent import Variant, opened, options_of, report
 
 import faithmap as fm
 from faithmap.methods.masks import rank_descent
-from faithmap.probe import MaskProbe
+from faithmap.probe import Disturbance, MaskProbe
 
 
 @dataclass(eq=False)
@@ -30,12 +29,14 @@ class OneCurve(fm.RankDescent):
 
     curve: str = "deletion"
 
-    def gradient(self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor) -> Tensor:
+    def gradient(
+        self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor, disturb: Disturbance | None = None
+    ) -> Tensor:
         """The gradient of the area under that curve."""
         shares = torch.cat([t, t_insertion])
         selected = torch.sigmoid((u - (1 - shares.view(-1, 1, 1))) / self.softness)
         masks = 1 - selected if self.curve == "deletion" else selected
-        gradient = probe.gradients(masks, torch.arange(2, device=u.device), torch.ones_like(shares))
+        gradient = probe.gradients(masks, torch.arange(2, device=u.device), torch.ones_like(shares), disturb)
         gradient = (gradient * selected * (1 - selected) / self.softness).sum(dim=0, keepdim=True)
         return rank_descent.blurred(-gradient, self.smoothing)
 
@@ -44,11 +45,13 @@ class OneCurve(fm.RankDescent):
 class RandomFractions(fm.RankDescent):
     """Fractions t drawn at random instead of the low-discrepancy sequence."""
 
-    def gradient(self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor) -> Tensor:
+    def gradient(
+        self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor, disturb: Disturbance | None = None
+    ) -> Tensor:
         """The gradient at fractions whose seed is made from those of the sequence."""
         generator = torch.Generator().manual_seed(int(float(t + t_insertion) * 2**24))
         drawn = torch.rand(2, generator=generator).to(u)
-        return super().gradient(probe, u, drawn[:1], drawn[1:])
+        return super().gradient(probe, u, drawn[:1], drawn[1:], disturb)
 
 
 @dataclass(eq=False)
@@ -57,16 +60,18 @@ class Noisy(fm.RankDescent):
 
     noise: float = 0.02
 
-    def gradient(self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor) -> Tensor:
+    def gradient(
+        self, probe: MaskProbe, u: Tensor, t: Tensor, t_insertion: Tensor, disturb: Disturbance | None = None
+    ) -> Tensor:
         """The gradient on noisy images."""
+        del disturb
         generator = torch.Generator().manual_seed(int(float(t) * 2**24))
 
-        def disturb(images: Float[Tensor, "m c h w"], index: Tensor) -> Float[Tensor, "m c h w"]:
+        def noisy(images: Float[Tensor, "m c h w"], index: Tensor) -> Float[Tensor, "m c h w"]:
             del index
             return images + self.noise * torch.randn(images.shape, generator=generator).to(images)
 
-        with patch.object(probe, "gradients", partial(probe.gradients, disturb=disturb)):
-            return super().gradient(probe, u, t, t_insertion)
+        return super().gradient(probe, u, t, t_insertion, noisy)
 
 
 def scaled(h: Float[Tensor, "m r c"]) -> Float[Tensor, "m r c"]:

@@ -43,7 +43,7 @@ from faithmap.methods.base import Explainer, Passes, RawHeatmap, Request, check_
 from faithmap.methods.cams import Expected, ExpectedFusedCAM
 from faithmap.methods.masks.base import mask_probe
 from faithmap.methods.references import GOLDEN, EvenBlurs
-from faithmap.probe import MaskProbe
+from faithmap.probe import Disturbance, MaskProbe
 from faithmap.score import Target
 from faithmap.seeds import uniform
 from faithmap.warning_types import BaselineWarning, FaithmapWarning, TargetLayerWarning, suppressed
@@ -194,7 +194,12 @@ class RankDescent(Explainer):
         return mean
 
     def gradient(
-        self, probe: MaskProbe, u: Float[Tensor, "m r c"], t: Float[Tensor, " m"], t_insertion: Float[Tensor, " m"]
+        self,
+        probe: MaskProbe,
+        u: Float[Tensor, "m r c"],
+        t: Float[Tensor, " m"],
+        t_insertion: Float[Tensor, " m"],
+        disturb: Disturbance | None = None,
     ) -> Float[Tensor, "m r c"]:
         """K * dA/du of m images at one point of their deletion and insertion curves.
 
@@ -203,10 +208,12 @@ class RankDescent(Explainer):
             u: the ranks of their cells.
             t: the fraction of the cells that is deleted.
             t_insertion: t', the fraction of the cells that is inserted.
+            disturb: changes the composed images, such as by mirroring them; differentiated like the rest.
         """
         deleted, inserted = (torch.sigmoid((u - (1 - share.view(-1, 1, 1))) / self.softness) for share in (t, t_insertion))
         index = torch.arange(2 * len(u), device=u.device)
-        gradient = probe.gradients(torch.cat([1 - deleted, inserted]), index, torch.ones_like(torch.cat([t, t_insertion])))
+        shares = torch.ones_like(torch.cat([t, t_insertion]))
+        gradient = probe.gradients(torch.cat([1 - deleted, inserted]), index, shares, disturb)
         deletion, insertion = gradient.chunk(2)
         edges = (deleted * (1 - deleted) / self.softness, inserted * (1 - inserted) / self.softness)
         return blurred(-deletion * edges[0] - insertion * edges[1], self.smoothing)

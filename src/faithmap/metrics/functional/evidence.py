@@ -196,15 +196,12 @@ class JuryResult:
     @property
     def gain(self) -> Float[Tensor, "n c"]:
         """Mean over the jurors that have a vote of the map's value minus that of each control; NaN without a vote."""
-        voting = self.vote.unsqueeze(-1).to(self.values.dtype)
-        difference = (self.values[..., :1] - self.values[..., 1:]) * voting
-        return difference.sum(dim=0) / voting.sum(dim=0)
+        return _mean_of(self.values[..., :1] - self.values[..., 1:], self.vote)
 
     @property
     def value(self) -> Float[Tensor, " n"]:
         """Mean value of the map over the jurors that have a vote; NaN without one."""
-        voting = self.vote.to(self.values.dtype)
-        return (self.values[..., 0] * voting).sum(dim=0) / voting.sum(dim=0)
+        return _mean_of(self.values[..., :1], self.vote).squeeze(-1)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -227,6 +224,12 @@ class JuryResult:
             own=self.own[one],
             recognised=self.recognised[one],
         )
+
+
+def _mean_of(values: Float[Tensor, "j n c"], vote: Bool[Tensor, "j n"]) -> Float[Tensor, "n c"]:
+    """The mean over the jurors that have a vote; NaN without one."""
+    voting = vote.unsqueeze(-1).to(values.dtype)
+    return (values * voting).sum(dim=0) / voting.sum(dim=0)
 
 
 def _verdict(result: JuryResult) -> Verdict:
@@ -369,10 +372,8 @@ def jury_values(
             model, replace(inputs, explanation=of_all), [of_all], free.fractions, chunk_size=chunk_size, autocast=autocast
         )
         judgements = [juror.judge(case) for juror in free.jurors]
-    values = torch.stack([judgement.values[:, 0] for judgement in judgements])
-    voting = torch.stack([judgement.vote for judgement in judgements]).to(values.dtype)
-    voting = voting.where(voting.sum(dim=0) > 0, 1.0)
-    return (values * voting).sum(dim=0) / voting.sum(dim=0)
+    values, vote = (torch.stack([getattr(judgement, name) for judgement in judgements]) for name in ("values", "vote"))
+    return _mean_of(values, vote | ~vote.any(dim=0)).squeeze(-1)
 
 
 def _panel(panel: PanelName | Panel, second: nn.Module | None) -> Panel:
